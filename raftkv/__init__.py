@@ -1,0 +1,1 @@
+"""raftkv: a Raft-style consensus replication framework."""

@@ -1,0 +1,212 @@
+"""Every setting: its default, why it is that, and what it may be.
+
+Settings are frozen and checked when they are made; a wrong one raises `ConfigError` naming the
+setting, its value and what is allowed. Units are in the names. `RaftConfig` is what the core knows
+(time in ticks); `Config` is what a person sets (time in milliseconds and seconds).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from raftkv.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+def _check(found: Any, name: str, low: float, high: float = math.inf) -> None:
+    if not isinstance(found, (int, float)) or isinstance(found, bool) or not low <= found <= high:
+        limit = f"from {low:g} to {high:g}" if high != math.inf else f"at least {low:g}"
+        raise ConfigError(f"{name} = {found!r}: must be a number {limit}")
+
+
+class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of the consensus core. One tick is whatever time passes between two `tick()`s."""
+
+    election_ticks: int = 34
+    """Silence after which a follower campaigns is drawn from [election_ticks, 2 × election_ticks)."""
+    heartbeat_ticks: int = 5
+    peer_lost_ticks: int = 4
+    """A follower that lost its leader's connection campaigns after 1 to this many ticks."""
+    pre_vote: bool = True
+    check_quorum: bool = True
+    lease_reads: bool = False
+    """Answer reads without a round while a lease holds. Needs `clock_drift_max` to be true of all nodes."""
+    clock_drift_max: float = 0.1
+    """How much faster or slower one node's ticks may be than another's, as a fraction."""
+    inflight_messages_max: int = 128
+    inflight_bytes_max: int = 16 * MIB
+    batch_bytes_max: int = MIB
+    """Bytes of records in one append message (a single larger entry still goes, alone)."""
+    entry_bytes_max: int = 8 * MIB
+    uncommitted_bytes_max: int = 64 * MIB
+    pending_reads_max: int = 100_000
+    transfer_ticks: int = 34
+    """A leadership transfer that takes longer is given up, and writes resume (thesis §3.10)."""
+    promotion_lag_max: int = 1_000
+    """A learner may become a voter when it is at most this many entries behind the commit index."""
+
+    def __post_init__(self) -> None:
+        _check(self.heartbeat_ticks, "heartbeat_ticks", 1)
+        _check(self.election_ticks, "election_ticks", 5 * self.heartbeat_ticks)
+        _check(self.peer_lost_ticks, "peer_lost_ticks", 1)
+        _check(self.clock_drift_max, "clock_drift_max", 0, 0.9)
+        for name in (
+            "inflight_messages_max",
+            "inflight_bytes_max",
+            "batch_bytes_max",
+            "entry_bytes_max",
+            "uncommitted_bytes_max",
+            "pending_reads_max",
+            "transfer_ticks",
+        ):
+            _check(getattr(self, name), name, 1)
+        _check(self.promotion_lag_max, "promotion_lag_max", 0)
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a node, with the reasons for their defaults."""
+
+    # --- time -----------------------------------------------------------------------------------
+    tick_ms: int = 15
+    """The core's clock; fine enough that a lost connection is acted on within some tens of ms."""
+    heartbeat_ms: int = 75
+    election_timeout_ms: int = 510
+    """A missed heartbeat or a long pause of the interpreter must not matter; pre-vote makes a false
+    alarm harmless. Refused below five heartbeats."""
+    lease_reads: bool = False
+    clock_drift_max: float = 0.1
+    # --- replication ----------------------------------------------------------------------------
+    inflight_messages_max: int = 128
+    inflight_bytes_max: int = 16 * MIB
+    batch_bytes_max: int = MIB
+    uncommitted_bytes_max: int = 64 * MIB
+    command_bytes_max: int = 8 * MIB
+    promotion_lag_max: int = 1_000
+    # --- requests -------------------------------------------------------------------------------
+    waiting_requests_max: int = 50_000
+    """Requests of clients that wait for an answer on this node; over it: `Busy`."""
+    connection_requests_max: int = 10_000
+    connections_max: int = 10_000
+    client_frame_bytes_max: int = 9 * MIB
+    peer_frame_bytes_max: int = 18 * MIB
+    apply_lag_entries_max: int = 50_000
+    """Committed entries that wait to be applied; over it the leader refuses writes with `Busy`."""
+    apply_batch_entries_max: int = 512
+    """Entries applied in one go; between two of them the event loop serves everybody else."""
+    # --- log ------------------------------------------------------------------------------------
+    segment_bytes: int = 64 * MIB
+    log_cache_bytes: int = 32 * MIB
+    """Newest entries kept in memory for followers that keep up; older ones are read from disk."""
+    # --- snapshots ------------------------------------------------------------------------------
+    snapshot_log_bytes: int = 64 * MIB
+    snapshot_entries: int = 50_000
+    snapshot_interval_s: float = 30.0
+    """Snapshots are at least this far apart, drawn from [1, 1.5) × this, so that nodes don't take
+    them together."""
+    snapshots_kept: int = 2
+    keep_entries: int = 10_000
+    """Entries kept behind the snapshot for slow followers …"""
+    keep_bytes: int = 64 * MIB
+    """… but not more than this."""
+    chunk_bytes: int = MIB
+    snapshot_rate_bytes_s: int = 100 * MIB
+    """Each transfer's limit, so that writers hardly notice it; 0 for none."""
+    snapshot_transfers_max: int = 2
+    snapshot_stall_s: float = 10.0
+    """A transfer without *progress* for this long is given up; there is no limit on the total."""
+    # --- disk -----------------------------------------------------------------------------------
+    disk_free_fraction_min: float = 0.05
+    disk_free_bytes_min: int = GIB
+    """Writes are refused below the *smaller* of the two, and allowed again by themselves."""
+    disk_stall_handover_timeouts: float = 2.0
+    """A leader whose disk hangs for this many election time-outs gives up leadership."""
+    disk_stall_stop_s: float = 30.0
+    rebuild_damaged_state: bool = False
+    """Rebuild a damaged state from a snapshot of a peer without being told to."""
+    # --- sessions -------------------------------------------------------------------------------
+    sessions_max: int = 4_096
+    session_ttl_s: float = 3_600.0
+    """In log time, so that all nodes expire the same sessions at the same entry."""
+
+    def __post_init__(self) -> None:
+        _check(self.tick_ms, "tick_ms", 1, 1000)
+        _check(self.heartbeat_ms, "heartbeat_ms", self.tick_ms)
+        _check(self.election_timeout_ms, "election_timeout_ms", 5 * self.heartbeat_ms)
+        _check(self.clock_drift_max, "clock_drift_max", 0, 0.9)
+        _check(self.disk_free_fraction_min, "disk_free_fraction_min", 0, 0.9)
+        for name in (
+            "inflight_messages_max",
+            "waiting_requests_max",
+            "connection_requests_max",
+            "connections_max",
+            "apply_lag_entries_max",
+            "apply_batch_entries_max",
+            "snapshot_entries",
+            "snapshots_kept",
+            "snapshot_transfers_max",
+            "sessions_max",
+        ):
+            _check(getattr(self, name), name, 1)
+        for name in (
+            "inflight_bytes_max",
+            "batch_bytes_max",
+            "uncommitted_bytes_max",
+            "command_bytes_max",
+            "client_frame_bytes_max",
+            "peer_frame_bytes_max",
+            "segment_bytes",
+            "log_cache_bytes",
+            "snapshot_log_bytes",
+            "chunk_bytes",
+        ):
+            _check(getattr(self, name), name, 1024, 2**31 - 1)
+        for name in (
+            "snapshot_rate_bytes_s",
+            "snapshot_interval_s",
+            "keep_entries",
+            "keep_bytes",
+            "disk_free_bytes_min",
+            "promotion_lag_max",
+        ):
+            _check(getattr(self, name), name, 0)
+        for name in ("snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s"):
+            _check(getattr(self, name), name, 0.001)
+        if self.command_bytes_max + 64 * KIB > self.client_frame_bytes_max:
+            raise ConfigError(
+                f"client_frame_bytes_max = {self.client_frame_bytes_max}: must be at least 64 KiB above "
+                f"command_bytes_max = {self.command_bytes_max}, or the largest command could not arrive"
+            )
+        if max(self.batch_bytes_max, self.command_bytes_max, self.chunk_bytes) + 64 * KIB > self.peer_frame_bytes_max:
+            raise ConfigError(
+                f"peer_frame_bytes_max = {self.peer_frame_bytes_max}: must be at least 64 KiB above "
+                "batch_bytes_max, command_bytes_max and chunk_bytes"
+            )
+
+    def raft(self) -> RaftConfig:
+        """The same settings as the core sees them: time in ticks, rounded up."""
+
+        def ticks(ms: float) -> int:
+            return max(1, math.ceil(ms / self.tick_ms))
+
+        heartbeat = ticks(self.heartbeat_ms)
+        election = max(ticks(self.election_timeout_ms), 5 * heartbeat)
+        return RaftConfig(
+            election_ticks=election,
+            heartbeat_ticks=heartbeat,
+            peer_lost_ticks=ticks(60),
+            lease_reads=self.lease_reads,
+            clock_drift_max=self.clock_drift_max,
+            inflight_messages_max=self.inflight_messages_max,
+            inflight_bytes_max=self.inflight_bytes_max,
+            batch_bytes_max=self.batch_bytes_max,
+            entry_bytes_max=self.command_bytes_max + 4 * KIB,
+            uncommitted_bytes_max=self.uncommitted_bytes_max,
+            transfer_ticks=election,
+            promotion_lag_max=self.promotion_lag_max,
+        )

@@ -1,0 +1,1 @@
+"""The consensus core: Raft as a pure function of its inputs."""

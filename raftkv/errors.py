@@ -1,0 +1,177 @@
+"""Every exception of raftkv, grouped by who must act.
+
+=================  ==============================================================================
+the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`: mend the call
+the caller, later   `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
+the caller, careful `Indeterminate`: the command may have been applied
+the connection      `PeerError` and below: close it, count it, go on
+the operator        `NodeStopped` and below: this node must not go on; the text says what to do
+=================  ==============================================================================
+
+Errors of other libraries are translated at one boundary each (`raise … from exc`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RaftKVError(Exception):
+    """The base of all of them."""
+
+
+# ---------------------------------------------------------------- the caller must mend something
+
+
+class InvalidArgument(RaftKVError, ValueError):
+    """An argument is of the wrong type, too large or out of range; nothing was sent."""
+
+
+class ConfigError(InvalidArgument):
+    """A setting is wrong; the text names the setting, what it is, and what it may be."""
+
+
+class MachineError(RaftKVError, TypeError):
+    """A state machine's class is wrong (an unannotated argument, two commands of one name, …)."""
+
+
+class Rejected(RaftKVError):
+    """The command itself raised: the same on every node, and without any effect.
+
+    `error_type` is the name of the exception's class, `message` its text.
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        super().__init__(f"{error_type}: {message}" if message else error_type)
+        self.error_type = error_type
+        self.message = message
+
+
+class SessionExpired(RaftKVError):
+    """The session was closed or pushed out of the table, so exactly-once can't be promised any more."""
+
+
+# ---------------------------------------------------------------- safe to retry: nothing was done
+
+
+class NotAccepted(RaftKVError):
+    """The command is certainly not in the log: it is safe to try again."""
+
+
+class NotLeader(NotAccepted):
+    """This node is not the leader; `leader` is the node that may be, if it is known."""
+
+    def __init__(self, leader: int | None = None, address: str | None = None) -> None:
+        where = "it knows of no leader" if leader is None else f"the leader may be node {leader}"
+        super().__init__(f"this node is not the leader; {where}" + (f" at {address}" if address else ""))
+        self.leader = leader
+        self.address = address
+
+
+class Busy(NotAccepted):
+    """A bound is reached (uncommitted bytes, waiting requests, a leadership transfer): try again soon."""
+
+
+class Unavailable(NotAccepted):
+    """No leader or no quorum answered in time, and the command was not accepted by anyone."""
+
+
+class DiskLow(Busy):
+    """Free disk space is below the reserve; writes are refused until there is space again."""
+
+
+# ---------------------------------------------------------------- membership and leadership
+
+
+class ChangeRefused(NotAccepted):
+    """A membership change or leadership transfer is not possible now; the text says why."""
+
+
+class NotCaughtUp(ChangeRefused):
+    """A learner is too far behind the log to become a voter."""
+
+
+# ---------------------------------------------------------------- unknown outcome
+
+
+class Indeterminate(RaftKVError):
+    """The command may or may not have been applied, and nobody will tell any more."""
+
+
+# ---------------------------------------------------------------- the connection
+
+
+class PeerError(RaftKVError):
+    """The other side of a connection misbehaved: close the connection, nothing else happens."""
+
+
+class FrameError(PeerError):
+    """A frame is too long, cut short, fails its checksum or cannot be decoded."""
+
+
+class HandshakeRefused(PeerError):
+    """The other side is of another cluster, version, node or data directory; the text says what to do."""
+
+
+# ---------------------------------------------------------------- this node must stop
+
+
+class NodeStopped(RaftKVError):
+    """This node has stopped serving and voting. The text says why, and what to do."""
+
+
+class Corruption(NodeStopped):
+    """Data on disk is not what was written."""
+
+
+class CorruptRecord(Corruption):
+    """One record of the log is cut short or fails its checksum."""
+
+
+class StateCorruption(Corruption):
+    """The applied state (RocksDB) is damaged; it can be rebuilt from a snapshot."""
+
+
+class SnapshotCorruption(Corruption):
+    """A snapshot's file or manifest is damaged; another one, or a peer's, must be used."""
+
+
+class FormatError(NodeStopped):
+    """Files of another version of raftkv; the text names both versions."""
+
+
+class DiskError(NodeStopped):
+    """A write, sync or rename failed. It is never retried: what is on disk is no longer known."""
+
+
+class DiskFull(DiskError):
+    """The disk is full; start the node again when there is space."""
+
+
+class DataDirLocked(NodeStopped):
+    """Another process uses this data directory."""
+
+
+class WrongDataDir(NodeStopped):
+    """The data directory belongs to another node or cluster."""
+
+
+class Diverged(NodeStopped):
+    """This replica's state is not what the others have at the same index."""
+
+
+class UnknownCommand(NodeStopped):
+    """The log holds a command that this version of the state machine does not know."""
+
+
+class MachineFailed(NodeStopped):
+    """A command failed in a way that is not its own, deterministic exception."""
+
+
+class SafetyViolation(NodeStopped):
+    """An invariant of Raft does not hold; going on would lose data. Keep the files and report it."""
+
+
+def unreachable(value: Any) -> SafetyViolation:
+    """For the last arm of a match that the type checker knows to be complete."""
+    return SafetyViolation(f"no case for {value!r}")
