@@ -143,6 +143,18 @@ class Membership(msgspec.Struct, frozen=True):
         return " ".join(words)
 
 
+class LogStart(msgspec.Struct, frozen=True):
+    """The entry just before the log's first: everything up to it is in a snapshot (§7).
+
+    `LogStart()` is the start of a log that was never compacted.
+    """
+
+    index: Index = 0
+    term: Term = 0
+    chain: int = GENESIS_CHAIN
+    time_ms: int = 0
+
+
 class SnapshotMeta(msgspec.Struct, frozen=True):
     """What a snapshot says of itself: the state after exactly the entry `index`, and its proof.
 
@@ -161,6 +173,11 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
     @property
     def id(self) -> EntryId:
         return EntryId(term=self.term, index=self.index)
+
+    @property
+    def log_start(self) -> LogStart:
+        """Where a log begins that stands behind this snapshot."""
+        return LogStart(self.index, self.term, self.chain, self.time_ms)
 
 
 _membership_encoder = msgspec.msgpack.Encoder()

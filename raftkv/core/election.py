@@ -1,0 +1,178 @@
+"""Elections: pre-vote, votes, leadership transfer (§5.2, §5.4.1, thesis §§3.10, 9.6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raftkv.core.messages import RequestVote, RequestVoteReply, TimeoutNow
+from raftkv.core.quorum import is_quorum
+from raftkv.core.roles import Candidate, Follower, Leader, PreCandidate, Transfer
+from raftkv.errors import ChangeRefused
+from raftkv.model import NodeId
+
+if TYPE_CHECKING:
+    from raftkv.core.raft import Raft
+
+
+def may_campaign(raft: Raft) -> bool:
+    """Whether this node could lead at all: it has a vote, and a state that reaches up to its log."""
+    return raft.log.membership.is_voter(raft.node_id) and raft.installing is None and not raft.wants_snapshot
+
+
+def campaign(raft: Raft, *, transfer: bool = False) -> None:
+    """Start an election, or a new round of one; nothing happens on a node that may not lead."""
+    if isinstance(raft.role, Leader) or not may_campaign(raft):
+        return
+    if raft.config.pre_vote and not transfer:
+        raft.become_pre_candidate()
+        _ask_for_votes(raft, pre_vote=True)
+        _count_pre_votes(raft)
+    else:
+        raft.become_candidate(transfer=transfer)
+        _ask_for_votes(raft, pre_vote=False, transfer=transfer)
+
+
+def _ask_for_votes(raft: Raft, *, pre_vote: bool, transfer: bool = False) -> None:
+    log = raft.log
+    # Real votes may be asked for only once our own term and vote can't be forgotten; a pre-vote changes nothing.
+    outbox = raft.pending.messages if pre_vote else raft.pending.durable_messages
+    for voter in log.membership.all_voters():
+        if voter != raft.node_id:
+            outbox.append(
+                RequestVote(
+                    sender=raft.node_id,
+                    to=voter,
+                    term=raft.term + 1 if pre_vote else raft.term,
+                    last_index=log.last_index,
+                    last_term=log.last_term,
+                    pre_vote=pre_vote,
+                    transfer=transfer,
+                )
+            )
+
+
+def hears_leader(raft: Raft) -> bool:
+    """Whether a live leader is known, so that nobody else is wanted (leader stickiness, thesis §4.2.3)."""
+    role = raft.role
+    if raft.promise_ticks > 0:
+        return True
+    if isinstance(role, Leader):
+        return raft.config.check_quorum  # else it would have stepped down by itself
+    if isinstance(role, PreCandidate | Candidate):
+        return False
+    return role.leader is not None and not role.leader_lost and role.elapsed < raft.config.election_ticks
+
+
+def on_request_vote(raft: Raft, message: RequestVote) -> None:
+    """Grant the vote or refuse it (§5.2, §5.4.1); a pre-vote leaves no trace here."""
+    knows_nothing = raft.log.last_index == 0 and not raft.log.membership.voters
+    if knows_nothing or (hears_leader(raft) and not message.transfer):
+        # Not even the term is taken over: a node that was cut off must not depose a leader that works.
+        if message.pre_vote:
+            _refuse(raft, message)
+        return
+    if message.pre_vote:
+        _on_pre_vote(raft, message)
+        return
+    if message.term > raft.term:
+        raft.become_follower(message.term, None)
+    role = raft.role
+    free = raft.vote == message.sender or (raft.vote is None and raft.leader is None)
+    if not free or not raft.log.is_at_least(message.last_term, message.last_index):
+        _refuse(raft, message)
+        return
+    if raft.vote is None:
+        raft.grant_vote(message.sender)
+    if not isinstance(role, Leader | PreCandidate | Candidate):
+        role.elapsed = 0  # whoever granted a vote gives its candidate time to win (§5.2)
+    raft.pending.durable_messages.append(
+        RequestVoteReply(sender=raft.node_id, to=message.sender, term=raft.term, granted=True)
+    )
+
+
+def _on_pre_vote(raft: Raft, message: RequestVote) -> None:
+    free = message.term > raft.term or raft.vote in (None, message.sender)
+    if free and raft.log.is_at_least(message.last_term, message.last_index):
+        raft.pending.messages.append(
+            RequestVoteReply(sender=raft.node_id, to=message.sender, term=message.term, granted=True, pre_vote=True)
+        )
+    else:
+        _refuse(raft, message)
+
+
+def _refuse(raft: Raft, message: RequestVote) -> None:
+    raft.reply(
+        RequestVoteReply(
+            sender=raft.node_id,
+            to=message.sender,
+            term=raft.term,
+            granted=False,
+            pre_vote=message.pre_vote,
+        )
+    )
+
+
+def on_request_vote_reply(raft: Raft, message: RequestVoteReply) -> None:
+    """Count a vote, if it is for what this node asks for now."""
+    role = raft.role
+    if isinstance(role, PreCandidate) and message.pre_vote:
+        if not message.granted or message.term == raft.term + 1:
+            role.votes[message.sender] = message.granted
+            _count_pre_votes(raft)
+    elif isinstance(role, Candidate) and not message.pre_vote and message.term == raft.term:
+        role.votes[message.sender] = message.granted
+        count_votes(raft)
+
+
+def _count_pre_votes(raft: Raft) -> None:
+    role = raft.role
+    assert isinstance(role, PreCandidate)
+    if is_quorum(raft.log.membership, [voter for voter, granted in role.votes.items() if granted]):
+        raft.become_candidate(transfer=False)
+        _ask_for_votes(raft, pre_vote=False)
+
+
+def count_votes(raft: Raft) -> None:
+    """Become leader with a majority of votes (§5.2)."""
+    role = raft.role
+    assert isinstance(role, Candidate)
+    if is_quorum(raft.log.membership, [voter for voter, granted in role.votes.items() if granted]):
+        raft.become_leader()
+
+
+# ---------------------------------------------------------------------------- leadership transfer
+
+
+def start_transfer(raft: Raft, to: NodeId) -> None:
+    """Hand leadership to `to`: stop taking commands, bring it up to date, tell it to campaign."""
+    role = raft.require_leader()
+    membership = raft.log.membership
+    if to == raft.node_id:
+        raise ChangeRefused(f"node {to} is the leader already")
+    if to not in membership.voters:
+        raise ChangeRefused(f"node {to} is no voter of this cluster ({membership.describe()})")
+    if role.transfer is not None and role.transfer.target != to:
+        raise ChangeRefused(f"a transfer to node {role.transfer.target} is under way")
+    progress = role.progress[to]
+    silence = role.tick - progress.contact_tick
+    if silence >= raft.config.election_ticks:
+        raise ChangeRefused(f"node {to} was not heard for {silence} ticks")
+    if role.transfer is None:
+        role.transfer = Transfer(target=to)
+    continue_transfer(raft)
+
+
+def continue_transfer(raft: Raft) -> None:
+    """Send TimeoutNow once the target holds the whole log; repeated at each heartbeat, as it may get lost."""
+    role = raft.role
+    assert isinstance(role, Leader) and role.transfer is not None
+    target = role.transfer.target
+    if role.progress[target].match_index == raft.log.last_index:
+        role.timeout_now_sent = True
+        raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=target, term=raft.term))
+
+
+def on_timeout_now(raft: Raft, message: TimeoutNow) -> None:
+    """The leader wants this node to take over: campaign at once, without asking for pre-votes."""
+    if isinstance(raft.role, Follower) and raft.role.leader in (None, message.sender):
+        campaign(raft, transfer=True)

@@ -1,0 +1,571 @@
+"""One node's Raft: its state, its transitions, and the way from inputs to `Ready`.
+
+What the RPCs do is in `election`, `replication`, `reads`, `changes` and `snapshots`; what they share,
+and every change of role, is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from raftkv.config import RaftConfig
+from raftkv.core import changes, election, reads, replication, snapshots
+from raftkv.core.durability import Durability
+from raftkv.core.log import LogView
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendReply,
+    InstallSnapshot,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.core.pending import Pending
+from raftkv.core.progress import Flow, Progress
+from raftkv.core.quorum import is_quorum, reached_by_quorum
+from raftkv.core.ready import Ready
+from raftkv.core.roles import Candidate, Follower, Joined, Leader, Learner, PreCandidate, Role
+from raftkv.entry import Entry, make_entries
+from raftkv.errors import Busy, ChangeRefused, InvalidArgument, NotLeader, PeerError, SafetyViolation, unreachable
+from raftkv.model import EntryKind, HardState, Index, Membership, NodeId, SnapshotMeta, Term
+
+
+class Raft:
+    """Raft as a function of its inputs: call a method, then take `ready()`, and do what it says.
+
+    Invariants (checked by `core.invariants` in every simulated step):
+    - `log.start.index` ≤ `snapshot.index` ≤ `applied_index` ≤ `commit_index` ≤ `log.last_index`
+      (a node whose state was lost has `applied_index` < `log.start.index` until a snapshot is installed);
+    - `term` and `commit_index` never go back; `vote` changes only with the term, or from nobody;
+    - at most one leader in a term; what is committed is never removed.
+
+    Nothing here reads a clock, a disk, a socket or dice: time is `tick`, chance is `draw`.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: NodeId,
+        config: RaftConfig,
+        draw: Callable[[int], int],
+        hard_state: HardState = HardState(),
+        log: LogView,
+        applied_index: Index = 0,
+        snapshot: SnapshotMeta | None = None,
+    ) -> None:
+        """Start from what is durable.
+
+        `draw(n)` gives a number from 0 to n - 1. `log` is all that is on disk; `snapshot` the newest local
+        snapshot; `applied_index` what the state has applied. All that was applied was committed.
+        """
+        self.node_id = node_id
+        self.config = config
+        self._draw = draw
+        self.term: Term = hard_state.term
+        self.vote: NodeId | None = hard_state.vote
+        self.log = log
+        self.snapshot = snapshot
+        self.applied_index = applied_index
+        self.handed_index = applied_index
+        """The last committed entry that was handed out to be applied."""
+        self.commit_index: Index = max(applied_index, log.start.index)
+        self.installing: SnapshotMeta | None = None
+        """A snapshot that was handed out to be installed."""
+        self.durability = Durability(log.last_index, hard_state.term)
+        self.pending = Pending(log.last_index)
+        # A promise given to a leader before a restart is not remembered, so with leases it is kept blindly.
+        self.promise_ticks = config.election_ticks if config.lease_reads else 0
+        self.now_ms = log.last_time_ms
+        if applied_index > log.last_index:
+            raise SafetyViolation(f"node {node_id}: the state is at {applied_index}, its log ends at {log.last_index}")
+        self.role: Role = self._passive_role(None)
+
+    # ------------------------------------------------------------------------------ what is known
+
+    @property
+    def leader(self) -> NodeId | None:
+        """The leader of this term as far as this node knows."""
+        role = self.role
+        if isinstance(role, Leader):
+            return self.node_id
+        return None if isinstance(role, PreCandidate | Candidate) else role.leader
+
+    @property
+    def is_leader(self) -> bool:
+        return isinstance(self.role, Leader)
+
+    @property
+    def durable_index(self) -> Index:
+        return self.durability.index
+
+    @property
+    def wants_snapshot(self) -> bool:
+        """The state was lost and the log does not reach back far enough to rebuild it."""
+        return self.applied_index < self.log.start.index
+
+    @property
+    def membership(self) -> Membership:
+        return self.log.membership
+
+    def require_leader(self) -> Leader:
+        """This node's leader role; `NotLeader` when it has none."""
+        role = self.role
+        if not isinstance(role, Leader):
+            raise NotLeader(self.leader)
+        return role
+
+    def describe(self) -> str:
+        """`n1@2 leader last=7@2 commit=6 applied=6 {2: 6→8}`, for logs, scripts and failures alike."""
+        role = self.role
+        words = [f"n{self.node_id}@{self.term}", type(role).__name__.lower()]
+        if not isinstance(role, Leader) and self.leader is not None:
+            words.append(f"of n{self.leader}")
+        if self.vote is not None:
+            words.append(f"vote={self.vote}")
+        words.append(f"last={self.log.last_id}")
+        if self.durable_index != self.log.last_index:
+            words.append(f"durable={self.durable_index}")
+        words += [f"commit={self.commit_index}", f"applied={self.applied_index}"]
+        if self.log.start.index:
+            words.append(f"start={self.log.start.index}")
+        if isinstance(role, Leader):
+            words.append("{" + ", ".join(f"{peer}: {progress!r}" for peer, progress in role.progress.items()) + "}")
+            if role.transfer is not None:
+                words.append(f"transfer→{role.transfer.target}")
+        return " ".join(words)
+
+    def __repr__(self) -> str:
+        return f"<Raft {self.describe()}>"
+
+    # ------------------------------------------------------------------------------ inputs: time and chance
+
+    def tick(self, now_ms: int | None = None) -> None:
+        """One unit of time has passed; `now_ms` is the wall clock, for entries that a leader makes by itself."""
+        if now_ms is not None:
+            self.now_ms = now_ms
+        if self.promise_ticks > 0:
+            self.promise_ticks -= 1
+        role = self.role
+        if isinstance(role, Leader):
+            self._tick_leader(role)
+            return
+        role.elapsed += 1
+        if isinstance(role, Follower | PreCandidate | Candidate) and role.elapsed >= role.timeout:
+            self.campaign()
+        elif not isinstance(role, PreCandidate | Candidate) and role.reads:
+            reads.expire(self, role.reads)
+
+    def _tick_leader(self, role: Leader) -> None:
+        role.tick += 1
+        if role.transfer is not None:
+            role.transfer.elapsed += 1
+            if role.transfer.elapsed >= self.config.transfer_ticks:
+                role.transfer = None  # it failed or is unknown; either way writes go on (thesis §3.10)
+        if role.tick % self.config.heartbeat_ticks == 0:
+            if self.config.check_quorum and not self._hears_quorum(role):
+                self.become_follower(self.term, None)
+                return
+            self._broadcast_heartbeat(role)
+            return
+        for peer, progress in role.progress.items():
+            # A follower learns of a commit with the next append; when there is none, within a tick.
+            if progress.flow is Flow.REPLICATE and progress.sent_commit < self.commit_index:
+                replication.send_heartbeat(self, role, peer, progress)
+
+    def _hears_quorum(self, role: Leader) -> bool:
+        """Whether a quorum was heard within an election time-out: else another leader may exist (thesis §6.2)."""
+
+        def contact(node: NodeId) -> int:
+            return role.tick if node == self.node_id else role.progress[node].contact_tick
+
+        return role.tick - reached_by_quorum(self.membership, contact) < self.config.election_ticks
+
+    def _broadcast_heartbeat(self, role: Leader) -> None:
+        role.round += 1
+        if self.config.lease_reads:
+            role.round_ticks.append((role.round, role.tick))
+        for peer, progress in role.progress.items():
+            progress.probe_sent = False
+            snapshots.offer_wanted(self, peer, progress)
+            replication.send_entries(self, role, peer, progress)
+            if progress.sent_round < role.round:
+                replication.send_heartbeat(self, role, peer, progress)
+        if role.transfer is not None:
+            election.continue_transfer(self)
+
+    def peer_lost(self, peer: NodeId) -> None:
+        """The connection to `peer` broke: a hint that its process died, not a proof."""
+        role = self.role
+        if isinstance(role, Leader):
+            progress = role.progress.get(peer)
+            if progress is not None and progress.flow is Flow.REPLICATE:
+                progress.become_probe(progress.match_index + 1)
+                progress.probe_sent = True
+        elif not isinstance(role, PreCandidate | Candidate) and role.leader == peer and not self.config.lease_reads:
+            role.leader_lost = True
+            if isinstance(role, Follower):
+                # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it.
+                role.timeout = min(role.timeout, role.elapsed + 1 + self._draw(self.config.peer_lost_ticks))
+
+    def campaign(self) -> None:
+        """Start an election now, as a time-out would. Nothing happens on a node that may not lead."""
+        election.campaign(self)
+
+    def step_down(self) -> None:
+        """Give up leadership by oneself (a disk that hangs, an operator)."""
+        if isinstance(self.role, Leader):
+            self.become_follower(self.term, None)
+
+    # ------------------------------------------------------------------------------ inputs: messages
+
+    def step(self, message: Message) -> None:
+        """Take in one message. Raises `PeerError` for one that no correct peer sends."""
+        if message.to != self.node_id:
+            raise PeerError(f"a message for node {message.to} came to node {self.node_id}")
+        if message.term > self.term:
+            if not self._take_higher_term(message):
+                return
+        elif message.term < self.term:
+            self._answer_lower_term(message)
+            return
+        match message:
+            case AppendEntries():
+                replication.on_append_entries(self, message)
+            case AppendReply():
+                replication.on_append_reply(self, message)
+            case RequestVote():
+                election.on_request_vote(self, message)
+            case RequestVoteReply():
+                election.on_request_vote_reply(self, message)
+            case InstallSnapshot():
+                snapshots.on_install_snapshot(self, message)
+            case TimeoutNow():
+                election.on_timeout_now(self, message)
+            case ReadIndex():
+                reads.on_read_index(self, message)
+            case ReadIndexReply():
+                reads.on_read_index_reply(self, message)
+            case _:
+                raise unreachable(message)
+
+    def _take_higher_term(self, message: Message) -> bool:
+        """A newer term is taken over at once (§5.1), with the exceptions that keep it from being abused."""
+        match message:
+            case RequestVote():
+                return True  # whether this term counts is decided with the vote
+            case RequestVoteReply(pre_vote=True, granted=True):
+                return True  # it repeats the term that a pre-candidate asked for
+            case AppendEntries() | InstallSnapshot():
+                self.become_follower(message.term, message.sender)
+            case AppendReply() | RequestVoteReply() if not self._knows(message.sender):
+                return False  # a node that was removed must not depose anybody
+            case _:
+                self.become_follower(message.term, None)
+        return True
+
+    def _knows(self, node: NodeId) -> bool:
+        role = self.role
+        return node in self.membership.all_nodes() or (isinstance(role, Leader) and node in role.progress)
+
+    def _answer_lower_term(self, message: Message) -> None:
+        """Who asks with an old term is told of the newer one, and so steps down (§5.1)."""
+        if isinstance(message, AppendEntries | InstallSnapshot):
+            self.reply(
+                AppendReply(
+                    sender=self.node_id, to=message.sender, term=self.term, round=0, match_index=0, rejected=True
+                )
+            )
+        elif isinstance(message, RequestVote):
+            self.reply(
+                RequestVoteReply(
+                    sender=self.node_id, to=message.sender, term=self.term, granted=False, pre_vote=message.pre_vote
+                )
+            )
+
+    # ------------------------------------------------------------------------------ inputs: requests
+
+    def propose(self, payloads: Sequence[bytes], now_ms: int) -> tuple[Index, Index]:
+        """Append commands; returns the first and the last index that they got.
+
+        An entry is committed when the log's entry at that index is still of this term once `Ready.committed`
+        reaches it. Raises `NotLeader`, `Busy` (too much is uncommitted, or leadership is being transferred)
+        or `InvalidArgument` (one is too large); then none was appended.
+        """
+        role = self.require_leader()
+        if role.transfer is not None:
+            raise Busy(f"leadership is being transferred to node {role.transfer.target}")
+        size = 0
+        for payload in payloads:
+            size += len(payload)
+            if len(payload) > self.config.entry_bytes_max:
+                raise InvalidArgument(
+                    f"a command of {len(payload)} bytes: at most {self.config.entry_bytes_max} are allowed"
+                )
+        uncommitted = self.log.bytes_between(self.commit_index, self.log.last_index)
+        if uncommitted and uncommitted + size > self.config.uncommitted_bytes_max:
+            raise Busy(f"{uncommitted} bytes wait to be committed, at most {self.config.uncommitted_bytes_max} may")
+        self.now_ms = now_ms
+        return self.append_payloads(EntryKind.COMMAND, payloads)
+
+    def read(self, token: int) -> None:
+        """Ask for a linearizable read: `Ready.reads` names `token` and the index that it must wait for.
+
+        Raises `NotLeader` when no leader is known, `Busy` when too many wait.
+        """
+        reads.read(self, token)
+
+    def change_membership(self, target: Membership) -> Index:
+        """Change to the voters, learners and addresses of `target` (its `outgoing` and `removed` are ignored).
+
+        Raises `NotLeader`, `ChangeRefused`, `NotCaughtUp` or `InvalidArgument`. The change is done when
+        `membership` is no longer joint and `log.membership_index` is committed.
+        """
+        return changes.change(self, target)
+
+    def transfer_leadership(self, to: NodeId) -> None:
+        """Ask `to` to lead (thesis §3.10); given up after `transfer_ticks`. Raises `NotLeader`, `ChangeRefused`."""
+        election.start_transfer(self, to)
+
+    # ------------------------------------------------------------------------------ inputs: what was done
+
+    def persisted(self, write: int) -> None:
+        """Everything of write number `write` (`Ready.write`) and of all before it is durable."""
+        if not self.durability.persisted(write):
+            return
+        role = self.role
+        if isinstance(role, Leader):
+            # The leader counts itself only here: its own entry may be the last one to become durable.
+            replication.maybe_commit(self, role)
+        elif isinstance(role, Candidate) and self.durability.term == self.term:
+            role.votes[self.node_id] = True
+            election.count_votes(self)
+
+    def applied(self, index: Index) -> None:
+        """The state has applied everything up to `index`."""
+        assert self.applied_index <= index <= self.handed_index, (
+            f"applied {index} is not in [{self.applied_index}, {self.handed_index}]"
+        )
+        self.applied_index = index
+
+    def snapshot_taken(self, snapshot: SnapshotMeta) -> None:
+        """`snapshot` is durable on this node's disk and verified."""
+        assert snapshot.index <= self.applied_index, f"snapshot {snapshot.index} is ahead of {self.applied_index}"
+        if self.snapshot is None or snapshot.index > self.snapshot.index:
+            self.snapshot = snapshot
+
+    def compact(self, index: Index) -> None:
+        """Forget the log up to and with `index`. Raises `ChangeRefused` unless a durable snapshot covers it."""
+        if not snapshots.compactable(self, index):
+            raise ChangeRefused(f"the log can't be cut behind {index}: no durable snapshot covers it")
+        if index > self.log.start.index:
+            self.log.compact(index)
+
+    def snapshot_installed(self) -> None:
+        """The snapshot of `Ready.snapshot` is durable, and is the state and the log's start now."""
+        snapshots.installed(self)
+
+    def snapshot_failed(self) -> None:
+        """The snapshot of `Ready.snapshot` could not be installed; the log and state are as before."""
+        self.installing = None
+
+    def snapshot_sent(self, peer: NodeId, ok: bool) -> None:
+        """The transfer that an `InstallSnapshot` in `Ready.messages` began has ended."""
+        snapshots.on_sent(self, peer, ok)
+
+    @property
+    def snapshot_wanted(self) -> bool:
+        """A follower needs a newer snapshot than there is: take one."""
+        role = self.role
+        if not isinstance(role, Leader):
+            return False
+        newest = self.snapshot.index if self.snapshot is not None else -1
+        return any(p.wanted_index is not None and p.wanted_index > newest for p in role.progress.values())
+
+    # ------------------------------------------------------------------------------ output
+
+    def ready(self) -> Ready | None:
+        """What is to be done now, or None when there is nothing."""
+        role = self.role
+        if isinstance(role, Leader):
+            self._flush(role)
+        committed = None
+        last = min(self.commit_index, self.durability.index)
+        if last > self.handed_index and not self.wants_snapshot and self.installing is None:
+            committed = (self.handed_index + 1, last)
+            self.handed_index = last
+        if committed is None and self.pending.is_empty():
+            return None
+        return self.pending.take(self.durability, self.term, self.log.last_index, committed)
+
+    def _flush(self, role: Leader) -> None:
+        """Turn what was appended and asked into messages: once for all proposals since the last Ready."""
+        round_begun = reads.start(self, role)
+        if role.appended:
+            role.appended = False
+            for peer, progress in role.progress.items():
+                replication.send_entries(self, role, peer, progress)
+        if round_begun:
+            for peer, progress in role.progress.items():
+                if progress.sent_round < role.round:
+                    replication.send_heartbeat(self, role, peer, progress)
+            reads.confirm(self, role)
+
+    # ------------------------------------------------------------------------------ shared by the RPCs
+
+    def reply(self, message: Message) -> None:
+        """Send an answer that speaks of nothing but the term: at once, if that can't be forgotten any more."""
+        durable = self.durability.term >= self.term
+        (self.pending.messages if durable else self.pending.durable_messages).append(message)
+
+    def send_heartbeat(self, peer: NodeId) -> None:
+        role = self.require_leader()
+        replication.send_heartbeat(self, role, peer, role.progress[peer])
+
+    def grant_vote(self, candidate: NodeId) -> None:
+        """Vote for `candidate` in this term: once (§5.2)."""
+        assert self.vote is None, f"n{self.node_id} has voted for {self.vote} in term {self.term}"
+        self.vote = candidate
+        self.pending.hard_state = HardState(self.term, self.vote)
+
+    def append_payloads(self, kind: EntryKind, payloads: Sequence[bytes]) -> tuple[Index, Index]:
+        """Append the leader's own entries; their time never goes back along the log, whatever the clock says."""
+        log = self.log
+        first = log.last_index + 1
+        time_ms = max(self.now_ms, log.last_time_ms)
+        self.append_entries(make_entries(first, self.term, time_ms, kind, payloads, log.last_chain))
+        self.require_leader().appended = True
+        return first, log.last_index
+
+    def append_entries(self, entries: Sequence[Entry]) -> None:
+        """Append entries to the log and to the next write."""
+        membership_changed = self.log.extend(entries)
+        self.pending.append(entries)
+        if membership_changed:
+            self.membership_changed()
+
+    def truncate_from(self, index: Index) -> None:
+        """Remove entries that conflict with the leader's (§5.3); what is committed never does."""
+        if index <= self.commit_index:
+            raise SafetyViolation(
+                f"node {self.node_id}: the leader of term {self.term} conflicts with entry "
+                f"{index}@{self.log.term(index)}, which is committed (up to {self.commit_index})"
+            )
+        rolled_back = self.log.truncate_from(index)
+        self.durability.truncated_from(index)
+        self.pending.truncate(index)
+        if rolled_back:
+            self.membership_changed()
+
+    def commit_to(self, index: Index) -> None:
+        """Everything up to `index` is committed; nothing happens when that is known."""
+        if index <= self.commit_index:
+            return
+        assert index <= self.log.last_index, f"commit {index} is past the log's end {self.log.last_index}"
+        self.commit_index = index
+        role = self.role
+        if isinstance(role, Leader):
+            changes.on_commit(self, role)
+
+    def membership_changed(self) -> None:
+        """The newest membership in the log is another one now; it is in force at once (§6)."""
+        role = self.role
+        if isinstance(role, Leader):
+            for node in self.membership.all_nodes():
+                if node != self.node_id and node not in role.progress:
+                    role.progress[node] = self._new_progress(role.tick)
+            role.progress = dict(sorted(role.progress.items()))
+        elif not isinstance(role, PreCandidate | Candidate):
+            fitting = self._passive_role(role.leader)
+            if type(fitting) is not type(role):
+                fitting.elapsed, fitting.leader_lost, fitting.reads = role.elapsed, role.leader_lost, role.reads
+                self.role = fitting
+
+    # ------------------------------------------------------------------------------ transitions
+
+    def _passive_role(self, leader: NodeId | None) -> Joined | Learner | Follower:
+        """The role of one who does not campaign now: what it is, the membership says."""
+        membership = self.membership
+        if membership.is_voter(self.node_id):
+            return Follower(leader=leader, timeout=self._draw_timeout())
+        if self.node_id in membership.learners:
+            return Learner(leader=leader)
+        return Joined(leader=leader)
+
+    def _rank(self) -> int:
+        """This node's place among the voters: it keeps equal draws from meeting for ever."""
+        voters = self.membership.all_voters()
+        return voters.index(self.node_id) if self.node_id in voters else 0
+
+    def _draw_timeout(self) -> int:
+        """From [T, 2T), so that elections seldom collide (§5.2)."""
+        ticks = self.config.election_ticks
+        return ticks + self._draw(ticks) + self._rank()
+
+    def _new_progress(self, tick: int) -> Progress:
+        config = self.config
+        return Progress(self.log.last_index + 1, tick, config.inflight_messages_max, config.inflight_bytes_max)
+
+    def follow(self, leader: NodeId) -> None:
+        """A message of this term's leader has come: it is alive, and nobody else is leader in this term."""
+        role = self.role
+        if isinstance(role, Leader) or (
+            not isinstance(role, PreCandidate | Candidate) and role.leader not in (None, leader)
+        ):
+            raise SafetyViolation(f"node {self.node_id}: {self.leader} and {leader} both lead in term {self.term}")
+        if isinstance(role, PreCandidate | Candidate):
+            self.become_follower(self.term, leader)
+            return
+        role.leader = leader
+        role.elapsed = 0
+        if role.leader_lost:
+            role.leader_lost = False
+            if isinstance(role, Follower):
+                role.timeout = self._draw_timeout()
+
+    def become_follower(self, term: Term, leader: NodeId | None) -> None:
+        """Follow `leader`, or wait for one, in `term` (§5.1); as a learner or guest where the membership says so."""
+        assert term >= self.term, f"term {term} is behind {self.term}"
+        reads.drop_all(self)
+        if isinstance(self.role, Leader):
+            self.pending.forget_appends()
+        if term > self.term:
+            self.term = term
+            self.vote = None  # a vote belongs to its term, and is never cleared within it
+            self.pending.hard_state = HardState(self.term, self.vote)
+        self.role = self._passive_role(leader)
+
+    def become_pre_candidate(self) -> None:
+        """Ask, before disturbing anyone, whether an election could be won (thesis §9.6). Term and vote stay."""
+        assert not isinstance(self.role, Leader), "a leader does not campaign"
+        assert self.membership.is_voter(self.node_id), f"n{self.node_id} has no vote"
+        reads.drop_all(self)
+        # Pre-votes disturb nobody, so they may be repeated well before an election time-out is over.
+        heartbeat = self.config.heartbeat_ticks
+        timeout = heartbeat + self._draw(2 * heartbeat) + self._rank()
+        self.role = PreCandidate(timeout=timeout, votes={self.node_id: True})
+
+    def become_candidate(self, *, transfer: bool) -> None:
+        """Raise the term and vote for oneself; that vote counts when it is durable (§5.2)."""
+        assert not isinstance(self.role, Leader), "a leader does not campaign"
+        assert self.membership.is_voter(self.node_id), f"n{self.node_id} has no vote"
+        reads.drop_all(self)
+        self.term += 1
+        self.vote = self.node_id
+        self.pending.hard_state = HardState(self.term, self.vote)
+        self.role = Candidate(timeout=self._draw_timeout(), transfer=transfer)
+
+    def become_leader(self) -> None:
+        """Lead this term, beginning with a no-op, so that what older terms left can be committed (§8)."""
+        role = self.role
+        assert isinstance(role, Candidate), f"a {type(role).__name__} cannot become leader"
+        assert self.vote == self.node_id, f"n{self.node_id} has voted for {self.vote}"
+        assert is_quorum(self.membership, [voter for voter, yes in role.votes.items() if yes]), f"{role.votes}"
+        peers = [node for node in self.membership.all_nodes() if node != self.node_id]
+        self.role = Leader(
+            term_start=self.log.last_index + 1,
+            progress={peer: self._new_progress(0) for peer in peers},
+        )
+        self.append_payloads(EntryKind.NOOP, [b""])

@@ -1,0 +1,154 @@
+"""Snapshots as decisions (§7): when one is sent, and what one that arrived replaces. Bytes move elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raftkv.core.messages import AppendReply, InstallSnapshot
+from raftkv.core.progress import Flow, Progress
+from raftkv.core.roles import Leader
+from raftkv.errors import SafetyViolation
+from raftkv.model import Index, NodeId, SnapshotMeta
+
+if TYPE_CHECKING:
+    from raftkv.core.raft import Raft
+
+
+# ---------------------------------------------------------------------------- the leader's end
+
+
+def send_snapshot(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
+    """The follower needs entries that were compacted: decide to send the newest snapshot instead."""
+    if role.tick - progress.contact_tick >= raft.config.election_ticks:
+        return  # nobody is there; heartbeats will tell when somebody is
+    snapshot = raft.snapshot
+    assert snapshot is not None and snapshot.index >= raft.log.start.index, (
+        f"the log begins behind {raft.log.start.index}, but the newest snapshot is {snapshot}"
+    )
+    progress.become_snapshot(snapshot)
+    _send(raft, to, snapshot)
+
+
+def _send(raft: Raft, to: NodeId, snapshot: SnapshotMeta) -> None:
+    raft.pending.messages.append(InstallSnapshot(sender=raft.node_id, to=to, term=raft.term, snapshot=snapshot))
+
+
+def on_reply(raft: Raft, role: Leader, message: AppendReply, progress: Progress) -> None:
+    """A follower is past the gap, or asks for a snapshot although its log has none."""
+    if message.wants_snapshot:
+        progress.wanted_index = message.conflict_index
+        offer_wanted(raft, message.sender, progress)
+        return
+    if progress.wanted_index is not None:
+        progress.wanted_index = None
+        progress.sending = None
+    if progress.flow is Flow.SNAPSHOT and progress.match_index >= raft.log.start.index:
+        # A success that comes late, or by another way, counts too.
+        progress.sending = None
+        progress.next_index = progress.match_index + 1
+        progress.become_replicate()
+
+
+def offer_wanted(raft: Raft, to: NodeId, progress: Progress) -> None:
+    """Send the snapshot that a follower asked for, if there is one far enough along."""
+    snapshot = raft.snapshot
+    if (
+        progress.wanted_index is not None
+        and progress.sending is None
+        and snapshot is not None
+        and snapshot.index >= progress.wanted_index
+    ):
+        progress.sending = snapshot
+        _send(raft, to, snapshot)
+
+
+def on_sent(raft: Raft, to: NodeId, ok: bool) -> None:
+    """A transfer has ended: `ok` when the follower has all of it, although its own reply may still be on its way."""
+    role = raft.role
+    if not isinstance(role, Leader) or (progress := role.progress.get(to)) is None:
+        return
+    snapshot = progress.sending
+    progress.sending = None
+    if progress.flow is Flow.SNAPSHOT:
+        progress.become_probe(snapshot.index + 1 if ok and snapshot is not None else progress.match_index + 1)
+        progress.probe_sent = True  # the next heartbeat tries again: a follower that fails must not be hammered
+
+
+# ---------------------------------------------------------------------------- the follower's end
+
+
+def on_install_snapshot(raft: Raft, message: InstallSnapshot) -> None:
+    """A snapshot of the leader has arrived, whole and verified: is it of use? (Figure 13)"""
+    raft.follow(message.sender)
+    snapshot = message.snapshot
+    log = raft.log
+    if raft.installing is not None:
+        return
+    if raft.wants_snapshot:
+        if snapshot.index >= log.start.index:
+            _install(raft, snapshot)
+        return
+    if snapshot.index <= raft.commit_index:
+        _reply_match(raft, message, raft.commit_index)  # it is older than what is here (F62)
+    elif agrees(raft, snapshot):
+        raft.commit_to(snapshot.index)  # nothing is missing: the entries are all in the log
+        _reply_match(raft, message, snapshot.index)
+    else:
+        _install(raft, snapshot)
+
+
+def agrees(raft: Raft, snapshot: SnapshotMeta) -> bool:
+    """Whether the log holds the very entry that is the snapshot's last, so that what follows may stay (§7)."""
+    if not raft.log.matches(snapshot.index, snapshot.term):
+        return False
+    if raft.log.chain(snapshot.index) != snapshot.chain:
+        raise SafetyViolation(
+            f"node {raft.node_id}: the snapshot at {snapshot.id} has chain value {snapshot.chain:016x}, "
+            f"the log {raft.log.chain(snapshot.index):016x}: keep the files and report it"
+        )
+    return True
+
+
+def _install(raft: Raft, snapshot: SnapshotMeta) -> None:
+    raft.installing = snapshot
+    raft.pending.snapshot = snapshot
+    raft.pending.snapshot_keeps_log = agrees(raft, snapshot)
+
+
+def installed(raft: Raft) -> None:
+    """The snapshot is durable and is the state now: the log begins behind it."""
+    snapshot = raft.installing
+    assert snapshot is not None, "no snapshot was being installed"
+    raft.installing = None
+    if agrees(raft, snapshot):
+        raft.log.compact(snapshot.index)
+        raft.durability.index = max(raft.durability.index, snapshot.index)
+    else:
+        raft.log.reset(snapshot.log_start, snapshot.membership)
+        raft.durability.reset(snapshot.index)
+        raft.pending.log_was_reset(snapshot.index)
+    raft.snapshot = snapshot
+    raft.commit_index = max(raft.commit_index, snapshot.index)
+    raft.applied_index = raft.handed_index = snapshot.index
+    raft.membership_changed()
+    if raft.leader is not None and raft.leader != raft.node_id:
+        raft.reply(
+            AppendReply(sender=raft.node_id, to=raft.leader, term=raft.term, round=0, match_index=snapshot.index)
+        )
+
+
+def _reply_match(raft: Raft, message: InstallSnapshot, index: Index) -> None:
+    raft.reply(
+        AppendReply(
+            sender=raft.node_id,
+            to=message.sender,
+            term=raft.term,
+            round=0,
+            match_index=min(index, raft.durability.index),
+        )
+    )
+
+
+def compactable(raft: Raft, index: Index) -> bool:
+    """Whether the log may be cut behind `index`: only what is in a durable snapshot may go (§7)."""
+    return raft.snapshot is not None and index <= min(raft.snapshot.index, raft.applied_index)
