@@ -66,6 +66,9 @@ def _check_new_voters(raft: Raft, role: Leader, current: Membership, target: Mem
         lag = raft.commit_index - progress.match_index
         if role.tick - progress.contact_tick >= raft.config.election_ticks or progress.acked_round == 0:
             raise NotCaughtUp(f"node {voter} does not answer; a voter that is not there costs the quorum")
+        if progress.match_index < max(raft.log.membership_index, raft.log.start.index):
+            # Whoever does not even know that it is a member could not be elected, nor vote with knowledge.
+            raise NotCaughtUp(f"node {voter} does not hold the log up to the entry that made it a learner yet")
         if lag > raft.config.promotion_lag_max:
             raise NotCaughtUp(
                 f"node {voter} is {lag} entries behind; at most {raft.config.promotion_lag_max} are allowed"

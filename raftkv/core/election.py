@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def may_campaign(raft: Raft) -> bool:
     """Whether this node could lead at all: it has a vote, and a state that reaches up to its log."""
-    return raft.log.membership.is_voter(raft.node_id) and raft.installing is None and not raft.wants_snapshot
+    return raft.is_needed_as_voter() and raft.installing is None and not raft.wants_snapshot
 
 
 def campaign(raft: Raft, *, transfer: bool = False) -> None:

@@ -92,12 +92,13 @@ def _check_log(raft: Raft) -> None:
 def _check_role(raft: Raft) -> None:
     role, membership = raft.role, raft.membership
     if isinstance(role, Follower):
-        assert membership.is_voter(raft.node_id), "a follower has no vote"
+        assert raft.is_needed_as_voter(), "a follower has no vote"
     elif isinstance(role, Learner):
         assert raft.node_id in membership.learners, "a learner is none in its membership"
-        assert not membership.is_voter(raft.node_id), "a learner has a vote"
+        assert not raft.is_needed_as_voter(), "a learner has a vote"
     elif isinstance(role, Joined):
         assert raft.node_id not in membership.all_nodes(), "a member is treated as a guest"
+        assert not raft.is_needed_as_voter(), "a guest has a vote"
     elif isinstance(role, Candidate):
         assert raft.vote == raft.node_id, f"a candidate has voted for {raft.vote}"
     if isinstance(role, Candidate | PreCandidate):

@@ -153,6 +153,15 @@ class LogView:
         at = bisect_right(self._memberships, index, key=lambda item: item[0])
         return self._memberships[at - 1][1]
 
+    def memberships_since(self, index: Index) -> list[Membership]:
+        """The membership in force at `index` and every newer one in the log, oldest first."""
+        at = bisect_right(self._memberships, index, key=lambda item: item[0])
+        return [membership for _, membership in self._memberships[max(0, at - 1) :]]
+
+    def has_membership_between(self, after: Index, last: Index) -> bool:
+        """Whether one of the entries `after` + 1 to `last` is a membership."""
+        return any(after < index <= last for index, _ in self._memberships)
+
     # ------------------------------------------------------------------------------ changes
 
     def extend(self, entries: Sequence[Entry]) -> bool:

@@ -464,10 +464,12 @@ class Raft:
         if index <= self.commit_index:
             return
         assert index <= self.log.last_index, f"commit {index} is past the log's end {self.log.last_index}"
-        self.commit_index = index
+        before, self.commit_index = self.commit_index, index
         role = self.role
         if isinstance(role, Leader):
             changes.on_commit(self, role)
+        elif self.log.has_membership_between(before, index):
+            self.membership_changed()  # whoever it leaves out need not campaign any more
 
     def membership_changed(self) -> None:
         """The newest membership in the log is another one now; it is in force at once (§6)."""
@@ -487,12 +489,19 @@ class Raft:
 
     def _passive_role(self, leader: NodeId | None) -> Joined | Learner | Follower:
         """The role of one who does not campaign now: what it is, the membership says."""
-        membership = self.membership
-        if membership.is_voter(self.node_id):
+        if self.is_needed_as_voter():
             return Follower(leader=leader, timeout=self._draw_timeout())
-        if self.node_id in membership.learners:
+        if self.node_id in self.membership.learners:
             return Learner(leader=leader)
         return Joined(leader=leader)
+
+    def is_needed_as_voter(self) -> bool:
+        """Whether this node is a voter, or was one until a change that may not be committed yet.
+
+        A node that its newest membership leaves out may be the only one whose log is long enough to be
+        elected, so it campaigns until that membership is committed (thesis §4.2.2).
+        """
+        return any(m.is_voter(self.node_id) for m in self.log.memberships_since(self.commit_index))
 
     def _rank(self) -> int:
         """This node's place among the voters: it keeps equal draws from meeting for ever."""
@@ -540,7 +549,7 @@ class Raft:
     def become_pre_candidate(self) -> None:
         """Ask, before disturbing anyone, whether an election could be won (thesis §9.6). Term and vote stay."""
         assert not isinstance(self.role, Leader), "a leader does not campaign"
-        assert self.membership.is_voter(self.node_id), f"n{self.node_id} has no vote"
+        assert self.is_needed_as_voter(), f"n{self.node_id} has no vote"
         reads.drop_all(self)
         # Pre-votes disturb nobody, so they may be repeated well before an election time-out is over.
         heartbeat = self.config.heartbeat_ticks
@@ -550,7 +559,7 @@ class Raft:
     def become_candidate(self, *, transfer: bool) -> None:
         """Raise the term and vote for oneself; that vote counts when it is durable (§5.2)."""
         assert not isinstance(self.role, Leader), "a leader does not campaign"
-        assert self.membership.is_voter(self.node_id), f"n{self.node_id} has no vote"
+        assert self.is_needed_as_voter(), f"n{self.node_id} has no vote"
         reads.drop_all(self)
         self.term += 1
         self.vote = self.node_id
