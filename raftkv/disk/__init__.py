@@ -1,0 +1,7 @@
+"""The port through which all file work goes, with the real disk and a simulated one."""
+
+from raftkv.disk.port import Disk, DiskSpace, File, Lock
+from raftkv.disk.real import RealDisk
+from raftkv.disk.simulated import SimDisk
+
+__all__ = ["Disk", "DiskSpace", "File", "Lock", "RealDisk", "SimDisk"]

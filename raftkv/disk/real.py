@@ -1,0 +1,191 @@
+"""Files of the operating system."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from raftkv.disk.port import Disk, DiskSpace, File, Lock
+from raftkv.errors import DataDirLocked, DiskError, DiskFull
+
+_DSYNC: int | None = getattr(os, "RWF_DSYNC", None)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_BUFFERS_MAX = 512  # well below IOV_MAX (1,024 on Linux)
+
+
+@contextmanager
+def _translated(what: str, path: str) -> Iterator[None]:
+    """The one boundary at which the system's errors become ours."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as exc:
+        if exc.errno in _FULL:
+            raise DiskFull(f"{what} {path}: the disk is full; free some space, then start the node again") from exc
+        raise DiskError(f"{what} {path}: {exc.strerror or exc}; check the disk, then start the node again") from exc
+
+
+class RealFile(File):
+    """A file descriptor."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
+        self._fd = descriptor
+        self._poisoned: str | None = None
+
+    def _check(self) -> None:
+        if self._poisoned is not None:
+            raise DiskError(f"{self._path}: unusable since an earlier failure ({self._poisoned})")
+
+    @contextmanager
+    def _changing(self, what: str) -> Iterator[None]:
+        self._check()
+        try:
+            with _translated(what, self._path):
+                yield
+        except DiskError as exc:
+            self._poisoned = str(exc)
+            raise
+
+    def pread(self, size: int, offset: int) -> bytes:
+        self._check()
+        with _translated("reading", self._path):
+            data = os.pread(self._fd, size, offset)
+            while len(data) < size:
+                more = os.pread(self._fd, size - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+            return data
+
+    def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
+        with self._changing("writing"):
+            if sync and _DSYNC is not None and len(buffers) <= _BUFFERS_MAX:
+                self._pwrite(buffers, offset, _DSYNC)
+                return
+            for at in range(0, len(buffers), _BUFFERS_MAX):
+                offset = self._pwrite(buffers[at : at + _BUFFERS_MAX], offset, 0)
+            if sync:
+                os.fdatasync(self._fd)
+
+    def _pwrite(self, buffers: Sequence[bytes], offset: int, flags: int) -> int:
+        """Write all, also when the kernel takes less at a time; returns the offset behind it."""
+        total = sum(map(len, buffers))
+        written = os.pwritev(self._fd, buffers, offset, flags)
+        if written < total:
+            rest = memoryview(b"".join(buffers))[written:]
+            while rest:
+                count = os.pwritev(self._fd, [rest], offset + total - len(rest), flags)
+                rest = rest[count:]
+        return offset + total
+
+    def sync(self) -> None:
+        with self._changing("syncing"):
+            os.fdatasync(self._fd)
+
+    def truncate(self, size: int) -> None:
+        with self._changing("truncating"):
+            os.ftruncate(self._fd, size)
+
+    def size(self) -> int:
+        self._check()
+        with _translated("measuring", self._path):
+            return os.fstat(self._fd).st_size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _FileLock(Lock):
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class RealDisk(Disk):
+    """The file systems of this machine."""
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        with _translated("opening", path):
+            return RealFile(path, os.open(path, flags, 0o600))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(path)
+
+    def is_dir(self, path: str) -> bool:
+        return os.path.isdir(path)
+
+    def listdir(self, path: str) -> list[str]:
+        with _translated("listing", path):
+            return sorted(os.listdir(path))
+
+    def mkdir(self, path: str) -> None:
+        path = os.path.abspath(path)
+        missing = []
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for directory in reversed(missing):
+            with _translated("making the directory", directory):
+                os.mkdir(directory, 0o700)
+            self.sync_dir(os.path.dirname(directory))
+
+    def remove(self, path: str) -> None:
+        with _translated("removing", path):
+            os.remove(path)
+
+    def remove_tree(self, path: str) -> None:
+        if os.path.isdir(path):
+            with _translated("removing", path):
+                shutil.rmtree(path)
+
+    def rename(self, source: str, target: str) -> None:
+        with _translated("renaming", source):
+            os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        with _translated("linking", source):
+            os.link(source, target)
+
+    def sync_dir(self, path: str) -> None:
+        with _translated("syncing the directory", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def size(self, path: str) -> int:
+        with _translated("measuring", path):
+            return os.stat(path).st_size
+
+    def free(self, path: str) -> DiskSpace:
+        with _translated("measuring the space of", path):
+            found = os.statvfs(path)
+        return DiskSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+    def lock(self, path: str) -> Lock:
+        with _translated("opening", path):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(descriptor)
+            raise DataDirLocked(
+                f"{path} is locked: another process uses this data directory. Stop it, or use another directory."
+            ) from exc
+        return _FileLock(descriptor)
+
+
