@@ -544,7 +544,11 @@ class Raft:
             self.term = term
             self.vote = None  # a vote belongs to its term, and is never cleared within it
             self.pending.hard_state = HardState(self.term, self.vote)
-        self.role = self._passive_role(leader)
+        before, self.role = self.role, self._passive_role(leader)
+        if leader is None and isinstance(before, Follower) and isinstance(self.role, Follower):
+            # A newer term alone does not restart the clock (§5.2): else candidates that can't win, but keep
+            # raising the term, would keep the one that could from ever standing.
+            self.role.elapsed, self.role.timeout = before.elapsed, before.timeout
 
     def become_pre_candidate(self) -> None:
         """Ask, before disturbing anyone, whether an election could be won (thesis §9.6). Term and vote stay."""
