@@ -67,6 +67,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
         ):
             _check(getattr(self, name), name, 1)
         _check(self.promotion_lag_max, "promotion_lag_max", 0)
+        if self.lease_reads and not self.check_quorum:
+            raise ConfigError("lease_reads = True: needs check_quorum, or nobody promises the lease")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

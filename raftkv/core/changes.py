@@ -129,16 +129,16 @@ def on_commit(raft: Raft, role: Leader) -> None:
         raft.send_heartbeat(node)
         del role.progress[node]
     if not membership.is_voter(raft.node_id):
-        _hand_over(raft, role, membership)
+        # A leader without a vote steps down, after it has managed the change that removed it (thesis §4.2.2).
+        for node in role.progress:
+            raft.send_heartbeat(node)
+        hand_over(raft, role)
 
 
-def _hand_over(raft: Raft, role: Leader, membership: Membership) -> None:
-    """A leader without a vote steps down, after it has managed the change that removed it (§6, thesis §4.2.2).
-
-    The best of the new voters is asked to take over at once, so that nobody waits for a time-out.
-    """
-    for node in role.progress:
-        raft.send_heartbeat(node)
-    successor = max(membership.voters, key=lambda voter: (role.progress[voter].match_index, -voter))
-    raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=successor, term=raft.term))
+def hand_over(raft: Raft, role: Leader) -> None:
+    """Step down, and ask the voter with the longest log to campaign at once, so that nobody waits for a time-out."""
+    others = [voter for voter in raft.log.membership.voters if voter != raft.node_id]
     raft.become_follower(raft.term, None)
+    if others:
+        successor = max(others, key=lambda voter: (role.progress[voter].match_index, -voter))
+        raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=successor, term=raft.term))

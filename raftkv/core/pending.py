@@ -61,7 +61,11 @@ class Pending:
 
     def forget_appends(self) -> None:
         """Leadership ended: appends not yet handed out name ranges of a log that may change now."""
-        self.messages = [message for message in self.messages if not isinstance(message, AppendEntries)]
+        self.messages = [
+            message
+            for message in self.messages
+            if not (isinstance(message, AppendEntries) and message.last_index > message.prev_index)
+        ]
 
     def is_empty(self) -> bool:
         return not (

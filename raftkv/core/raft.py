@@ -215,9 +215,9 @@ class Raft:
         election.campaign(self)
 
     def step_down(self) -> None:
-        """Give up leadership by oneself (a disk that hangs, an operator)."""
+        """Give up leadership by oneself (a disk that hangs), and ask the best follower to take over."""
         if isinstance(self.role, Leader):
-            self.become_follower(self.term, None)
+            changes.hand_over(self, self.role)
 
     # ------------------------------------------------------------------------------ inputs: messages
 
@@ -260,7 +260,7 @@ class Raft:
                 return True  # it repeats the term that a pre-candidate asked for
             case AppendEntries() | InstallSnapshot():
                 self.become_follower(message.term, message.sender)
-            case AppendReply() | RequestVoteReply() if not self._knows(message.sender):
+            case _ if not self._knows(message.sender):
                 return False  # a node that was removed must not depose anybody
             case _:
                 self.become_follower(message.term, None)
