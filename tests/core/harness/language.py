@@ -1,22 +1,23 @@
 """The language of scenarios: one command a line, read aloud; each answers with what it led to.
 
-Setting up: `config NAME=VALUE …`, `cluster 3 [learners 1]`, `node 4`, `log 2 1 1 2` (terms), `term 2 5 [vote 1]`,
-`boot`. Driving: `tick 1 [5]`, `elapse 5`, `campaign 1`, `elect 1`, `propose 1 x y`, `read 1 r1`,
-`change 1 voters 1 2 learners 3`, `transfer 1 2`, `peer-lost 2 1`, `step-down 1`.
-Network: `deliver [1->2] [3|#2]`, `drop 1->2 [all|#2]`, `duplicate 1->2 [#2]`, `hold 1->2`, `release 1->2`,
-`cut 1->2`, `partition 1 | 2 3`, `isolate 1`, `heal`.
-Disks: `slow 1`, `fast 1`, `persist 1 [2]`, `crash 1 [keep 2] [applied 3]`, `restart 1`, `lose-state 1`.
-Snapshots: `snapshot 1`, `compact 1 [5]`, `slow-install 2`, `install 2 [fails]`, `sent 1 2 fails`.
+Setting up: `config NAME=VALUE …` (for nodes started from here on), `cluster 3 [learners 1]`, or, to lay things out
+before the start, `founders 3 [learners 1]`, `log 2 1 1 2` (terms), `term 2 5 [vote 1]`, `boot`; `node 4` (a new one).
+Driving: `tick 1 [5]`, `elapse 5`, `clock 7000`, `campaign 1`, `elect 1`, `propose 1 x y`, `read 1 r1`,
+`change 1 voters 1 2 learners 3@host:1`, `transfer 1 2`, `peer-lost 2 1`, `step-down 1`.
+Network: `deliver [1->2] [3|#2]`, `settle` (deliver all, quietly), `drop 1->2 [all|#2]`, `duplicate 1->2 [#2]`,
+`hold 1->2`, `release 1->2`, `cut 1->2`, `partition 1 | 2 3`, `isolate 1`, `heal`, `forge …` (see `forgery`).
+Disks: `slow 1`, `fast 1`, `persist 1 [2]`, `crash 1 [keep 2] [part 1] [applied 3]`, `restart 1`, `lose-state 1`.
+Snapshots: `snapshot 1`, `compact 1 [5]`, `slow-install 2`, `install 2 [fails]`, `sent 1 2 [fails]`.
 Looking: `status [1]`, `messages`, `show 1`. Demanding: `expect …` (see `expectations`),
-`refused ERROR: COMMAND`, `violation ERROR: COMMAND`, `nothing: COMMAND`.
+`refused ERROR: COMMAND`, `violation ERROR: COMMAND`, `nothing: COMMAND`. `draws 3 1 4`: what chance gives, then 0.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 
-
+import msgspec
 
 from raftkv.config import RaftConfig
 from raftkv.core.messages import (
@@ -32,8 +33,9 @@ from raftkv.core.messages import (
 )
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import NodeStopped, RaftKVError
-from raftkv.model import EntryKind, HardState, Membership, decode_membership
+from raftkv.model import EntryKind, HardState, Member, Membership, decode_membership
 from tests.core.harness.expectations import Expectations
+from tests.core.harness.forgery import forged
 from tests.core.harness.storage import Node
 from tests.core.harness.world import CoreWorld, Link
 
@@ -48,8 +50,9 @@ class ScriptError(Exception):
 class Script:
     """A world and the words that drive it."""
 
-    def __init__(self, draw: Callable[[int], int] = lambda n: 0) -> None:
-        self.world = CoreWorld(RaftConfig(**DEFAULTS), draw)
+    def __init__(self) -> None:
+        self._draws: Iterator[int] = iter(())
+        self.world = CoreWorld(RaftConfig(**DEFAULTS), lambda n: next(self._draws, 0))
         self.expectations = Expectations(self.world)
 
     def execute(self, line: str) -> list[str]:
@@ -103,38 +106,32 @@ class Script:
     # ------------------------------------------------------------------------------ setting up
 
     def do_config(self, *words: str) -> None:
-        values: dict[str, int | bool | float] = {**DEFAULTS}
+        values: dict[str, int | float | bool] = {**DEFAULTS}
         for word in words:
             name, _, text = word.partition("=")
-            values[name] = {"yes": True, "no": False}.get(text) if text in ("yes", "no") else float(text)  # type: ignore[assignment]
-            if text not in ("yes", "no") and "." not in text:
-                values[name] = int(text)
-        self.world.config = RaftConfig(**values)  # type: ignore[arg-type]
+            values[name] = text == "yes" if text in ("yes", "no") else float(text) if "." in text else int(text)
+        self.world.config = msgspec.convert(values, RaftConfig)
 
-    def do_cluster(self, size: str, learners_word: str = "learners", learners: str = "0") -> list[str]:
-        """Nodes 1 to SIZE found a cluster as voters, the next ones as learners; they are started."""
-        voters = tuple(range(1, int(size) + 1))
-        more = tuple(range(int(size) + 1, int(size) + int(learners) + 1))
-        membership = Membership.of(voters, more)
-        for node_id in (*voters, *more):
-            self.world.add(node_id, membership)
-        return self.do_boot()
+    def do_draws(self, *numbers: str) -> None:
+        self._draws = iter([int(number) for number in numbers])
 
-    def do_founders(self, size: str) -> None:
+    def do_cluster(self, voters: str, _learners: str = "learners", learners: str = "0") -> None:
+        """Nodes 1 to VOTERS found a cluster, the next ones as its learners; they are started."""
+        self.world.found(int(voters), int(learners))
+        self.do_boot()
+
+    def do_founders(self, voters: str, _learners: str = "learners", learners: str = "0") -> None:
         """Like `cluster`, but not started: logs and terms can be laid out first."""
-        for node_id in range(1, int(size) + 1):
-            self.world.add(node_id, Membership.of(tuple(range(1, int(size) + 1))))
+        self.world.found(int(voters), int(learners))
 
-    def do_boot(self) -> list[str]:
+    def do_boot(self) -> None:
         for node_id, node in sorted(self.world.nodes.items()):
             if not node.is_up:
                 self.world.boot(node_id)
-        return []
 
     def do_node(self, node_id: str) -> None:
         """A brand-new node that knows of no membership."""
-        self.world.add(int(node_id))
-        self.world.boot(int(node_id))
+        self.world.join(int(node_id))
 
     def do_log(self, node_id: str, *terms: str) -> None:
         """Lay out a log on disk: one entry a term, as in Figure 7."""
@@ -160,56 +157,45 @@ class Script:
     def do_elapse(self, count: str) -> None:
         """Time passes for everybody, and messages arrive at once."""
         for _ in range(int(count)):
-            self.world.clock_ms += 1
+            self.world.set_clock(self.world.clock_ms + 1)
             for node_id, node in sorted(self.world.nodes.items()):
                 if node.is_up:
                     self.world.tick(node_id)
             self._deliver_all()
 
-    def do_campaign(self, node_id: str) -> None:
-        self.world.run(int(node_id), lambda raft: raft.campaign())
+    def do_clock(self, ms: str) -> None:
+        self.world.set_clock(int(ms))
 
-    def do_elect(self, node_id: str) -> list[str]:
+    def do_campaign(self, node_id: str) -> None:
+        self.world.campaign(int(node_id))
+
+    def do_elect(self, node_id: str) -> None:
         """Let followers forget their leader, then campaign and deliver everything, quietly."""
         for other, node in sorted(self.world.nodes.items()):
             if node.is_up and other != int(node_id) and not node.core.is_leader and node.core.leader is not None:
-                leader = node.core.leader
-                self.world.run(other, lambda raft, leader=leader: raft.peer_lost(leader))  # type: ignore[misc]
-        self.do_campaign(node_id)
+                self.world.peer_lost(other, node.core.leader)
+        self.world.campaign(int(node_id))
         self._deliver_all()
         node = self.world.nodes[int(node_id)]
         assert node.core.is_leader, f"node {node_id} was not elected: {node.core.describe()}"
-        return [node.core.describe()]
 
     def do_propose(self, node_id: str, *commands: str) -> None:
-        payloads = [command.encode() for command in commands]
-        self.world.run(int(node_id), lambda raft: raft.propose(payloads, self.world.clock_ms))
-
-    def do_clock(self, ms: str) -> None:
-        self.world.clock_ms = int(ms)
+        self.world.propose(int(node_id), commands)
 
     def do_read(self, node_id: str, name: str) -> None:
         self.world.read(int(node_id), name)
 
     def do_change(self, node_id: str, *words: str) -> None:
-        groups: dict[str, list[int]] = {"voters": [], "learners": []}
-        group = "voters"
-        for word in words:
-            if word in groups:
-                group = word
-            else:
-                groups[group].append(int(word))
-        target = Membership.of(tuple(groups["voters"]), tuple(groups["learners"]))
-        self.world.run(int(node_id), lambda raft: raft.change_membership(target))
+        self.world.change(int(node_id), _membership(words))
 
     def do_transfer(self, node_id: str, to: str) -> None:
-        self.world.run(int(node_id), lambda raft: raft.transfer_leadership(int(to)))
+        self.world.transfer(int(node_id), int(to))
 
     def do_peer_lost(self, node_id: str, peer: str) -> None:
-        self.world.run(int(node_id), lambda raft: raft.peer_lost(int(peer)))
+        self.world.peer_lost(int(node_id), int(peer))
 
     def do_step_down(self, node_id: str) -> None:
-        self.world.run(int(node_id), lambda raft: raft.step_down())
+        self.world.step_down(int(node_id))
 
     # ------------------------------------------------------------------------------ network
 
@@ -222,6 +208,10 @@ class Script:
             return [self._deliver_one(link, int(words[1][1:]) - 1)]
         count = int(words[1]) if len(words) > 1 else len(self.world.queue(link))
         return [self._deliver_one(link) for _ in range(count)]
+
+    def do_settle(self) -> None:
+        """Deliver everything until all is quiet, without a word."""
+        self._deliver_all()
 
     def _deliver_all(self) -> list[str]:
         output = []
@@ -250,10 +240,10 @@ class Script:
         return [describe(self.world.deliver(_link(link), int(which[1:]) - 1, keep=True))]
 
     def do_hold(self, *links: str) -> None:
-        self.world.held |= {_link(link) for link in links}
+        self.world.hold(map(_link, links))
 
     def do_release(self, *links: str) -> None:
-        self.world.held -= {_link(link) for link in links}
+        self.world.release(map(_link, links))
 
     def do_cut(self, *links: str) -> None:
         self.world.cut([_link(link) for link in links])
@@ -269,31 +259,36 @@ class Script:
         self.world.cut([link for other in others for link in ((node, other), (other, node))])
 
     def do_heal(self) -> None:
-        self.world.cuts.clear()
-        self.world.held.clear()
+        self.world.heal()
+
+    def do_forge(self, kind: str, link: str, *fields: str) -> list[str]:
+        """A message that no core has sent goes on a link."""
+        sender, to = _link(link)
+        message = forged(kind, sender, to, dict(field.split("=") for field in fields))
+        self.world.forge(message)
+        return ["forged " + describe(message)]
 
     # ------------------------------------------------------------------------------ disks and snapshots
 
     def do_slow(self, node_id: str) -> None:
-        self.world.nodes[int(node_id)].slow = True
+        self.world.set_slow(int(node_id), True)
 
     def do_fast(self, node_id: str) -> None:
-        self.world.nodes[int(node_id)].slow = False
-        self.world.persist(int(node_id))
+        self.world.set_slow(int(node_id), False)
 
     def do_persist(self, node_id: str, count: str = "") -> None:
         self.world.persist(int(node_id), int(count) if count else None)
 
     def do_crash(self, node_id: str, *words: str) -> None:
         options = {words[at]: int(words[at + 1]) for at in range(0, len(words), 2)}
-        self.world.crash(int(node_id), options.get("keep", 0), options.get("applied"))
+        self.world.crash(int(node_id), options.get("keep", 0), options.get("part"), options.get("applied"))
 
     def do_restart(self, *node_ids: str) -> None:
         for node_id in node_ids:
             self.world.boot(int(node_id))
 
     def do_lose_state(self, node_id: str) -> None:
-        self.world.nodes[int(node_id)].lose_state()
+        self.world.lose_state(int(node_id))
 
     def do_snapshot(self, node_id: str) -> list[str]:
         meta = self.world.snapshot(int(node_id))
@@ -305,13 +300,13 @@ class Script:
         self.world.compact(int(node_id), int(index) if index else newest)
 
     def do_slow_install(self, node_id: str) -> None:
-        self.world.nodes[int(node_id)].slow_install = True
+        self.world.set_slow_install(int(node_id))
 
     def do_install(self, node_id: str, fails: str = "") -> None:
         self.world.install(int(node_id), ok=fails != "fails")
 
     def do_sent(self, node_id: str, to: str, fails: str = "") -> None:
-        self.world.run(int(node_id), lambda raft: raft.snapshot_sent(int(to), fails != "fails"))
+        self.world.sent(int(node_id), int(to), fails != "fails")
 
     # ------------------------------------------------------------------------------ looking
 
@@ -334,6 +329,22 @@ def _link(text: str) -> Link:
     if not arrow:
         raise ScriptError(f"{text!r} is no link, such as 1->2")
     return int(sender), int(to)
+
+
+def _membership(words: tuple[str, ...]) -> Membership:
+    """`voters 1 2 3@host:7003 learners 4`."""
+    groups: dict[str, list[int]] = {"voters": [], "learners": []}
+    members = []
+    group = groups["voters"]
+    for word in words:
+        if word in groups:
+            group = groups[word]
+            continue
+        node_id, _, address = word.partition("@")
+        group.append(int(node_id))
+        members.append(Member(int(node_id), address))
+    voters, learners = tuple(sorted(groups["voters"])), tuple(sorted(groups["learners"]))
+    return Membership(voters=voters, learners=learners, members=tuple(sorted(members)))
 
 
 def _describe_node(node: Node) -> str:
@@ -370,7 +381,8 @@ def describe(message: Message) -> str:
                 f"{head}append {what} prev={message.prev_index}@{message.prev_term} commit={message.commit_index}{at}"
             )
         case AppendReply(rejected=True):
-            return f"{head}rejects prev={message.prev_index} conflict={message.conflict_index}@{message.conflict_term}{at}"
+            there = "has nothing there" if message.conflict_term is None else f"has term {message.conflict_term} there"
+            return f"{head}rejects prev={message.prev_index}, {there}, try {message.conflict_index}{at}"
         case AppendReply():
             wants = f" wants-snapshot>={message.conflict_index}" if message.wants_snapshot else ""
             return f"{head}holds {message.match_index}{wants}{at}"
@@ -381,11 +393,4 @@ def describe(message: Message) -> str:
         case ReadIndex():
             return f"{head}read?{at}"
         case ReadIndexReply():
-            return f"{head}read at {message.index}{at}"
-
-
-def to_lines(commands: list[str]) -> str:
-    """Commands as a script file's text, ready to be saved under tests/core/scripts."""
-    return "\n".join(commands) + "\n"
-
-
+            return f"{head}read at {message.index if message.index is not None else 'no index'}{at}"

@@ -23,6 +23,10 @@ class Write:
     entries: list[Entry]
     messages: list[Message]
 
+    @classmethod
+    def of(cls, ready: Ready) -> Write:
+        return cls(ready.write, ready.hard_state, ready.truncate_from, list(ready.entries), ready.durable_messages)
+
 
 @dataclass
 class Node:
@@ -30,8 +34,8 @@ class Node:
 
     node_id: NodeId
     founding: Membership
-    hard_state: HardState = HardState()
-    start: LogStart = LogStart()
+    hard_state: HardState = field(default_factory=HardState)
+    start: LogStart = field(default_factory=LogStart)
     durable: list[Entry] = field(default_factory=list)
     """The log on disk, from `start` on."""
     snapshot: SnapshotMeta | None = None
@@ -83,22 +87,26 @@ class Node:
         self.writes.clear()
         self.installing = None
 
-    def crash(self, keep: int, applied: int | None = None) -> None:
-        """Lose everything that is not durable, but for the first `keep` writes; the state falls back to
-        `applied` (by default to its last flush, which is the newest snapshot)."""
-        for write in list(self.writes)[:keep]:
+    def crash(self, keep: int, part: int | None, applied: int | None = None) -> None:
+        """Lose everything that is not durable, but for the first `keep` writes and, with `part`, that many
+        entries of the next one; the state falls back to `applied` (by default to its last flush, which is
+        the newest snapshot)."""
+        done = list(self.writes)[:keep]
+        if part is not None and keep < len(self.writes):
+            torn = self.writes[keep]
+            done.append(Write(torn.number, torn.hard_state, torn.truncate_from, torn.entries[:part], []))
+        for write in done:
             self.apply_write(write)
         if applied is not None and applied > self.durable_applied:
+            assert applied <= self.core.applied_index, f"node {self.node_id} has not applied {applied} yet"
             self._flush_to(applied)
         self.writes.clear()
         self.raft = None
         self.installing = None
 
     def _flush_to(self, applied: int) -> None:
-        kinds = [e for e in self.entries if e.index <= applied and e.index > self.durable_applied]
-        self.durable_commands = self.durable_commands + [
-            e.payload.decode() for e in kinds if e.kind == EntryKind.COMMAND
-        ]
+        more = [e for e in self.entries if self.durable_applied < e.index <= applied]
+        self.durable_commands += [e.payload.decode() for e in more if e.kind == EntryKind.COMMAND]
         self.durable_applied = applied
 
     def lose_state(self) -> None:
