@@ -1,0 +1,46 @@
+"""What operators ask of a node: status, membership, leadership, snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from raftkv.errors import FrameError, InvalidArgument
+from raftkv.model import Member, NodeId
+from raftkv.server.port import Service
+from raftkv.wire import Request, RequestKind, Response, Status
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+async def run_admin(service: Service, request: Request) -> Response:
+    """Do what an operator asked; raises what the service raises.
+
+    The deadline is the client's; the operation is given the same time, so that both know the end.
+    """
+    deadline_s = max(0.001, request.deadline_ms / 1000)
+    result: Any
+    match request.kind:
+        case RequestKind.STATUS:
+            result = service.status()
+        case RequestKind.ADD_LEARNER:
+            result = await service.add_learner(_argument(request, Member), deadline_s)
+        case RequestKind.PROMOTE:
+            result = await service.promote(_argument(request, NodeId), deadline_s)
+        case RequestKind.REMOVE:
+            result = await service.remove(_argument(request, NodeId), deadline_s)
+        case RequestKind.TRANSFER:
+            result = await service.transfer_leadership(_argument(request, NodeId | None), deadline_s)
+        case RequestKind.SNAPSHOT:
+            result = await service.take_snapshot()
+        case _:
+            raise FrameError(f"a request of kind {request.kind!r}")
+    return Response(request.id, Status.OK, _encoder.encode(result))
+
+
+def _argument(request: Request, kind: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(request.payload, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise InvalidArgument(f"{request.kind.name.lower()}: {exc}") from exc

@@ -1,0 +1,263 @@
+"""One client's connection: requests in, answers out, bounds kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from raftkv.errors import FrameError, RaftKVError, Unavailable
+from raftkv.server.admin import run_admin
+from raftkv.server.answers import error_response, outcome_response, result_response
+from raftkv.wire import (
+    PROTOCOL_VERSION,
+    FrameDecoder,
+    Request,
+    RequestKind,
+    Response,
+    ServerHello,
+    decode_client_hello,
+    decode_request,
+    encode_response,
+    encode_server_hello,
+)
+
+if TYPE_CHECKING:
+    from raftkv.machine import Outcome
+    from raftkv.model import Index
+    from raftkv.server.listener import Listener
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection, as a protocol of asyncio.
+
+    Whatever a client does wrong closes its connection, is counted, and has no other effect. While it
+    has `requests_max` requests waiting, or doesn't read its answers, it isn't read.
+
+    Invariants: `waiting` is the number of requests taken and not answered; `_backlog` holds frames
+    only while reading is paused.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._service = listener.service
+        self._limits = listener.limits
+        self._stats = listener.stats
+        self._loop = asyncio.get_running_loop()
+        self._decoder = FrameDecoder(listener.limits.frame_bytes_max)
+        self._transport: asyncio.Transport | None = None
+        self._greeted = False
+        self._backlog: deque[bytes | memoryview] = deque()
+        self._out: list[bytes] = []
+        self._paused = False
+        self._unread = False
+        self._ending = False
+        self.waiting = 0
+        self.closed = False
+        self.incomplete_since: float | None = None
+        """Since when the handshake or a frame is awaited whose beginning has arrived."""
+
+    # ------------------------------------------------------------------------------ life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        self._transport = transport
+        self._stats.connections_total += 1
+        if not self._listener.admit(self):
+            self._stats.connections_refused += 1
+            self.closed = True
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(self._limits.write_pause_bytes)
+        self.incomplete_since = self._loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone; what it asked for goes on, and its answers are dropped."""
+        self.closed = True
+        self._listener.release(self)
+        self._backlog.clear()
+        self._out.clear()
+
+    def abort(self) -> None:
+        """Close at once, without sending what waits."""
+        self.closed = True
+        self._backlog.clear()
+        self._out.clear()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def end(self) -> None:
+        """Take no more requests; close when those that were taken are answered."""
+        self._ending = True
+        if self.waiting == 0:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Close when what is queued has left."""
+        self.flush()
+        if self.closed:
+            return
+        self.closed = True
+        self._backlog.clear()
+        if self._transport is not None:
+            self._transport.close()
+
+    def check_time(self, now: float) -> None:
+        """Close when the handshake or a frame has taken too long to arrive (slow loris)."""
+        if self.incomplete_since is None or self.closed or self._paused:
+            return
+        allowed = self._limits.frame_timeout_s if self._greeted else self._limits.hello_timeout_s
+        if now - self.incomplete_since >= allowed:
+            self._stats.closed_slow += 1
+            self.abort()
+
+    # ------------------------------------------------------------------------------ in
+
+    def data_received(self, data: bytes) -> None:
+        """Take in the requests that are complete."""
+        if self.closed:
+            return
+        try:
+            frames = self._decoder.feed(data)
+        except FrameError:
+            self._garbage()
+            return
+        self._backlog.extend(frames)
+        self._drain()
+        if self._greeted:
+            if not self._decoder.pending:
+                self.incomplete_since = None
+            elif frames or self.incomplete_since is None:
+                self.incomplete_since = self._loop.time()
+
+    def eof_received(self) -> bool:
+        """The client sends no more; one that wants its answers keeps its side open, so this is the end."""
+        return False
+
+    def _drain(self) -> None:
+        """Take what has arrived while there is room, and read on exactly while there is room."""
+        backlog = self._backlog
+        try:
+            while backlog and not self.closed and not self.is_full:
+                frame = backlog.popleft()
+                if self._greeted:
+                    self._take(decode_request(frame))
+                else:
+                    self._greet(frame)
+        except FrameError:
+            self._garbage()
+        transport = self._transport
+        if self.closed or transport is None or self.is_full == self._paused:
+            return
+        self._paused = not self._paused
+        if self._paused:
+            self._stats.paused += 1
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client has to wait: it asked for too much, or doesn't read its answers."""
+        return self._unread or self.waiting >= self._limits.requests_max
+
+    def _garbage(self) -> None:
+        self._stats.closed_garbage += 1
+        self.abort()
+
+    def _greet(self, frame: bytes | memoryview) -> None:
+        hello = decode_client_hello(frame)
+        service = self._service
+        refused = ""
+        if hello.version != PROTOCOL_VERSION:
+            refused = f"node {service.node_id} speaks version {PROTOCOL_VERSION}, not {hello.version}"
+        elif hello.cluster_id and hello.cluster_id != service.cluster_id:
+            refused = f"node {service.node_id} belongs to cluster {service.cluster_id!r}, not {hello.cluster_id!r}"
+        self._write(
+            encode_server_hello(
+                ServerHello(PROTOCOL_VERSION, service.cluster_id, service.node_id, service.fingerprint, refused)
+            )
+        )
+        if refused:
+            self._stats.handshakes_refused += 1
+            self._finish()
+            return
+        self._greeted = True
+        self.incomplete_since = None
+
+    def _take(self, request: Request) -> None:
+        self.waiting += 1
+        self._stats.requests += 1
+        self._stats.requests_waiting += 1
+        try:
+            if self._ending:
+                raise Unavailable(f"node {self._service.node_id} is closing")
+            match request.kind:
+                case RequestKind.COMMAND:
+                    self._service.submit(request.payload, partial(self._command_done, request.id))
+                case RequestKind.QUERY:
+                    self._service.query(request.payload, request.stale, partial(self._query_done, request.id))
+                case _:
+                    self._listener.spawn(self._admin(request))
+        except RaftKVError as exc:
+            self._answer(error_response(request.id, exc, self._service.leader))
+
+    async def _admin(self, request: Request) -> None:
+        try:
+            response = await run_admin(self._service, request)
+        except RaftKVError as exc:
+            response = error_response(request.id, exc, self._service.leader)
+        self._answer(response)
+
+    # ------------------------------------------------------------------------------ out
+
+    def _command_done(self, request_id: int, index: Index, outcome: Outcome | RaftKVError) -> None:
+        if isinstance(outcome, RaftKVError):
+            self._answer(error_response(request_id, outcome, self._service.leader))
+        else:
+            self._answer(outcome_response(request_id, index, outcome))
+
+    def _query_done(self, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
+        if isinstance(result, RaftKVError):
+            self._answer(error_response(request_id, result, self._service.leader))
+        else:
+            self._answer(result_response(request_id, index, result))
+
+    def _answer(self, response: Response) -> None:
+        self.waiting -= 1
+        self._stats.requests_waiting -= 1
+        self._stats.answered += 1
+        if not self.closed:
+            self._write(encode_response(response))
+
+    def _write(self, frame: bytes) -> None:
+        if not self._out:
+            self._listener.flush_later(self)
+        self._out.append(frame)
+
+    def flush(self) -> None:
+        """Send what was answered in this turn of the loop, in one write."""
+        out, self._out = self._out, []
+        transport = self._transport
+        if not out or self.closed or transport is None:
+            return
+        transport.write(b"".join(out))
+        if transport.get_write_buffer_size() > self._limits.write_bytes_max:
+            self._stats.closed_unread += 1
+            self.abort()
+        elif self._ending and self.waiting == 0:
+            self._finish()
+        elif self._paused:
+            self._drain()
+
+    def pause_writing(self) -> None:
+        """The client doesn't read its answers: take no more requests."""
+        self._unread = True
+        self._drain()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        self._unread = False
+        self._drain()

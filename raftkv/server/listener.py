@@ -1,0 +1,125 @@
+"""The client-facing listener of a node: accepts connections, keeps them bounded, closes them gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as tls
+from collections.abc import Coroutine
+from typing import Any
+
+from raftkv.errors import Busy, Unavailable
+from raftkv.server.connection import Connection
+from raftkv.server.limits import Limits, ServerStats
+from raftkv.server.port import Service
+
+ADMIN_MAX = 64
+"""Membership changes and the like under way at once; more than any operator starts."""
+
+
+class Listener:
+    """Serves clients of one node.
+
+    ```python
+    listener = Listener(node, Limits.of(config))
+    await listener.start("127.0.0.1", 7001)
+    ```
+
+    All methods are called on the event loop's thread.
+    """
+
+    def __init__(self, service: Service, limits: Limits | None = None, *, ssl: tls.SSLContext | None = None) -> None:
+        self.service = service
+        self.limits = limits if limits is not None else Limits()
+        self.stats = ServerStats()
+        self._ssl = ssl
+        self._connections: set[Connection] = set()
+        self._dirty: list[Connection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._empty: asyncio.Future[None] | None = None
+
+    async def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address, with the port that was chosen when `port` is 0.
+
+        Raises `Unavailable` when the address can't be listened on.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(self.connection, host, port, ssl=self._ssl, backlog=1024)
+        except OSError as exc:
+            raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
+        self.begin()
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    def begin(self) -> None:
+        """Watch over connections that come in another way than through `start` (a simulated network)."""
+        self._sweeper = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
+
+    def connection(self) -> Connection:
+        """The protocol of a new connection."""
+        return Connection(self)
+
+    async def close(self, grace_s: float = 2.0) -> None:
+        """Take no more requests, wait up to `grace_s` seconds for answers that are due, and close."""
+        self._closing = True
+        if self._server is not None:
+            self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._connections):
+            connection.end()
+        if self._connections:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._empty], timeout=grace_s)
+        for task in self._tasks:
+            task.cancel()
+        # What a client doesn't read, or a node doesn't answer, can't hold up the end.
+        for connection in list(self._connections):
+            connection.abort()
+
+    # ------------------------------------------------------------------------------ for connections
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether a new connection may stay."""
+        if self._closing or len(self._connections) >= self.limits.connections_max:
+            return False
+        self._connections.add(connection)
+        self.stats.connections = len(self._connections)
+        return True
+
+    def release(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self.stats.connections = len(self._connections)
+        if not self._connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def flush_later(self, connection: Connection) -> None:
+        """Send what `connection` has to say at the end of this turn of the loop: one callback for all of them."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run an operator's request. Raises `Busy` when there are too many."""
+        if len(self._tasks) >= ADMIN_MAX:
+            work.close()
+            raise Busy(f"{len(self._tasks)} membership changes, transfers and snapshots are under way")
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.check_time(now)
+        self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)

@@ -1,0 +1,75 @@
+"""What the client-facing listener needs of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import msgspec
+
+from raftkv.errors import RaftKVError
+from raftkv.model import Index, Member, Membership, NodeId
+
+if TYPE_CHECKING:
+    from raftkv.machine import Outcome
+
+CommandDone: TypeAlias = "Callable[[Index, Outcome | RaftKVError], None]"
+"""Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
+
+QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
+"""Called exactly once: with the index read at and the result, or with 0 and the error."""
+
+
+class Service(Protocol):
+    """A node as its listener sees it. Everything is called on the event loop's thread.
+
+    `submit` and `query` take callbacks, not futures, because they are on the way of every request.
+    A callback may be called before the method returns.
+    """
+
+    @property
+    def node_id(self) -> NodeId:
+        """Which node this is."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that it belongs to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Its state machine's fingerprint."""
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader as far as this node knows, with its addresses."""
+
+    def submit(self, payload: bytes, done: CommandDone) -> None:
+        """Propose a command; it is durable on a majority and applied when `done` gets an outcome.
+
+        Raises `NotAccepted` when it is refused at once. An error given to `done` that is neither
+        `NotAccepted` nor `InvalidArgument` means that the command may still be applied.
+        """
+
+    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
+        """Run a query: linearizable, or at once on what is applied here when `stale`.
+
+        Raises `NotAccepted` when it is refused at once.
+        """
+
+    def status(self) -> msgspec.Struct:
+        """Everything that an operator may ask; sent as MessagePack."""
+
+    async def add_learner(self, member: Member, deadline_s: float) -> Membership:
+        """Add a node that gets the log but has no vote."""
+
+    async def promote(self, node_id: NodeId, deadline_s: float) -> Membership:
+        """Make a learner a voter as soon as it has caught up."""
+
+    async def remove(self, node_id: NodeId, deadline_s: float) -> Membership:
+        """Remove a node; its id never comes back."""
+
+    async def transfer_leadership(self, to: NodeId | None, deadline_s: float) -> NodeId:
+        """Hand leadership over; returns the new leader."""
+
+    async def take_snapshot(self) -> Index:
+        """Take a snapshot now; returns its index."""

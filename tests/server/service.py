@@ -1,0 +1,105 @@
+"""A node of one, without consensus: the machine's runner on a store in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import raftkv.machine as rm
+from raftkv.machine import Outcome, StateMachine
+
+from raftkv.errors import ChangeRefused, RaftKVError
+from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.server import CommandDone, QueryDone
+
+
+class Log:
+    """Applies one payload after the other, as the entries of a log."""
+
+    def __init__(self, machine: type[StateMachine]) -> None:
+        self.runner = rm.Runner(machine)
+
+    @property
+    def index(self) -> Index:
+        return self.runner.index
+
+    def apply(self, payload: bytes) -> tuple[Index, Outcome]:
+        """Append a command and apply it."""
+        return self.runner.apply1(payload)
+
+    def query(self, payload: bytes) -> bytes:
+        return self.runner.query(payload)
+
+    def expire_sessions(self) -> None:
+        """Forget every session, as their time in the log does."""
+        self.runner.sessions.clear()
+
+    def sessions(self) -> int:
+        return len(self.runner.sessions)
+
+
+class FakeService:
+    """A node as the listener sees it. It answers at once, or holds answers back until `release`."""
+
+    def __init__(self, machine: type[StateMachine]) -> None:
+        self.machine = machine
+        self.log = Log(machine)
+        self.node_id: NodeId = 1
+        self.cluster_id = "cluster"
+        self.leader: Member | None = None
+        self.refuse: RaftKVError | None = None
+        """Raised by every request."""
+        self.fail: RaftKVError | None = None
+        """Given to every request in place of its outcome."""
+        self.holding = False
+        self.held: list[tuple[bytes, CommandDone]] = []
+        self.calls: list[tuple[str, Any]] = []
+
+    @property
+    def fingerprint(self) -> str:
+        return self.machine.fingerprint()
+
+    def submit(self, payload: bytes, done: CommandDone) -> None:
+        if self.refuse is not None:
+            raise self.refuse
+        if self.fail is not None:
+            done(0, self.fail)
+        elif self.holding:
+            self.held.append((payload, done))
+        else:
+            done(*self.log.apply(payload))
+
+    def release(self) -> None:
+        """Apply what was held back."""
+        held, self.held = self.held, []
+        for payload, done in held:
+            done(*self.log.apply(payload))
+
+    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
+        if self.refuse is not None and not stale:
+            raise self.refuse
+        try:
+            result: bytes | RaftKVError = self.log.query(payload)
+        except RaftKVError as exc:
+            result = exc
+        done(self.log.index, result)
+
+    def status(self) -> Member:
+        return Member(self.node_id, "peer", "client")
+
+    async def add_learner(self, member: Member, deadline_s: float) -> Membership:
+        self.calls.append(("add_learner", member))
+        return Membership.of((1,), (member.node_id,))
+
+    async def promote(self, node_id: NodeId, deadline_s: float) -> Membership:
+        self.calls.append(("promote", node_id))
+        return Membership.of((1, node_id))
+
+    async def remove(self, node_id: NodeId, deadline_s: float) -> Membership:
+        raise ChangeRefused("a change is under way")
+
+    async def transfer_leadership(self, to: NodeId | None, deadline_s: float) -> NodeId:
+        self.calls.append(("transfer_leadership", to))
+        return to or 2
+
+    async def take_snapshot(self) -> Index:
+        return self.log.index

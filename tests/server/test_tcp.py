@@ -1,0 +1,126 @@
+"""Listener and clients over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvloop
+
+from raftkv.client import Admin, BlockingClient, Client
+from raftkv.errors import ChangeRefused, Unavailable
+from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
+from raftkv.model import Member, Membership
+from raftkv.server import Listener
+from tests.server.service import FakeService
+
+
+@contextmanager
+def running(service: FakeService) -> Iterator[str]:
+    """A listener on an event loop in a thread of its own; gives its address."""
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    listener = Listener(service)
+    try:
+        host, port = asyncio.run_coroutine_threadsafe(listener.start("127.0.0.1", 0), loop).result()
+        yield f"{host}:{port}"
+    finally:
+        asyncio.run_coroutine_threadsafe(listener.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_the_blocking_client_serves_many_threads() -> None:
+    """Eight threads share one client; each increment is applied once."""
+    with running(FakeService(KeyValue)) as address, BlockingClient(KeyValue, [address]) as kv:
+        seen: list[int] = []
+
+        def work() -> None:
+            seen.extend(kv.increment(b"n") for _ in range(50))
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(seen) == list(range(1, 401))
+        assert kv.get.stale(b"n").value.value == b"400"
+        assert kv.get.within(5)(b"n").stamp.version == 400
+
+
+def test_a_closed_blocking_client_says_so() -> None:
+    """Its thread is gone, and a later call fails at once instead of waiting for it."""
+    with running(FakeService(KeyValue)) as address:
+        client = BlockingClient(KeyValue, [address])
+        client.call("put", b"a", b"1")
+        client.close()
+        client.close()
+        with pytest.raises(Unavailable, match="closed"):
+            client.call("get", b"a")
+
+
+def test_both_kinds_of_key_value_clients_see_the_same() -> None:
+    """The thin clients of the ready-made machine, over real connections."""
+    with running(FakeService(KeyValue)) as address:
+        with BlockingKeyValueClient([address]) as kv:
+            kv.put(b"a", b"1")
+            assert [item.key for item in kv.items()] == [b"a"]
+
+        async def main() -> None:
+            async with KeyValueClient([address]) as kv:
+                item = await kv.get(b"a")
+                assert item is not None
+                assert item.value == b"1"
+                assert [item.key async for item in kv.items()] == [b"a"]
+
+        asyncio.run(main())
+
+
+def test_pipelined_calls_share_a_connection() -> None:
+    """A thousand calls of one task group are all answered."""
+    service = FakeService(KeyValue)
+    with running(service) as address:
+
+        async def main() -> None:
+            async with Client(KeyValue, [address]) as kv:
+                results = await asyncio.gather(*[kv.increment(b"n") for _ in range(1000)])
+                assert sorted(results) == list(range(1, 1001))
+
+        uvloop.run(main())
+
+
+def test_operators_requests() -> None:
+    """Status, membership, leadership and snapshots, with their errors."""
+    service = FakeService(KeyValue)
+    with running(service) as address:
+
+        async def main() -> None:
+            async with Admin([address]) as admin:
+                assert (await admin.status())["node_id"] == 1
+                assert await admin.add_learner(Member(4, "a", "b")) == Membership.of((1,), (4,))
+                assert await admin.promote(4) == Membership.of((1, 4))
+                with pytest.raises(ChangeRefused, match="under way"):
+                    await admin.remove(4)
+                assert await admin.transfer_leadership() == 2
+                assert await admin.transfer_leadership(4) == 4
+                assert await admin.take_snapshot() == 0
+
+        asyncio.run(main())
+    assert [name for name, _ in service.calls] == ["add_learner", "promote", *["transfer_leadership"] * 2]
+
+
+def test_an_address_in_use_is_said_so() -> None:
+    """Listening where somebody else does is an error that names the address."""
+    with running(FakeService(KeyValue)) as address:
+        host, _, port = address.rpartition(":")
+
+        async def main() -> None:
+            with pytest.raises(Unavailable, match=address):
+                await Listener(FakeService(KeyValue)).start(host, int(port))
+
+        asyncio.run(main())
