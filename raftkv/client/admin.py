@@ -1,0 +1,113 @@
+"""The operator's client: status, membership, leadership, snapshots."""
+
+from __future__ import annotations
+
+import random
+import ssl as tls
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from raftkv.client.channel import Channel
+from raftkv.client.link import Dial
+from raftkv.client.options import ClientOptions
+from raftkv.errors import FrameError
+from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.wire import RequestKind
+
+
+class Admin:
+    """Asks a cluster what only operators ask.
+
+    ```python
+    async with Admin(["127.0.0.1:7001"]) as admin:
+        await admin.add_learner(Member(4, "10.0.0.4:8001", "10.0.0.4:7001"))
+        await admin.promote(4)
+    ```
+
+    Changes go to the leader, wherever it is; `status` and `take_snapshot` are answered by the node
+    that is reached first, so that one address asks one node. Each raises `ChangeRefused` or
+    `InvalidArgument` when it isn't possible, `Unavailable` when no one did it, and `Indeterminate`
+    when it may have been done: look at the status, then try again.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        options: ClientOptions | None = None,
+        ssl: tls.SSLContext | None = None,
+        dial: Dial | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        options = options if options is not None else ClientOptions()
+        self._channel = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance)
+
+    async def __aenter__(self) -> Admin:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._channel.close()
+
+    async def status(self, deadline_s: float = 5.0) -> dict[str, Any]:
+        """Everything that a node says of itself; the fields are those of `NodeStatus`."""
+        answer = await self._ask(RequestKind.STATUS, None, deadline_s, dict[str, Any], changes_state=False)
+        assert isinstance(answer, dict)
+        return answer
+
+    async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
+        """Add a node that gets the log but has no vote; the change is committed on return."""
+        return await self._change(RequestKind.ADD_LEARNER, member, deadline_s)
+
+    async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
+        """Make a learner a voter as soon as it has caught up; the change is committed on return."""
+        return await self._change(RequestKind.PROMOTE, node_id, deadline_s)
+
+    async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
+        """Remove a node, whose id never comes back; the change is committed on return."""
+        return await self._change(RequestKind.REMOVE, node_id, deadline_s)
+
+    async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
+        """Hand leadership to a voter (None: the most advanced); returns the new leader."""
+        leader = await self._ask(RequestKind.TRANSFER, to, deadline_s, NodeId, changes_state=True)
+        assert isinstance(leader, int)
+        return leader
+
+    async def take_snapshot(self, deadline_s: float = 300.0) -> Index:
+        """Make a node take a snapshot; returns its index. It is durable and verified on return."""
+        index = await self._ask(RequestKind.SNAPSHOT, None, deadline_s, Index, changes_state=False)
+        assert isinstance(index, int)
+        return index
+
+    async def _change(self, kind: RequestKind, argument: Any, deadline_s: float) -> Membership:
+        membership = await self._ask(kind, argument, deadline_s, Membership, changes_state=True)
+        assert isinstance(membership, Membership)
+        return membership
+
+    async def _ask(
+        self, kind: RequestKind, argument: Any, deadline_s: float, result: Any, *, changes_state: bool
+    ) -> object:
+        payload = msgspec.msgpack.encode(argument)
+        call = self._channel.new_call(
+            kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state
+        )
+        # These take as long as they take: an operation's silence is no sign of a dead node.
+        call.patient = True
+        answer = await self._channel.perform(call)
+        return decode_answer(answer.payload, result)
+
+
+def decode_answer(payload: bytes, kind: Any) -> object:
+    """A node's answer as `kind`; raises `FrameError` when it is something else."""
+    try:
+        return msgspec.msgpack.decode(payload, type=kind)
+    except msgspec.MsgspecError as exc:
+        raise FrameError(f"an answer that can't be read: {exc}") from exc

@@ -1,0 +1,178 @@
+"""The client for code without asyncio: the same calls, blocking, from any number of threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from raftkv.client.client import Client, StaleRead
+from raftkv.client.methods import Method
+from raftkv.client.options import ClientOptions
+from raftkv.errors import Unavailable
+from raftkv.machine import StateMachine
+
+M = TypeVar("M", bound=StateMachine)
+T = TypeVar("T")
+
+
+class BlockingClient(Generic[M]):
+    """A `Client` on an event loop of its own, in a thread of its own.
+
+    ```python
+    with BlockingClient(Inventory, ["127.0.0.1:7001"]) as inventory:
+        inventory.receive("apple", 3)
+    ```
+
+    Arguments, results and errors are those of `Client`. Calls of different threads go out together.
+    """
+
+    def __init__(self, machine: type[M], addresses: Sequence[str], **settings: Any) -> None:
+        """`settings` are those of `Client`; raises what it raises."""
+        self._client = Client(machine, addresses, **settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        self.remote: BlockingRemote[M] = BlockingRemote(self)
+        """The machine's methods."""
+
+    @property
+    def machine(self) -> type[M]:
+        return self._client.machine
+
+    @property
+    def options(self) -> ClientOptions:
+        return self._client.options
+
+    def __enter__(self) -> BlockingRemote[M]:
+        self._running()
+        return self.remote
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        """The loop, whose thread is started by the first who needs it."""
+        with self._lock:
+            if self._closed:
+                raise Unavailable("the client is closed")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                # A daemon: a program that forgets to close its client must still be able to end.
+                self._thread = threading.Thread(target=_serve, args=(self._loop,), name="raftkv-client", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine of the client on its loop and wait for it."""
+        loop = self._running()
+        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # KeyboardInterrupt: nobody waits any more
+            raise
+
+    def method(self, name: str) -> Method:
+        """The command or query of this name; raises `UnknownMethod`."""
+        return self._client.method(name)
+
+    @property
+    def methods(self) -> dict[str, Method]:
+        return self._client.methods
+
+    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a command or query by name, with the default deadline."""
+        return self.run(lambda: self._client.call(name, *args, **kwargs))
+
+    def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
+        """What the methods of `remote` do."""
+        return self.run(lambda: self._client.invoke(method, args, kwargs, deadline_s))
+
+    def invoke_stale(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
+    ) -> StaleRead[Any]:
+        """A query on whatever node is at hand."""
+        return self.run(lambda: self._client.invoke_stale(method, args, kwargs, deadline_s))
+
+    def close(self) -> None:
+        """Close the session and the connections, and end the thread. Calls that still wait fail."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._client.close(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        # Whoever was told of the end has its error already; let their coroutines finish.
+        left = asyncio.all_tasks(loop)
+        if left:
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
+
+
+class BlockingMethod:
+    """A command or query as a blocking function."""
+
+    __slots__ = ("_client", "_deadline_s", "_method")
+
+    def __init__(self, client: BlockingClient[Any], method: Method, deadline_s: float) -> None:
+        self._client = client
+        self._method = method
+        self._deadline_s = deadline_s
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._client.invoke(self._method, args, kwargs, self._deadline_s)
+
+    def __repr__(self) -> str:
+        return f"<remote {self._method.describe()}>"
+
+    def within(self, deadline_s: float) -> BlockingMethod:
+        """The same method with a deadline of its own, in seconds."""
+        return type(self)(self._client, self._method, deadline_s)
+
+
+class BlockingQuery(BlockingMethod):
+    """A query, which may also be asked of a node that is behind."""
+
+    __slots__ = ()
+
+    def stale(self, *args: Any, **kwargs: Any) -> StaleRead[Any]:
+        """The value at some earlier index, from any node, without asking the leader: `StaleRead(value, index)`."""
+        return self._client.invoke_stale(self._method, args, kwargs, self._deadline_s)
+
+
+class BlockingRemote(Generic[M]):
+    """The commands and queries of a machine, as attributes."""
+
+    def __init__(self, client: BlockingClient[M]) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> BlockingQuery:
+        # Typed as the richer of the two; a command has no `stale`, and says so when asked for it.
+        method = self._client.method(name)
+        kind = BlockingQuery if method.is_query else BlockingMethod
+        remote = kind(self._client, method, self._client.options.deadline_s)
+        setattr(self, name, remote)  # found without this function from now on
+        return remote  # type: ignore[return-value]
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._client.methods)
+
+    def __repr__(self) -> str:
+        return f"<remote {self._client.machine.__name__}, blocking>"

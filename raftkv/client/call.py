@@ -1,0 +1,110 @@
+"""One request of a caller on its way: what is known of its fate, over all attempts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Unavailable
+from raftkv.model import Index
+from raftkv.wire import RequestKind
+
+if TYPE_CHECKING:
+    from raftkv.client.link import Link
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """What a node answered: the encoded result, and the log index that it stands for."""
+
+    payload: bytes
+    index: Index
+
+
+class Call:
+    """A request, from the caller's `await` to its answer.
+
+    Invariants: it is in one place at a time (waiting, or on one `link`); `future` is done exactly
+    once; once `maybe_applied` is set it stays set.
+    """
+
+    __slots__ = (
+        "changes_state",
+        "deadline",
+        "deadline_s",
+        "future",
+        "kind",
+        "last_error",
+        "link",
+        "maybe_applied",
+        "patient",
+        "payload",
+        "repeatable",
+        "request_id",
+        "stale",
+        "timer",
+        "tries",
+    )
+
+    def __init__(
+        self,
+        kind: RequestKind,
+        payload: bytes,
+        future: asyncio.Future[Answer],
+        *,
+        deadline: float,
+        deadline_s: float,
+        changes_state: bool,
+        repeatable: bool,
+        stale: bool,
+    ) -> None:
+        self.kind = kind
+        self.payload = payload
+        self.future = future
+        self.deadline = deadline
+        self.deadline_s = deadline_s
+        self.changes_state = changes_state
+        """Whether it matters if it was done: a query, or a session that nobody uses, does no harm."""
+        self.repeatable = repeatable
+        """Whether sending it twice does no harm: it changes nothing, or its session makes sure of that."""
+        self.stale = stale
+        self.patient = False
+        """Whether its node may be silent until the deadline: some of what operators ask takes minutes."""
+        self.link: Link | None = None
+        self.request_id = 0
+        self.timer: asyncio.TimerHandle | None = None
+        self.maybe_applied = False
+        """Whether some node may have it in its log without having told us what became of it."""
+        self.last_error: RaftKVError | None = None
+        self.tries = 0
+
+    @property
+    def done(self) -> bool:
+        return self.future.done()
+
+    def succeed(self, answer: Answer) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+    def fail(self, error: RaftKVError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def give_up(self, why: str) -> None:
+        """End without a final answer: the error says whether the request may have been done."""
+        last = f" ({self.last_error})" if self.last_error is not None else ""
+        if self.maybe_applied:
+            error: RaftKVError = Indeterminate(f"{why}, and the command may have been applied{last}")
+        elif isinstance(self.last_error, NotAccepted):
+            # It names the bound or the node better than we could; nothing was done.
+            error = type(self.last_error)(f"{why}{last}") if _plain(self.last_error) else Unavailable(f"{why}{last}")
+        else:
+            error = Unavailable(f"{why}{last}")
+        error.__cause__ = self.last_error
+        self.fail(error)
+
+
+def _plain(error: NotAccepted) -> bool:
+    """Whether `error`'s class is made from a text alone."""
+    return type(error).__init__ is NotAccepted.__init__

@@ -1,0 +1,109 @@
+"""A client's way to a cluster: one router, started with the first request, and the settings it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import ssl as tls
+from collections.abc import Callable, Sequence
+
+from raftkv.client.address import parse_address
+from raftkv.client.call import Answer, Call
+from raftkv.client.link import Dial
+from raftkv.client.options import ClientOptions
+from raftkv.client.router import Router
+from raftkv.config import KIB
+from raftkv.errors import InvalidArgument, Unavailable
+from raftkv.wire import RequestKind
+
+FRAME_MARGIN = 4 * KIB
+"""What a request's frame may need besides its payload."""
+
+
+class Channel:
+    """Takes requests of one event loop to the cluster at `addresses`, until `close`."""
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        options: ClientOptions,
+        *,
+        ssl: tls.SSLContext | None = None,
+        dial: Dial | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """Raises `InvalidArgument` when an address is none."""
+        if isinstance(addresses, str) or not addresses:
+            raise InvalidArgument(f"addresses = {addresses!r}: must be a list with at least one host:port")
+        for address in addresses:
+            parse_address(address)
+        self.options = options
+        self._addresses = tuple(addresses)
+        self._ssl = ssl
+        self._dial = dial
+        self._chance = chance if chance is not None else random.Random()  # noqa: S311 (it spreads retries)
+        self._router: Router | None = None
+        self.closed = False
+
+    @property
+    def router(self) -> Router:
+        """What finds the leader; it begins with the first use, as it belongs to the running loop."""
+        if self._router is None:
+            self._router = Router(self._addresses, self.options, self._dial or self._connect, self._chance)
+        return self._router
+
+    async def _connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+        await asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._ssl)
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address that calls go to at the moment."""
+        return self._router.leader_address if self._router is not None else None
+
+    def check(self, payload_bytes: int, deadline_s: float) -> None:
+        """Raises `InvalidArgument` for a request that is too large, or has no time."""
+        if not deadline_s > 0:
+            raise InvalidArgument(f"deadline_s = {deadline_s!r}: must be above 0")
+        if payload_bytes + FRAME_MARGIN > self.options.frame_bytes_max:
+            raise InvalidArgument(f"a request of {payload_bytes} bytes: must be below {self.options.frame_bytes_max}")
+
+    def new_call(
+        self,
+        kind: RequestKind,
+        payload: bytes,
+        deadline_s: float,
+        *,
+        changes_state: bool = False,
+        repeatable: bool = True,
+        stale: bool = False,
+    ) -> Call:
+        """A call whose time runs from now; raises what `check` raises."""
+        self.check(len(payload), deadline_s)
+        loop = asyncio.get_running_loop()
+        return Call(
+            kind,
+            payload,
+            loop.create_future(),
+            deadline=loop.time() + deadline_s,
+            deadline_s=deadline_s,
+            changes_state=changes_state,
+            repeatable=repeatable,
+            stale=stale,
+        )
+
+    async def perform(self, call: Call) -> Answer:
+        """Send a call and wait for its end; raises as `Client` says."""
+        if self.closed:
+            raise Unavailable("the client is closed")
+        router = self.router
+        try:
+            router.submit(call)
+            return await call.future
+        finally:
+            router.finish(call)
+
+    async def close(self) -> None:
+        """Close the connections; calls that still wait end with `Indeterminate` or `Unavailable`."""
+        self.closed = True
+        if self._router is not None:
+            await self._router.close()

@@ -1,0 +1,234 @@
+"""The asyncio client: calls of a state machine's methods, as if it were here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl as tls
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from raftkv.client.call import Answer
+from raftkv.client.channel import Channel
+from raftkv.client.link import Dial
+from raftkv.client.methods import (
+    NO_SESSION,
+    OPEN_SESSION_PAYLOAD,
+    Method,
+    UnknownMethod,
+    close_session_payload,
+    methods_of,
+    read_session_id,
+)
+from raftkv.client.options import ClientOptions
+from raftkv.client.remote import Remote
+from raftkv.client.session import Session
+from raftkv.errors import Indeterminate, RaftKVError, SessionExpired, Unavailable
+from raftkv.machine import StateMachine
+from raftkv.model import Index
+from raftkv.wire import RequestKind
+
+CLOSE_DEADLINE_S = 1.0
+"""How long the end of a client may be held up by telling the cluster that its session is over."""
+
+M = TypeVar("M", bound=StateMachine)
+T = TypeVar("T")
+
+
+class StaleRead(msgspec.Struct, Generic[T], frozen=True):
+    """What a query found on some node that may be behind, and the log index that it was read at."""
+
+    value: T
+    index: Index
+
+
+class Client(Generic[M]):
+    """A client of a cluster that runs the state machine `machine`.
+
+    ```python
+    async with Client(Inventory, ["127.0.0.1:7001", "127.0.0.1:7002"]) as inventory:
+        await inventory.receive("apple", 3)
+        await inventory.receive.within(0.5)("apple", 3)        # a deadline of its own, in seconds
+        await inventory.on_hand("apple")                       # linearizable
+        await inventory.on_hand.stale("apple")                 # StaleRead(value=6, index=17)
+    ```
+
+    A call ends in one of these ways: with the result, which is durable on a majority; `Rejected`, the
+    command's own exception; `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`), when it was certainly
+    not done; `Indeterminate`, when nobody will tell; `SessionExpired`, the same because the cluster
+    forgot the session; `InvalidArgument`, before anything was sent.
+
+    With sessions (the default) a command whose answer was lost is sent again under the same number
+    until the deadline, and applied once (thesis §6.3). Without, it ends as `Indeterminate` at once.
+
+    An instance belongs to one event loop, and may be used by any number of its tasks. A call may be
+    cancelled at any time; whether its command is applied is then unknown.
+    """
+
+    def __init__(
+        self,
+        machine: type[M],
+        addresses: Sequence[str],
+        *,
+        sessions: bool | None = None,
+        deadline_s: float | None = None,
+        options: ClientOptions | None = None,
+        ssl: tls.SSLContext | None = None,
+        dial: Dial | None = None,
+        chance: random.Random | None = None,
+    ) -> None:
+        """`addresses` are client addresses of some of the nodes; the others are learned from these.
+
+        `sessions` and `deadline_s` are short for the same fields of `options`. `dial` and `chance`
+        stand for the network and the dice where these are simulated.
+        Raises `InvalidArgument` or `ConfigError`.
+        """
+        options = options if options is not None else ClientOptions()
+        if sessions is not None:
+            options = msgspec.structs.replace(options, sessions=sessions)
+        if deadline_s is not None:
+            options = msgspec.structs.replace(options, deadline_s=deadline_s)
+        self.machine = machine
+        self.options = options
+        self.methods = methods_of(machine)
+        self._channel = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance)
+        self._session: Session | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+        self.remote: Remote[M] = Remote(self)
+        """The machine's methods."""
+
+    # ------------------------------------------------------------------------------ life
+
+    async def __aenter__(self) -> Remote[M]:
+        return self.remote
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session, if there is one and a leader takes note, then the connections.
+
+        Calls that still wait end with `Indeterminate` or `Unavailable`.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.gather(self._opening, return_exceptions=True)
+        session, self._session = self._session, None
+        if session is not None and self._channel.connected_to is not None:
+            # Should this fail, the cluster forgets the session by itself, after an hour of log time.
+            with contextlib.suppress(RaftKVError):
+                await self._request(RequestKind.COMMAND, close_session_payload(session.id), CLOSE_DEADLINE_S)
+        await self._channel.close()
+
+    @property
+    def connected_to(self) -> str | None:
+        """The address that calls go to at the moment."""
+        return self._channel.connected_to
+
+    @property
+    def session(self) -> Session | None:
+        """The open session; None before the first command, and without sessions."""
+        return self._session
+
+    # ------------------------------------------------------------------------------ calls
+
+    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Call a command or query by name, with the default deadline."""
+        return await self.invoke(self.method(name), args, kwargs, self.options.deadline_s)
+
+    def method(self, name: str) -> Method:
+        """The command or query of this name; raises `UnknownMethod`."""
+        method = self.methods.get(name)
+        if method is None:
+            known = ", ".join(self.methods)
+            raise UnknownMethod(f"{self.machine.__name__} has no command or query {name!r}; it has {known}")
+        return method
+
+    async def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
+        """What the methods of `remote` do. Raises as the class says."""
+        if self._closed:
+            raise Unavailable("the client is closed")
+        values = method.encode_args(args, kwargs)
+        self._channel.check(len(values), deadline_s)
+        if method.is_query:
+            answer = await self._request(RequestKind.QUERY, method.query_payload(values), deadline_s)
+        elif self.options.sessions:
+            answer = await self._invoke_once(method, values, deadline_s)
+        else:
+            payload = method.command_payload(NO_SESSION, 0, 0, values)
+            call = self._channel.new_call(
+                RequestKind.COMMAND, payload, deadline_s, changes_state=True, repeatable=False
+            )
+            answer = await self._channel.perform(call)
+        return method.decode_result(answer.payload)
+
+    async def invoke_stale(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
+    ) -> StaleRead[Any]:
+        """Run a query on whatever node is at hand. Raises as the class says."""
+        payload = method.query_payload(method.encode_args(args, kwargs))
+        answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
+        return StaleRead(method.decode_result(answer.payload), answer.index)
+
+    async def _request(self, kind: RequestKind, payload: bytes, deadline_s: float, *, stale: bool = False) -> Answer:
+        """One request that does no harm when it is done twice."""
+        return await self._channel.perform(self._channel.new_call(kind, payload, deadline_s, stale=stale))
+
+    # ------------------------------------------------------------------------------ exactly once
+
+    async def _invoke_once(self, method: Method, values: bytes, deadline_s: float) -> Answer:
+        channel = self._channel
+        end = asyncio.get_running_loop().time() + deadline_s
+        while True:
+            session = self._session if self._session is not None else await self._open_session(end, deadline_s)
+            sequence = session.begin()
+            try:
+                payload = method.command_payload(session.id, sequence, session.acked_below, values)
+                call = channel.new_call(RequestKind.COMMAND, payload, deadline_s, changes_state=True)
+                call.deadline = end
+                return await channel.perform(call)
+            except SessionExpired:
+                if self._session is session:
+                    self._session = None
+                if call.maybe_applied:
+                    raise
+                # No earlier attempt can have got into the log, so nothing was applied: a new session is as good.
+            finally:
+                session.end(sequence)
+
+    async def _open_session(self, end: float, deadline_s: float) -> Session:
+        """The session, which is opened once for all commands that wait for it."""
+        loop = asyncio.get_running_loop()
+        while self._session is None:
+            if self._opening is None:
+                self._opening = loop.create_task(self._open(max(deadline_s, self.options.deadline_s)))
+            opening = self._opening
+            done, _ = await asyncio.wait([opening], timeout=max(0.0, end - loop.time()))
+            if self._closed:
+                raise Unavailable("the client is closed")
+            if done:
+                opening.result()
+            if not done or (loop.time() >= end and self._session is None):
+                problems = self._channel.router.problems
+                last = f" ({problems})" if problems else ""
+                raise Unavailable(f"no session could be opened within {deadline_s:g} s{last}")
+        return self._session
+
+    async def _open(self, deadline_s: float) -> None:
+        try:
+            answer = await self._request(RequestKind.COMMAND, OPEN_SESSION_PAYLOAD, deadline_s)
+            self._session = Session(read_session_id(answer.payload))
+        except (Unavailable, Indeterminate):
+            self._session = None  # those who wait have their own deadlines, and try again
+        finally:
+            self._opening = None

@@ -1,0 +1,221 @@
+"""One connection of a client to one node: handshake, requests out, answers in, silence noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol, TypeAlias, cast
+
+from raftkv.client.call import Call
+from raftkv.client.options import ClientOptions
+from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable
+from raftkv.wire import (
+    PROTOCOL_VERSION,
+    ClientHello,
+    FrameDecoder,
+    Request,
+    Response,
+    ServerHello,
+    decode_response,
+    decode_server_hello,
+    encode_client_hello,
+    encode_request,
+)
+
+Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable[Any]]
+"""Connects to (host, port) and gives the connection to the protocol that the first argument makes."""
+
+
+class LinkOwner(Protocol):
+    """Who hears of what happens on a link."""
+
+    def on_room(self, link: Link) -> None:
+        """The link can take calls again."""
+
+    def on_response(self, link: Link, call: Call, response: Response) -> None:
+        """A call was answered."""
+
+    def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[Call]) -> None:
+        """The link is gone, and with it the answers to `calls`."""
+
+
+class Link(asyncio.Protocol):
+    """A connection to `address`. Requests made in one turn of the loop leave in one write.
+
+    Invariants: `outstanding` holds exactly the calls whose `link` this is; after `close` or a loss
+    it is empty and nothing is reported any more.
+    """
+
+    def __init__(self, address: str, owner: LinkOwner, options: ClientOptions) -> None:
+        self.address = address
+        self.cluster_id = ""
+        self.outstanding: dict[int, Call] = {}
+        self._owner = owner
+        self._options = options
+        self._loop = asyncio.get_running_loop()
+        self.ready: asyncio.Future[ServerHello] = self._loop.create_future()
+        self._transport: asyncio.Transport | None = None
+        self._decoder = FrameDecoder(options.frame_bytes_max)
+        self._out: list[bytes] = []
+        self._next_id = 0
+        self._writable = True
+        self._was_full = False
+        self._owed = 0
+        """Outstanding calls that should be answered soon."""
+        self._heard_at = 0.0
+        self._watch: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def is_ready(self) -> bool:
+        return not self._closed and self.ready.done() and self.ready.exception() is None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a call may be sent now; when not, `on_room` will tell."""
+        room = self._writable and len(self.outstanding) < self._options.in_flight_max
+        self._was_full |= not room
+        return room
+
+    # ------------------------------------------------------------------------------ calls
+
+    def send(self, call: Call) -> None:
+        """Send a call; the owner hears of the answer, or of the loss."""
+        now = self._loop.time()
+        if not call.patient:
+            if self._owed == 0:
+                self._heard_at = now  # silence counts from now: nothing was owed before
+            self._owed += 1
+        self._next_id = request_id = self._next_id + 1
+        self.outstanding[request_id] = call
+        call.link = self
+        call.request_id = request_id
+        deadline_ms = max(1, int((call.deadline - now) * 1000))
+        self._write(encode_request(Request(request_id, call.kind, call.payload, call.stale, deadline_ms)))
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for `call` any more; its answer will be ignored."""
+        self._take_out(call.request_id)
+        self._tell_room()
+
+    def _take_out(self, request_id: int) -> Call | None:
+        call = self.outstanding.pop(request_id, None)
+        if call is not None:
+            call.link = None
+            self._owed -= not call.patient
+        return call
+
+    def close(self) -> list[Call]:
+        """Close the connection at once; returns the calls that were not answered."""
+        self._closed = True
+        calls = self._drop()
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.ready.done():
+            self.ready.cancel()
+        return calls
+
+    def _drop(self) -> list[Call]:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        calls = list(self.outstanding.values())
+        self.outstanding.clear()
+        self._owed = 0
+        for call in calls:
+            call.link = None
+        return calls
+
+    def _tell_room(self) -> None:
+        if self._was_full and self.is_ready and self.has_room:
+            self._was_full = False
+            self._owner.on_room(self)
+
+    # ------------------------------------------------------------------------------ out
+
+    def _write(self, frame: bytes) -> None:
+        if not self._out:
+            self._loop.call_soon(self._flush)
+        self._out.append(frame)
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self._closed:
+            self._transport.write(b"".join(out))
+
+    def pause_writing(self) -> None:
+        """The node reads slower than we write."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._writable = True
+        self._tell_room()
+
+    # ------------------------------------------------------------------------------ in
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say who we are."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        self._transport = transport
+        if self._closed:
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(self._options.write_bytes_max)
+        self._write(encode_client_hello(ClientHello(PROTOCOL_VERSION)))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand each answer to its call."""
+        if self._closed:
+            return
+        self._heard_at = self._loop.time()
+        try:
+            for frame in self._decoder.feed(data):
+                if self._closed:
+                    return
+                if self.ready.done():
+                    self._answered(decode_response(frame))
+                else:
+                    self._greeted(decode_server_hello(frame))
+        except (FrameError, HandshakeRefused) as exc:
+            self._lose(exc)
+            return
+        self._tell_room()
+
+    def _greeted(self, hello: ServerHello) -> None:
+        if hello.refused:
+            raise HandshakeRefused(hello.refused)
+        self.cluster_id = hello.cluster_id
+        self.ready.set_result(hello)
+        self._watch = self._loop.call_later(self._options.silence_s, self._check_silence)
+
+    def _answered(self, response: Response) -> None:
+        call = self._take_out(response.id)
+        if call is not None:  # else its caller has gone
+            self._owner.on_response(self, call, response)
+
+    def _check_silence(self) -> None:
+        silence = self._options.silence_s
+        due = self._heard_at + silence if self._owed else self._loop.time() + silence
+        if due <= self._loop.time():
+            self._lose(Unavailable(f"no answer for {silence:g} s"))
+        else:
+            self._watch = self._loop.call_at(due, self._check_silence)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection broke, or we closed it."""
+        self._lose(Unavailable("the connection was lost" + (f": {exc}" if exc else "")))
+
+    def _lose(self, error: RaftKVError) -> None:
+        if self._closed:
+            return
+        was_ready = self.is_ready
+        calls = self.close_with(error)
+        if was_ready:
+            self._owner.on_lost(self, error, calls)
+
+    def close_with(self, error: RaftKVError) -> list[Call]:
+        """Close because of `error`, which whoever waits for the handshake gets."""
+        if not self.ready.done():
+            self.ready.set_exception(error)
+        return self.close()

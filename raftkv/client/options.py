@@ -1,0 +1,46 @@
+"""The settings of a client, with the reasons for their defaults."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.config import MIB
+from raftkv.errors import ConfigError
+
+
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a client tries, how fast, and how much it holds."""
+
+    deadline_s: float = 10.0
+    """For a call that names none: several elections fit in, so a failover is not seen by callers."""
+    sessions: bool = True
+    """Exactly once. Without, a command whose answer is lost ends as `Indeterminate` at once."""
+    connect_timeout_s: float = 1.0
+    """For connecting and the handshake; a host that is gone must not use up the whole deadline."""
+    silence_s: float = 2.0
+    """A connection that owes answers and has sent nothing for this long is given up: its host may be
+    dead or paused. Longer than an election, so that a healthy leader is hardly ever left."""
+    backoff_min_s: float = 0.01
+    backoff_max_s: float = 0.3
+    """Less than an election takes, so that a new leader is found soon after it is one."""
+    in_flight_max: int = 2_048
+    """Requests outstanding on one connection; below what a server takes (`connection_requests_max`)."""
+    waiting_max: int = 50_000
+    """Calls that are not answered yet, sent or not; over it: `Busy`."""
+    frame_bytes_max: int = 9 * MIB
+    """As `client_frame_bytes_max` of the servers."""
+    write_bytes_max: int = 4 * MIB
+    """Bytes that wait to leave; over it calls wait in the client."""
+
+    def __post_init__(self) -> None:
+        for name in ("deadline_s", "connect_timeout_s", "silence_s", "backoff_min_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0")
+        if self.backoff_max_s < self.backoff_min_s:
+            raise ConfigError(f"backoff_max_s = {self.backoff_max_s!r}: must be at least backoff_min_s")
+        for name in ("in_flight_max", "waiting_max"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least 1")
+        for name in ("frame_bytes_max", "write_bytes_max"):
+            if getattr(self, name) < 1024:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least 1024")

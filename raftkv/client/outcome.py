@@ -1,0 +1,84 @@
+"""What a node's answer means for the call that it answers."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from raftkv.client.call import Answer
+from raftkv.errors import (
+    Busy,
+    ChangeRefused,
+    FrameError,
+    Indeterminate,
+    InvalidArgument,
+    NotCaughtUp,
+    NotLeader,
+    RaftKVError,
+    Rejected,
+    SessionExpired,
+    Unavailable,
+)
+from raftkv.wire import Response, Status
+
+
+class Verdict(Enum):
+    """What to do about an answer."""
+
+    DONE = "done"
+    """The result."""
+    FINAL = "final"
+    """An error that trying again won't change."""
+    ELSEWHERE = "elsewhere"
+    """Certainly not done: another node may do it."""
+    LATER = "later"
+    """Certainly not done: the same node may do it in a moment."""
+    UNKNOWN = "unknown"
+    """It may have been done, and this node can't tell."""
+
+
+class Rejection(msgspec.Struct, array_like=True, frozen=True):
+    """The payload of `Status.REJECTED`."""
+
+    error_type: str
+    message: str
+
+
+_rejections = msgspec.msgpack.Decoder(Rejection)
+
+
+def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
+    """The verdict, with the answer or the error. Raises `FrameError` when the answer makes no sense."""
+    status = response.status
+    if status is Status.OK:
+        return Verdict.DONE, Answer(response.payload, response.index)
+    if status is Status.REJECTED:
+        return Verdict.FINAL, _rejected(response.payload)
+    text = response.payload.decode("utf-8", "replace")
+    match status:
+        case Status.NOT_LEADER:
+            return Verdict.ELSEWHERE, NotLeader(address=response.leader or None)
+        case Status.UNAVAILABLE:
+            return Verdict.ELSEWHERE, Unavailable(text)
+        case Status.BUSY:
+            return Verdict.LATER, Busy(text)
+        case Status.INDETERMINATE:
+            return Verdict.UNKNOWN, Indeterminate(text)
+        case Status.SESSION_EXPIRED:
+            return Verdict.FINAL, SessionExpired("the cluster has forgotten the session")
+        case Status.INVALID:
+            return Verdict.FINAL, InvalidArgument(text)
+        case Status.CHANGE_REFUSED:
+            return Verdict.FINAL, ChangeRefused(text)
+        case Status.NOT_CAUGHT_UP:
+            return Verdict.FINAL, NotCaughtUp(text)
+    raise FrameError(f"an answer with status {status!r}")
+
+
+def _rejected(payload: bytes) -> Rejected:
+    try:
+        rejection = _rejections.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise FrameError(f"an unreadable rejection: {exc}") from exc
+    return Rejected(rejection.error_type, rejection.message)

@@ -1,0 +1,351 @@
+"""Every outcome has its name, and a command is applied once, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+from raftkv.wire import Request, RequestKind, Response, Status
+
+from raftkv.client import Client, UnknownMethod
+from raftkv.errors import Busy, Indeterminate, InvalidArgument, Rejected, SessionExpired, Unavailable
+from raftkv.kv import KeyValue
+from tests.client.cluster import FakeCluster, FakeNode
+from tests.client.worlds import make_client, run_world
+
+
+def apply_without_answer(node: FakeNode, times: int) -> None:
+    """Let `node` apply the next commands, and break the connection in place of the answer."""
+    left = times
+
+    def script(request: Request) -> Response | None:
+        nonlocal left
+        response = node.behave(request)
+        if left == 0 or response is None or response.status is not Status.OK:
+            return response
+        left -= 1
+        node.break_connections()
+        return None
+
+    node.script = script
+
+
+def deposed_after_append(node: FakeNode) -> None:
+    """Let `node` append the next command and lose its leadership before it is committed: another commits it."""
+    cluster = node.cluster
+
+    def script(request: Request) -> Response | None:
+        node.behave(request)
+        cluster.leader = cluster.addresses[1]
+        node.script = node.behave
+        return Response(request.id, Status.INDETERMINATE, b"leadership was lost before the command was committed")
+
+    node.script = script
+
+
+def test_a_lost_reply_is_fetched_under_the_same_number() -> None:
+    """F36, F74: the command was applied and its answer lost; the retry gets that answer and changes nothing."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.increment(b"n") == 1
+        apply_without_answer(cluster.nodes[0], times=3)
+        assert await client.remote.increment(b"n") == 2
+        cluster.nodes[0].script = cluster.nodes[0].behave
+        assert await client.remote.increment(b"n") == 3
+
+    run_world(story)
+
+
+def test_a_lost_reply_to_the_opening_of_a_session_does_no_harm() -> None:
+    """A session that nobody knows of is opened and forgotten; the command is applied once."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        apply_without_answer(cluster.nodes[0], times=1)
+        assert await client.remote.increment(b"n") == 1
+
+    run_world(story)
+
+
+def test_a_command_of_a_deposed_leader_is_applied_once() -> None:
+    """The old leader can't tell; the client asks the new one under the same number and the caller sees the result."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.increment(b"n") == 1
+        deposed_after_append(cluster.nodes[0])
+        assert await client.remote.increment(b"n") == 2
+        assert client.connected_to == cluster.addresses[1]
+
+    run_world(story)
+
+
+def test_pipelined_commands_survive_lost_replies() -> None:
+    """F74: 500 concurrent increments, and a connection that breaks every 50 answers: the counter is exact."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        dice = random.Random(7)
+        broken = 0
+
+        def script(request: Request) -> Response | None:
+            nonlocal broken
+            response = cluster.nodes[0].behave(request)
+            if dice.random() < 0.02:
+                broken += 1
+                cluster.nodes[0].close_connections()
+                return None
+            return response
+
+        cluster.nodes[0].script = script
+        results = await asyncio.gather(*[client.remote.increment.within(600)(b"n") for _ in range(500)])
+        assert sorted(results) == list(range(1, 501))
+        assert broken > 5
+
+    run_world(story)
+
+
+def test_without_a_session_a_lost_reply_is_indeterminate() -> None:
+    """F36: at most once; nobody tries again what may have been applied."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        apply_without_answer(cluster.nodes[0], times=1)
+        with pytest.raises(Indeterminate):
+            await client.remote.increment(b"n")
+        assert await client.remote.increment(b"n") == 2
+
+    run_world(story, sessions=False)
+
+
+def test_without_a_session_what_was_not_accepted_is_still_tried_again() -> None:
+    """A redirect is certain: following it can't apply anything twice."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        cluster.leader = cluster.addresses[1]
+        assert await client.remote.increment(b"n") == 1
+
+    run_world(story, sessions=False)
+
+
+def test_the_deadline_of_a_sent_command_is_indeterminate() -> None:
+    """F36: the caller gave up on a command that some node has: it may have been applied, or will be."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        await client.remote.increment(b"n")
+        cluster.nodes[0].script = lambda _: None
+        with pytest.raises(Indeterminate, match="no answer within 1 s, and the command may have been applied"):
+            await client.remote.increment.within(1)(b"n")
+        assert asyncio.get_running_loop().time() == pytest.approx(1)
+
+    run_world(story)
+
+
+def test_the_deadline_of_a_query_is_unavailable() -> None:
+    """A query changes nothing, so its outcome is never in doubt."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        cluster.nodes[0].script = lambda _: None
+        with pytest.raises(Unavailable):
+            await client.remote.get.within(1)(b"n")
+
+    run_world(story)
+
+
+def test_a_busy_node_is_asked_again_more_and_more_slowly() -> None:
+    """`Busy` is waited out; at the deadline it is what the caller gets, because nothing was done."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        node = cluster.nodes[0]
+        await client.remote.increment(b"n")
+        seen = len(node.requests)
+        node.script = lambda request: Response(request.id, Status.BUSY, b"too much waits")
+        with pytest.raises(Busy, match="too much waits"):
+            await client.remote.increment.within(2)(b"n")
+        assert 8 < len(node.requests) - seen < 30
+        asyncio.get_running_loop().call_later(1, setattr, node, "script", node.behave)
+        assert await client.remote.increment(b"n") == 2
+
+    run_world(story)
+
+
+def test_a_rejection_is_the_commands_own_and_final() -> None:
+    """F75: what the command raised reaches the caller with type and text, without any retry."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        await client.remote.put(b"a", b"text")
+        seen = cluster.requests()
+        with pytest.raises(Rejected, match="not a counter") as caught:
+            await client.remote.increment(b"a")
+        assert caught.value.error_type == "ValueError"
+        assert cluster.requests() == seen + 1
+
+    run_world(story)
+
+
+def test_an_expired_session_is_replaced_when_nothing_can_have_been_applied() -> None:
+    """F74: the first attempt was answered "expired", so a new session is as good as the old one."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.increment(b"n") == 1
+        cluster.log.expire_sessions()
+        assert await client.remote.increment(b"n") == 2
+
+    run_world(story)
+
+
+def test_an_expired_session_is_told_when_the_command_may_have_been_applied() -> None:
+    """F74: an answer was lost and then the session too: exactly-once can't be promised, and the caller is told."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.increment(b"n") == 1
+        node = cluster.nodes[0]
+
+        def script(request: Request) -> Response | None:
+            node.behave(request)
+            cluster.log.expire_sessions()
+            node.script = node.behave
+            node.break_connections()
+            return None
+
+        node.script = script
+        with pytest.raises(SessionExpired):
+            await client.remote.increment(b"n")
+        assert await client.remote.increment(b"n") == 3
+
+    run_world(story)
+
+
+def test_wrong_calls_are_errors_before_anything_is_sent() -> None:
+    """Unknown methods, wrong arguments and wrong types never reach the network."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        kv = client.remote
+        with pytest.raises(UnknownMethod, match="no command or query 'putt'"):
+            await kv.putt(b"a", b"1")
+        for args in [(), (b"a",), (b"a", b"1", b"2"), ("a", b"1"), (b"a", 1), (b"a", None)]:
+            with pytest.raises(InvalidArgument, match="put"):
+                await kv.put(*args)
+        with pytest.raises(InvalidArgument):
+            await kv.put(b"a", valu=b"1")
+        with pytest.raises(InvalidArgument, match="deadline"):
+            await kv.put.within(0)(b"a", b"1")
+        with pytest.raises(InvalidArgument, match="bytes"):
+            await kv.put(b"a", bytes(10 << 20))
+        assert not hasattr(kv, "missing")
+        assert not hasattr(kv.put, "stale")
+        assert hasattr(kv.get, "stale")
+        assert cluster.network.dialled == []
+
+    run_world(story)
+
+
+def test_addresses_are_checked() -> None:
+    """A wrong address is an error at once, not a connection that never comes."""
+    for addresses in ["127.0.0.1:7001", [], ["127.0.0.1"], ["host:0"], [":1"]]:
+        with pytest.raises(InvalidArgument, match="address"):
+            Client(KeyValue, addresses)
+
+
+def test_a_cancelled_call_leaves_nothing_behind() -> None:
+    """Cancelling is safe at any time: later commands work, and its number is acknowledged as over."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        await client.remote.increment(b"n")
+        cluster.nodes[0].script = lambda _: None
+        task = asyncio.ensure_future(client.remote.increment(b"n"))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        cluster.nodes[0].script = cluster.nodes[0].behave
+        assert await client.remote.increment(b"n") == 2
+        assert client.session is not None
+        assert client.session.acked_below == 4
+
+    run_world(story)
+
+
+def test_a_late_copy_of_an_abandoned_command_is_not_applied() -> None:
+    """F74: an old leader appends what its caller has given up, after newer commands: the machine ignores it."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        node = cluster.nodes[0]
+        await client.remote.increment(b"n")
+        node.script = lambda _: None
+        with pytest.raises(Indeterminate):
+            await client.remote.increment.within(0.5)(b"n")
+        late = node.requests[-1]
+        node.script = node.behave
+        assert await client.remote.increment(b"n") == 2
+        cluster.log.apply(late.payload)
+        assert await client.remote.increment(b"n") == 3
+
+    run_world(story)
+
+
+def test_calls_beyond_the_bounds_wait_or_are_refused() -> None:
+    """At most `in_flight_max` are sent, at most `waiting_max` wait; over that: `Busy` at once."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        node = cluster.nodes[0]
+        held: list[Request] = []
+        await client.remote.increment(b"n")
+
+        def hold(request: Request) -> Response | None:
+            held.append(request)
+            return None
+
+        node.script = hold
+        calls = [asyncio.ensure_future(client.remote.increment(b"n")) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        assert len(held) == 10
+        with pytest.raises(Busy):
+            await client.remote.increment(b"n")
+        node.script = node.behave
+        node.break_connections()
+        assert sorted(await asyncio.gather(*calls)) == list(range(2, 42))
+
+    run_world(story, in_flight_max=10, waiting_max=40)
+
+
+def test_closing_ends_what_waits() -> None:
+    """A closed client answers every call, and takes no more."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        await client.remote.increment(b"n")
+        cluster.nodes[0].script = lambda _: None
+        sent = asyncio.ensure_future(client.remote.increment(b"n"))
+        query = asyncio.ensure_future(client.remote.get(b"n"))
+        await asyncio.sleep(0.1)
+        await client.close()
+        with pytest.raises(Indeterminate, match="closed"):
+            await sent
+        with pytest.raises(Unavailable, match="closed"):
+            await query
+        with pytest.raises(Unavailable, match="closed"):
+            await client.remote.increment(b"n")
+
+    run_world(story)
+
+
+def test_closing_tells_the_cluster_that_the_session_is_over() -> None:
+    """The session's place in the table is free again."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        other = make_client(cluster)
+        await other.remote.increment(b"n")
+        assert cluster.log.sessions() == 1
+        await other.close()
+        assert cluster.log.sessions() == 0
+        assert cluster.nodes[0].requests[-1].kind is RequestKind.COMMAND
+
+    run_world(story)
+
+
+def test_a_client_that_never_called_closes_without_a_word() -> None:
+    """No connection is made before the first call."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        await client.close()
+        await client.close()
+        assert cluster.network.dialled == []
+
+    run_world(story)
