@@ -1,0 +1,46 @@
+"""The ready-made key-value machine and its clients."""
+
+from raftkv.kv.client import BlockingKeyValueClient, KeyValueClient
+from raftkv.kv.machine import KeyValue
+from raftkv.kv.model import (
+    ChangedAt,
+    Condition,
+    Delete,
+    Exists,
+    Get,
+    Increment,
+    Item,
+    LimitExceeded,
+    Missing,
+    Operation,
+    OperationResult,
+    Page,
+    Put,
+    Stamp,
+    TransactionResult,
+    ValueIs,
+    VersionIs,
+)
+
+__all__ = [
+    "BlockingKeyValueClient",
+    "ChangedAt",
+    "Condition",
+    "Delete",
+    "Exists",
+    "Get",
+    "Increment",
+    "Item",
+    "KeyValue",
+    "KeyValueClient",
+    "LimitExceeded",
+    "Missing",
+    "Operation",
+    "OperationResult",
+    "Page",
+    "Put",
+    "Stamp",
+    "TransactionResult",
+    "ValueIs",
+    "VersionIs",
+]
