@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -48,7 +49,6 @@ class BlockingClient(Generic[M]):
         return self._client.options
 
     def __enter__(self) -> BlockingRemote[M]:
-        self._running()
         return self.remote
 
     def __exit__(
@@ -56,22 +56,23 @@ class BlockingClient(Generic[M]):
     ) -> None:
         self.close()
 
-    def _running(self) -> asyncio.AbstractEventLoop:
-        """The loop, whose thread is started by the first who needs it."""
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin `work` on the loop, whose thread is started by the first who needs it."""
+        # The lock keeps what is begun here before what `close` begins, so that it has an end.
         with self._lock:
             if self._closed:
+                work.close()
                 raise Unavailable("the client is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # A daemon: a program that forgets to close its client must still be able to end.
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name="raftkv-client", daemon=True)
                 self._thread.start()
-            return self._loop
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the client on its loop and wait for it."""
-        loop = self._running()
-        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        future = self._submit(work)
         try:
             return future.result()
         except BaseException:
@@ -88,17 +89,17 @@ class BlockingClient(Generic[M]):
 
     def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a command or query by name, with the default deadline."""
-        return self.run(lambda: self._client.call(name, *args, **kwargs))
+        return self.run(self._client.call(name, *args, **kwargs))
 
     def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
         """What the methods of `remote` do."""
-        return self.run(lambda: self._client.invoke(method, args, kwargs, deadline_s))
+        return self.run(self._client.invoke(method, args, kwargs, deadline_s))
 
     def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
         """A query on whatever node is at hand."""
-        return self.run(lambda: self._client.invoke_stale(method, args, kwargs, deadline_s))
+        return self.run(self._client.invoke_stale(method, args, kwargs, deadline_s))
 
     def close(self) -> None:
         """Close the session and the connections, and end the thread. Calls that still wait fail."""

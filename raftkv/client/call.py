@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Unavailable
+from raftkv.errors import Busy, Indeterminate, RaftKVError, Unavailable
 from raftkv.model import Index
 from raftkv.wire import RequestKind
 
@@ -96,15 +96,7 @@ class Call:
         last = f" ({self.last_error})" if self.last_error is not None else ""
         if self.maybe_applied:
             error: RaftKVError = Indeterminate(f"{why}, and the command may have been applied{last}")
-        elif isinstance(self.last_error, NotAccepted):
-            # It names the bound or the node better than we could; nothing was done.
-            error = type(self.last_error)(f"{why}{last}") if _plain(self.last_error) else Unavailable(f"{why}{last}")
         else:
-            error = Unavailable(f"{why}{last}")
+            error = (Busy if isinstance(self.last_error, Busy) else Unavailable)(f"{why}{last}")
         error.__cause__ = self.last_error
         self.fail(error)
-
-
-def _plain(error: NotAccepted) -> bool:
-    """Whether `error`'s class is made from a text alone."""
-    return type(error).__init__ is NotAccepted.__init__

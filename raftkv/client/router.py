@@ -12,7 +12,7 @@ from raftkv.client.call import Answer, Call
 from raftkv.client.link import Dial, Link
 from raftkv.client.options import ClientOptions
 from raftkv.client.outcome import Verdict, read_response
-from raftkv.errors import Busy, HandshakeRefused, NotLeader, RaftKVError, Unavailable
+from raftkv.errors import Busy, FrameError, HandshakeRefused, NotLeader, RaftKVError, Unavailable
 from raftkv.wire import Response
 
 ADDRESSES_MAX = 64
@@ -121,8 +121,13 @@ class Router:
             self._flush()
 
     def on_response(self, link: Link, call: Call, response: Response) -> None:
-        """`call` was answered over `link`."""
-        verdict, result = read_response(response)
+        """`call` was answered over `link`. Raises `FrameError` when the answer makes no sense."""
+        try:
+            verdict, result = read_response(response)
+        except FrameError as exc:
+            call.maybe_applied |= call.changes_state
+            self._repeat(call, exc)
+            raise
         match verdict:
             case Verdict.DONE:
                 if not call.stale:  # anybody answers those, so they say nothing about the leader

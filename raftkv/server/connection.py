@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -70,6 +71,9 @@ class Connection(asyncio.Protocol):
             self.closed = True
             transport.abort()
             return
+        if (sock := transport.get_extra_info("socket")) is not None:
+            # A client whose host has vanished must not keep its place for ever.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         transport.set_write_buffer_limits(self._limits.write_pause_bytes)
         self.incomplete_since = self._loop.time()
 
@@ -156,6 +160,8 @@ class Connection(asyncio.Protocol):
             self._stats.paused += 1
             transport.pause_reading()
         else:
+            if self.incomplete_since is not None:
+                self.incomplete_since = self._loop.time()  # the rest of the frame could not arrive meanwhile
             transport.resume_reading()
 
     @property
@@ -202,6 +208,7 @@ class Connection(asyncio.Protocol):
                 case _:
                     self._listener.spawn(self._admin(request))
         except RaftKVError as exc:
+            self._stats.refused += 1
             self._answer(error_response(request.id, exc, self._service.leader))
 
     async def _admin(self, request: Request) -> None:

@@ -57,5 +57,3 @@ class ServerStats(msgspec.Struct):
     answered: int = 0
     refused: int = 0
     """Requests that were not accepted."""
-    internal_errors: int = 0
-    """Requests that failed in a way nobody thought of."""
