@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.paper import One, entries_of, of
+from tests.core.one import One, entries_of, of
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.progress import Flow
