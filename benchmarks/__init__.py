@@ -1,0 +1,1 @@
+"""Benchmarks of raftkv; each module runs by itself: `python -m benchmarks.core`."""
