@@ -1,470 +1,533 @@
-"""§5.1 and §5.2 of the Raft paper, sentence by sentence: terms, roles, votes, time-outs."""
+"""What the paper demands of elections: §5.1, §5.2, §5.4.1, §6 (stickiness), thesis §§3.10, 4.2, 9.6."""
 
 from __future__ import annotations
 
 import pytest
+from tests.core.one import One, entries_of, kinds, of
 
-from raftkv.core.messages import (
-    AppendEntries,
-    AppendReply,
-    InstallSnapshot,
-    ReadIndex,
-    ReadIndexReply,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
-from raftkv.core.roles import Candidate, Follower, Leader
-from raftkv.errors import PeerError, SafetyViolation
+from raftkv.core.messages import AppendReply, RequestVote, RequestVoteReply, TimeoutNow
+from raftkv.errors import ChangeRefused, PeerError, SafetyViolation
 from raftkv.model import HardState
-from tests.core.one import (
-    Server,
-    append,
-    elect,
-    heartbeat,
-    holds,
-    leader,
-    of_type,
-    one,
-    snapshot_of,
-    time_out,
-    vote,
-    vote_request,
-)
 
-T = 10  # the election time-out in ticks, see paper.PAPER
-
-
-def candidate(**settings) -> Server:
-    server = Server(1, **settings)
-    time_out(server)
-    return server
-
-
-# ------------------------------------------------------------------------------ §5.1: terms
-
-
-def test_a_server_starts_as_a_follower():
-    """§5.2: when servers start up, they begin as followers, without a leader."""
-    server = Server(1)
-    assert isinstance(server.raft.role, Follower)
-    assert server.raft.leader is None
-
-
-MESSAGES_OF_TERM = {
-    "append": lambda term: append([1], prev=1, term=term),
-    "append reply": lambda term: holds(2, 1, term=term),
-    "vote request": lambda term: vote_request(term, last=(9, 9)),
-    "vote": lambda term: vote(2, term),
-    "refusal": lambda term: vote(2, term, granted=False),
-    "refused pre-vote": lambda term: vote(2, term, granted=False, pre_vote=True),
-    "snapshot": lambda term: InstallSnapshot(sender=2, to=1, term=term, snapshot=snapshot_of([1], 1)),
-    "timeout now": lambda term: TimeoutNow(sender=2, to=1, term=term),
-    "read index": lambda term: ReadIndex(sender=2, to=1, term=term, token=7),
-    "read index reply": lambda term: ReadIndexReply(sender=2, to=1, term=term, token=7, index=1),
-}
-
-
-@pytest.mark.parametrize("name", MESSAGES_OF_TERM)
-@pytest.mark.parametrize("role", ["follower", "candidate", "leader"])
-def test_a_newer_term_is_taken_over_and_makes_a_follower(name, role):
-    """§5.1: whoever sees a larger term takes it over; a candidate or leader reverts to follower at once."""
-    server = Server(1, terms=[1], term=1)
-    if role != "follower":
-        time_out(server)
-    if role == "leader":
-        elect(server)
-    server.step(MESSAGES_OF_TERM[name](9))
-    if name == "timeout now":  # it adopts 9, and stands in 10 because it is told to
-        assert server.raft.term == 10
-        return
-    assert server.raft.term == 9
-    assert isinstance(server.raft.role, Follower)
-    assert server.hard_state.term == 9, "the term is part of what must be on stable storage (Figure 2)"
-
-
-@pytest.mark.parametrize("name", MESSAGES_OF_TERM)
-@pytest.mark.parametrize("role", ["follower", "candidate", "leader"])
-def test_a_stale_term_changes_nothing(name, role):
-    """§5.1: a request with a stale term number is rejected; a stale reply is ignored."""
-    server = Server(1, terms=[1], term=5)
-    if role != "follower":
-        time_out(server)
-    if role == "leader":
-        elect(server)
-    before, term = server.raft.role, server.raft.term
-    log, commit = server.terms, server.commit
-    server.step(MESSAGES_OF_TERM[name](1))
-    assert server.raft.role is before
-    assert (server.raft.term, server.terms, server.commit) == (term, log, commit)
-    if role == "follower":
-        assert server.raft.vote is None and server.raft.leader is None
-
-
-@pytest.mark.parametrize("name", ["append", "snapshot"])
-def test_a_stale_leader_is_told_of_the_newer_term(name):
-    """§5.1, Figure 2: AppendEntries and InstallSnapshot of a stale term are answered with the current one."""
-    server = Server(1, terms=[1], term=5)
-    reply = one(server.step(MESSAGES_OF_TERM[name](1)), AppendReply)
-    assert (reply.term, reply.rejected, reply.match_index) == (5, True, 0)
-
-
-@pytest.mark.parametrize("pre_vote", [False, True])
-def test_a_stale_candidate_is_told_of_the_newer_term(pre_vote):
-    """§5.1, Figure 2: a RequestVote of a stale term is refused, with the current term."""
-    server = Server(1, term=5)
-    reply = one(server.step(vote_request(4, pre_vote=pre_vote)), RequestVoteReply)
-    assert (reply.term, reply.granted, reply.pre_vote) == (5, False, pre_vote)
-
-
-def test_a_stale_append_does_not_restart_the_clock():
-    """§5.2: only AppendEntries of the *current* leader keep a follower from standing."""
-    server = Server(1, terms=[1], term=5)
-    server.tick(T - 1)
-    server.step(append([1], prev=1, term=4))
-    server.tick()
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_a_message_for_somebody_else_is_refused():
-    """§5.1: servers speak by RPC, each to one receiver; a message that went astray must change nothing."""
-    server = Server(1)
-    with pytest.raises(PeerError):
-        server.step(vote_request(5, to=3))
-    assert server.raft.term == 0
-
-
-# ------------------------------------------------------------------------------ §5.2: standing
-
-
-def test_heartbeats_keep_a_follower_a_follower():
-    """§5.2: a server remains a follower as long as it receives valid RPCs from a leader."""
-    server = Server(1, terms=[1])
-    for _ in range(20):
-        server.tick(T - 1)
-        server.step(heartbeat([1], term=1))
-    assert isinstance(server.raft.role, Follower)
-    assert server.raft.term == 1
-
-
-def test_a_refused_append_of_the_leader_keeps_a_follower_too():
-    """§5.2: it is hearing the leader that counts, whether or not its entries fit."""
-    server = Server(1)
-    server.tick(T - 1)
-    server.step(append([1, 1], prev=1))
-    server.tick(T - 1)
-    assert isinstance(server.raft.role, Follower)
-
-
-def test_a_follower_stands_after_the_election_timeout_and_not_before():
-    """§5.2: with no communication over the election time-out it assumes that there is no leader."""
-    server = Server(1)
-    server.tick(T - 1)
-    assert isinstance(server.raft.role, Follower)
-    server.tick()
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_standing_raises_the_term_and_votes_for_oneself():
-    """§5.2: to begin an election, a follower increments its term, votes for itself, and becomes candidate."""
-    server = candidate(term=3)
-    assert isinstance(server.raft.role, Candidate)
-    assert (server.raft.term, server.raft.vote) == (4, 1)
-    assert server.hard_state == HardState(4, 1)
-
-
-def test_a_candidate_asks_every_other_server():
-    """§5.2: it issues RequestVote RPCs in parallel to each of the other servers."""
-    server = Server(1, voters=(1, 2, 3, 4, 5), terms=[1, 2])
-    asked = of_type(time_out(server), RequestVote)
-    assert [m.to for m in asked] == [2, 3, 4, 5]
-    assert {(m.term, m.last_index, m.last_term, m.pre_vote, m.transfer) for m in asked} == {(3, 2, 2, False, False)}
-
-
-def test_a_candidate_asks_only_when_its_own_vote_is_durable():
-    """Figure 2 (persistent state): term and vote are on stable storage before anyone is asked. F1"""
-    server = Server(1)
-    server.slow = True
-    assert not of_type(time_out(server), RequestVote)
-    assert of_type(server.sync(), RequestVote)
-
-
-@pytest.mark.parametrize("draw", range(T))
-def test_election_timeouts_are_drawn_from_a_fixed_interval(draw):
-    """§5.2: each time-out is chosen at random from [T, 2T)."""
-    server = Server(1, draw=lambda n: min(draw, n - 1))
-    server.tick(T + draw - 1)
-    assert isinstance(server.raft.role, Follower)
-    server.tick()
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_each_election_draws_a_new_timeout():
-    """§5.2: each candidate restarts its randomized time-out at the start of an election."""
-    draws = iter([0, 7, 3])
-    server = Server(1, draw=lambda n: next(draws))
-    server.tick(T)
-    assert server.raft.term == 1
-    server.tick(T + 6)
-    assert server.raft.term == 1
-    server.tick()
-    assert server.raft.term == 2
-    server.tick(T + 3)
-    assert server.raft.term == 3
-
-
-def test_hearing_the_leader_restarts_the_whole_timeout():
-    """§5.2: the clock starts anew with every AppendEntries of the leader."""
-    server = Server(1, terms=[1])
-    server.tick(T - 1)
-    server.step(heartbeat([1], term=1))
-    server.tick(T - 1)
-    assert isinstance(server.raft.role, Follower)
-    server.tick()
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_granting_a_vote_restarts_the_clock():
-    """Figure 2 (followers): granting a vote gives the candidate a whole time-out to win."""
-    server = Server(1)
-    server.tick(T - 1)
-    server.step(vote_request(1))
-    server.tick(T - 1)
-    assert isinstance(server.raft.role, Follower)
-
-
-@pytest.mark.parametrize(("term", "last"), [(9, (0, 0)), (2, (9, 9))])
-def test_refusing_a_vote_does_not_restart_the_clock(term, last):
-    """Figure 2 (followers): only a *granted* vote does; a newer term alone, or a refusal, does not."""
-    server = Server(1, terms=[2], vote=3)
-    server.tick(T - 1)
-    assert not one(server.step(vote_request(term, last=last)), RequestVoteReply).granted
-    server.tick()
-    assert isinstance(server.raft.role, Candidate)
-
-
-# ------------------------------------------------------------------------------ §5.2: voting
-
-
-def test_one_vote_a_term_first_come_first_served():
-    """§5.2: each server votes for at most one candidate in a term, the first that asks."""
-    server = Server(1)
-    assert one(server.step(vote_request(1, sender=2)), RequestVoteReply).granted
-    assert not one(server.step(vote_request(1, sender=3)), RequestVoteReply).granted
-    assert server.raft.vote == 2
-
-
-def test_a_candidate_votes_for_nobody_else():
-    """§5.2: it has voted for itself."""
-    server = candidate()
-    assert not one(server.step(vote_request(1, sender=2, last=(9, 1))), RequestVoteReply).granted
-
-
-def test_a_repeated_request_of_the_same_candidate_is_granted_again():
-    """Figure 2 (RequestVote 2): votedFor is null *or candidateId*; the first reply may have been lost (§5.5)."""
-    server = Server(1)
-    server.step(vote_request(1, sender=2))
-    assert one(server.step(vote_request(1, sender=2)), RequestVoteReply).granted
-
-
-def test_a_new_term_brings_a_new_vote():
-    """§5.2: the one vote is per term."""
-    server = Server(1)
-    server.step(vote_request(1, sender=2))
-    assert one(server.step(vote_request(2, sender=3)), RequestVoteReply).granted
-    assert server.hard_state == HardState(2, 3)
-
-
-def test_a_vote_goes_out_only_when_it_is_durable():
-    """Figure 2 (persistent state): the vote is on stable storage before the reply. F1"""
-    server = Server(1)
-    server.slow = True
-    assert not server.step(vote_request(1))
-    assert one(server.sync(), RequestVoteReply).granted
-    assert server.hard_state == HardState(1, 2)
-
-
-def test_a_refusal_in_a_new_term_goes_out_only_when_the_term_is_durable():
-    """Figure 2 (persistent state): a term that was spoken of must not be forgotten. F2"""
-    server = Server(1, terms=[3])
-    server.slow = True
-    assert not server.step(vote_request(9, last=(0, 0)))
-    assert one(server.sync(), RequestVoteReply).term == 9
-    assert server.hard_state == HardState(9, None)
-
-
-def test_a_vote_is_remembered_through_a_restart():
-    """§5.2 with Figure 2: after a restart the vote of this term is still given away. F1"""
-    server = Server(1)
-    server.step(vote_request(4, sender=2))
-    server.start()
-    assert not one(server.step(vote_request(4, sender=3, last=(9, 3))), RequestVoteReply).granted
-    assert one(server.step(vote_request(4, sender=2)), RequestVoteReply).granted
-
-
-@pytest.mark.parametrize("role", ["voter", "candidate"])
-def test_stepping_down_within_a_term_keeps_the_vote(role):
-    """§5.2: one vote a term, also for a voter or candidate that then hears of the term's leader. F3"""
-    server = Server(1)
-    server.step(vote_request(1, sender=2)) if role == "voter" else time_out(server)
-    voted = server.raft.vote
-    server.step(heartbeat([1], term=1, sender=3))
-    assert server.raft.vote == voted
-    server.start()
-    assert server.raft.vote == voted
-
-
-def test_nobody_else_gets_a_vote_in_a_term_that_has_a_leader():
-    """§5.2, Election Safety: whoever follows this term's leader, without having voted, gives its vote to nobody."""
-    server = Server(1, terms=[1])
-    server.step(heartbeat([1], term=1, sender=2))
-    server.tick(T - 1)
-    server.step(vote_request(1, sender=3, last=(9, 1), transfer=True))
-    assert server.raft.vote is None
-
-
-# ------------------------------------------------------------------------------ §5.2: the outcome
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7])
-def test_a_majority_wins_and_less_does_not(size):
-    """§5.2: a candidate wins with votes from a majority of the servers in the full cluster. F58"""
-    server = Server(1, voters=tuple(range(1, size + 1)))
-    time_out(server)
-    needed = size // 2 + 1
-    for voter in range(2, needed):
-        server.step(vote(voter, 1))
-        assert isinstance(server.raft.role, Candidate), f"{voter} of {size} votes are no majority"
-    if needed > 1:
-        server.step(vote(needed, 1))
-    assert isinstance(server.raft.role, Leader)
-
-
-def test_a_server_counts_once():
-    """§5.2: a majority of *servers*; a vote that the network repeats is one vote."""
-    server = candidate(voters=(1, 2, 3, 4, 5))
-    server.step(vote(2, 1), vote(2, 1), vote(2, 1))
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_votes_must_be_for_the_same_term():
-    """§5.2: votes from a majority *for the same term*."""
-    server = candidate(voters=(1, 2, 3, 4, 5))
-    server.tick(T)
-    assert server.raft.term == 2
-    server.step(vote(2, 1), vote(3, 1), vote(4, 1))
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_votes_of_strangers_do_not_count():
-    """§5.2: servers *in the full cluster*: nobody else's vote counts."""
-    server = candidate()
-    server.step(vote(7, 1), vote(8, 1))
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_a_refusal_is_no_vote():
-    """§5.2: only granted votes make a majority."""
-    server = candidate()
-    server.step(vote(2, 1, granted=False), vote(3, 1, granted=False))
-    assert isinstance(server.raft.role, Candidate)
-
-
-def test_a_granted_pre_vote_is_no_vote():
-    """Thesis §9.6: a pre-vote is an opinion; it binds nobody, so it elects nobody."""
-    server = candidate()
-    server.step(vote(2, 1, pre_vote=True), vote(3, 1, pre_vote=True))
-    assert isinstance(server.raft.role, Candidate)
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_the_own_vote_counts_when_it_is_durable(size):
-    """Figure 2 (persistent state): a vote for oneself binds only when it can't be forgotten. F1, F5"""
-    server = Server(1, voters=tuple(range(1, size + 1)))
-    server.slow = True
-    server.tick(T)
-    if size == 2:
-        server.step(vote(2, 1))
-    assert isinstance(server.raft.role, Candidate)
-    server.sync()
-    assert isinstance(server.raft.role, Leader)
-
-
-def test_a_winner_tells_everybody_at_once():
-    """§5.2: once it wins, it sends heartbeats to all other servers to prevent new elections."""
-    server = candidate(voters=(1, 2, 3, 4, 5))
-    server.step(vote(2, 1))
-    sent = of_type(server.step(vote(3, 1)), AppendEntries)
-    assert [m.to for m in sent] == [2, 3, 4, 5]
-    assert {m.term for m in sent} == {1}
-
-
-def test_a_leader_sends_heartbeats_for_ever():
-    """§5.2: leaders send periodic heartbeats to all followers to maintain their authority."""
-    server = leader()
-    for _ in range(50):
-        sent = of_type(server.tick(2), AppendEntries)
-        assert {m.to for m in sent} == {2, 3}
-    assert server.leads
+# ---------------------------------------------------------------- §5.1 terms
+
+
+def test_a_newer_term_is_taken_over_at_once():
+    """§5.1: whoever sees a larger term updates its own to it."""
+    node = One(term=3)
+    node.hear(2, term=7)
+    assert node.raft.term == 7
+    assert node.hard_states[-1] == HardState(7, None)
+
+
+def test_a_candidate_or_leader_with_an_old_term_becomes_follower():
+    """§5.1: a candidate or leader that finds its term out of date reverts to follower at once."""
+    leader = One().lead()
+    leader.hear(2, term=5, prev=(0, 0))
+    assert leader.role == "Follower"
+    candidate = One(pre_vote=False)
+    candidate.raft.campaign()
+    candidate.take()
+    assert candidate.role == "Candidate"
+    candidate.step(RequestVoteReply(2, 1, 9, False))
+    assert (candidate.role, candidate.raft.term) == ("Follower", 9)
 
 
 @pytest.mark.parametrize("term", [1, 2])
-def test_a_candidate_recognizes_a_leader_of_its_term_or_a_newer_one(term):
-    """§5.2 (b): an AppendEntries with a term at least as large makes it a follower."""
-    server = candidate()
-    server.step(heartbeat([term], term=term, sender=3))
-    assert isinstance(server.raft.role, Follower)
-    assert (server.raft.leader, server.raft.term) == (3, term)
+def test_requests_with_an_old_term_are_rejected_with_the_newer_one(term):
+    """§5.1: a request with a stale term is rejected, and the answer says which term is current."""
+    node = One(term=3)
+    [reply] = node.hear(2, term=term, prev=(0, 0), terms=(1,))
+    assert isinstance(reply, AppendReply) and reply.rejected and reply.term == 3
+    assert node.log == []
+    [vote] = node.asked(2, term=term)
+    assert isinstance(vote, RequestVoteReply) and not vote.granted and vote.term == 3
 
 
-def test_a_candidate_rejects_a_leader_of_an_older_term():
-    """§5.2 (b): with a smaller term the candidate rejects the RPC and continues in candidate state."""
-    server = candidate(term=4)
-    reply = one(server.step(heartbeat([4], term=4, sender=3)), AppendReply)
-    assert (reply.term, reply.rejected) == (5, True)
-    assert isinstance(server.raft.role, Candidate)
+def test_the_term_is_durable_before_anything_is_said_in_it():
+    """§5.1, §5.2: a term that could be forgotten must not be spoken of; not even a refusal goes out before."""
+    node = One(term=1)
+    sent = node.asked(2, term=4, last=(0, 0), persist=False)
+    assert sent == []
+    assert of(RequestVoteReply, node.persist())[0].term == 4
 
 
-def test_a_split_vote_leads_to_a_new_election():
-    """§5.2 (c): a candidate that times out increments its term and starts another round of RequestVote."""
-    server = candidate()
-    server.step(vote(2, 1, granted=False))
-    sent = server.tick(T)
-    assert server.raft.term == 2
-    assert {m.term for m in of_type(sent, RequestVote)} == {2}
-    server.step(vote(2, 1), vote(3, 1))
-    assert isinstance(server.raft.role, Candidate), "votes of the election before are void"
+# ---------------------------------------------------------------- §5.2 leader election
 
 
-def test_a_leader_never_stands():
-    """§5.2: a leader leads until it fails or sees a higher term."""
-    server = leader()
-    server.tick(10 * T)
-    server.raft.campaign()
-    server.settle()
-    assert (server.raft.term, server.leads) == (1, True)
+def test_servers_begin_as_followers_without_a_leader():
+    """§5.2: when servers start up, they begin as followers."""
+    node = One(term=4, vote=1)
+    assert (node.role, node.raft.leader, node.raft.term, node.raft.vote) == ("Follower", None, 4, 1)
 
 
-def test_two_leaders_in_one_term_are_a_safety_violation():
-    """Figure 3, Election Safety: at most one leader a term; who sees two must stop, not choose."""
-    server = Server(1, terms=[1])
-    server.step(heartbeat([1], term=1, sender=2))
-    with pytest.raises(SafetyViolation):
-        server.raft.step(heartbeat([1], term=1, sender=3))
+def test_a_follower_stays_one_while_it_hears_a_leader():
+    """§5.2: it remains a follower as long as it receives valid messages from a leader."""
+    node = One(draw=lambda n: 0)
+    for _ in range(10):
+        node.hear(2, term=1, prev=(0, 0))
+        node.tick(8)
+    assert (node.role, node.raft.leader) == ("Follower", 2)
 
 
-def test_a_leader_that_hears_another_one_in_its_term_stops():
-    """Figure 3, Election Safety: seen from the leader's side."""
-    server = leader()
-    with pytest.raises(SafetyViolation):
-        server.raft.step(heartbeat([1], term=1, sender=3))
+def test_silence_for_an_election_timeout_starts_an_election():
+    """§5.2: hearing nothing over an election time-out, it assumes there is no leader and begins an election."""
+    node = One(pre_vote=False, draw=lambda n: 3)
+    assert node.tick(12) == []
+    sent = node.tick(1)
+    assert [(m.to, m.term, m.pre_vote) for m in of(RequestVote, sent)] == [(2, 1, False), (3, 1, False)]
+    assert (node.role, node.raft.vote) == ("Candidate", 1)
 
 
-def test_a_restarted_leader_does_not_lead():
-    """§5.2: servers start as followers; a leader's term ends with its process."""
-    server = leader()
-    server.start()
-    assert isinstance(server.raft.role, Follower)
-    assert (server.raft.term, server.raft.vote) == (1, 1)
-    server.step(vote(2, 1), vote(3, 1))
-    assert not server.leads, "votes of the life before are void"
+def test_timeouts_are_drawn_from_an_interval():
+    """§5.2: election time-outs are chosen randomly from a fixed interval, here [T, 2T)."""
+    for drawn in (0, 4, 9):
+        node = One(pre_vote=False, draw=lambda n, drawn=drawn: min(drawn, n - 1))
+        node.tick(10 + drawn - 1)
+        assert node.role == "Follower"
+        node.tick(1)
+        assert node.role == "Candidate"
+
+
+def test_a_candidate_votes_for_itself_and_asks_everybody_once_that_is_durable():
+    """§5.2: it increments its term, votes for itself, and sends RequestVote to each of the others; durably first."""
+    node = One(term=2, pre_vote=False)
+    node.raft.campaign()
+    assert node.take(persist=False) == []
+    assert node.hard_states == [HardState(3, 1)]
+    assert [m.to for m in of(RequestVote, node.persist())] == [2, 3]
+
+
+def test_a_majority_of_the_full_cluster_wins():
+    """§5.2: it wins with votes of a majority of the servers in the full cluster, for the same term."""
+    node = One(voters=(1, 2, 3, 4, 5), pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2)
+    assert node.role == "Candidate"
+    node.voted(3)
+    assert node.role == "Leader"
+
+
+def test_half_of_an_even_cluster_is_no_majority():
+    """§5.2: two of four is not a majority."""
+    node = One(voters=(1, 2, 3, 4), pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2)
+    assert node.role == "Candidate"
+    node.voted(4)
+    assert node.role == "Leader"
+
+
+def test_one_voter_is_counted_once_however_often_it_answers():
+    """§5.2: a majority of servers, not of answers."""
+    node = One(voters=(1, 2, 3, 4, 5), pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2, 2, 2)
+    assert node.role == "Candidate"
+
+
+def test_votes_of_another_term_do_not_count():
+    """§5.2: votes are for the same term."""
+    node = One(term=4, pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2, term=4)
+    node.voted(3, term=3)
+    assert node.role == "Candidate"
+
+
+def test_refused_votes_do_not_count():
+    """§5.2: only granted votes win."""
+    node = One(pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2, 3, granted=False)
+    assert node.role == "Candidate"
+
+
+def test_each_server_votes_for_at_most_one_candidate_in_a_term():
+    """§5.2: first come, first served; a second candidate of the same term is refused."""
+    node = One(term=1)
+    assert of(RequestVoteReply, node.asked(2, term=2))[0].granted
+    assert not of(RequestVoteReply, node.asked(3, term=2))[0].granted
+    assert node.raft.vote == 2
+
+
+def test_the_same_candidate_is_granted_its_vote_again():
+    """§5.2: a repeated request gets the same answer (its first answer may have been lost)."""
+    node = One(term=1)
+    node.asked(2, term=2)
+    assert of(RequestVoteReply, node.asked(2, term=2))[0].granted
+
+
+def test_a_vote_outlives_a_restart():
+    """§5.2, Figure 2: votedFor is on stable storage; after a restart the other candidate is still refused."""
+    node = One(term=2, vote=2)
+    assert not of(RequestVoteReply, node.asked(3, term=2))[0].granted
+
+
+def test_a_granted_vote_is_sent_only_when_it_is_durable():
+    """Figure 2: state is updated on stable storage before responding (F1)."""
+    node = One(term=1)
+    assert node.asked(2, term=2, persist=False) == []
+    assert of(RequestVoteReply, node.persist())[0].granted
+
+
+def test_nobody_votes_in_a_term_whose_leader_it_follows():
+    """§5.2: the term has its leader; a late candidate of the same term gets nothing."""
+    node = One(term=3)
+    node.hear(2, term=3, prev=(0, 0))
+    assert not any(reply.granted for reply in of(RequestVoteReply, node.asked(3, term=3, transfer=True)))
+
+
+def test_granting_a_vote_restarts_the_election_clock():
+    """§5.2: a follower becomes candidate only if it neither heard a leader nor granted a vote."""
+    node = One(pre_vote=False)
+    node.tick(9)
+    node.asked(2, term=1)
+    node.tick(9)
+    assert node.role == "Follower"
+
+
+def test_refusing_a_vote_in_a_newer_term_does_not_restart_the_clock():
+    """§5.2: candidates that cannot win must not keep the one that can from standing (F44)."""
+    node = One((1, 1), pre_vote=False)
+    for term in (2, 3, 4):
+        node.tick(3)
+        node.asked(2, term=term, last=(0, 0))
+    node.tick(1)
+    assert node.role == "Candidate"
+
+
+def test_a_leader_sends_heartbeats_to_all_at_once():
+    """§5.2: once it wins, it sends heartbeats to all others to prevent new elections."""
+    node = One(pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    sent = node.voted(2)
+    assert {m.to for m in sent if type(m).__name__ == "AppendEntries"} == {2, 3}
+
+
+def test_a_leader_goes_on_sending_heartbeats():
+    """§5.2: periodic heartbeats to all followers."""
+    node = One().lead()
+    sent = node.tick(2)
+    assert {m.to for m in sent if type(m).__name__ == "AppendEntries"} == {2, 3}
+
+
+def test_a_candidate_gives_way_to_the_leader_of_its_term():
+    """§5.2: an append from a leader whose term is at least as large makes the candidate a follower."""
+    node = One(pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.hear(2, term=1, prev=(0, 0))
+    assert (node.role, node.raft.leader, node.raft.vote) == ("Follower", 2, 1)
+
+
+def test_a_candidate_ignores_a_leader_of_an_older_term():
+    """§5.2: with a smaller term the candidate rejects it and stays candidate."""
+    node = One(term=5, pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.hear(2, term=5, prev=(0, 0))
+    assert node.role == "Candidate"
+
+
+def test_a_split_vote_ends_in_another_election():
+    """§5.2: if nobody wins, each candidate times out and starts anew, with a higher term."""
+    node = One(pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.voted(2, granted=False)
+    node.tick(10)
+    assert (node.role, node.raft.term) == ("Candidate", 2)
+
+
+def test_stepping_down_within_a_term_keeps_the_vote():
+    """Figure 2: votedFor belongs to the term and is not cleared within it (F3)."""
+    node = One(pre_vote=False)
+    node.raft.campaign()
+    node.take()
+    node.hear(2, term=1, prev=(0, 0))
+    assert node.raft.vote == 1
+    assert not any(r.granted for r in of(RequestVoteReply, node.asked(3, term=1)))
+
+
+def test_a_cluster_of_one_elects_itself_when_its_vote_is_durable():
+    """§5.2: its own vote is the majority, but only once it can't be forgotten (F5)."""
+    node = One(voters=(1,))
+    node.raft.campaign()
+    node.take(persist=False)
+    assert node.role == "Candidate"
+    node.persist()
+    assert node.role == "Leader"
+
+
+def test_two_leaders_of_one_term_are_a_violation():
+    """§5.2 Election Safety: an append of another leader of the own term cannot be."""
+    node = One().lead()
+    with pytest.raises(SafetyViolation, match="both lead"):
+        node.hear(2, term=node.raft.term, prev=(0, 0))
+
+
+# ---------------------------------------------------------------- §5.4.1 election restriction
+
+
+@pytest.mark.parametrize(
+    ("last", "granted"),
+    [((3, 2), True), ((4, 2), True), ((2, 2), False), ((9, 1), False), ((1, 3), True), ((0, 0), False)],
+)
+def test_a_vote_goes_only_to_a_log_that_is_at_least_as_up_to_date(last, granted):
+    """§5.4.1: compare the last terms first, then the lengths."""
+    node = One((1, 1, 2), term=4)
+    assert of(RequestVoteReply, node.asked(2, term=5, last=last))[0].granted is granted
+
+
+def test_a_request_for_votes_tells_the_end_of_the_log():
+    """§5.4.1: RequestVote includes information about the candidate's log."""
+    node = One((1, 1, 3), pre_vote=False)
+    node.raft.campaign()
+    assert {(m.last_index, m.last_term) for m in of(RequestVote, node.take())} == {(3, 3)}
+
+
+# ---------------------------------------------------------------- thesis §9.6 pre-vote
+
+
+def test_a_pre_vote_changes_no_term_and_no_vote():
+    """Thesis §9.6: a server asks whether it could win before it raises its term; nobody's state changes (F38)."""
+    node = One(term=3)
+    node.raft.campaign()
+    sent = node.take()
+    assert [(m.term, m.pre_vote) for m in of(RequestVote, sent)] == [(4, True), (4, True)]
+    assert (node.role, node.raft.term, node.hard_states) == ("PreCandidate", 3, [])
+    voter = One(term=3)
+    [reply] = voter.asked(2, term=9, pre_vote=True)
+    assert reply.granted and reply.pre_vote and reply.term == 9
+    assert (voter.raft.term, voter.raft.vote, voter.hard_states) == (3, None, [])
+
+
+def test_only_a_majority_of_pre_votes_leads_to_a_real_election():
+    """Thesis §9.6: it increments its term only if a majority would vote for it."""
+    node = One(voters=(1, 2, 3, 4, 5))
+    node.raft.campaign()
+    node.take()
+    node.voted(2, pre_vote=True)
+    assert (node.role, node.raft.term) == ("PreCandidate", 0)
+    sent = node.voted(3, pre_vote=True)
+    assert (node.role, node.raft.term) == ("Candidate", 1)
+    assert {m.to for m in of(RequestVote, sent)} == {2, 3, 4, 5}
+
+
+def test_a_pre_vote_is_refused_to_a_log_that_is_behind():
+    """Thesis §9.6: voters grant it only if they would grant the vote."""
+    [reply] = One((1, 2)).asked(2, term=3, last=(5, 1), pre_vote=True)
+    assert not reply.granted
+
+
+def test_a_pre_vote_is_refused_while_a_leader_is_heard():
+    """Thesis §9.6, §4.2.3: a server that hears from a leader refuses."""
+    node = One(term=1)
+    node.hear(3, term=1, prev=(0, 0))
+    [reply] = node.asked(2, term=2, pre_vote=True)
+    assert not reply.granted
+
+
+def test_a_refused_pre_vote_with_a_newer_term_brings_that_term():
+    """§5.1: the pre-candidate learns that it is behind."""
+    node = One(term=1)
+    node.raft.campaign()
+    node.take()
+    node.voted(2, granted=False, pre_vote=True, term=8)
+    assert (node.role, node.raft.term) == ("Follower", 8)
+
+
+def test_a_pre_candidate_that_hears_a_leader_follows_it():
+    """Thesis §9.6: the cluster has a leader after all."""
+    node = One(term=1)
+    node.raft.campaign()
+    node.take()
+    node.hear(2, term=1, prev=(0, 0))
+    assert (node.role, node.raft.leader, node.raft.term) == ("Follower", 2, 1)
+
+
+# ---------------------------------------------------------------- §6, thesis §4.2.3: disruptive servers
+
+
+def test_a_vote_is_refused_within_the_minimum_timeout_of_hearing_a_leader():
+    """§6: it neither updates its term nor grants its vote (F37)."""
+    node = One(term=2)
+    node.hear(2, term=2, prev=(0, 0))
+    node.tick(9)
+    assert node.asked(3, term=7) == []
+    assert (node.raft.term, node.raft.vote, node.raft.leader) == (2, None, 2)
+
+
+def test_after_the_minimum_timeout_the_vote_is_granted():
+    """§6: only a leader that was heard recently protects."""
+    node = One(term=2, draw=lambda n: n - 1)
+    node.hear(2, term=2, prev=(0, 0))
+    node.tick(10)
+    assert of(RequestVoteReply, node.asked(3, term=7))[0].granted
+
+
+def test_a_lost_connection_to_the_leader_ends_its_protection():
+    """A deviation: when the leader's connection breaks, its word protects it no more, until it is heard again."""
+    node = One(term=2)
+    node.hear(2, term=2, prev=(0, 0))
+    node.raft.peer_lost(2)
+    assert of(RequestVoteReply, node.asked(3, term=3, pre_vote=True))[0].granted
+    node.hear(2, term=2, prev=(0, 0))
+    assert not of(RequestVoteReply, node.asked(3, term=3, pre_vote=True))[0].granted
+
+
+def test_a_lost_connection_starts_a_pre_vote_soon():
+    """A deviation: a dead leader's connections break, so a follower asks around at once instead of timing out."""
+    node = One(term=2, draw=lambda n: 0)
+    node.hear(2, term=2, prev=(0, 0))
+    node.raft.peer_lost(2)
+    assert of(RequestVote, node.tick(1))[0].pre_vote
+    other = One(term=2)
+    other.hear(2, term=2, prev=(0, 0))
+    other.raft.peer_lost(3)
+    assert of(RequestVote, other.tick(5)) == [], "only the leader's connection matters"
+
+
+def test_a_leader_refuses_votes_while_it_leads():
+    """§6: a working leader is not deposed by a server with a larger term."""
+    node = One().lead()
+    assert node.asked(3, term=9) == []
+    assert (node.role, node.raft.term) == ("Leader", 1)
+
+
+def test_a_transfer_overrides_the_stickiness():
+    """Thesis §4.2.3: a RequestVote may say that it may disrupt the leader, who has asked for it."""
+    node = One(term=2)
+    node.hear(2, term=2, prev=(0, 0))
+    assert of(RequestVoteReply, node.asked(3, term=3, transfer=True))[0].granted
+
+
+def test_a_stranger_with_a_newer_term_deposes_nobody():
+    """§6: a removed server is no reason to step down, whatever it sends (F37)."""
+    node = One().lead()
+    for message in (AppendReply(9, 1, 50, 0, 0), RequestVoteReply(9, 1, 50, False), TimeoutNow(9, 1, 50)):
+        node.step(message)
+        assert (node.role, node.raft.term) == ("Leader", 1)
+
+
+def test_a_leader_that_hears_no_majority_steps_down():
+    """Thesis §6.2: if an election time-out passes without a round of heartbeats to a majority, it steps down (F40)."""
+    node = One(voters=(1, 2, 3, 4, 5)).lead()
+    for _ in range(5):
+        assert node.role == "Leader"
+        node.tick(2)
+        node.holds(2, 0)
+    assert (node.role, node.raft.leader) == ("Follower", None)
+
+
+def test_a_leader_that_hears_a_majority_goes_on():
+    """Thesis §6.2: two of four others are enough, whichever they are."""
+    node = One(voters=(1, 2, 3, 4, 5)).lead()
+    for at in range(20):
+        node.tick(2)
+        node.holds(2 + at % 2, 0)
+        node.holds(4 + at % 2, 0)
+    assert node.role == "Leader"
+
+
+# ---------------------------------------------------------------- thesis §3.10 leadership transfer
+
+
+def test_a_transfer_stops_commands_and_tells_a_caught_up_target():
+    """Thesis §3.10: the leader stops accepting requests, brings the target up to date, sends TimeoutNow."""
+    node = One().lead().settle(2, 3)
+    node.propose("x")
+    node.raft.transfer_leadership(2)
+    assert of(TimeoutNow, node.take()) == []
+    with pytest.raises(Exception, match="being transferred"):
+        node.propose("y")
+    [message] = of(TimeoutNow, node.holds(2, 2))
+    assert message.to == 2
+
+
+def test_a_transfer_that_fails_is_given_up_after_a_while():
+    """Thesis §3.10: if it does not complete within about an election time-out, the leader resumes (F45, #696)."""
+    node = One().lead().settle(2, 3)
+    node.raft.transfer_leadership(2)
+    for _ in range(5):
+        node.tick(2)
+        node.settle(2, 3)
+    assert node.role == "Leader" and node.raft.role.transfer is None
+    assert node.propose("x")
+
+
+def test_timeout_now_is_repeated_while_the_transfer_lasts():
+    """Thesis §3.10: the message may be lost (F45)."""
+    node = One().lead().settle(2, 3)
+    node.raft.transfer_leadership(3)
+    assert len(of(TimeoutNow, node.take())) == 1
+    assert len(of(TimeoutNow, node.tick(2))) == 1
+
+
+def test_the_target_campaigns_at_once_without_pre_vote():
+    """Thesis §3.10: the target starts an election immediately."""
+    node = One(term=2)
+    node.hear(2, term=2, prev=(0, 0))
+    sent = of(RequestVote, node.told_to_lead(2))
+    assert [(m.term, m.pre_vote, m.transfer) for m in sent] == [(3, False, True)] * 2
+
+
+@pytest.mark.parametrize("stale", [1, 2])
+def test_a_stale_timeout_now_is_ignored(stale):
+    """Thesis §3.10: of an older term it means nothing (F48)."""
+    node = One(term=3)
+    node.hear(2, term=3, prev=(0, 0))
+    assert node.told_to_lead(2, term=stale) == []
+    assert node.role == "Follower"
+
+
+def test_a_learner_is_never_told_to_lead_and_never_campaigns():
+    """Thesis §4.2.1: a non-voting server does not stand (F47)."""
+    node = One(learners=(4,)).lead()
+    with pytest.raises(ChangeRefused, match="no voter"):
+        node.raft.transfer_leadership(4)
+    learner = One(node_id=4, learners=(4,), term=1)
+    learner.hear(2, term=1, prev=(0, 0))
+    learner.told_to_lead(2)
+    learner.tick(50)
+    assert learner.role == "Learner"
+
+
+def test_a_transfer_to_a_silent_node_is_refused():
+    """Leadership given to one who is not there would be lost time (F46)."""
+    node = One(voters=(1, 2, 3, 4, 5)).lead()
+    for _ in range(6):
+        node.tick(2)
+        node.settle(2, 3)
+    with pytest.raises(ChangeRefused, match="not heard"):
+        node.raft.transfer_leadership(5)
+
+
+def test_a_message_for_somebody_else_is_an_error():
+    """No correct peer sends it: the connection is wrong."""
+    with pytest.raises(PeerError):
+        One().step(RequestVote(2, 3, 1, 0, 0))
+
+
+def test_a_leader_that_steps_down_asks_the_best_follower_to_take_over():
+    """Thesis §3.10: a graceful end of leadership costs no time-out."""
+    node = One().lead().settle(2, 3)
+    node.propose("x")
+    node.holds(3, 2)
+    node.raft.step_down()
+    sent = node.take()
+    assert node.role == "Follower"
+    assert [message.to for message in of(TimeoutNow, sent)] == [3]
+
+
+def test_kinds_helper_names_messages():
+    """The helper that other tests lean on."""
+    assert kinds([RequestVote(1, 2, 1, 0, 0)]) == ["RequestVote"]
+    assert [entry.index for entry in entries_of((1, 1), 5)] == [5, 6]
