@@ -102,7 +102,7 @@ def _reject(raft: Raft, message: AppendEntries) -> None:
     log, prev = raft.log, message.prev_index
     if prev <= raft.commit_index:
         raise SafetyViolation(
-            f"node {raft.node_id}: the leader {message.sender} of term {raft.term} has entry {prev}@{message.prev_term} "
+            f"node {raft.node_id}: the leader {message.sender} of term {raft.term} has {prev}@{message.prev_term} "
             f"where {prev}@{log.term(prev)} is committed"
         )
     if prev > log.last_index:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.one import One, entries_of, kinds, of
 
 from raftkv.core.messages import AppendReply, RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.errors import ChangeRefused, PeerError, SafetyViolation
 from raftkv.model import HardState
+from tests.core.one import One, entries_of, kinds, of
 
 # ---------------------------------------------------------------- §5.1 terms
 

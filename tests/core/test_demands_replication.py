@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.core.one import One, entries_of, of
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.progress import Flow
 from raftkv.errors import Busy, InvalidArgument, NotLeader, PeerError, SafetyViolation
 from raftkv.model import EntryKind
+from tests.core.one import One, entries_of, of
 
 # ---------------------------------------------------------------- the leader appends and sends
 

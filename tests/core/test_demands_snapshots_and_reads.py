@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.one import One, meta, of
 
 from raftkv.config import RaftConfig
 from raftkv.core.messages import AppendEntries, AppendReply, InstallSnapshot, ReadIndex, ReadIndexReply
 from raftkv.core.progress import Flow
 from raftkv.errors import Busy, ChangeRefused, ConfigError, NotLeader, SafetyViolation
 from raftkv.model import SnapshotMeta
+from tests.core.one import One, meta, of
 
 
 def snapshot_of(node, index=None):
@@ -433,6 +433,7 @@ def test_waiting_reads_are_bounded():
 
 
 def leased(**settings):
+    """A leader that holds a lease."""
     node = One(lease_reads=True, clock_drift_max=0.2, **settings).lead().settle(2, 3)
     node.tick(2)
     node.holds(2, 1, round=node.raft.role.round)

@@ -12,6 +12,7 @@ import random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from tests.core.harness.language import Script
 from tests.core.harness.simulation import Simulation
 

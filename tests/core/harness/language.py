@@ -52,7 +52,7 @@ class Script:
 
     def __init__(self) -> None:
         self._draws: Iterator[int] = iter(())
-        self.world = CoreWorld(RaftConfig(**DEFAULTS), lambda n: next(self._draws, 0))
+        self.world = CoreWorld(msgspec.convert(DEFAULTS, RaftConfig), lambda n: next(self._draws, 0))
         self.expectations = Expectations(self.world)
 
     def execute(self, line: str) -> list[str]:
@@ -214,7 +214,7 @@ class Script:
         self._deliver_all()
 
     def _deliver_all(self) -> list[str]:
-        output = []
+        output: list[str] = []
         for _ in range(DELIVERIES_MAX):
             links = self.world.deliverable()
             if not links:
