@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.one import One, entries_of, of
 
 from raftkv.core.messages import AppendEntries, RequestVote, TimeoutNow
 from raftkv.entry import make_entry
 from raftkv.errors import ChangeRefused, InvalidArgument, NotCaughtUp, NotLeader
 from raftkv.model import EntryKind, Member, Membership, decode_membership, encode_membership
+from tests.core.one import One, entries_of, of
 
 
 def leader(voters=(1, 2, 3), learners=(), **settings):
@@ -96,11 +96,14 @@ def test_a_new_majority_is_asked_for_even_when_the_old_one_is_won():
 def test_the_final_membership_is_not_appended_before_the_joint_one_is_committed():
     """§6: C_new only once C_old,new has been committed (F50)."""
     node = leader(learners=(4,))
+    node.propose("x")
     node.raft.change_membership(Membership.of((1, 2, 3, 4)))
     node.take()
-    node.propose("x")
-    node.holds(2, node.raft.log.last_index - 2)
-    assert len(memberships(node)) == 1
+    before = node.raft.log.last_index - 1
+    node.holds(2, before)
+    node.holds(3, before)
+    assert node.raft.commit_index == before, "something else was committed, but not the joint membership"
+    assert memberships(node) == ["voters 1 2 3 4 (outgoing 1 2 3)"]
 
 
 def test_learners_change_without_a_joint_membership():
