@@ -101,6 +101,10 @@ class Disk(ABC):
     def link(self, source: str, target: str) -> None:
         """Give a file a second name."""
 
+    def same_file(self, path: str, other: str) -> bool:
+        """Whether two names are hard links to one file; False also when one is missing or this disk can't tell."""
+        return False
+
     @abstractmethod
     def sync_dir(self, path: str) -> None:
         """Make the names in a directory durable."""

@@ -159,6 +159,13 @@ class RealDisk(Disk):
         with _translated("linking", source):
             os.link(source, target)
 
+    def same_file(self, path: str, other: str) -> bool:
+        try:
+            with _translated("looking at", path):
+                return os.path.samefile(path, other)
+        except FileNotFoundError:
+            return False
+
     def sync_dir(self, path: str) -> None:
         with _translated("syncing the directory", path):
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

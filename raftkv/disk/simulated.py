@@ -183,6 +183,10 @@ class SimDisk(Disk):
         self.before("link", target)
         self._change_names("set", target, inode=inode)
 
+    def same_file(self, path: str, other: str) -> bool:
+        inode = self._now.files.get(_clean(path))
+        return inode is not None and inode is self._now.files.get(_clean(other))
+
     def sync_dir(self, path: str) -> None:
         path = _clean(path)
         self._need_dir(path)
