@@ -1,0 +1,294 @@
+"""The durable Raft log: segments of batches, written by one thread and read by two.
+
+Two threads use a `Log`, and each method says which. The event loop stages what is to be written and
+reads the newest entries from memory; the disk worker makes staged writes durable, reads old entries,
+compacts and resets. They share nothing but single attributes that one of them assigns.
+
+Nothing is changed on disk but in these ways, each of which a crash leaves done or not done:
+a batch is added to the last segment, or the manifest is replaced (which makes a segment the next one,
+compacts, resets, or truncates into an earlier segment).
+
+*Deviation*: a truncation (§5.3) does not remove anything from a segment; a later batch says from
+which index on it replaces what came before. So truncating and writing anew are one atomic write.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from raftkv.disk import Disk
+from raftkv.entry import Entry
+from raftkv.errors import Corruption, DiskError, SafetyViolation
+from raftkv.log.cache import Cache, Write
+from raftkv.log.manifest import write_manifest
+from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path
+from raftkv.log.segment import FILL_BYTES, Segment
+from raftkv.model import Index, LogStart
+
+_RECOVERY_CHUNK_BYTES = 4 << 20
+_BATCH_BYTES_MAX = 1 << 30  # far below what a batch's length field holds; a batch is bounded by what piles up
+
+
+class Log:
+    """The log of one node. `open` makes it.
+
+    Invariants: `start.index` ≤ `durable_index` ≤ what was staged; the entries in `start.index` + 1 to
+    `durable_index` are durable and chained without a gap.
+
+    `start` is the entry before the log's first (what lies before is compacted); the worker replaces
+    it, and either thread may read it.
+    """
+
+    def __init__(self, disk: Disk, directory: str, recovered: Recovered, segment_bytes: int, cache_bytes: int) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._cache_bytes = cache_bytes
+        self._fill_bytes = min(FILL_BYTES, segment_bytes)
+        self._segments = recovered.segments
+        self._next_number = recovered.next_number
+        self._failed: str | None = None
+        self.start = self._segments[0].prev
+        self._tail = self._segments[-1].prev
+        self._cache = Cache(self.start.index, cache_bytes)
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        directory: str,
+        *,
+        segment_bytes: int,
+        cache_bytes: int,
+        durable_index: Index,
+        on_start: Callable[[LogStart], None] | None = None,
+        on_entries: Callable[[list[Entry]], None] | None = None,
+    ) -> Log:
+        """Open the log in `directory`, or make an empty one; before the other thread knows of it.
+
+        Every entry is read and checked. `on_start` gets what lies before the first one, then
+        `on_entries` all entries, in order, some megabytes at a time. A torn batch at the end is cut
+        off, durably. `durable_index` is what the vote file says: a log that ends before it has lost
+        something.
+
+        Raises `Corruption` (with what to do), `FormatError`, `DiskError`.
+        """
+        fill_bytes = min(FILL_BYTES, segment_bytes)
+        try:
+            recovered = recover(disk, directory, fill_bytes, durable_index)
+            log = cls(disk, directory, recovered, segment_bytes, cache_bytes)
+            if on_start is not None:
+                on_start(log.start)
+            log._replay(on_entries)
+            if log._tail.index < durable_index:
+                raise Corruption(
+                    f"the log in {directory} ends at entry {log._tail.index}, but {durable_index} had been durable"
+                )
+        except Corruption as exc:
+            raise Corruption(
+                f"{exc}. Entries that this node acknowledged are lost here: stop it for good, keep its files for "
+                "a look, remove it from the cluster and add it again under a new id; it gets all from the others."
+            ) from exc
+        return log
+
+    def _replay(self, on_entries: Callable[[list[Entry]], None] | None) -> None:
+        """Read all, checking that the chain has no break, also not between segments."""
+        last = self._segments[-1].last_index
+        at = self.start
+        while at.index < last:
+            entries = self._read(at.index + 1, last, _RECOVERY_CHUNK_BYTES, at.chain)
+            newest = entries[-1]
+            at = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
+            self._cache.extend(entries)
+            if on_entries is not None:
+                on_entries(entries)
+        newest_segment = self._segments[-1]
+        if last == newest_segment.prev.index and at != newest_segment.prev:
+            raise Corruption(f"{newest_segment.path} does not continue the log: {at} is before it")
+        self._tail = at
+
+    # ------------------------------------------------------------------------------ event loop's thread
+
+    @property
+    def first_index(self) -> Index:
+        """The first entry that is here. Either thread; compaction moves it."""
+        return self.start.index + 1
+
+    @property
+    def last_index(self) -> Index:
+        """The last entry that was staged. Event loop's thread."""
+        return self._cache.last_index
+
+    def stage(self, truncate_from: Index | None, entries: list[Entry]) -> Write:
+        """Cut the log at `truncate_from` (if given) and append `entries`: at once for `cached` and `last_index`.
+
+        Event loop's thread. Nothing is durable; the result is to be handed to `write`, in order.
+        Raises `SafetyViolation` when that would leave a gap or cut off what is compacted.
+        """
+        if truncate_from is not None and truncate_from <= self.start.index:
+            raise SafetyViolation(f"entry {truncate_from} is compacted (up to {self.start.index}), it can't be cut off")
+        return self._cache.stage(truncate_from, entries)
+
+    def cached(self, first: Index, last: Index) -> list[Entry] | None:
+        """The entries `first` to `last` if all are in memory, else None. Event loop's thread."""
+        return self._cache.get(first, last)
+
+    # ------------------------------------------------------------------------------ disk worker's thread
+
+    @property
+    def durable_index(self) -> Index:
+        """The last entry on disk. Either thread; only `write` and `reset` move it."""
+        return self._tail.index
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Do staged writes, in order, as one batch with one sync; durable on return. Disk worker's thread.
+
+        Raises `DiskError` (`DiskFull`); then the log is unusable until it is opened again, and the
+        writes may be durable or not.
+        """
+        with self._changing():
+            first, entries = _merge(writes, self._tail.index)
+            if entries or first <= self._tail.index:
+                self._write(first, entries)
+            self._cache.written = writes[-1].number
+
+    def _write(self, first: Index, entries: list[Entry]) -> None:
+        before = self._tail if first > self._tail.index else self._entry_id(first - 1)
+        records = b"".join([entry.record for entry in entries])
+        if len(records) > _BATCH_BYTES_MAX:
+            half = len(entries) // 2
+            self._write(first, entries[:half])
+            self._write(entries[half].index, entries[half:])
+            return
+        segment = self._segments[-1]
+        is_full = not segment.is_empty and segment.size_with(len(records)) > self._segment_bytes
+        if is_full or before.index < segment.prev.index:
+            segment = self._roll(before)
+        segment.write(first, len(entries), before.chain, records)
+        if entries:
+            newest = entries[-1]
+            before = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
+        self._tail = before
+
+    def _roll(self, prev: LogStart) -> Segment:
+        """Go on behind `prev` in a new segment. Segments that hold nothing up to `prev` leave the log."""
+        kept = [segment for segment in self._segments if segment.prev.index < prev.index]
+        self._replace_segments([*kept, self._create_segment(prev)])
+        self._tail = prev
+        for segment in kept[-1:]:
+            segment.clip(prev.index)
+        return self._segments[-1]
+
+    def load(self, first: Index, last: Index, bytes_max: int) -> list[Entry]:
+        """Entries from `first` on, from disk: at least one, else at most `bytes_max` and none behind `last`.
+
+        Disk worker's thread. It returns what is on disk, which a staged truncation may already have
+        made void. Raises `Corruption` when they are damaged or not there (compacted), `DiskError`.
+        """
+        self._check()
+        if not self.start.index < first <= self._tail.index:
+            raise Corruption(f"entry {first} is not in the log ({self.start.index}, {self._tail.index}]")
+        return self._read(first, min(last, self._tail.index), bytes_max, None)
+
+    def _read(self, first: Index, last: Index, bytes_max: int, chain: int | None) -> list[Entry]:
+        """Read from the segment that holds `first`; `chain` is what must be before it, if that is known."""
+        segment = next(s for s in reversed(self._segments) if s.prev.index < first)
+        found = segment.chain_before(first)
+        if chain is not None and found is not None and found != chain:
+            raise Corruption(f"{segment.path}: entry {first} does not continue entry {first - 1}")
+        return segment.read(first, min(last, segment.last_index), bytes_max)
+
+    def compact(self, index: Index) -> None:
+        """Drop the oldest segments that hold nothing above `index`; durable on return. Disk worker's thread.
+
+        Whole segments only: `start` tells how far it went. Raises `DiskError`, see `write`.
+        """
+        with self._changing():
+            kept = self._segments[:]
+            while len(kept) > 1 and kept[1].prev.index <= index:
+                del kept[0]
+            if len(kept) < len(self._segments):
+                # First, as from here on nobody may ask for what is about to go.
+                self.start = kept[0].prev
+                self._replace_segments(kept)
+
+    def reset(self, start: LogStart) -> None:
+        """Drop everything: the log begins behind `start`, a snapshot's last entry (§7); durable on return.
+
+        Disk worker's thread, while no staged write is under way, and the event loop stages nothing
+        until it is done. The vote file's `durable_index` must not be above `start.index`.
+        Raises `SafetyViolation` when a write is under way; `DiskError`, see `write`.
+        """
+        if self._cache.has_unfinished:
+            raise SafetyViolation(f"the log can't begin anew at {start.index} while a write is under way")
+        with self._changing():
+            self._replace_segments([self._create_segment(start)])
+            self._tail = start
+            self.start = start
+            self._cache = Cache(start.index, self._cache_bytes)
+
+    def close(self) -> None:
+        """Close the files. Disk worker's thread, as the last call."""
+        for segment in self._segments:
+            segment.close()
+        self._failed = "it is closed"
+
+    # ------------------------------------------------------------------------------ segments
+
+    def _create_segment(self, prev: LogStart) -> Segment:
+        """A new file that is not part of the log yet; durable with its name."""
+        number = self._next_number
+        self._next_number += 1
+        path = segment_path(self._directory, number)
+        segment = Segment.create(self._disk, path, number, prev, self._fill_bytes)
+        self._disk.sync_dir(self._directory)
+        return segment
+
+    def _replace_segments(self, segments: list[Segment]) -> None:
+        """Commit a new list of segments, then remove the files that are not in it any more."""
+        manifest = posixpath.join(self._directory, MANIFEST)
+        write_manifest(self._disk, manifest, [segment.number for segment in segments])
+        dropped = [segment for segment in self._segments if segment not in segments]
+        self._segments = segments
+        for segment in dropped:
+            segment.close()
+            self._disk.remove(segment.path)
+        if dropped:
+            self._disk.sync_dir(self._directory)
+
+    def _entry_id(self, index: Index) -> LogStart:
+        if index == self.start.index:
+            return self.start
+        entry = self._read(index, index, 0, None)[0]
+        return LogStart(entry.index, entry.term, entry.chain, entry.time_ms)
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise DiskError(f"the log in {self._directory} is unusable: {self._failed}")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """After a failed change nobody knows what is on disk, so nothing more is done (a sync is never retried)."""
+        self._check()
+        try:
+            yield
+        except BaseException as exc:
+            self._failed = f"an earlier change failed ({exc})"
+            raise
+
+
+def _merge(writes: Sequence[Write], last_index: Index) -> tuple[Index, list[Entry]]:
+    """What `writes` come to, one after the other: the first index that changes, and what stands there then."""
+    first = last_index + 1
+    entries: list[Entry] = []
+    for write in writes:
+        cut = write.truncate_from
+        if cut is not None:
+            if cut <= first:
+                first, entries = cut, []
+            else:
+                entries = entries[: cut - first]
+        entries = entries + write.entries if entries else write.entries
+    return first, entries

@@ -1,0 +1,142 @@
+"""The vote file: who this node is, its term and vote, and how much of its log was durable.
+
+The same slot is written twice, one copy after the other, each synced. So after a completed write
+one damaged copy is harmless, whichever it is; were the copies used in turn, damage to the newer one
+would look like a torn write, and the vote would silently go back to the older one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.disk import Disk, File
+from raftkv.errors import Corruption, SafetyViolation
+from raftkv.log.sealed import SEAL_BYTES, seal, unseal
+from raftkv.model import HardState, Index, NodeId
+
+_MAGIC = b"RKVvote\n"
+_SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Whose data directory this is. `incarnation` is new whenever a directory is made."""
+
+    cluster_id: str
+    node_id: NodeId
+    incarnation: str
+
+
+class _Slot(msgspec.Struct, frozen=True, array_like=True):
+    generation: int
+    identity: Identity
+    boot: int
+    hard_state: HardState
+    durable_index: Index
+
+
+class VoteFile:
+    """Term, vote and a lower bound of the durable log, on disk.
+
+    Used by one thread at a time: the one that opens the node, then the disk worker.
+
+    Invariants: the term never goes down, and a vote never changes within its term (§5.2);
+    `durable_index` is never above what the log holds durably.
+    """
+
+    def __init__(self, file: File, path: str, slot: _Slot) -> None:
+        self._file = file
+        self._path = path
+        self._slot = slot
+
+    @classmethod
+    def create(cls, disk: Disk, path: str, identity: Identity, hard_state: HardState) -> VoteFile:
+        """Make the file; it and its name are durable on return. Raises `DiskError`."""
+        slot = _Slot(generation=1, identity=identity, boot=0, hard_state=hard_state, durable_index=0)
+        disk.write_atomic(path, _encode(slot) * 2)
+        return cls(disk.open(path), path, slot)
+
+    @classmethod
+    def open(cls, disk: Disk, path: str) -> VoteFile:
+        """Read the file, and mend one damaged copy from the other.
+
+        Raises `FileNotFoundError`, `Corruption` when both copies are damaged, `FormatError`, `DiskError`.
+        """
+        file = disk.open(path)
+        data = file.pread(2 * _SLOT_BYTES, 0)
+        copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
+        found = [copy for copy in copies if copy is not None]
+        if not found:
+            file.close()
+            raise Corruption(
+                f"both copies in {path} are damaged, so this node no longer knows for whom it voted. "
+                "Remove it from the cluster and add it again under a new id."
+            )
+        newest = max(found, key=lambda slot: slot.generation)
+        vote = cls(file, path, newest)
+        if copies != [newest, newest]:
+            # Before anything is told of the newest one: damage to its only copy would take it back.
+            vote._store(newest)
+        return vote
+
+    @property
+    def identity(self) -> Identity:
+        return self._slot.identity
+
+    @property
+    def boot(self) -> int:
+        """How often this node was started."""
+        return self._slot.boot
+
+    @property
+    def hard_state(self) -> HardState:
+        return self._slot.hard_state
+
+    @property
+    def durable_index(self) -> Index:
+        """The log held at least this much, durably, when this was written."""
+        return self._slot.durable_index
+
+    def write(self, hard_state: HardState, durable_index: Index) -> None:
+        """Replace both; durable on return. Raises `DiskError`; `SafetyViolation` if term or vote would go back."""
+        old = self._slot.hard_state
+        if hard_state.term < old.term or (
+            hard_state.term == old.term and old.vote is not None and hard_state.vote != old.vote
+        ):
+            raise SafetyViolation(f"the vote would go back from {old} to {hard_state}")
+        self._change(msgspec.structs.replace(self._slot, hard_state=hard_state, durable_index=durable_index))
+
+    def new_boot(self) -> int:
+        """Count a start of this node; durable on return. Raises `DiskError`."""
+        self._change(msgspec.structs.replace(self._slot, boot=self._slot.boot + 1))
+        return self._slot.boot
+
+    def close(self) -> None:
+        """Close the file; everything in it is durable."""
+        self._file.close()
+
+    def _change(self, slot: _Slot) -> None:
+        slot = msgspec.structs.replace(slot, generation=slot.generation + 1)
+        self._store(slot)
+        self._slot = slot
+
+    def _store(self, slot: _Slot) -> None:
+        data = _encode(slot)
+        self._file.pwrite([data], 0, sync=True)
+        self._file.pwrite([data], _SLOT_BYTES, sync=True)
+
+
+def _encode(slot: _Slot) -> bytes:
+    body = msgspec.msgpack.encode(slot)
+    assert SEAL_BYTES + len(body) <= _SLOT_BYTES, f"a vote of {len(body)} bytes does not fit its slot"
+    return seal(_MAGIC, body).ljust(_SLOT_BYTES, b"\0")
+
+
+def _decode(data: bytes, path: str) -> _Slot | None:
+    """The slot in a copy, None when the copy is damaged."""
+    try:
+        return msgspec.msgpack.decode(unseal(_MAGIC, data, path), type=_Slot)
+    except Corruption:
+        return None
+    except msgspec.DecodeError as exc:
+        # Its checksum holds, so this is no damage: somebody else wrote it.
+        raise Corruption(f"{path} holds something that no version of raftkv writes: {exc}") from exc
