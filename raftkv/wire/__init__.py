@@ -1,0 +1,62 @@
+"""Messages ↔ bytes, without any input or output: frames, what nodes say to each other, what clients ask.
+
+Everything is msgpack of typed structs; nothing is unpickled, and nothing that doesn't decode gets any
+further than to a `FrameError`, which closes the connection.
+"""
+
+from raftkv.wire.client import (
+    ClientHello,
+    Request,
+    RequestKind,
+    Response,
+    ServerHello,
+    Status,
+    decode_client_hello,
+    decode_request,
+    decode_response,
+    decode_server_hello,
+    encode_client_hello,
+    encode_request,
+    encode_response,
+    encode_server_hello,
+)
+from raftkv.wire.frame import FRAME_HEAD_BYTES, PROTOCOL_VERSION, FrameDecoder, encode_frame
+from raftkv.wire.peer import (
+    DigestReport,
+    Hello,
+    HelloReply,
+    PeerMessage,
+    Ping,
+    Pong,
+    decode_message,
+    encode_message,
+)
+
+__all__ = [
+    "FRAME_HEAD_BYTES",
+    "PROTOCOL_VERSION",
+    "ClientHello",
+    "DigestReport",
+    "FrameDecoder",
+    "Hello",
+    "HelloReply",
+    "PeerMessage",
+    "Ping",
+    "Pong",
+    "Request",
+    "RequestKind",
+    "Response",
+    "ServerHello",
+    "Status",
+    "decode_client_hello",
+    "decode_message",
+    "decode_request",
+    "decode_response",
+    "decode_server_hello",
+    "encode_client_hello",
+    "encode_frame",
+    "encode_message",
+    "encode_request",
+    "encode_response",
+    "encode_server_hello",
+]

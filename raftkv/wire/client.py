@@ -1,0 +1,146 @@
+"""What clients and nodes say to each other: hellos, requests, responses, each a frame of its own."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TypeVar
+
+import msgspec
+
+from raftkv.errors import FrameError
+from raftkv.model import Index, NodeId
+from raftkv.wire.frame import encode_frame
+
+T = TypeVar("T")
+
+
+class RequestKind(IntEnum):
+    """What a client asks for; the payload of each is in parentheses."""
+
+    COMMAND = 1
+    """Propose a command (as `raftkv.machine` encodes it)."""
+    QUERY = 2
+    """Run a query (likewise)."""
+    STATUS = 3
+    """Everything that a node says of itself (nothing)."""
+    ADD_LEARNER = 4
+    """Add a node without a vote (a `Member`)."""
+    PROMOTE = 5
+    """Make a learner a voter (its id)."""
+    REMOVE = 6
+    """Remove a node (its id)."""
+    TRANSFER = 7
+    """Hand leadership over (a voter's id, or None)."""
+    SNAPSHOT = 8
+    """Take a snapshot (nothing)."""
+
+
+class Status(IntEnum):
+    """How a request ended; the errors are those of `raftkv.errors` with these names."""
+
+    OK = 0
+    REJECTED = 1
+    """The command's own exception; the payload is [name, text]."""
+    NOT_LEADER = 2
+    BUSY = 3
+    UNAVAILABLE = 4
+    INDETERMINATE = 5
+    SESSION_EXPIRED = 6
+    INVALID = 7
+    CHANGE_REFUSED = 8
+    NOT_CAUGHT_UP = 9
+
+
+class ClientHello(msgspec.Struct, array_like=True, frozen=True):
+    """A client's first frame. `cluster_id` may be empty: then any cluster will do."""
+
+    version: int
+    cluster_id: str = ""
+
+
+class ServerHello(msgspec.Struct, array_like=True, frozen=True):
+    """The node's answer; a `refused` that is not empty says why the connection ends."""
+
+    version: int
+    cluster_id: str
+    node_id: NodeId
+    fingerprint: str
+    refused: str = ""
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`id` is the client's own number for it, unique on its connection; responses come in any order."""
+
+    id: int
+    kind: RequestKind
+    payload: bytes
+    stale: bool
+    """For queries: answer from what is applied, without asking the leader."""
+    deadline_ms: int
+    """How long the client will wait from now."""
+
+
+class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The answer to request `id`: a result, or (unless `OK` or `REJECTED`) an error's text."""
+
+    id: int
+    status: Status
+    payload: bytes = b""
+    index: Index = 0
+    """The log index that the result stands for."""
+    leader: str = ""
+    """With `NOT_LEADER`: the client address of who may be."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_client_hellos = msgspec.msgpack.Decoder(ClientHello)
+_server_hellos = msgspec.msgpack.Decoder(ServerHello)
+_requests = msgspec.msgpack.Decoder(Request)
+_responses = msgspec.msgpack.Decoder(Response)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[T], payload: bytes | memoryview) -> T:
+    try:
+        return decoder.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise FrameError(f"a frame that is no {decoder.type.__name__}: {exc}") from exc
+
+
+def encode_client_hello(hello: ClientHello) -> bytes:
+    """As a whole frame."""
+    return encode_frame(_encoder.encode(hello))
+
+
+def encode_server_hello(hello: ServerHello) -> bytes:
+    """As a whole frame."""
+    return encode_frame(_encoder.encode(hello))
+
+
+def encode_request(request: Request) -> bytes:
+    """As a whole frame."""
+    return encode_frame(_encoder.encode(request))
+
+
+def encode_response(response: Response) -> bytes:
+    """As a whole frame."""
+    return encode_frame(_encoder.encode(response))
+
+
+def decode_client_hello(payload: bytes | memoryview) -> ClientHello:
+    """Raises `FrameError`."""
+    return _decode(_client_hellos, payload)
+
+
+def decode_server_hello(payload: bytes | memoryview) -> ServerHello:
+    """Raises `FrameError`."""
+    return _decode(_server_hellos, payload)
+
+
+def decode_request(payload: bytes | memoryview) -> Request:
+    """Raises `FrameError`."""
+    return _decode(_requests, payload)
+
+
+def decode_response(payload: bytes | memoryview) -> Response:
+    """Raises `FrameError`."""
+    return _decode(_responses, payload)

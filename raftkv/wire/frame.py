@@ -1,0 +1,68 @@
+"""A frame: length (u32), xxh3-64 of the payload (u64), payload; little endian.
+
+TCP's own checksum lets about one damaged segment in 65,536 pass; a frame's doesn't.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import xxhash
+
+from raftkv.errors import FrameError
+
+PROTOCOL_VERSION = 1
+"""Of everything in this package. A hello of another version is refused by name, so hellos stay readable."""
+
+_HEAD = struct.Struct("<IQ")
+FRAME_HEAD_BYTES = _HEAD.size
+
+_xxh3 = xxhash.xxh3_64_intdigest
+
+
+def encode_frame(payload: bytes) -> bytes:
+    """`payload` in its frame."""
+    return _HEAD.pack(len(payload), _xxh3(payload)) + payload
+
+
+class FrameDecoder:
+    """Cuts a stream of bytes into frames' payloads.
+
+    Memory: at most one frame of `bytes_max` and what the last `feed` brought. After a `FrameError` the
+    stream has no meaning any more; close the connection.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._buffer = bytearray()
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether the beginning of a frame has arrived whose end has not."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads that are complete now. Raises `FrameError` for a frame too long or damaged."""
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        payloads = []
+        offset, total = 0, len(buffer)
+        while total - offset >= FRAME_HEAD_BYTES:
+            length, checksum = _HEAD.unpack_from(buffer, offset)
+            if length > self._bytes_max:
+                raise FrameError(f"a frame of {length} bytes: at most {self._bytes_max} are allowed")
+            end = offset + FRAME_HEAD_BYTES + length
+            if end > total:
+                break
+            payload = bytes(buffer[offset + FRAME_HEAD_BYTES : end])
+            if _xxh3(payload) != checksum:
+                raise FrameError(f"a frame of {length} bytes does not match its checksum")
+            payloads.append(payload)
+            offset = end
+        if buffer is data:
+            self._buffer += data[offset:]
+        elif offset:
+            del self._buffer[:offset]
+        return payloads

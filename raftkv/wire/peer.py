@@ -1,0 +1,113 @@
+"""What nodes say to each other: the core's messages, snapshots' chunks, and what links need for themselves.
+
+A message is its length (u32), msgpack, and, for `AppendEntries`, its entries' records behind that: the same
+bytes that are on the sender's disk and will be on the receiver's. They are checked, chain and all, here.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+from raftkv.core.messages import AppendEntries, Message
+from raftkv.entry import parse_records
+from raftkv.errors import CorruptRecord, FrameError
+from raftkv.model import Index, NodeId
+from raftkv.snapshot import SnapshotMessage
+from raftkv.wire.frame import encode_frame
+
+
+class Hello(msgspec.Struct, array_like=True, tag=60):
+    """The first message on a connection: who I am. Both sides check it, and refuse who doesn't belong."""
+
+    version: int
+    cluster_id: str
+    """Empty for a node that has not joined a cluster yet."""
+    node_id: NodeId
+    incarnation: str
+    """Made with the data directory: the same id with another one is a wiped or another node."""
+    boot: int
+    """How often this node was started on its data directory."""
+    nonce: str
+    """Of this process: the same incarnation and boot with another one is a copied data directory."""
+    fingerprint: str
+    """The state machine's."""
+    lease_reads: bool
+    """Leases hold only if everybody grants them, so all nodes must agree."""
+    durable_index: Index
+
+
+class HelloReply(msgspec.Struct, array_like=True, tag=61):
+    """The answer: the other side's `hello`, or why the connection is refused (and then no hello)."""
+
+    hello: Hello | None
+    refused: str
+
+
+class Ping(msgspec.Struct, array_like=True, tag=62):
+    """Is anybody there? `sent_us` is the sender's clock, and comes back with the `Pong`."""
+
+    sent_us: int
+
+
+class Pong(msgspec.Struct, array_like=True, tag=63):
+    """Yes."""
+
+    sent_us: int
+
+
+class DigestReport(msgspec.Struct, array_like=True, tag=64):
+    """The state's digest after the entry `index`, for the leader to compare."""
+
+    index: Index
+    digest: int
+
+
+PeerMessage: TypeAlias = Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport
+"""Everything that travels between nodes."""
+
+_LENGTH = struct.Struct("<I")
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[PeerMessage] = msgspec.msgpack.Decoder(PeerMessage)
+
+
+def encode_message(message: PeerMessage) -> bytes:
+    """A message as a whole frame."""
+    records = b""
+    if type(message) is AppendEntries and message.entries:
+        records = b"".join([entry.record for entry in message.entries])
+        message = msgspec.structs.replace(message, entries=[])
+    head = _encoder.encode(message)
+    return encode_frame(b"".join((_LENGTH.pack(len(head)), head, records)))
+
+
+def decode_message(payload: bytes) -> PeerMessage:
+    """The message in a frame's payload. Raises `FrameError`: whoever sent it made a mistake, or is no node."""
+    if len(payload) < _LENGTH.size:
+        raise FrameError(f"a message of {len(payload)} bytes")
+    (length,) = _LENGTH.unpack_from(payload)
+    view = memoryview(payload)
+    records = view[_LENGTH.size + length :]
+    try:
+        message = _decoder.decode(view[_LENGTH.size : _LENGTH.size + length])
+        if type(message) is AppendEntries:
+            return _with_entries(message, records)
+    except msgspec.MsgspecError as exc:
+        raise FrameError(f"a message that can't be read: {exc}") from exc
+    except CorruptRecord as exc:
+        raise FrameError(f"an append with damaged entries: {exc}") from exc
+    if records:
+        raise FrameError(f"{len(records)} bytes behind a {type(message).__name__}")
+    return message
+
+
+def _with_entries(message: AppendEntries, records: memoryview) -> AppendEntries:
+    entries = parse_records(records, message.prev_index, message.prev_chain)
+    if message.entries or message.last_index != message.prev_index + len(entries):
+        raise FrameError(
+            f"an append of entries {message.prev_index + 1} to {message.last_index} that holds {len(entries)}"
+        )
+    message.entries = entries
+    return message
