@@ -1,0 +1,106 @@
+"""A store in memory that crashes like the one on RocksDB: what was not flushed is gone."""
+
+from __future__ import annotations
+
+import posixpath
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+import msgspec
+import xxhash
+
+from raftkv.disk import Disk
+from raftkv.errors import StateCorruption
+from raftkv.state.port import META_KEY, Applied, Changes, States, Store, decode_meta, encode_meta
+
+_IMAGE = "image"
+_SUM_BYTES = 8
+
+
+class MemoryStore(Store):
+    """Keys and values in a dictionary; `flush` writes an image of all of them.
+
+    For simulated nodes and tests: every write of an image costs as much as there is in it.
+    """
+
+    def __init__(self, disk: Disk, directory: str, values: dict[bytes, bytes]) -> None:
+        self._disk = disk
+        self._directory = directory
+        self._applied = decode_meta(values.pop(META_KEY), directory) if values else Applied()
+        self._values = values
+        self._keys = sorted(values)
+
+    @classmethod
+    def open(cls, disk: Disk, directory: str) -> MemoryStore:
+        """Open the image in `directory`, or begin empty. Raises `StateCorruption`, `FormatError`, `DiskError`."""
+        disk.mkdir(directory)
+        path = posixpath.join(directory, _IMAGE)
+        if not disk.exists(path):
+            return cls(disk, directory, {})
+        data = disk.read_bytes(path)
+        body = data[_SUM_BYTES:]
+        if xxhash.xxh3_64_digest(body) != data[:_SUM_BYTES]:
+            raise StateCorruption(f"{path} does not match its checksum")
+        values = dict(msgspec.msgpack.decode(body, type=list[tuple[bytes, bytes]]))
+        if META_KEY not in values:
+            raise StateCorruption(f"{path} does not say which entries are applied")
+        return cls(disk, directory, values)
+
+    @property
+    def applied(self) -> Applied:
+        return self._applied
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._values.get(key)
+
+    def scan(self, start: bytes, end: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        first = bisect_left(self._keys, start)
+        last = bisect_left(self._keys, end) if end is not None else len(self._keys)
+        keys = self._keys[first:last]
+        for key in reversed(keys) if reverse else keys:
+            yield key, self._values[key]
+
+    def write(self, changes: Changes, applied: Applied) -> None:
+        for key, value in changes.items():
+            if value is not None:
+                if key not in self._values:
+                    insort(self._keys, key)
+                self._values[key] = value
+            elif key in self._values:
+                del self._values[key]
+                del self._keys[bisect_left(self._keys, key)]
+        self._applied = applied
+
+    def flush(self) -> None:
+        self._write_image(self._directory)
+
+    def checkpoint(self, directory: str) -> None:
+        self._disk.mkdir(directory)
+        self._write_image(directory)
+
+    def _write_image(self, directory: str) -> None:
+        pairs = [(META_KEY, encode_meta(self._applied)), *((key, self._values[key]) for key in self._keys)]
+        body = msgspec.msgpack.encode(pairs)
+        self._disk.write_atomic(posixpath.join(directory, _IMAGE), xxhash.xxh3_64_digest(body) + body)
+
+    def verify(self) -> int:
+        return len(self._keys)
+
+    def approximate_bytes(self) -> int:
+        return sum(len(key) + len(value) for key, value in self._values.items())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class MemoryStates(States):
+    """Stores in memory whose images are on `disk`."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def open(self, directory: str) -> MemoryStore:
+        return MemoryStore.open(self._disk, directory)
+
+    def destroy(self, directory: str) -> None:
+        self._disk.remove_tree(directory)

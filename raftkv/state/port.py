@@ -1,0 +1,121 @@
+"""What a node needs of the place where its applied state is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from raftkv.errors import FormatError, StateCorruption
+from raftkv.model import Index, Term
+
+FORMAT_VERSION = 1
+
+META_KEY = b"\x00applied"
+"""Where a store keeps `Applied`, next to what it describes."""
+
+SESSION_PREFIX = b"\x01"
+TABLE_PREFIX = b"\x02"
+
+Changes: TypeAlias = Mapping[bytes, bytes | None]
+"""New values by key; None deletes."""
+
+
+class Applied(msgspec.Struct, frozen=True, array_like=True):
+    """The last entry whose effects are in the state, and the rolling digest of all effects up to it."""
+
+    index: Index = 0
+    term: Term = 0
+    time_ms: int = 0
+    digest: int = 0
+
+
+class _Meta(msgspec.Struct, frozen=True, array_like=True):
+    format: int
+    applied: Applied
+
+
+def encode_meta(applied: Applied) -> bytes:
+    """What stands at `META_KEY`."""
+    return msgspec.msgpack.encode(_Meta(FORMAT_VERSION, applied))
+
+
+def decode_meta(data: bytes | None, where: str) -> Applied:
+    """The `Applied` of a store; raises `StateCorruption` or `FormatError`."""
+    if data is None:
+        raise StateCorruption(f"{where} does not say which entries are applied")
+    try:
+        meta = msgspec.msgpack.decode(data, type=_Meta)
+    except msgspec.MsgspecError as exc:
+        raise StateCorruption(f"{where} has an unreadable record of what is applied: {exc}") from exc
+    if meta.format != FORMAT_VERSION:
+        raise FormatError(
+            f"{where} has format version {meta.format}, this raftkv reads version {FORMAT_VERSION}: "
+            "use the raftkv that wrote it, or let this node get a snapshot from a peer (--rebuild)"
+        )
+    return meta.applied
+
+
+class Store(ABC):
+    """Ordered keys and values, with the index up to which the log is applied in them.
+
+    There is no write-ahead log: the Raft log is it. After a crash the state is that of *some* earlier
+    write, whole, and `applied` tells which. `flush`, `verify`, `key_count` may be called on a worker's thread
+    while another reads and writes; everything else belongs to one thread.
+
+    Every method raises `StateCorruption` when data is damaged, `DiskError` when the disk fails.
+    """
+
+    @property
+    @abstractmethod
+    def applied(self) -> Applied:
+        """Where the log is applied up to, in this process; on disk it may be less."""
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None:
+        """The value at `key`."""
+
+    @abstractmethod
+    def scan(self, start: bytes, end: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values with `start` ≤ key < `end` (None: to the last), in order; never fewer than there are."""
+
+    @abstractmethod
+    def write(self, changes: Changes, applied: Applied) -> None:
+        """Change values and `applied` as one; not durable."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make what was written before durable."""
+
+    @abstractmethod
+    def checkpoint(self, directory: str) -> None:
+        """Make `directory` a copy of the state as it is now, to be opened as a store of its own.
+
+        Quick when `flush` came just before. Its files are not synced.
+        """
+
+    @abstractmethod
+    def verify(self) -> int:
+        """Read everything; returns the number of keys."""
+
+    @abstractmethod
+    def approximate_bytes(self) -> int:
+        """About how much space it takes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close it; what was not flushed may be lost. Harmless when it is closed already."""
+
+
+class States(ABC):
+    """Opens and removes stores: what kind they are is for this to know."""
+
+    @abstractmethod
+    def open(self, directory: str) -> Store:
+        """Open the store in `directory`, or make an empty one. Raises `StateCorruption`, `FormatError`, `DiskError`."""
+
+    @abstractmethod
+    def destroy(self, directory: str) -> None:
+        """Remove a store that is not open; nothing happens when there is none."""
