@@ -1,0 +1,57 @@
+"""The application's view: a state machine's class, its tables, and what runs it, once per command.
+
+```python
+class Inventory(StateMachine):
+    stock = Table(str, int)
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        total = self.stock.get(sku, 0) + quantity
+        self.stock[sku] = total
+        return total
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        return self.stock.get(sku, 0)
+
+assert LocalMachine(Inventory).receive("apple", 3) == 3      # no cluster needed to test it
+```
+
+Every node applies every command, at another time and in another process. So a command may depend on its
+arguments, the tables, `self.now`, `self.random` and `self.index`, and on nothing else: no clock, no dice, no
+files, no sets' order. What it raises is the caller's `Rejected`, and has no effect.
+"""
+
+from raftkv.machine.local import LocalMachine
+from raftkv.machine.methods import Method, command, query
+from raftkv.machine.outcome import Outcome, OutcomeKind
+from raftkv.machine.payloads import (
+    CLOSE_SESSION,
+    NO_SESSION,
+    OPEN_SESSION,
+    encode_command,
+    encode_query,
+)
+from raftkv.machine.runner import Runner
+from raftkv.machine.statemachine import StateMachine
+from raftkv.machine.tables import Table, Value
+
+__all__ = [
+    "CLOSE_SESSION",
+    "NO_SESSION",
+    "OPEN_SESSION",
+    "LocalMachine",
+    "Method",
+    "Outcome",
+    "OutcomeKind",
+    "Runner",
+    "StateMachine",
+    "Table",
+    "Value",
+    "command",
+    "encode_command",
+    "encode_query",
+    "query",
+]

@@ -1,0 +1,89 @@
+"""A state machine without any cluster, for unit tests of an application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from raftkv.disk.simulated import SimDisk
+from raftkv.entry import Entry, make_entry
+from raftkv.errors import Rejected
+from raftkv.machine.methods import Method
+from raftkv.machine.outcome import Outcome, OutcomeKind, rejection_of
+from raftkv.machine.payloads import NO_SESSION, encode_command, encode_query
+from raftkv.machine.runner import Runner
+from raftkv.machine.statemachine import StateMachine
+from raftkv.model import GENESIS_CHAIN, EntryKind
+from raftkv.state import MemoryStore
+
+M = TypeVar("M", bound=StateMachine)
+
+START_MS = 1_577_836_800_000
+"""The first entry's time unless another is given: 2020-01-01, so that tests give the same every day."""
+
+
+class LocalMachine(Generic[M]):
+    """Runs the state machine `machine` in memory, each command as an entry of its own.
+
+    ```python
+    local = LocalMachine(Inventory)
+    assert local.receive("apple", 3) == 3
+    assert local.on_hand("apple") == 3
+    ```
+
+    Commands and queries are its methods; arguments are checked and encoded as on their way through a cluster.
+    They raise `Rejected` for what the method raised, `InvalidArgument` for wrong arguments. `now_ms` is the time
+    of the next entry, and yours to set.
+    """
+
+    def __init__(self, machine: type[M], *, now_ms: int = START_MS) -> None:
+        self.machine = machine
+        self.now_ms = now_ms
+        self._runner = Runner(machine, MemoryStore.open(SimDisk(), "/state"))
+        self._chain = GENESIS_CHAIN
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = self.machine.methods.get(name)
+        if method is None:
+            known = ", ".join(self.machine.methods)
+            raise AttributeError(f"{self.machine.__name__} has no command or query {name!r}; it has {known}")
+        return lambda *args, **kwargs: self._call(method, args, kwargs)
+
+    @property
+    def index(self) -> int:
+        """The last entry."""
+        return self._runner.applied.index
+
+    @property
+    def digest(self) -> int:
+        """The state's rolling digest: equal commands at equal times give equal digests."""
+        return self._runner.applied.digest
+
+    def _call(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        encoded = method.encode_args(args, kwargs)
+        if method.is_query:
+            return method.decode_result(self._runner.query(encode_query(method.name, encoded)))
+        outcome = self.apply(encode_command(NO_SESSION, 0, 0, method.name, encoded))
+        if outcome.kind is OutcomeKind.REJECTED:
+            raise Rejected(*rejection_of(outcome))
+        return method.decode_result(outcome.payload)
+
+    def apply(self, payload: bytes) -> Outcome:
+        """Apply an encoded command, with or without a session, as the next entry."""
+        entry = self._next_entry(payload)
+        (outcome,) = self._runner.apply([entry])
+        self._chain = entry.chain
+        assert outcome is not None
+        return outcome
+
+    def query_raw(self, payload: bytes) -> bytes:
+        """Run an encoded query."""
+        return self._runner.query(payload)
+
+    @property
+    def sessions(self) -> int:
+        """How many client sessions are open."""
+        return self._runner.sessions
+
+    def _next_entry(self, payload: bytes) -> Entry:
+        return make_entry(self.index + 1, 1, self.now_ms, EntryKind.COMMAND, payload, self._chain)

@@ -1,0 +1,68 @@
+"""What stands in a command's entry, and in a query: names and arguments, and whose retry it may be."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.errors import InvalidArgument
+
+NO_SESSION = 0
+"""In place of a session's id: the command may be applied as often as it is in the log."""
+
+OPEN_SESSION = "*open"
+"""Opens a session; the result is its id, the index of this entry."""
+
+CLOSE_SESSION = "*close"
+"""Forgets the session that it names."""
+
+
+class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A command as it stands in the log (thesis §6.3).
+
+    `sequence` is the client's number for it, unique in its session; every answer below `acked_below` has
+    arrived at the client, so that nobody will ask for it again.
+    """
+
+    session_id: int
+    sequence: int
+    acked_below: int
+    name: str
+    args: msgspec.Raw
+
+
+class QueryPayload(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A query as a client sends it; it never gets into the log."""
+
+    name: str
+    args: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder()
+_commands = msgspec.msgpack.Decoder(CommandPayload)
+_queries = msgspec.msgpack.Decoder(QueryPayload)
+
+
+def encode_command(session_id: int, sequence: int, acked_below: int, name: str, args: bytes) -> bytes:
+    """`args` are the encoded arguments (`Method.encode_args`)."""
+    return _encoder.encode((session_id, sequence, acked_below, name, msgspec.Raw(args)))
+
+
+def encode_query(name: str, args: bytes) -> bytes:
+    """`args` are the encoded arguments (`Method.encode_args`)."""
+    return _encoder.encode((name, msgspec.Raw(args)))
+
+
+def decode_command(payload: bytes) -> CommandPayload:
+    """Raises `InvalidArgument`."""
+    try:
+        return _commands.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise InvalidArgument(f"a command that can't be read: {exc}") from exc
+
+
+def decode_query(payload: bytes) -> QueryPayload:
+    """Raises `InvalidArgument`."""
+    try:
+        return _queries.decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise InvalidArgument(f"a query that can't be read: {exc}") from exc

@@ -1,0 +1,215 @@
+"""Runs a state machine on a store: committed entries in, outcomes out, and one digest over all effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import xxhash
+
+from raftkv.entry import Entry
+from raftkv.errors import (
+    InvalidArgument,
+    MachineFailed,
+    NodeStopped,
+    RaftKVError,
+    Rejected,
+    SafetyViolation,
+    UnknownCommand,
+)
+from raftkv.machine.methods import Method
+from raftkv.machine.outcome import Outcome, OutcomeKind, rejected, rejection_of
+from raftkv.machine.overlay import Overlay
+from raftkv.machine.payloads import (
+    CLOSE_SESSION,
+    NO_SESSION,
+    OPEN_SESSION,
+    CommandPayload,
+    decode_command,
+    decode_query,
+)
+from raftkv.machine.sessions import Sessions
+from raftkv.machine.statemachine import Moment, StateMachine
+from raftkv.model import EntryKind, Index
+from raftkv.state import Applied, Store
+
+DIGESTS_KEPT = 65_536
+"""How far behind a follower may be and still have its digest compared."""
+
+_NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, RecursionError, SystemError)
+"""What a command may raise without its being the same on every node: the machine's trouble, not the command's."""
+
+_NOTHING = msgspec.msgpack.encode(None)
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Runner:
+    """One state machine on one store, for one thread.
+
+    Invariants: `applied` is the last entry whose effects are in the store, and every entry up to it took
+    effect once, in order; between calls nothing is left that is not in the store.
+    """
+
+    def __init__(
+        self,
+        machine: type[StateMachine],
+        store: Store,
+        *,
+        sessions_max: int = 4_096,
+        session_ttl_ms: int = 3_600_000,
+    ) -> None:
+        self.machine = machine
+        self.store = store
+        self.applied = store.applied
+        self._overlay = Overlay(store)
+        self._sessions = Sessions(self._overlay, sessions_max, session_ttl_ms)
+        self._moment = Moment()
+        self._instance = machine.__new__(machine)
+        vars(self._instance).update(_overlay=self._overlay, _views={}, _moment=self._moment)
+        self._digests = [0] * DIGESTS_KEPT
+        self._digests_from = self.applied.index
+        self._digests[self.applied.index % DIGESTS_KEPT] = self.applied.digest
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are open."""
+        return len(self._sessions)
+
+    def digest_at(self, index: Index) -> int | None:
+        """The digest after the entry `index`, if it was applied here not long ago."""
+        last = self.applied.index
+        if not max(self._digests_from, last - DIGESTS_KEPT + 1) <= index <= last:
+            return None
+        return self._digests[index % DIGESTS_KEPT]
+
+    # ------------------------------------------------------------------------------ commands
+
+    def check(self, payload: bytes) -> None:
+        """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log."""
+        command = decode_command(payload)
+        if command.name not in (OPEN_SESSION, CLOSE_SESSION):
+            method = self.machine.methods.get(command.name)
+            if method is None or method.is_query:
+                raise InvalidArgument(f"{self.machine.__name__} has no command {command.name!r}")
+            method.decode_args(command.args)
+
+    def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
+        """Apply committed entries, as one write to the store; an outcome for each, None for what is no command.
+
+        Raises `UnknownCommand` or `MachineFailed` for an entry that can't be applied: those before it are, it
+        and those behind are not. Raises what the store raises; then nothing is known of these entries.
+        """
+        if entries[0].index != self.applied.index + 1:
+            raise SafetyViolation(f"entry {entries[0].index} is to be applied behind {self.applied.index}")
+        outcomes: list[Outcome | None] = []
+        digest, last = self.applied.digest, None
+        overlay = self._overlay
+        try:
+            for entry in entries:
+                outcome, digest = self._apply(entry, digest)
+                outcomes.append(outcome)
+                self._digests[entry.index % DIGESTS_KEPT] = digest
+                last = entry
+        finally:
+            overlay.own.clear()
+            if last is not None:
+                applied = Applied(last.index, last.term, last.time_ms, digest)
+                self.store.write(overlay.batch, applied)
+                self.applied = applied
+            overlay.batch = {}
+        return outcomes
+
+    def _apply(self, entry: Entry, digest: int) -> tuple[Outcome | None, int]:
+        """Apply one entry to the overlay; returns its outcome, and the digest behind it."""
+        if entry.kind != EntryKind.COMMAND:
+            return None, xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
+        overlay, sessions = self._overlay, self._sessions
+        command = self._decode(entry)
+        sessions.begin(entry.time_ms)
+        outcome = self._perform(command, entry)
+        overlay.own.update(sessions.changes)
+        effects = _encoder.encode((entry.chain, outcome.kind, outcome.payload, list(overlay.own.items())))
+        overlay.keep()
+        return outcome, xxhash.xxh3_64_intdigest(effects, digest)
+
+    def _decode(self, entry: Entry) -> CommandPayload:
+        try:
+            return decode_command(entry.payload)
+        except InvalidArgument as exc:
+            raise MachineFailed(f"entry {entry.index} holds {exc}: it was not applied") from exc
+
+    def _perform(self, command: CommandPayload, entry: Entry) -> Outcome:
+        sessions = self._sessions
+        if command.name == OPEN_SESSION:
+            return Outcome(OutcomeKind.APPLIED, _encoder.encode(sessions.open(entry.index, entry.time_ms)))
+        if command.name == CLOSE_SESSION:
+            sessions.close(command.session_id)
+            return Outcome(OutcomeKind.APPLIED, _NOTHING)
+        if command.session_id == NO_SESSION:
+            return self._run(command, entry)
+        known = sessions.known_outcome(command)
+        new = self._run(command, entry) if known is None else None
+        sessions.used(command, entry.index, entry.time_ms, new)
+        outcome = known or new
+        assert outcome is not None, "an outcome is known, or it is made now"
+        return outcome
+
+    def _run(self, command: CommandPayload, entry: Entry) -> Outcome:
+        """Run the command's method; its changes are in the overlay, or undone when it raised."""
+        method, args = self._method(command, entry)
+        moment, overlay = self._moment, self._overlay
+        moment.index, moment.time_ms, moment.chain, moment.random = entry.index, entry.time_ms, entry.chain, None
+        overlay.writable = True
+        try:
+            result = method.function(self._instance, *args)
+            return Outcome(OutcomeKind.APPLIED, method.encode_result(result))
+        except _NOT_ITS_OWN as exc:
+            if isinstance(exc, NodeStopped):
+                raise
+            raise MachineFailed(
+                f"the command {method.name} in entry {entry.index} failed with {type(exc).__name__}: {exc}, which need "
+                f"not happen on every node. It was not applied. Mend the cause ({method.line}), then start the node"
+            ) from exc
+        except Exception as exc:  # noqa: BLE001 (whatever else a command raises is the caller's)
+            overlay.undo()
+            return rejected(exc)
+        finally:
+            overlay.writable = False
+
+    def _method(self, command: CommandPayload, entry: Entry) -> tuple[Method, tuple[object, ...]]:
+        method = self.machine.methods.get(command.name)
+        if method is None or method.is_query:
+            raise UnknownCommand(
+                f"entry {entry.index} holds the command {command.name!r}, which this {self.machine.__name__} does not "
+                "have. It was not applied. Start this node with the version of the application that the others run"
+            )
+        try:
+            return method, method.decode_args(command.args)
+        except InvalidArgument as exc:
+            raise MachineFailed(
+                f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
+                "that the others run; types of arguments must not change while old entries are in the log"
+            ) from exc
+
+    # ------------------------------------------------------------------------------ queries
+
+    def query(self, payload: bytes) -> bytes:
+        """Run a query on what is applied; returns the encoded result.
+
+        Raises `InvalidArgument`, `Rejected` for what it raises itself, or what the store raises.
+        """
+        request = decode_query(payload)
+        method = self.machine.methods.get(request.name)
+        if method is None or not method.is_query:
+            raise InvalidArgument(f"{self.machine.__name__} has no query {request.name!r}")
+        args = method.decode_args(request.args)
+        moment = self._moment
+        moment.index, moment.time_ms, moment.chain, moment.random = self.applied.index, self.applied.time_ms, None, None
+        try:
+            return method.encode_result(method.function(self._instance, *args))
+        except NodeStopped:
+            raise
+        except RaftKVError as exc:
+            raise Rejected(*rejection_of(rejected(exc))) from exc
+        except Exception as exc:
+            raise Rejected(*rejection_of(rejected(exc))) from exc

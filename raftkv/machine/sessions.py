@@ -1,0 +1,145 @@
+"""Client sessions: each command once, through retries, leaders, restarts and snapshots (thesis §6.3).
+
+In the store: a session's record at 01 's' id, and the outcome of each of its commands that the client has not
+acknowledged at 01 'a' id sequence. They change in the same batch as what the command changed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict
+
+import msgspec
+
+from raftkv.machine.outcome import SESSION_EXPIRED, STALE_DUPLICATE, Outcome
+from raftkv.machine.overlay import Overlay
+from raftkv.machine.payloads import CommandPayload
+from raftkv.model import Index
+from raftkv.state import SESSION_PREFIX
+
+_RECORD = SESSION_PREFIX + b"s"
+_ANSWER = SESSION_PREFIX + b"a"
+_ID = struct.Struct(">Q")
+_PLACE = struct.Struct(">QQ")
+
+ANSWERS_MAX = 16_384
+"""Outcomes kept for one session; a client that has so many commands under way loses the oldest ones' answers."""
+
+
+class _Record(msgspec.Struct, array_like=True):
+    """What the table holds for a session; `last_index` is unique, and so orders them by their last use."""
+
+    last_index: Index
+    last_time_ms: int
+    acked_below: int
+
+
+class _Session:
+    __slots__ = ("answers", "id", "record")
+
+    def __init__(self, session_id: int, record: _Record) -> None:
+        self.id = session_id
+        self.record = record
+        self.answers: set[int] = set()
+
+    @property
+    def place(self) -> bytes:
+        return _RECORD + _ID.pack(self.id)
+
+    def answer_place(self, sequence: int) -> bytes:
+        return _ANSWER + _PLACE.pack(self.id, sequence)
+
+
+class Sessions:
+    """The table of sessions, bounded, the least recently used first.
+
+    Everything here follows from the log alone, times included, so all nodes forget the same sessions at the
+    same entry. `changes` collects what is to be written with the entry.
+    """
+
+    def __init__(self, overlay: Overlay, sessions_max: int, ttl_ms: int) -> None:
+        self._overlay = overlay
+        self._max = sessions_max
+        self._ttl_ms = ttl_ms
+        self._sessions: OrderedDict[int, _Session] = OrderedDict()
+        self.changes: dict[bytes, bytes | None] = {}
+        self._load()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def _load(self) -> None:
+        scan = self._overlay.store.scan
+        found = [
+            _Session(_ID.unpack_from(place, len(_RECORD))[0], msgspec.msgpack.decode(data, type=_Record))
+            for place, data in scan(_RECORD, _RECORD[:-1] + b"t")
+        ]
+        found.sort(key=lambda session: session.record.last_index)
+        self._sessions.update((session.id, session) for session in found)
+        for place, _ in scan(_ANSWER, _ANSWER[:-1] + b"b"):
+            session_id, sequence = _PLACE.unpack_from(place, len(_ANSWER))
+            self._sessions[session_id].answers.add(sequence)
+
+    # ------------------------------------------------------------------------------ one entry
+
+    def begin(self, time_ms: int) -> None:
+        """A new entry of this time: forget who was not heard of for too long."""
+        self.changes = {}
+        while self._sessions:
+            oldest = next(iter(self._sessions.values()))
+            if oldest.record.last_time_ms + self._ttl_ms > time_ms:
+                break
+            self.close(oldest.id)
+
+    def open(self, index: Index, time_ms: int) -> int:
+        """A new session, named after its entry; the least recently used one may have to go."""
+        while len(self._sessions) >= self._max:
+            self.close(next(iter(self._sessions)))
+        session = self._sessions[index] = _Session(index, _Record(index, time_ms, 0))
+        self.changes[session.place] = msgspec.msgpack.encode(session.record)
+        return index
+
+    def close(self, session_id: int) -> None:
+        """Forget a session with all its answers; nothing happens when it is not known."""
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self.changes[session.place] = None
+            for sequence in session.answers:
+                self.changes[session.answer_place(sequence)] = None
+
+    def known_outcome(self, command: CommandPayload) -> Outcome | None:
+        """What to answer without running the command; None when it is to be run now."""
+        session = self._sessions.get(command.session_id)
+        if session is None:
+            return SESSION_EXPIRED
+        if command.sequence in session.answers:
+            data = self._overlay.get(session.answer_place(command.sequence))
+            assert data is not None, f"session {session.id} lacks the answer {command.sequence} that it lists"
+            return msgspec.msgpack.decode(data, type=Outcome)
+        return STALE_DUPLICATE if command.sequence < session.record.acked_below else None
+
+    def used(self, command: CommandPayload, index: Index, time_ms: int, outcome: Outcome | None) -> None:
+        """The session was heard of; a new `outcome` is kept for retries, those that the client has are forgotten."""
+        session = self._sessions.get(command.session_id)
+        if session is None:
+            return
+        acked_below = max(session.record.acked_below, command.acked_below)
+        if outcome is not None:
+            if len(session.answers) >= ANSWERS_MAX:
+                acked_below = max(acked_below, min(session.answers) + 1)
+            session.answers.add(command.sequence)
+            self.changes[session.answer_place(command.sequence)] = msgspec.msgpack.encode(outcome)
+        self._forget(session, acked_below)
+        session.record = _Record(index, time_ms, acked_below)
+        self._sessions.move_to_end(session.id)
+        self.changes[session.place] = msgspec.msgpack.encode(session.record)
+
+    def _forget(self, session: _Session, acked_below: int) -> None:
+        """Drop the answers that nobody will ask for again."""
+        before, answers = session.record.acked_below, session.answers
+        # Mostly it is the next few; only a client that acknowledges all at once makes us look through everything.
+        few = acked_below - before < len(answers)
+        for sequence in range(before, acked_below) if few else sorted(answers):
+            if sequence < acked_below and sequence in answers:
+                answers.remove(sequence)
+                self.changes[session.answer_place(sequence)] = None

@@ -1,0 +1,152 @@
+"""`StateMachine`: the class that applications subclass, checked when it is made."""
+
+from __future__ import annotations
+
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import msgspec
+import xxhash
+
+from raftkv.errors import MachineError
+from raftkv.machine.methods import Method, kind_of, line_of
+from raftkv.machine.overlay import Overlay
+from raftkv.machine.tables import Table, Value, _Part
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_RESERVED = frozenset({"now", "now_ms", "random", "index", "fingerprint"})
+
+
+class Moment(msgspec.Struct):
+    """The entry that is being applied (for a query: that was applied last), as the machine may know it."""
+
+    index: int = 0
+    time_ms: int = 0
+    chain: int | None = None
+    """None for a query: what is drawn there would be another number on each node."""
+    random: random.Random | None = None
+
+
+class _Namespace(dict[str, Any]):
+    """A class's body in the making; notices a second command of the same name, which Python would just take."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        old = self.get(name)
+        for known in (old, value):
+            if old is not None and (kind_of(known) is not None or isinstance(known, _Part)):
+                raise MachineError(
+                    f"{_place(value)}: {name} is declared twice, first at {_place(old)}: give one of them another name"
+                )
+        super().__setitem__(name, value)
+
+
+def _place(value: Any) -> str:
+    if isinstance(value, _Part):
+        return value.line
+    return line_of(value) if hasattr(value, "__code__") else repr(value)
+
+
+class _MachineType(type):
+    """Makes the body of a state machine's class a `_Namespace`, and checks what it declares."""
+
+    @classmethod
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> _Namespace:
+        return _Namespace()
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> Any:
+        made = super().__new__(cls, name, bases, dict(namespace), **kwargs)
+        # Types in annotations may be names of the function in which the class is made.
+        _declare(made, {**sys._getframe(1).f_locals, **namespace})
+        return made
+
+
+def _declare(made: Any, names: dict[str, Any]) -> None:
+    """Collect commands, queries, tables and values, inherited ones too. Raises `MachineError`."""
+    methods: dict[str, Method] = {}
+    parts: dict[str, Table[Any, Any] | Value[Any]] = {}
+    for base in reversed(made.__mro__[1:]):
+        methods.update(vars(base).get("methods", {}))
+        parts.update(vars(base).get("parts", {}))
+    for name, value in list(vars(made).items()):
+        if isinstance(value, (Table, Value)):
+            _check_name(name, value.line)
+            value.bind(name)
+            parts[name] = value
+            methods.pop(name, None)
+        elif kind_of(value) is not None:
+            _check_name(name, line_of(value))
+            methods[name] = Method(value, names)
+            parts.pop(name, None)
+        elif name == "__init__":
+            raise MachineError(
+                f"{line_of(value)}: a state machine has no __init__: what it is, is in its tables and values"
+            )
+    made.methods, made.parts = methods, parts
+
+
+class StateMachine(metaclass=_MachineType):
+    """The base of an application's state: tables, single values, commands and queries.
+
+    It has no other state: setting any other attribute raises, as it would neither be replicated nor survive a
+    restart. Mistakes in a class raise `MachineError` when the class is made, with the line to change.
+    """
+
+    methods: ClassVar[dict[str, Method]] = {}
+    """Commands and queries by name."""
+    parts: ClassVar[dict[str, Table[Any, Any] | Value[Any]]] = {}
+    """Tables and single values by name."""
+    _overlay: Overlay
+    _views: dict[str, Any]
+    _moment: Moment
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        part = self.parts.get(name)
+        if not isinstance(part, Value):
+            raise AttributeError(
+                f"{type(self).__name__}.{name} can't be set: it would be forgotten at the next restart, "
+                f"and differ between nodes; declare `{name} = Value(…)` or a Table in the class"
+            )
+        part.__set__(self, value)
+
+    # ------------------------------------------------------------------------------ for commands
+
+    @property
+    def index(self) -> int:
+        """The log index of the command that runs; in a query, of the last one applied."""
+        return self._moment.index
+
+    @property
+    def now_ms(self) -> int:
+        """The leader's time of that entry, in milliseconds since the epoch. It never goes back along the log."""
+        return self._moment.time_ms
+
+    @property
+    def now(self) -> datetime:
+        """The same as a datetime in UTC."""
+        return _EPOCH + timedelta(milliseconds=self._moment.time_ms)
+
+    @property
+    def random(self) -> random.Random:
+        """Dice that fall alike on every node: seeded by the entry. Not secret. Commands only."""
+        moment = self._moment
+        if moment.random is None:
+            if moment.chain is None:
+                raise TypeError("a query has no dice: each node would draw another number")
+            moment.random = random.Random(moment.chain)  # noqa: S311 (being predictable is its purpose)
+        return moment.random
+
+    # ------------------------------------------------------------------------------ about the class
+
+    @classmethod
+    def fingerprint(cls) -> str:
+        """The class's name and a hash of what it offers: nodes of one cluster must agree in the name."""
+        offered = sorted(f"{method.kind} {method.describe()}" for method in cls.methods.values())
+        kept = sorted(cls.parts)
+        return f"{cls.__name__}/{xxhash.xxh3_64_hexdigest(chr(10).join([*offered, *kept]).encode())}"
+
+
+def _check_name(name: str, line: str) -> None:
+    if name in _RESERVED or name in ("methods", "parts"):
+        raise MachineError(f"{line}: {name} is a name that every state machine has: choose another one")

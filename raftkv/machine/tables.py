@@ -1,0 +1,223 @@
+"""`Table` and `Value`: the replicated parts of a state machine, typed and ordered."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import msgspec
+
+from raftkv.errors import StateCorruption
+from raftkv.machine.keys import KeyCodec
+from raftkv.machine.overlay import Overlay
+from raftkv.machine.types import check_type
+from raftkv.state import TABLE_PREFIX
+
+if TYPE_CHECKING:
+    from raftkv.machine.statemachine import StateMachine
+
+K = TypeVar("K")
+V = TypeVar("V")
+D = TypeVar("D")
+
+_encoder = msgspec.msgpack.Encoder()
+_PLAIN = (int, str, bytes, bool, float)
+_MISSING: Any = object()
+
+
+class _Codec(Generic[V]):
+    """Encodes values of one type, and refuses all others before they are stored."""
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+        self._is_plain = kind in _PLAIN
+        self._decoder: msgspec.msgpack.Decoder[V] = msgspec.msgpack.Decoder(kind)
+
+    def encode(self, value: V) -> bytes:
+        """Raises `TypeError` when `value` is of another type; its fields are checked too."""
+        if self._is_plain and type(value) is not self._kind:
+            raise TypeError(f"a value must be of type {self._kind.__name__}, not {value!r}")
+        try:
+            data = _encoder.encode(value)
+            if not self._is_plain:
+                self._decoder.decode(data)
+        except (msgspec.MsgspecError, TypeError, OverflowError) as exc:
+            raise TypeError(f"{value!r} can't be stored: {exc}") from exc
+        return data
+
+    def decode(self, data: bytes, where: str) -> V:
+        try:
+            return self._decoder.decode(data)
+        except msgspec.MsgspecError as exc:
+            raise StateCorruption(
+                f"{where} holds a value that is not of the type that the class gives it now ({exc}): "
+                "run the version of the application that wrote it, and change types in steps that can read the old ones"
+            ) from exc
+
+
+class _Part:
+    """What tables and values have in common: a name, which gives them their place in the store."""
+
+    def __init__(self) -> None:
+        frame = sys._getframe(2)
+        self.line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.name = ""
+        self.prefix = b""
+        self.end = b""
+
+    def bind(self, name: str) -> None:
+        """Take the name that the class gives; raises `MachineError` for wrong types."""
+        self.name = name
+        self.prefix = TABLE_PREFIX + name.encode() + b"\0"
+        self.end = TABLE_PREFIX + name.encode() + b"\1"
+
+
+class Table(_Part, Generic[K, V]):
+    """An ordered, replicated mapping, on disk and not in memory: `stock = Table(str, int)` in the class's body.
+
+    Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
+    serialises, but for sets. In a method, `self.stock` is a `View` of it.
+    """
+
+    def __init__(self, key: type[K], value: type[V]) -> None:
+        super().__init__()
+        self._key_type, self._value_type = key, value
+
+    def bind(self, name: str) -> None:
+        where = f"{self.line}: table {name}"
+        super().bind(name)
+        check_type(self._value_type, where)
+        self.keys: KeyCodec = KeyCodec(self._key_type, where)
+        self.values: _Codec[V] = _Codec(self._value_type)
+
+    @overload
+    def __get__(self, machine: None, owner: Any) -> Table[K, V]: ...
+    @overload
+    def __get__(self, machine: StateMachine, owner: Any) -> View[K, V]: ...
+    def __get__(self, machine: StateMachine | None, owner: Any) -> Table[K, V] | View[K, V]:
+        if machine is None:
+            return self
+        view: View[K, V] | None = machine._views.get(self.name)
+        if view is None:
+            view = machine._views[self.name] = View(self, machine._overlay)
+        return view
+
+
+class View(Generic[K, V]):
+    """A table as a command or query sees it: a command sees its own changes at once, nobody else before its end.
+
+    Values are copies: to change one, set it again. A key or value of another type raises `TypeError`.
+    """
+
+    __slots__ = ("_decode", "_encode", "_key", "_overlay", "_prefix", "_table")
+
+    def __init__(self, table: Table[K, V], overlay: Overlay) -> None:
+        self._table = table
+        self._overlay = overlay
+        self._prefix = table.prefix
+        self._key = table.keys.encode
+        self._encode = table.values.encode
+        self._decode = table.values.decode
+
+    @overload
+    def get(self, key: K) -> V | None: ...
+    @overload
+    def get(self, key: K, default: D) -> V | D: ...
+    def get(self, key: K, default: Any = None) -> Any:
+        """The value at `key`, or `default`."""
+        data = self._overlay.get(self._prefix + self._key(key))
+        return default if data is None else self._decode(data, self._table.name)
+
+    def __getitem__(self, key: K) -> V:
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            raise KeyError(key)
+        return value
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._overlay.put(self._prefix + self._key(key), self._encode(value))
+
+    def __delitem__(self, key: K) -> None:
+        """Delete; raises `KeyError` when it is not there."""
+        place = self._prefix + self._key(key)
+        if self._overlay.get(place) is None:
+            raise KeyError(key)
+        self._overlay.put(place, None)
+
+    def __contains__(self, key: K) -> bool:
+        return self._overlay.get(self._prefix + self._key(key)) is not None
+
+    @overload
+    def pop(self, key: K) -> V | None: ...
+    @overload
+    def pop(self, key: K, default: D) -> V | D: ...
+    def pop(self, key: K, default: Any = None) -> Any:
+        """Delete `key` and return its value, or `default` when it is not there."""
+        value = self.get(key, _MISSING)
+        if value is _MISSING:
+            return default
+        self._overlay.put(self._prefix + self._key(key), None)
+        return value
+
+    def range(
+        self, start: K | None = None, end: K | None = None, *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[K, V]]:
+        """Items with `start` ≤ key < `end` (None: from the first, to the last), in the order of keys."""
+        low = self._prefix if start is None else self._prefix + self._key(start)
+        high = self._table.end if end is None else self._prefix + self._key(end)
+        return self._items(low, high, reverse, limit)
+
+    def prefix(
+        self, prefix: K | tuple[Any, ...], *, reverse: bool = False, limit: int | None = None
+    ) -> Iterator[tuple[K, V]]:
+        """Items whose key begins with `prefix`: some text or bytes, or some leading parts of a tuple."""
+        low = self._prefix + self._table.keys.encode_prefix(prefix)
+        stripped = low.rstrip(b"\xff")  # the table's own prefix ends in 00, so something is left
+        high = stripped[:-1] + bytes([stripped[-1] + 1])
+        return self._items(low, high, reverse, limit)
+
+    def items(self) -> Iterator[tuple[K, V]]:
+        """All of them, in the order of keys."""
+        return self.range()
+
+    def __iter__(self) -> Iterator[K]:
+        return (key for key, _ in self.range())
+
+    def _items(self, low: bytes, high: bytes, reverse: bool, limit: int | None) -> Iterator[tuple[K, V]]:
+        if low >= high or (limit is not None and limit <= 0):
+            return
+        skip, decode_key = len(self._prefix), self._table.keys.decode
+        for count, (place, data) in enumerate(self._overlay.scan(low, high, reverse=reverse), 1):
+            yield decode_key(place[skip:]), self._decode(data, self._table.name)
+            if count == limit:
+                return
+
+
+class Value(_Part, Generic[V]):
+    """A single replicated value: `total = Value(int, 0)` in the class's body; then `self.total += 1` in a command."""
+
+    def __init__(self, kind: type[V], default: V) -> None:
+        super().__init__()
+        self._type, self._default = kind, default
+
+    def bind(self, name: str) -> None:
+        where = f"{self.line}: value {name}"
+        super().bind(name)
+        check_type(self._type, where)
+        self._codec: _Codec[V] = _Codec(self._type)
+        # Encoded once: a default that could be changed in place would not be the same on every node.
+        self._default_data = self._codec.encode(self._default)
+
+    @overload
+    def __get__(self, machine: None, owner: Any) -> Value[V]: ...
+    @overload
+    def __get__(self, machine: StateMachine, owner: Any) -> V: ...
+    def __get__(self, machine: StateMachine | None, owner: Any) -> Value[V] | V:
+        if machine is None:
+            return self
+        data = machine._overlay.get(self.prefix)
+        return self._codec.decode(self._default_data if data is None else data, self.name)
+
+    def __set__(self, machine: StateMachine, value: V) -> None:
+        machine._overlay.put(self.prefix, self._codec.encode(value))
