@@ -10,10 +10,9 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from raftkv.client.client import Client, StaleRead
-from raftkv.client.methods import Method
 from raftkv.client.options import ClientOptions
 from raftkv.errors import Unavailable
-from raftkv.machine import StateMachine
+from raftkv.machine import Method, StateMachine
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")

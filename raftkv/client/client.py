@@ -15,20 +15,12 @@ import msgspec
 from raftkv.client.call import Answer
 from raftkv.client.channel import Channel
 from raftkv.client.link import Dial
-from raftkv.client.methods import (
-    NO_SESSION,
-    OPEN_SESSION_PAYLOAD,
-    Method,
-    UnknownMethod,
-    close_session_payload,
-    methods_of,
-    read_session_id,
-)
+from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_session_payload, read_session_id
 from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
 from raftkv.errors import Indeterminate, RaftKVError, SessionExpired, Unavailable
-from raftkv.machine import StateMachine
+from raftkv.machine import NO_SESSION, Method, StateMachine
 from raftkv.model import Index
 from raftkv.wire import RequestKind
 
@@ -94,7 +86,7 @@ class Client(Generic[M]):
             options = msgspec.structs.replace(options, deadline_s=deadline_s)
         self.machine = machine
         self.options = options
-        self.methods = methods_of(machine)
+        self.methods = machine.methods
         self._channel = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance)
         self._session: Session | None = None
         self._opening: asyncio.Task[None] | None = None

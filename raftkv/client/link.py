@@ -166,8 +166,6 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to its call."""
-        if self._closed:
-            return
         self._heard_at = self._loop.time()
         try:
             for frame in self._decoder.feed(data):

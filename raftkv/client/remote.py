@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from raftkv.machine import StateMachine
+from raftkv.machine import Method, StateMachine
 
 if TYPE_CHECKING:
     from raftkv.client.client import Client, StaleRead
-    from raftkv.client.methods import Method
 
 M = TypeVar("M", bound=StateMachine)
 

@@ -131,7 +131,7 @@ class Connection(asyncio.Protocol):
         self._backlog.extend(frames)
         self._drain()
         if self._greeted:
-            if not self._decoder.pending:
+            if not self._decoder.has_partial:
                 self.incomplete_since = None
             elif frames or self.incomplete_since is None:
                 self.incomplete_since = self._loop.time()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raftkv.kv import KeyValue
+from raftkv.server.answers import outcome_response, result_response
 from raftkv.wire import (
     PROTOCOL_VERSION,
     FrameDecoder,
@@ -18,9 +20,6 @@ from raftkv.wire import (
     encode_response,
     encode_server_hello,
 )
-
-from raftkv.kv import KeyValue
-from raftkv.server.answers import outcome_response, result_response
 from tests.client.network import Network, Pipe
 from tests.server.service import Log
 

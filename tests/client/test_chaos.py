@@ -10,6 +10,7 @@ import pytest
 from raftkv.client import Client
 from raftkv.errors import Indeterminate, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
+from raftkv.testing.loop import elapse
 from raftkv.wire import Request, Response, Status
 from tests.client.cluster import FakeCluster, FakeNode
 from tests.client.worlds import run_world
@@ -27,7 +28,7 @@ class Chaos:
     async def run(self) -> None:
         events = [self.move, self.no_leader, self.cut, self.mute, self.deposed, self.busy]
         while not self.healed:
-            await asyncio.sleep(self.dice.uniform(0.01, 0.6))
+            await elapse(self.dice.uniform(0.01, 0.6))
             event = self.dice.choice(events)
             self.done[event.__name__] = self.done.get(event.__name__, 0) + 1
             event(self.dice.choice(self.cluster.nodes))
@@ -88,7 +89,7 @@ def test_every_increment_counts_once(seed: int) -> None:
         async def worker() -> None:
             for _ in range(15):
                 results.append(await client.remote.increment.within(1000)(b"n"))
-                await asyncio.sleep(chaos.dice.uniform(0, 0.5))
+                await elapse(chaos.dice.uniform(0, 0.5))
 
         await asyncio.gather(*[worker() for _ in range(20)])
         chaos.heal()
@@ -118,7 +119,7 @@ def test_without_sessions_every_increment_counts_at_most_once() -> None:
                     unknown += 1
                 except RaftKVError:
                     refused += 1
-                await asyncio.sleep(chaos.dice.uniform(0, 0.5))
+                await elapse(chaos.dice.uniform(0, 0.5))
 
         await asyncio.gather(*[worker() for _ in range(20)])
         chaos.heal()
@@ -131,7 +132,7 @@ def test_without_sessions_every_increment_counts_at_most_once() -> None:
         ends["unknown"] += unknown
         ends["refused"] += refused
 
-    for seed in range(10):
+    for seed in range(10):  # noqa: B007 (the story draws from it)
         run_world(story, sessions=False)
     assert all(count > 10 for count in ends.values()), ends
 

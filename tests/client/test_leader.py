@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from raftkv.wire import RequestKind, Response, Status
 
 from raftkv.client import Client
 from raftkv.errors import NotLeader, Unavailable
 from raftkv.kv import KeyValue
+from raftkv.wire import RequestKind, Response, Status
 from tests.client.cluster import FakeCluster
 from tests.client.worlds import run_world
 

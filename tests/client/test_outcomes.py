@@ -6,11 +6,12 @@ import asyncio
 import random
 
 import pytest
-from raftkv.wire import Request, RequestKind, Response, Status
 
 from raftkv.client import Client, UnknownMethod
 from raftkv.errors import Busy, Indeterminate, InvalidArgument, Rejected, SessionExpired, Unavailable
 from raftkv.kv import KeyValue
+from raftkv.testing.loop import elapse
+from raftkv.wire import Request, RequestKind, Response, Status
 from tests.client.cluster import FakeCluster, FakeNode
 from tests.client.worlds import make_client, run_world
 
@@ -251,7 +252,7 @@ def test_a_cancelled_call_leaves_nothing_behind() -> None:
         await client.remote.increment(b"n")
         cluster.nodes[0].script = lambda _: None
         task = asyncio.ensure_future(client.remote.increment(b"n"))
-        await asyncio.sleep(0.01)
+        await elapse(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -295,7 +296,7 @@ def test_calls_beyond_the_bounds_wait_or_are_refused() -> None:
 
         node.script = hold
         calls = [asyncio.ensure_future(client.remote.increment(b"n")) for _ in range(40)]
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert len(held) == 10
         with pytest.raises(Busy):
             await client.remote.increment(b"n")
@@ -314,7 +315,7 @@ def test_closing_ends_what_waits() -> None:
         cluster.nodes[0].script = lambda _: None
         sent = asyncio.ensure_future(client.remote.increment(b"n"))
         query = asyncio.ensure_future(client.remote.get(b"n"))
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         await client.close()
         with pytest.raises(Indeterminate, match="closed"):
             await sent

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from raftkv.client.methods import NO_SESSION, methods_of
 from raftkv.kv import KeyValue
+from raftkv.machine import NO_SESSION
 
-_METHODS = methods_of(KeyValue)
+_METHODS = KeyValue.methods
 
 
 def command(name: str, *args: Any) -> bytes:

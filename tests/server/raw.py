@@ -17,7 +17,6 @@ from raftkv.wire import (
     encode_client_hello,
     encode_request,
 )
-
 from tests.client.network import Network, Pipe
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import raftkv.machine as rm
-from raftkv.machine import Outcome, StateMachine
-
 from raftkv.errors import ChangeRefused, RaftKVError
+from raftkv.machine import LocalMachine, Outcome, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.server import CommandDone, QueryDone
 
@@ -16,25 +14,26 @@ class Log:
     """Applies one payload after the other, as the entries of a log."""
 
     def __init__(self, machine: type[StateMachine]) -> None:
-        self.runner = rm.Runner(machine)
+        self._local = LocalMachine(machine)
 
     @property
     def index(self) -> Index:
-        return self.runner.index
+        return self._local.index
 
     def apply(self, payload: bytes) -> tuple[Index, Outcome]:
         """Append a command and apply it."""
-        return self.runner.apply1(payload)
+        outcome = self._local.apply(payload)
+        return self.index, outcome
 
     def query(self, payload: bytes) -> bytes:
-        return self.runner.query(payload)
+        return self._local.query_raw(payload)
 
     def expire_sessions(self) -> None:
-        """Forget every session, as their time in the log does."""
-        self.runner.sessions.clear()
+        """Let the log's time pass until every session is forgotten."""
+        self._local.now_ms += 2 * 3_600_000
 
     def sessions(self) -> int:
-        return len(self.runner.sessions)
+        return self._local.sessions
 
 
 class FakeService:

@@ -7,6 +7,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+
+from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
+from raftkv.kv import KeyValue
+from raftkv.model import Member
+from raftkv.server import Limits, Listener
+from raftkv.testing.loop import SimLoop, elapse
 from raftkv.wire import (
     PROTOCOL_VERSION,
     ClientHello,
@@ -15,12 +21,6 @@ from raftkv.wire import (
     encode_client_hello,
     encode_frame,
 )
-
-from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
-from raftkv.kv import KeyValue
-from raftkv.model import Member
-from raftkv.server import Limits, Listener
-from raftkv.testing.loop import SimLoop
 from tests.client.network import Network
 from tests.server.payloads import command, query
 from tests.server.raw import RawClient, connect, settle
@@ -192,7 +192,7 @@ def test_slow_loris_is_closed() -> None:
         frame = encode_frame(bytes(1000))
         for at in range(15):
             drip.send(frame[at : at + 1])
-            await asyncio.sleep(1.1)
+            await elapse(1.1)
             assert mute.lost == (asyncio.get_running_loop().time() > 4)
         assert drip.lost
         assert not idle.lost

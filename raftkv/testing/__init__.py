@@ -1,0 +1,1 @@
+"""Deterministic simulation of whole clusters, for raftkv's own tests and for applications'."""
