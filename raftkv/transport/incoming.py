@@ -1,0 +1,158 @@
+"""A connection that a peer dialled: its handshake, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.model import NodeId
+from raftkv.transport.tuning import set_no_delay
+from raftkv.wire import FrameDecoder, Hello, HelloReply, PeerMessage, Ping, Pong, decode_message, encode_message
+
+if TYPE_CHECKING:
+    from raftkv.transport.mesh import Mesh
+
+PONGS_BYTES_MAX = 64 * 1024
+"""Unread pongs at which a connection is closed: some thousand, while a peer that lives reads every one."""
+
+
+class Incoming(asyncio.Protocol):
+    """Hears a Hello, then messages and pings; sends nothing but the reply and pongs.
+
+    Whatever a stranger does wrong closes its connection, is counted, and has no other effect: until
+    the dialler has accepted the reply (and says so by its first ping) it is nobody's connection.
+
+    Invariants: `peer` is None until a Hello was accepted; `established` implies that this is the one
+    connection from `peer` that the mesh knows.
+    """
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._decoder = FrameDecoder(mesh.limits.hello_bytes_max)
+        self._over = False
+        self._since = self._heard_at = self._loop.time()
+        self.peer: NodeId | None = None
+        self.established = False
+
+    # ------------------------------------------------------------------------------ life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has connected."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        self._transport = transport
+        if not self._mesh.admit(self):
+            self._over = True
+            transport.abort()
+            return
+        set_no_delay(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, by whoever's will."""
+        self._mesh.gone(self)
+        self.end("the connection was closed" if exc is None else str(exc) or type(exc).__name__)
+
+    def end(self, reason: str) -> None:
+        """Close at once; a peer whose connection this was is reported as lost."""
+        if self._over:
+            return
+        self.abort()
+        if self.established:
+            self._mesh.incoming_lost(self, reason)
+
+    def abort(self) -> None:
+        """Close at once, and report nothing."""
+        self._over = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def check_time(self, now: float) -> None:
+        """End a handshake that takes too long, and a peer that does not even ping."""
+        limits = self._mesh.limits
+        if self._over:
+            # Refused, but it doesn't go: it doesn't read why.
+            if now - self._since >= limits.handshake_s and self._transport is not None:
+                self._transport.abort()
+        elif not self.established:
+            if now - self._since >= limits.handshake_s:
+                self._mesh.stats.slow_closed += 1
+                self.end(f"no handshake for {limits.handshake_s:g} s")
+        elif now - self._heard_at >= limits.silence_s:
+            self._mesh.stats.slow_closed += 1
+            self.end(f"no sign of life for {limits.silence_s:g} s")
+
+    # ------------------------------------------------------------------------------ in
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what is complete."""
+        if self._over:
+            return
+        stats = self._mesh.stats
+        stats.bytes_received += len(data)
+        self._heard_at = self._loop.time()
+        if self.established and self.peer is not None:
+            self._mesh.presence.heard(self.peer)
+        try:
+            for payload in self._decoder.feed(data):
+                stats.frames_received += 1
+                self._take(payload)
+        except PeerError as exc:
+            stats.garbage_closed += 1
+            self.end(f"it sent garbage: {exc}")
+
+    def _take(self, payload: bytes) -> None:
+        if self._over:
+            return
+        message = decode_message(payload)
+        if self.peer is None:
+            self._greet(message)
+            return
+        if not self.established:
+            self.established = True
+            self._mesh.incoming_established(self, self.peer)
+        match message:
+            case Ping():
+                self._pong(message)
+            case Hello() | HelloReply() | Pong():
+                raise FrameError(f"a {type(message).__name__} behind the handshake")
+            case _:
+                self._mesh.handler.on_message(self.peer, message)
+
+    def _greet(self, message: PeerMessage) -> None:
+        if not isinstance(message, Hello):
+            raise FrameError(f"a {type(message).__name__} instead of a hello")
+        try:
+            self._mesh.check_version(message)
+            self._mesh.handler.check_hello(message)
+        except HandshakeRefused as exc:
+            self._mesh.stats.handshake_refused += 1
+            self._mesh.refused_incoming(message.node_id, str(exc))
+            self._write(HelloReply(None, str(exc)))
+            self._over = True
+            assert self._transport is not None
+            self._transport.close()
+            return
+        if self._decoder.has_partial:
+            raise FrameError("more than a hello, before it was answered")
+        self.peer = message.node_id
+        # Only who belongs here may make this node keep a large frame in memory.
+        self._decoder = FrameDecoder(self._mesh.limits.frame_bytes_max)
+        self._write(HelloReply(self._mesh.handler.hello(), ""))
+
+    # ------------------------------------------------------------------------------ out
+
+    def _pong(self, ping: Ping) -> None:
+        assert self._transport is not None
+        self._write(Pong(ping.sent_us))
+        if self._transport.get_write_buffer_size() > PONGS_BYTES_MAX:
+            self._mesh.stats.slow_closed += 1
+            self.end("it does not read its pongs")
+
+    def _write(self, message: PeerMessage) -> None:
+        assert self._transport is not None
+        frame = encode_message(message)
+        self._mesh.stats.frames_sent += 1
+        self._mesh.stats.bytes_sent += len(frame)
+        self._transport.write(frame)

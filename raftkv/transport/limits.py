@@ -1,0 +1,34 @@
+"""What one connection between nodes may take, in bytes and in seconds."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.config import KIB, Config
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of a transport, with the reasons for what isn't a setting of the node."""
+
+    frame_bytes_max: int
+    queue_bytes_max: int
+    """Two of the largest frames: one that leaves and one that waits keep a connection busy."""
+    hello_bytes_max: int = 64 * KIB
+    """A frame in the handshake; a hello has a few hundred bytes."""
+    strangers_max: int = 256
+    """Incoming connections in their handshake at once; a cluster has a handful, for some ms."""
+    handshake_s: float = 5.0
+    ping_s: float
+    """How often every connection is pinged and looked at."""
+    silence_s: float
+    """A connection on which nothing arrived for this long is dead; a dial may take as long."""
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        """The limits that a node's settings give."""
+        return cls(
+            frame_bytes_max=config.peer_frame_bytes_max,
+            queue_bytes_max=2 * config.peer_frame_bytes_max,
+            ping_s=config.heartbeat_ms * 4 / 1000,
+            silence_s=config.election_timeout_ms * 4 / 1000,
+        )

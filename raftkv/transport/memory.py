@@ -1,0 +1,229 @@
+"""A network in memory: nodes of one process, connections that can be cut, and nothing left to chance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from raftkv.config import Config
+from raftkv.errors import ConfigError
+from raftkv.model import NodeId
+from raftkv.transport.limits import Limits
+from raftkv.transport.mesh import Mesh
+from raftkv.transport.streams import ProtocolFactory, Streams
+
+
+class MemoryNetwork:
+    """Who listens where, who is connected to whom, and what is cut between them.
+
+    A cut is what TCP makes of one: nothing is refused, but bytes stay where they are until it is healed
+    or somebody gives up. `delay_s` is how long bytes travel from now on, each way.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self._listeners: dict[str, tuple[NodeId, ProtocolFactory]] = {}
+        self._cuts: set[tuple[NodeId, NodeId]] = set()
+        self._pipes: dict[Pipe, None] = {}
+        self._healed: asyncio.Event = asyncio.Event()
+
+    # ------------------------------------------------------------------------------ what may go wrong
+
+    def cut(self, a: NodeId, b: NodeId, *, one_way: bool = False) -> None:
+        """Let no byte through from `a` to `b`, nor from `b` to `a` unless `one_way`."""
+        self._cuts.add((a, b))
+        if not one_way:
+            self._cuts.add((b, a))
+
+    def heal(self) -> None:
+        """Undo all cuts; what waited travels on."""
+        self._cuts.clear()
+        self._healed.set()
+        self._healed = asyncio.Event()
+        for pipe in list(self._pipes):
+            pipe.travel()
+
+    def reset(self, a: NodeId, b: NodeId) -> None:
+        """Break every connection between `a` and `b`, as a router that forgets them does."""
+        for pipe in list(self._pipes):
+            if {pipe.owner, pipe.other.owner} == {a, b}:
+                pipe.break_off(ConnectionResetError("connection reset by the network"))
+
+    def is_cut(self, sender: NodeId, to: NodeId) -> bool:
+        return (sender, to) in self._cuts
+
+    # ------------------------------------------------------------------------------ connections
+
+    def listen(self, node_id: NodeId, address: str, factory: ProtocolFactory) -> None:
+        """Raises `ConfigError` when the address is taken."""
+        if address in self._listeners:
+            raise ConfigError(f"can't listen for peers on {address}: node {self._listeners[address][0]} does")
+        self._listeners[address] = (node_id, factory)
+
+    def stop_listening(self, node_id: NodeId, address: str) -> None:
+        if address in self._listeners and self._listeners[address][0] == node_id:
+            del self._listeners[address]
+
+    async def dial(self, node_id: NodeId, factory: ProtocolFactory, address: str) -> None:
+        """Connect; never returns as long as either direction is cut, as with packets that vanish."""
+        if self.delay_s > 0:
+            await pause(2 * self.delay_s)
+        while address in self._listeners:
+            peer, accept = self._listeners[address]
+            if not self.is_cut(node_id, peer) and not self.is_cut(peer, node_id):
+                here, there = Pipe(self, node_id, factory()), Pipe(self, peer, accept())
+                here.other, there.other = there, here
+                self._pipes[here] = self._pipes[there] = None
+                there.protocol.connection_made(there)
+                here.protocol.connection_made(here)
+                return
+            await self._healed.wait()
+        raise ConnectionRefusedError(f"nobody listens on {address}")
+
+    def forget(self, pipe: Pipe) -> None:
+        """One end of a connection is gone, and nothing that it said is on its way any more."""
+        self._pipes.pop(pipe, None)
+
+
+async def pause(seconds: float) -> None:
+    """Let `seconds` of the loop's time pass."""
+    loop = asyncio.get_running_loop()
+    passed: asyncio.Future[None] = loop.create_future()
+    timer = loop.call_later(seconds, passed.set_result, None)
+    try:
+        await passed
+    finally:
+        timer.cancel()
+
+
+class Pipe(asyncio.Transport):
+    """One node's end of a connection in memory.
+
+    What is written travels in order, each piece for the network's delay; behind the last piece comes the
+    end of the stream. Nothing moves while the way is cut.
+    """
+
+    other: Pipe
+
+    def __init__(self, network: MemoryNetwork, owner: NodeId, protocol: asyncio.Protocol) -> None:
+        super().__init__()
+        self.owner = owner
+        self.protocol = protocol
+        self._network = network
+        self._loop = asyncio.get_running_loop()
+        self._pieces: deque[tuple[float, bytes | None]] = deque()
+        """What is on its way, each with the time of its arrival; None is the end of the stream."""
+        self._bytes = 0
+        self._timer: asyncio.Handle | None = None
+        self._closing = False
+        self._gone = False
+
+    def write(self, data: Any) -> None:
+        if not self._closing:
+            self._bytes += len(data)
+            self._send(bytes(data))
+
+    def _send(self, piece: bytes | None) -> None:
+        self._pieces.append((self._loop.time() + self._network.delay_s, piece))
+        self.travel()
+
+    def travel(self) -> None:
+        """See to it that the first piece arrives when it is due."""
+        if not self._pieces:
+            if self._gone:
+                self._network.forget(self)
+        elif self._timer is None:
+            due = self._pieces[0][0]
+            if due <= self._loop.time():
+                self._timer = self._loop.call_soon(self._arrive)
+            else:
+                self._timer = self._loop.call_at(due, self._arrive)
+
+    def _arrive(self) -> None:
+        self._timer = None
+        if not self._pieces or self._network.is_cut(self.owner, self.other.owner):
+            return
+        _, piece = self._pieces.popleft()
+        if piece is None:
+            self.other.break_off(None)
+        else:
+            self._bytes -= len(piece)
+            if not self.other._closing:
+                self.other.protocol.data_received(piece)
+        self.travel()
+
+    def get_write_buffer_size(self) -> int:
+        return self._bytes
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        """Close; what was written still arrives."""
+        if not self._closing:
+            self._closing = True
+            self._send(None)
+            self._loop.call_soon(self._lose, None)
+
+    def abort(self) -> None:
+        """Close; what was written and is still here does not arrive."""
+        self._pieces.clear()
+        self._bytes = 0
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._lose, None)
+        self._send(None)
+
+    def break_off(self, error: Exception | None) -> None:
+        """The other side, or the network, has ended the connection."""
+        self._pieces.clear()
+        self._bytes = 0
+        if not self._closing:
+            self._closing = True
+            self._loop.call_soon(self._lose, error)
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._gone:
+            self._gone = True
+            self.protocol.connection_lost(error)
+            self.travel()
+
+
+class MemoryStreams(Streams):
+    """One node's connections on a `MemoryNetwork`."""
+
+    def __init__(self, network: MemoryNetwork, node_id: NodeId, address: str) -> None:
+        self._network = network
+        self._node_id = node_id
+        self._address = address
+
+    async def listen(self, factory: ProtocolFactory) -> str:
+        self._network.listen(self._node_id, self._address, factory)
+        return self._address
+
+    async def dial(self, factory: ProtocolFactory, address: str) -> None:
+        await self._network.dial(self._node_id, factory, address)
+
+    def close(self) -> None:
+        self._network.stop_listening(self._node_id, self._address)
+
+
+class MemoryTransport(Mesh):
+    """A `Transport` on a `MemoryNetwork`, listening on `address`, which may be any text.
+
+    Everything but the sockets is what `TcpTransport` does: frames, handshakes, pings, bounds.
+    """
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        node_id: NodeId,
+        address: str,
+        *,
+        config: Config,
+        draw: Callable[[int], int],
+        limits: Limits | None = None,
+    ) -> None:
+        super().__init__(node_id, MemoryStreams(network, node_id, address), config=config, draw=draw, limits=limits)

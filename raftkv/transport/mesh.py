@@ -1,0 +1,195 @@
+"""The transport whatever carries its bytes: a link to each peer, and what peers have dialled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import structlog
+
+from raftkv.config import Config
+from raftkv.errors import HandshakeRefused
+from raftkv.model import NodeId
+from raftkv.transport.incoming import Incoming
+from raftkv.transport.limits import Limits
+from raftkv.transport.link import Link
+from raftkv.transport.outgoing import Outgoing
+from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
+from raftkv.transport.presence import Presence
+from raftkv.transport.streams import Streams
+from raftkv.wire import Hello, PeerMessage
+
+logger = structlog.get_logger("raftkv")
+
+
+class Mesh(Transport):
+    """A `Transport` over `Streams`.
+
+    Each node dials each of its peers and sends on the connection that it dialled; what it receives
+    comes on the connections that the peers dialled. So nobody has to agree on who dials whom, and a
+    connection has one owner, who alone decides when to replace it.
+
+    The handshake is Hello, HelloReply, Ping: the acceptor takes a connection for the peer's only when
+    the dialler has accepted it too, so a node dialled by mistake does not lose its true connection.
+    """
+
+    def __init__(
+        self,
+        node_id: NodeId,
+        streams: Streams,
+        *,
+        config: Config,
+        draw: Callable[[int], int],
+        limits: Limits | None = None,
+    ) -> None:
+        self.node_id = node_id
+        self.streams = streams
+        self.draw = draw
+        self.limits = limits if limits is not None else Limits.of(config)
+        self.stats = TransportStats()
+        self.address = ""
+        """Where this node listens, once it has started; with the port that was chosen when 0 was asked for."""
+        self._links: dict[NodeId, Link] = {}
+        self._incoming: dict[NodeId, Incoming] = {}
+        self._open: dict[asyncio.Protocol, None] = {}  # every connection that is not gone; a set in their order
+        self._strangers: dict[Incoming, None] = {}
+        self._dirty: list[Outgoing] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_refused: tuple[NodeId, str] | None = None
+        self._closed = False
+        self._all_gone: asyncio.Future[None] | None = None
+
+    # ------------------------------------------------------------------------------ the port
+
+    async def start(self, handler: TransportHandler) -> None:
+        self.handler = handler
+        self.presence = Presence(handler)
+        self.address = await self.streams.listen(partial(Incoming, self))
+        self._timer = asyncio.get_running_loop().call_later(self.limits.ping_s, self._check_time)
+
+    def send(self, to: NodeId, message: PeerMessage) -> bool:
+        link = self._links.get(to)
+        return link is not None and link.send(message)
+
+    def queued_bytes(self, to: NodeId) -> int:
+        link = self._links.get(to)
+        return link.queued_bytes if link is not None else 0
+
+    def set_peers(self, peers: Mapping[NodeId, str]) -> None:
+        if self._closed:
+            return
+        for peer, link in list(self._links.items()):
+            if peers.get(peer) != link.address:
+                del self._links[peer]
+                link.close()
+        for peer, address in peers.items():
+            if peer != self.node_id and peer not in self._links:
+                self._links[peer] = Link(self, peer, address)
+
+    def links(self) -> dict[NodeId, LinkStatus]:
+        return {peer: self._links[peer].status for peer in sorted(self._links)}
+
+    async def close(self) -> None:
+        self.abort()
+        if self._open:
+            self._all_gone = asyncio.get_running_loop().create_future()
+            await self._all_gone
+
+    def abort(self) -> None:
+        """`close` without waiting for connections to be gone: nothing is said or reported from now on."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.streams.close()
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        for connection in list(self._open):
+            if isinstance(connection, Incoming):
+                connection.abort()
+
+    # ------------------------------------------------------------------------------ time
+
+    def _check_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.limits.ping_s, self._check_time)
+        now = loop.time()
+        for link in list(self._links.values()):
+            link.check_time(now)
+        for connection in list(self._open):
+            if isinstance(connection, Incoming):
+                connection.check_time(now)
+
+    # ------------------------------------------------------------------------------ for connections
+
+    def opened(self, connection: asyncio.Protocol) -> None:
+        """A connection is there, and `close` will wait for its end."""
+        self._open[connection] = None
+
+    def gone(self, connection: asyncio.Protocol) -> None:
+        """A connection is closed on this side for good."""
+        self._open.pop(connection, None)
+        if isinstance(connection, Incoming):
+            self._strangers.pop(connection, None)
+        if not self._open and self._all_gone is not None and not self._all_gone.done():
+            self._all_gone.set_result(None)
+
+    def flush_later(self, connection: Outgoing) -> None:
+        """Send what `connection` has at the end of this turn of the loop: one callback for all of them."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def check_version(self, hello: Hello) -> None:
+        """Raises `HandshakeRefused` when the other side speaks another version of the protocol."""
+        own = self.handler.hello()
+        if hello.version != own.version:
+            raise HandshakeRefused(
+                f"node {own.node_id} speaks version {own.version} of the protocol, node {hello.node_id} version "
+                f"{hello.version}: run versions of raftkv on both that speak the same"
+            )
+
+    # ------------------------------------------------------------------------------ incoming connections
+
+    def admit(self, connection: Incoming) -> bool:
+        """Whether a new incoming connection may stay."""
+        if self._closed:
+            return False
+        if len(self._strangers) >= self.limits.strangers_max:
+            self.stats.strangers_refused += 1
+            return False
+        self._strangers[connection] = None
+        self.opened(connection)
+        return True
+
+    def incoming_established(self, connection: Incoming, peer: NodeId) -> None:
+        """`connection` is the one from `peer` from now on: the newest wins, as the peer replaced the other."""
+        self._strangers.pop(connection, None)
+        if (old := self._incoming.get(peer)) is not None:
+            old.abort()
+        self._incoming[peer] = connection
+        self.presence.heard(peer)
+        if (link := self._links.get(peer)) is not None:
+            link.hurry()
+
+    def incoming_lost(self, connection: Incoming, reason: str) -> None:
+        """An established connection from a peer has ended."""
+        assert connection.peer is not None
+        if self._incoming.get(connection.peer) is connection:
+            del self._incoming[connection.peer]
+        logger.info("peer_hung_up", peer=connection.peer, reason=reason)
+        self.presence.broke(connection.peer, reason)
+
+    def refused_incoming(self, peer: NodeId, reason: str) -> None:
+        """Somebody who says to be `peer` was refused; said once, not at every try."""
+        if self._last_refused != (peer, reason):
+            self._last_refused = (peer, reason)
+            logger.warning("peer_refused", peer=peer, reason=reason)

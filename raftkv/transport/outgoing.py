@@ -1,0 +1,190 @@
+"""A connection that this node dialled: its handshake, what is sent on it, and whether anybody is there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.transport.tuning import set_no_delay
+from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
+
+if TYPE_CHECKING:
+    from raftkv.transport.link import Link
+    from raftkv.transport.mesh import Mesh
+
+
+class Outgoing(asyncio.Protocol):
+    """Says Hello, then sends messages and pings; only the reply and pongs ever come back.
+
+    Invariants: `established` is true from an accepted reply to the end, and messages are written only
+    then. `ended` is done exactly when the link has been told of the end.
+    """
+
+    def __init__(self, mesh: Mesh, link: Link) -> None:
+        self._mesh = mesh
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        # The other side only ever says how it is called and that it lives.
+        self._decoder = FrameDecoder(mesh.limits.hello_bytes_max)
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._written = 0
+        self._left = 0
+        self._was_backed_up = False
+        self._alive_at = self._loop.time()
+        self.established = False
+        self.rtt_ms: float | None = None
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+
+    # ------------------------------------------------------------------------------ life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody answers at the address: say who is calling."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        if self.ended.done():
+            transport.abort()
+            return
+        self._transport = transport
+        self._mesh.opened(self)
+        set_no_delay(transport)
+        self._alive_at = self._loop.time()
+        self.write(encode_message(self._mesh.handler.hello()))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, by whoever's will."""
+        self._mesh.gone(self)
+        self.end("the connection was closed" if exc is None else str(exc) or type(exc).__name__)
+
+    def end(self, reason: str) -> None:
+        """Close at once, without sending what waits, and tell the link."""
+        if self.ended.done():
+            return
+        self.ended.set_result(None)
+        was_established, self.established = self.established, False
+        self._out.clear()
+        self._out_bytes = 0
+        if self._transport is not None:
+            self._transport.abort()
+        self._link.on_end(reason, was_established)
+
+    def abort(self) -> None:
+        """Close at once; the link is going away too."""
+        self.end("closed by this node")
+
+    def check_time(self, now: float) -> None:
+        """Ask whether anybody is there; end what has not answered for too long."""
+        if self._transport is None or self.ended.done():
+            return
+        limits = self._mesh.limits
+        if not self.established:
+            if now - self._alive_at >= limits.handshake_s:
+                self._mesh.stats.slow_closed += 1
+                self.end(f"no answer to the handshake for {limits.handshake_s:g} s")
+            return
+        self._see_progress(now)
+        if now - self._alive_at >= limits.silence_s:
+            self._mesh.stats.slow_closed += 1
+            self.end(f"no sign of life for {limits.silence_s:g} s")
+        else:
+            self._ping(now)
+
+    def _see_progress(self, now: float) -> None:
+        """A peer that takes in a long queue lives, though its pong has to wait behind it.
+
+        Only bytes that leave a queue that was backed up count: others merely go into a buffer of
+        this host, and say nothing of the other.
+        """
+        assert self._transport is not None
+        backlog = self._transport.get_write_buffer_size()
+        left = self._written - backlog
+        if self._was_backed_up and left > self._left:
+            self._alive_at = now
+        self._left = left
+        self._was_backed_up = backlog > 0
+
+    # ------------------------------------------------------------------------------ in
+
+    def data_received(self, data: bytes) -> None:
+        """Take in the reply and pongs."""
+        if self.ended.done():
+            return
+        stats = self._mesh.stats
+        stats.bytes_received += len(data)
+        self._alive_at = self._loop.time()
+        try:
+            for payload in self._decoder.feed(data):
+                stats.frames_received += 1
+                self._take(payload)
+        except HandshakeRefused as exc:
+            stats.handshake_refused += 1
+            self._link.on_refused(str(exc))
+            self.end(f"handshake refused: {exc}")
+        except PeerError as exc:
+            stats.garbage_closed += 1
+            self.end(f"it sent garbage: {exc}")
+
+    def _take(self, payload: bytes) -> None:
+        if self.ended.done():
+            return
+        message = decode_message(payload)
+        if not self.established:
+            if not isinstance(message, HelloReply):
+                raise FrameError(f"a {type(message).__name__} instead of the handshake's reply")
+            self._check_reply(message)
+            self.established = True
+            # The acceptor takes the handshake for finished when it hears this.
+            self._ping(self._loop.time())
+            self._link.on_established()
+            return
+        self._mesh.presence.heard(self._link.peer)
+        if not isinstance(message, Pong):
+            raise FrameError(f"a {type(message).__name__} on a connection that only sends")
+        rtt_us = self._loop.time() * 1e6 - message.sent_us
+        if rtt_us < 0:
+            raise FrameError("a pong to a ping that was not sent yet")
+        self.rtt_ms = rtt_us / 1000
+
+    def _check_reply(self, reply: HelloReply) -> None:
+        """Raises `HandshakeRefused` unless both sides accept each other."""
+        if reply.hello is None:
+            raise HandshakeRefused(reply.refused or "no reason given")
+        self._mesh.check_version(reply.hello)
+        if reply.hello.node_id != self._link.peer:
+            raise HandshakeRefused(
+                f"node {reply.hello.node_id} answers at {self._link.address}, where node {self._link.peer} "
+                "should be: correct the address in the membership, or start the right node there"
+            )
+        self._mesh.handler.check_hello(reply.hello)
+
+    # ------------------------------------------------------------------------------ out
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that were written here and have not left this process."""
+        if self._transport is None or self.ended.done():
+            return 0
+        return self._out_bytes + self._transport.get_write_buffer_size()
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame at the end of this turn of the loop, together with what else is written in it."""
+        if not self._out:
+            self._mesh.flush_later(self)
+        self._out.append(frame)
+        self._out_bytes += len(frame)
+
+    def flush(self) -> None:
+        """Send what was written in this turn of the loop, in one write."""
+        out, self._out = self._out, []
+        if not out or self._transport is None:
+            return
+        size, self._out_bytes = self._out_bytes, 0
+        self._written += size
+        stats = self._mesh.stats
+        stats.frames_sent += len(out)
+        stats.bytes_sent += size
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _ping(self, now: float) -> None:
+        self.write(encode_message(Ping(int(now * 1e6))))
