@@ -9,7 +9,7 @@ import msgspec
 
 from raftkv.errors import FrameError
 from raftkv.model import Index, NodeId
-from raftkv.wire.frame import encode_frame
+from raftkv.wire.frame import UNREADABLE, encode_frame
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ _responses = msgspec.msgpack.Decoder(Response)
 def _decode(decoder: msgspec.msgpack.Decoder[T], payload: bytes | memoryview) -> T:
     try:
         return decoder.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise FrameError(f"a frame that is no {decoder.type.__name__}: {exc}") from exc
 
 

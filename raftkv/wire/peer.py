@@ -16,7 +16,7 @@ from raftkv.entry import parse_records
 from raftkv.errors import CorruptRecord, FrameError
 from raftkv.model import Index, NodeId
 from raftkv.snapshot import SnapshotMessage
-from raftkv.wire.frame import encode_frame
+from raftkv.wire.frame import UNREADABLE, encode_frame
 
 
 class Hello(msgspec.Struct, array_like=True, tag=60):
@@ -94,7 +94,7 @@ def decode_message(payload: bytes) -> PeerMessage:
         message = _decoder.decode(view[_LENGTH.size : _LENGTH.size + length])
         if type(message) is AppendEntries:
             return _with_entries(message, records)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise FrameError(f"a message that can't be read: {exc}") from exc
     except CorruptRecord as exc:
         raise FrameError(f"an append with damaged entries: {exc}") from exc
