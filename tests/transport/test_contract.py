@@ -6,15 +6,15 @@ import pytest
 
 from raftkv.core.messages import AppendEntries
 from raftkv.entry import make_entries
-from raftkv.errors import ConfigError
+from raftkv.errors import ConfigError, PeerError
 from raftkv.model import EntryKind
 from raftkv.wire import DigestReport
-from tests.transport.worlds import LIMITS, MemoryWorld, Talker, TcpWorld, World, tell
+from tests.transport.worlds import LIMITS, WORLDS, Talker, World, tell
 
 
-@pytest.fixture(params=[MemoryWorld, TcpWorld], ids=["memory", "tcp"])
+@pytest.fixture(params=WORLDS, ids=["memory", "tcp", "uvloop"])
 def world(request: pytest.FixtureRequest) -> type[World]:
-    """Every story is told in both worlds."""
+    """Every story is told in all worlds."""
     return request.param
 
 
@@ -147,7 +147,7 @@ def test_a_changed_address_is_dialled_anew(world: type[World]) -> None:
         one, two = await world.pair()
         await world.stop(2)
         await one.until(lambda: one.lost)
-        two = await world.start(2, address=None if world is TcpWorld else "127.0.0.1:0")
+        two = await world.start(2, address="127.0.0.1:0")
         world.nodes[1].set_peers({2: world.nodes[2].address})
         await one.until(lambda: one.connected == [2, 2])
         assert world.nodes[1].links()[2].address == world.nodes[2].address
@@ -182,5 +182,139 @@ def test_an_address_that_is_taken_is_refused(world: type[World]) -> None:
         await world.start(1)
         with pytest.raises(ConfigError, match="can't listen for peers on"):
             await world.start(2, address=world.nodes[1].address)
+
+    tell(story, world)
+
+
+def test_a_peer_that_dies_is_lost_at_once_and_once(world: type[World]) -> None:
+    """Two connections break and are one loss, long before silence would tell; back again, it is connected again."""
+
+    async def story(world: World) -> None:
+        one, _ = await world.pair()
+        address = await world.stop(2)
+        await one.until(lambda: one.lost)
+        assert not world.nodes[1].links()[2].connected
+        assert not world.nodes[1].send(2, report(1))
+        two = await world.start(2, address=address)
+        world.introduce(1, 2)
+        await one.until(lambda: one.connected == [2, 2])
+        await two.until(lambda: two.connected == [1])
+        assert [peer for peer, _ in one.lost] == [2]
+        assert "sign of life" not in one.lost[0][1]
+        await world.stop(2)
+        await one.until(lambda: len(one.lost) == 2)
+
+    tell(story, world)
+
+
+def test_a_node_that_only_listens_notices_who_dies(world: type[World]) -> None:
+    """The break of an incoming connection is a loss, too: a follower hears of its leader's death by it."""
+
+    async def story(world: World) -> None:
+        one, two = await world.start(1), await world.start(2)
+        world.nodes[1].set_peers({2: world.nodes[2].address})
+        await one.until(lambda: one.connected)
+        world.nodes[1].send(2, report(1))
+        await two.until(lambda: two.messages)
+        await world.stop(1)
+        await two.until(lambda: two.lost)
+        assert two.lost[0][0] == 1
+        assert two.connected == []
+
+    tell(story, world)
+
+
+def test_a_refused_peer_gets_in_when_the_reason_is_gone(world: type[World]) -> None:
+    """Dialling goes on behind a refusal, and the refusal is forgotten with the first success."""
+
+    async def story(world: World) -> None:
+        one = await world.start(1)
+        two = await world.start(2, talker=Talker(2, "other"))
+        world.nodes[1].set_peers({2: world.nodes[2].address})
+        await world.until(lambda: world.nodes[1].links()[2].refused)
+        two.cluster_id = "c"
+        await one.until(lambda: one.connected)
+        assert world.nodes[1].links()[2].refused is None
+
+    tell(story, world)
+
+
+def test_another_version_is_refused_by_name(world: type[World]) -> None:
+    """Both versions are said, and what to do."""
+
+    async def story(world: World) -> None:
+        await world.start(1)
+        talker = Talker(2)
+        talker.version = 99
+        await world.start(2, talker=talker)
+        world.nodes[1].set_peers({2: world.nodes[2].address})
+        await world.until(lambda: world.nodes[1].links()[2].refused)
+        refused = world.nodes[1].links()[2].refused
+        assert "version 99" in refused
+        assert "run versions of raftkv on both" in refused
+
+    tell(story, world)
+
+
+def test_the_wrong_node_at_an_address_is_refused_and_loses_nothing(world: type[World]) -> None:
+    """A node that is dialled as another keeps the true connection of the dialler."""
+
+    async def story(world: World) -> None:
+        one, two = await world.pair()
+        addresses = {2: world.nodes[2].address, 3: world.nodes[2].address}
+        world.nodes[1].set_peers(addresses)
+        refusals = world.nodes[1].stats
+        await world.until(lambda: refusals.handshake_refused >= 2)
+        assert "start the right node there" in world.nodes[1].links()[3].refused
+        assert world.nodes[1].send(2, report(1))
+        await two.until(lambda: two.messages)
+        assert not one.lost and not two.lost
+
+    tell(story, world)
+
+
+def test_a_message_that_makes_no_sense_to_the_node_closes_the_connection(world: type[World]) -> None:
+    """A `PeerError` of the handler is the sender's fault: its connection goes, and it comes back."""
+
+    async def story(world: World) -> None:
+        one, two = await world.pair()
+        two.raises = PeerError("an append of the future")
+        world.nodes[1].send(2, report(1))
+        await one.until(lambda: one.lost)
+        two.raises = None
+        await one.until(lambda: one.connected == [2, 2])
+        assert two.messages == []
+        assert world.nodes[2].stats.garbage_closed == 1
+        assert "an append of the future" in two.lost[0][1]
+
+    tell(story, world)
+
+
+def test_round_trips_are_measured(world: type[World]) -> None:
+    """The first ping goes with the handshake, so a link soon knows how far its peer is."""
+
+    async def story(world: World) -> None:
+        await world.pair()
+        await world.until(lambda: world.nodes[1].links()[2].rtt_ms is not None)
+        assert world.nodes[1].links()[2].rtt_ms >= 0
+
+    tell(story, world)
+
+
+def test_after_close_nothing_is_said_or_reported(world: type[World]) -> None:
+    """A closed transport is silent, may be closed twice, and its address is free again."""
+
+    async def story(world: World) -> None:
+        one, two = await world.pair()
+        transport = world.nodes[1]
+        address = await world.stop(1)
+        assert not transport.send(2, report(1))
+        await transport.close()
+        transport.set_peers({2: world.nodes[2].address})
+        assert transport.links() == {}
+        await two.until(lambda: two.lost)
+        again = await world.start(1, address=address)
+        await two.until(lambda: two.connected == [1, 1])
+        assert one.lost == [] and one.messages == [] and again.lost == []
 
     tell(story, world)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from raftkv.config import MIB, Config
 from raftkv.errors import HandshakeRefused
@@ -148,7 +149,11 @@ class TcpWorld(World):
         )
 
 
-Story = Callable[[World], Awaitable[None]]
+class UvloopWorld(TcpWorld):
+    """The same, on the event loop that nodes use."""
+
+
+WORLDS = [MemoryWorld, TcpWorld, UvloopWorld]
 
 
 def tell(story: Callable[[Any], Awaitable[None]], world: type[World]) -> None:
@@ -166,5 +171,7 @@ def tell(story: Callable[[Any], Awaitable[None]], world: type[World]) -> None:
     if world is MemoryWorld:
         SimLoop().run(main())
     else:
-        asyncio.run(main())
+        factory = pytest.importorskip("uvloop").new_event_loop if world is UvloopWorld else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(main())
     assert failures == []

@@ -1,0 +1,123 @@
+"""The network in memory: cuts that behave as TCP makes them, and the same story every time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from raftkv.wire import DigestReport
+from tests.transport.worlds import LIMITS, MemoryWorld, tell
+
+
+def test_what_a_short_cut_holds_up_still_arrives() -> None:
+    """Bytes wait while the way is cut and travel on when it is healed, in their order; nothing is lost."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, two = await world.pair()
+        world.network.cut(1, 2)
+        sent = [DigestReport(i, i) for i in range(10)]
+        assert all(world.nodes[1].send(2, message) for message in sent)
+        await world.until(lambda: world.nodes[1].queued_bytes(2) > 0)
+        world.network.heal()
+        await two.until(lambda: len(two.messages) == 10)
+        assert [message for _, message in two.messages] == sent
+        assert not one.lost and not two.lost
+
+    tell(story, MemoryWorld)
+
+
+def test_a_cut_is_noticed_by_silence_on_both_sides() -> None:
+    """No connection breaks, so it takes the silence; the links come back by themselves when it is healed (F39)."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, two = await world.pair()
+        began = asyncio.get_running_loop().time()
+        world.network.cut(1, 2)
+        await one.until(lambda: one.lost)
+        await two.until(lambda: two.lost)
+        assert asyncio.get_running_loop().time() - began >= LIMITS.silence_s - LIMITS.ping_s
+        assert "no sign of life" in one.lost[0][1]
+        assert not world.nodes[1].send(2, DigestReport(1, 1))
+        world.network.heal()
+        await one.until(lambda: len(one.connected) == 2)
+        await two.until(lambda: len(two.connected) == 2)
+        assert [peer for peer, _ in one.lost] == [2]
+
+    tell(story, MemoryWorld)
+
+
+def test_a_one_way_cut_stalls_both_links() -> None:
+    """One side's messages get through for a while, but its pings are not answered: both links end."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, two = await world.pair()
+        world.network.cut(1, 2, one_way=True)
+        world.nodes[2].send(1, DigestReport(1, 1))
+        await one.until(lambda: one.messages)
+        await one.until(lambda: one.lost)
+        await two.until(lambda: two.lost)
+        await world.until(lambda: not world.nodes[1].links()[2].connected)
+        await world.until(lambda: not world.nodes[2].links()[1].connected)
+        world.network.heal()
+        await one.until(lambda: len(one.connected) == 2)
+        await two.until(lambda: len(two.connected) == 2)
+
+    tell(story, MemoryWorld)
+
+
+def test_a_node_that_dies_behind_a_cut_is_found_dead() -> None:
+    """The end of a connection cannot cross a cut; silence tells, and nobody is dialled in vain for ever."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, _ = await world.pair()
+        world.network.cut(1, 2)
+        address = await world.stop(2)
+        await one.until(lambda: one.lost)
+        world.network.heal()
+        await world.start(2, address=address)
+        await one.until(lambda: len(one.connected) == 2)
+
+    tell(story, MemoryWorld)
+
+
+def test_a_reset_is_noticed_at_once() -> None:
+    """Connections that the network breaks are lost at once, and dialled again."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, two = await world.pair()
+        world.network.reset(1, 2)
+        await one.until(lambda: len(one.connected) == 2)
+        await two.until(lambda: len(two.connected) == 2)
+        assert [peer for peer, _ in one.lost] == [2]
+        assert "reset by the network" in one.lost[0][1]
+
+    tell(story, MemoryWorld)
+
+
+def test_a_story_is_the_same_every_time() -> None:
+    """Same seeds, same story, same trace with the same times: a simulator may stand on it."""
+
+    def trace() -> list[object]:
+        seen: list[object] = []
+
+        async def story(world: MemoryWorld) -> None:
+            loop = asyncio.get_running_loop()
+            nodes = [await world.start(i) for i in (1, 2, 3)]
+            world.introduce(1, 2, 3)
+            for node in nodes:
+                await node.until(lambda node=node: len(node.connected) == 2)
+            for i in range(20):
+                world.nodes[1 + i % 3].send(1 + (i + 1) % 3, DigestReport(i, i))
+            world.network.cut(1, 2)
+            address = await world.stop(3)
+            await nodes[0].until(lambda: len(nodes[0].lost) == 2)
+            world.network.heal()
+            three = await world.start(3, address=address)
+            world.introduce(1, 2, 3)
+            await three.until(lambda: len(three.connected) == 2)
+            seen.extend((node.messages, node.connected, node.lost) for node in [*nodes, three])
+            seen.append((loop.time(), [node.stats for node in world.nodes.values()]))
+
+        tell(story, MemoryWorld)
+        return seen
+
+    assert trace() == trace()
