@@ -29,11 +29,10 @@ class Incoming(asyncio.Protocol):
 
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
-        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._decoder = FrameDecoder(mesh.limits.hello_bytes_max)
         self._over = False
-        self._since = self._heard_at = self._loop.time()
+        self._since = self._heard_at = mesh.beat
         self.peer: NodeId | None = None
         self.established = False
 
@@ -68,18 +67,18 @@ class Incoming(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def check_time(self, now: float) -> None:
+    def check_time(self) -> None:
         """End a handshake that takes too long, and a peer that does not even ping."""
-        limits = self._mesh.limits
+        limits, beat = self._mesh.limits, self._mesh.beat
         if self._over:
             # Refused, but it doesn't go: it doesn't read why.
-            if now - self._since >= limits.handshake_s and self._transport is not None:
+            if beat - self._since >= limits.handshake_beats and self._transport is not None:
                 self._transport.abort()
         elif not self.established:
-            if now - self._since >= limits.handshake_s:
+            if beat - self._since >= limits.handshake_beats:
                 self._mesh.stats.slow_closed += 1
                 self.end(f"no handshake for {limits.handshake_s:g} s")
-        elif now - self._heard_at >= limits.silence_s:
+        elif beat - self._heard_at >= limits.silence_beats:
             self._mesh.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s")
 
@@ -91,7 +90,7 @@ class Incoming(asyncio.Protocol):
             return
         stats = self._mesh.stats
         stats.bytes_received += len(data)
-        self._heard_at = self._loop.time()
+        self._heard_at = self._mesh.beat
         if self.established and self.peer is not None:
             self._mesh.presence.heard(self.peer)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from raftkv.config import KIB, Config
@@ -22,6 +24,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How often every connection is pinged and looked at."""
     silence_s: float
     """A connection on which nothing arrived for this long is dead; a dial may take as long."""
+
+    @property
+    def handshake_beats(self) -> int:
+        """`handshake_s` in pings."""
+        return math.ceil(self.handshake_s / self.ping_s)
+
+    @property
+    def silence_beats(self) -> int:
+        """`silence_s` in pings; two at least, as an answer to the first needs time."""
+        return max(2, math.ceil(self.silence_s / self.ping_s))
 
     @classmethod
     def of(cls, config: Config) -> Limits:

@@ -115,10 +115,10 @@ class Link:
             self._connection.abort()
         self._task.cancel()
 
-    def check_time(self, now: float) -> None:
+    def check_time(self) -> None:
         """Ping, and end what is dead."""
         if self._connection is not None:
-            self._connection.check_time(now)
+            self._connection.check_time()
 
     # ------------------------------------------------------------------------------ for the connection
 

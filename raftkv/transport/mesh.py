@@ -50,6 +50,9 @@ class Mesh(Transport):
         self.stats = TransportStats()
         self.address = ""
         """Where this node listens, once it has started; with the port that was chosen when 0 was asked for."""
+        self.beat = 0
+        """Time as silence is measured: how often connections were looked at. A node that was stopped or busy
+        for seconds did not listen meanwhile, and must not blame its peers for it."""
         self._links: dict[NodeId, Link] = {}
         self._incoming: dict[NodeId, Incoming] = {}
         self._open: dict[asyncio.Protocol, None] = {}  # every connection that is not gone; a set in their order
@@ -116,12 +119,12 @@ class Mesh(Transport):
     def _check_time(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limits.ping_s, self._check_time)
-        now = loop.time()
+        self.beat += 1
         for link in list(self._links.values()):
-            link.check_time(now)
+            link.check_time()
         for connection in list(self._open):
             if isinstance(connection, Incoming):
-                connection.check_time(now)
+                connection.check_time()
 
     # ------------------------------------------------------------------------------ for connections
 

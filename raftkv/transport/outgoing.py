@@ -33,7 +33,7 @@ class Outgoing(asyncio.Protocol):
         self._written = 0
         self._left = 0
         self._was_backed_up = False
-        self._alive_at = self._loop.time()
+        self._heard_at = mesh.beat
         self.established = False
         self.rtt_ms: float | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -49,7 +49,7 @@ class Outgoing(asyncio.Protocol):
         self._transport = transport
         self._mesh.opened(self)
         set_no_delay(transport)
-        self._alive_at = self._loop.time()
+        self._heard_at = self._mesh.beat
         self.write(encode_message(self._mesh.handler.hello()))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -73,24 +73,24 @@ class Outgoing(asyncio.Protocol):
         """Close at once; the link is going away too."""
         self.end("closed by this node")
 
-    def check_time(self, now: float) -> None:
+    def check_time(self) -> None:
         """Ask whether anybody is there; end what has not answered for too long."""
         if self._transport is None or self.ended.done():
             return
         limits = self._mesh.limits
         if not self.established:
-            if now - self._alive_at >= limits.handshake_s:
+            if self._mesh.beat - self._heard_at >= limits.handshake_beats:
                 self._mesh.stats.slow_closed += 1
                 self.end(f"no answer to the handshake for {limits.handshake_s:g} s")
             return
-        self._see_progress(now)
-        if now - self._alive_at >= limits.silence_s:
+        self._see_progress()
+        if self._mesh.beat - self._heard_at >= limits.silence_beats:
             self._mesh.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s")
         else:
-            self._ping(now)
+            self._ping()
 
-    def _see_progress(self, now: float) -> None:
+    def _see_progress(self) -> None:
         """A peer that takes in a long queue lives, though its pong has to wait behind it.
 
         Only bytes that leave a queue that was backed up count: others merely go into a buffer of
@@ -100,7 +100,7 @@ class Outgoing(asyncio.Protocol):
         backlog = self._transport.get_write_buffer_size()
         left = self._written - backlog
         if self._was_backed_up and left > self._left:
-            self._alive_at = now
+            self._heard_at = self._mesh.beat
         self._left = left
         self._was_backed_up = backlog > 0
 
@@ -112,7 +112,7 @@ class Outgoing(asyncio.Protocol):
             return
         stats = self._mesh.stats
         stats.bytes_received += len(data)
-        self._alive_at = self._loop.time()
+        self._heard_at = self._mesh.beat
         try:
             for payload in self._decoder.feed(data):
                 stats.frames_received += 1
@@ -135,7 +135,7 @@ class Outgoing(asyncio.Protocol):
             self._check_reply(message)
             self.established = True
             # The acceptor takes the handshake for finished when it hears this.
-            self._ping(self._loop.time())
+            self._ping()
             self._link.on_established()
             return
         self._mesh.presence.heard(self._link.peer)
@@ -186,5 +186,5 @@ class Outgoing(asyncio.Protocol):
         stats.bytes_sent += size
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
-    def _ping(self, now: float) -> None:
-        self.write(encode_message(Ping(int(now * 1e6))))
+    def _ping(self) -> None:
+        self.write(encode_message(Ping(int(self._loop.time() * 1e6))))
