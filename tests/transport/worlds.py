@@ -168,10 +168,10 @@ def tell(story: Callable[[Any], Awaitable[None]], world: type[World]) -> None:
         finally:
             await made.close()
 
-    if world is MemoryWorld:
+    if issubclass(world, MemoryWorld):
         SimLoop().run(main())
     else:
-        factory = pytest.importorskip("uvloop").new_event_loop if world is UvloopWorld else None
+        factory = pytest.importorskip("uvloop").new_event_loop if issubclass(world, UvloopWorld) else None
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(main())
     assert failures == []
