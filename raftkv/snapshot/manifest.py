@@ -1,0 +1,131 @@
+"""The manifest: what a snapshot is the state of, and what its files are, under one checksum.
+
+On disk and on the wire it is the same bytes, little endian: magic (8), format version (u32), length of
+the body (u32), xxh3-128 of those 16 bytes and the body (16), body (msgpack). The checksum is also the
+manifest's *digest*: two nodes with equal digests hold, or receive, the very same snapshot.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import struct
+from bisect import bisect_left
+
+import msgspec
+import xxhash
+
+from raftkv.disk import Disk
+from raftkv.errors import FormatError, SnapshotCorruption
+from raftkv.model import SnapshotMeta
+
+MANIFEST_NAME = "MANIFEST"
+FORMAT_VERSION = 1
+CHECKSUM_BYTES = 16
+
+_MAGIC = b"RKVsnap\n"
+_HEAD = struct.Struct("<8sII")
+_BODY_AT = _HEAD.size + CHECKSUM_BYTES
+_RESERVED = frozenset({"", ".", "..", MANIFEST_NAME, MANIFEST_NAME + ".tmp"})
+
+
+class SnapshotFile(msgspec.Struct, frozen=True, array_like=True):
+    """One file: its name, its size in bytes, the xxh3-128 of its content."""
+
+    name: str
+    size: int
+    checksum: bytes
+
+    @property
+    def content(self) -> tuple[int, bytes]:
+        """What makes two files the same, whatever they are called."""
+        return self.size, self.checksum
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a snapshot says of itself. `files` are sorted by name; `key_count` is None when nobody counted."""
+
+    cluster_id: str
+    snapshot: SnapshotMeta
+    key_count: int | None
+    files: tuple[SnapshotFile, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+    def file(self, name: str) -> SnapshotFile | None:
+        """The file of that name."""
+        at = bisect_left(self.files, name, key=lambda file: file.name)
+        return self.files[at] if at < len(self.files) and self.files[at].name == name else None
+
+    def problems(self) -> list[str]:
+        """What makes it unusable, in words. A name that leads out of its directory would be an attack."""
+        found = []
+        names = [file.name for file in self.files]
+        if names != sorted(set(names)):
+            found.append("its files are not sorted by name, or a name occurs twice")
+        found += [f"{name!r} is no name for a file" for name in names if name in _RESERVED or not _is_plain(name)]
+        found += [f"{file.name} has size {file.size}" for file in self.files if file.size < 0]
+        found += [f"{file.name} has no checksum" for file in self.files if len(file.checksum) != CHECKSUM_BYTES]
+        if self.snapshot.index < 0 or self.snapshot.term < 0:
+            found.append(f"it is of index {self.snapshot.index} and term {self.snapshot.term}")
+        return found
+
+
+class SealedManifest(msgspec.Struct, frozen=True):
+    """A manifest together with the bytes that stand for it on disk and on the wire."""
+
+    manifest: Manifest
+    data: bytes
+
+    @classmethod
+    def seal(cls, manifest: Manifest) -> SealedManifest:
+        """Encode `manifest`; equal manifests give equal bytes."""
+        body = msgspec.msgpack.encode(manifest)
+        head = _HEAD.pack(_MAGIC, FORMAT_VERSION, len(body))
+        return cls(manifest, head + xxhash.xxh3_128_digest(head + body) + body)
+
+    @classmethod
+    def parse(cls, data: bytes, what: str) -> SealedManifest:
+        """Decode a manifest; `what` names it in errors.
+
+        Raises `SnapshotCorruption` when it is not what was written, `FormatError` when it is whole but
+        of another version of raftkv.
+        """
+        if len(data) < _BODY_AT:
+            raise SnapshotCorruption(f"{what} is cut short to {len(data)} bytes")
+        magic, version, length = _HEAD.unpack_from(data)
+        head, checksum, body = data[: _HEAD.size], data[_HEAD.size : _BODY_AT], data[_BODY_AT:]
+        if magic != _MAGIC or length != len(body) or xxhash.xxh3_128_digest(head + body) != checksum:
+            raise SnapshotCorruption(f"{what} does not match its checksum")
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"{what} has format version {version}, this raftkv reads version {FORMAT_VERSION}: "
+                "use the raftkv that wrote it, or a newer one that says it can migrate it"
+            )
+        try:
+            manifest = msgspec.msgpack.decode(body, type=Manifest)
+        except msgspec.DecodeError as exc:
+            raise SnapshotCorruption(f"{what} is no manifest: {exc}") from exc
+        if problems := manifest.problems():
+            raise SnapshotCorruption(f"{what} can't be used: {'; '.join(problems)}")
+        return cls(manifest, data)
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that stand for this snapshot, files included."""
+        return self.data[_HEAD.size : _BODY_AT]
+
+
+def read_manifest(disk: Disk, directory: str) -> SealedManifest:
+    """The manifest in `directory`. Raises `SnapshotCorruption` (also when there is none), `FormatError`, `DiskError`."""
+    path = posixpath.join(directory, MANIFEST_NAME)
+    try:
+        data = disk.read_bytes(path)
+    except FileNotFoundError as exc:
+        raise SnapshotCorruption(f"{path} is missing") from exc
+    return SealedManifest.parse(data, path)
+
+
+def _is_plain(name: str) -> bool:
+    return "/" not in name and "\\" not in name and "\0" not in name

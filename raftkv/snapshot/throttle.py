@@ -1,0 +1,27 @@
+"""A limit of bytes a second, told the time from outside."""
+
+from __future__ import annotations
+
+BURST_S = 0.1
+"""Idle time is credited up to this much, so that a timer that comes late costs no throughput."""
+
+
+class Throttle:
+    """A bucket of credit that fills at `bytes_s`; whoever may send at all may overdraw it by one chunk."""
+
+    def __init__(self, bytes_s: int, now: float) -> None:
+        self._bytes_s = bytes_s
+        self._credit = 0.0
+        self._at = now
+
+    def delay(self, now: float) -> float:
+        """Seconds until something may be sent; 0 when it may now, and always when there is no limit."""
+        if not self._bytes_s:
+            return 0.0
+        self._credit = min(self._credit + (now - self._at) * self._bytes_s, self._bytes_s * BURST_S)
+        self._at = now
+        return max(0.0, -self._credit / self._bytes_s)
+
+    def take(self, size: int) -> None:
+        """Note that `size` bytes are sent."""
+        self._credit -= size
