@@ -22,9 +22,10 @@ def send_snapshot(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> N
     if role.tick - progress.contact_tick >= raft.config.election_ticks:
         return  # nobody is there; heartbeats will tell when somebody is
     snapshot = raft.snapshot
-    assert snapshot is not None and snapshot.index >= raft.log.start.index, (
-        f"the log begins behind {raft.log.start.index}, but the newest snapshot is {snapshot}"
-    )
+    if snapshot is None or snapshot.index < raft.log.start.index:
+        # The one that allowed the log to be cut was damaged since: another one has to be taken first.
+        progress.wanted_index = raft.log.start.index
+        return
     progress.become_snapshot(snapshot)
     _send(raft, to, snapshot)
 
