@@ -7,12 +7,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.config import Config
+from raftkv.config import KIB, Config
 from raftkv.errors import ConfigError
 from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.streams import ProtocolFactory, Streams
+
+
+WRITE_BUFFER_BYTES = 64 * KIB
+"""What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
 
 
 class MemoryNetwork:
@@ -50,6 +54,14 @@ class MemoryNetwork:
         for pipe in list(self._pipes):
             if {pipe.owner, pipe.other.owner} == {a, b}:
                 pipe.break_off(ConnectionResetError("connection reset by the network"))
+
+    def drop(self, node: NodeId) -> None:
+        """The process of `node` is gone: nobody listens there, and every connection to it breaks."""
+        for address in [address for address, (owner, _) in self._listeners.items() if owner == node]:
+            del self._listeners[address]
+        for pipe in list(self._pipes):
+            if pipe.owner == node:
+                pipe.silence()
 
     def is_cut(self, sender: NodeId, to: NodeId) -> bool:
         return (sender, to) in self._cuts
@@ -117,6 +129,9 @@ class Pipe(asyncio.Transport):
         """What is on its way, each with the time of its arrival; None is the end of the stream."""
         self._bytes = 0
         self._timer: asyncio.Handle | None = None
+        self._high = WRITE_BUFFER_BYTES
+        self._writable = True
+        self._reading = True
         self._closing = False
         self._gone = False
 
@@ -124,6 +139,27 @@ class Pipe(asyncio.Transport):
         if not self._closing:
             self._bytes += len(data)
             self._send(bytes(data))
+            self._tell_writable()
+
+    def _tell_writable(self) -> None:
+        """Tell the protocol when what waits crosses the limit, as TCP's transports do."""
+        writable = self._bytes <= self._high
+        if writable != self._writable and not self._closing:
+            self._writable = writable
+            if writable:
+                self.protocol.resume_writing()
+            else:
+                self.protocol.pause_writing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self._high = WRITE_BUFFER_BYTES if high is None else high
+
+    def pause_reading(self) -> None:
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self.other.travel()
 
     def _send(self, piece: bytes | None) -> None:
         self._pieces.append((self._loop.time() + self._network.delay_s, piece))
@@ -143,7 +179,7 @@ class Pipe(asyncio.Transport):
 
     def _arrive(self) -> None:
         self._timer = None
-        if not self._pieces or self._network.is_cut(self.owner, self.other.owner):
+        if not self._pieces or self._network.is_cut(self.owner, self.other.owner) or not self.other._reading:
             return
         _, piece = self._pieces.popleft()
         if piece is None:
@@ -152,6 +188,7 @@ class Pipe(asyncio.Transport):
             self._bytes -= len(piece)
             if not self.other._closing:
                 self.other.protocol.data_received(piece)
+            self._tell_writable()
         self.travel()
 
     def get_write_buffer_size(self) -> int:
@@ -183,6 +220,11 @@ class Pipe(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self._loop.call_soon(self._lose, error)
+
+    def silence(self) -> None:
+        """The process at this end is gone: it hears and says nothing any more, and the other end notices."""
+        self.protocol = asyncio.Protocol()
+        self.abort()
 
     def _lose(self, error: Exception | None) -> None:
         if not self._gone:

@@ -23,6 +23,7 @@ from raftkv.wire.client import (
 from raftkv.wire.frame import FRAME_HEAD_BYTES, PROTOCOL_VERSION, FrameDecoder, encode_frame
 from raftkv.wire.peer import (
     DigestReport,
+    DivergedNotice,
     Hello,
     HelloReply,
     PeerMessage,
@@ -37,6 +38,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "ClientHello",
     "DigestReport",
+    "DivergedNotice",
     "FrameDecoder",
     "Hello",
     "HelloReply",

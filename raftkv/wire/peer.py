@@ -37,6 +37,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     lease_reads: bool
     """Leases hold only if everybody grants them, so all nodes must agree."""
     durable_index: Index
+    address: str = ""
+    """Where the node listens for peers: how one that has not joined yet finds those who dial it."""
 
 
 class HelloReply(msgspec.Struct, array_like=True, tag=61):
@@ -65,7 +67,13 @@ class DigestReport(msgspec.Struct, array_like=True, tag=64):
     digest: int
 
 
-PeerMessage: TypeAlias = Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport
+class DivergedNotice(msgspec.Struct, array_like=True, tag=65):
+    """From the leader: your state differs from the majority's at the entry `index`. Stop."""
+
+    index: Index
+
+
+PeerMessage: TypeAlias = Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport | DivergedNotice
 """Everything that travels between nodes."""
 
 _LENGTH = struct.Struct("<I")
