@@ -64,7 +64,7 @@ class Log:
         cache_bytes: int,
         durable_index: Index,
         on_start: Callable[[LogStart], None] | None = None,
-        on_entries: Callable[[list[Entry]], None] | None = None,
+        on_entries: Callable[[list[Entry]], object] | None = None,
     ) -> Log:
         """Open the log in `directory`, or make an empty one; before the other thread knows of it.
 
@@ -93,7 +93,7 @@ class Log:
             ) from exc
         return log
 
-    def _replay(self, on_entries: Callable[[list[Entry]], None] | None) -> None:
+    def _replay(self, on_entries: Callable[[list[Entry]], object] | None) -> None:
         """Read all, checking that the chain has no break, also not between segments."""
         last = self._segments[-1].last_index
         at = self.start

@@ -1,0 +1,133 @@
+"""Applies what is committed, in order, a bounded piece at a time, and answers who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from raftkv.config import MIB
+from raftkv.entry import Entry
+from raftkv.errors import RaftKVError
+from raftkv.model import Index
+from raftkv.node.ports import Worker
+from raftkv.node.waiting import Commands, Queries
+
+if TYPE_CHECKING:
+    from raftkv.log import Log
+    from raftkv.machine import Runner
+
+
+class Applier:
+    """Feeds committed entries to the state machine on the event loop's thread.
+
+    Invariants: every entry up to `runner.applied.index` is applied exactly once and in order;
+    `target` never goes back. Between two batches the loop serves everybody else.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        log: Log,
+        worker: Worker,
+        commands: Commands,
+        queries: Queries,
+        *,
+        batch_entries_max: int,
+        on_applied: Callable[[Index], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.runner = runner
+        self._log = log
+        self._worker = worker
+        self._commands = commands
+        self._queries = queries
+        self._batch_max = batch_entries_max
+        self._on_applied = on_applied
+        self._on_failure = on_failure
+        self.target: Index = runner.applied.index
+        """The last committed entry that was handed in."""
+        self._scheduled = False
+        self._paused = False
+        self._stopped = False
+
+    @property
+    def applied_index(self) -> Index:
+        return self.runner.applied.index
+
+    @property
+    def lag(self) -> int:
+        """Committed entries that wait to be applied."""
+        return self.target - self.runner.applied.index
+
+    def hand_in(self, last: Index) -> None:
+        """Everything up to `last` is committed and durable here."""
+        self.target = last
+        if not self._scheduled and not self._paused:
+            # The first batch is applied at once: a lone command should not wait for another turn of the loop.
+            self._run()
+
+    def pause(self) -> None:
+        """Apply nothing until `resume`: the state is being replaced."""
+        self._paused = True
+
+    def resume(self, runner: Runner) -> None:
+        """Go on with the state that `runner` has."""
+        self.runner = runner
+        self.target = max(self.target, runner.applied.index)
+        self._paused = False
+        self._schedule()
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    def _schedule(self) -> None:
+        if not self._scheduled and not self._paused and not self._stopped and self.lag > 0:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        if self._stopped or self._paused or self.lag <= 0:
+            return
+        first = self.runner.applied.index + 1
+        last = min(self.target, first + self._batch_max - 1)
+        entries = self._log.cached(first, last)
+        if entries is not None:
+            self._apply(entries)
+            return
+        self._scheduled = True
+        self._worker.run(self._log.load, first, last, MIB).add_done_callback(self._loaded)
+
+    def _loaded(self, future: asyncio.Future[list[Entry]]) -> None:
+        self._scheduled = False
+        if self._stopped or self._paused or future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            self._on_failure(error)
+        elif (entries := future.result())[0].index == self.runner.applied.index + 1:
+            self._apply(entries)
+        else:
+            self._schedule()  # a snapshot was installed in the meantime
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        try:
+            outcomes = self.runner.apply(entries)
+        except RaftKVError as exc:
+            # What came before the failing entry may have been applied; nobody is told of it, as the node stops.
+            self._on_failure(exc)
+            return
+        self._commands.applied(entries, outcomes)
+        self._on_applied(self.runner.applied.index)
+        self.answer_queries()
+        self._schedule()
+
+    def answer_queries(self) -> None:
+        """Answer the queries whose index is applied."""
+        applied = self.runner.applied.index
+        for query in self._queries.due(applied):
+            try:
+                result: bytes | RaftKVError = self.runner.query(query.payload)
+            except RaftKVError as exc:
+                result = exc
+            query.done(applied, result)

@@ -1,0 +1,268 @@
+"""A node's data directory: found it, join with it, recover from it. What is doubtful is refused, never guessed."""
+
+from __future__ import annotations
+
+import posixpath
+
+import msgspec
+import structlog
+
+from raftkv.config import Config
+from raftkv.core.log import LogView
+from raftkv.disk import Disk
+from raftkv.disk import Lock as DirectoryLock
+from raftkv.errors import ConfigError, Corruption, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.log import Identity, Log, VoteFile
+from raftkv.model import HardState, Member, Membership, NodeId, SnapshotMeta
+from raftkv.node.identity import (
+    FORMAT,
+    Founding,
+    cluster_id_of,
+    founding_membership,
+    load_founding,
+    save_founding,
+)
+from raftkv.node.world import World
+from raftkv.snapshot import SnapshotStore
+from raftkv.state import Store
+
+logger = structlog.get_logger("raftkv")
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this node is and where it keeps its data."""
+
+    node_id: NodeId
+    data_dir: str
+    members: tuple[Member, ...] = ()
+    """The founders of a new cluster, the same on each of them; empty for a node that joins one."""
+    cluster_name: str = "raftkv"
+    peer_address: str = ""
+    """Where other nodes reach this one; for a node that joins, so that those who dial it can be answered."""
+    rebuild: bool = False
+    """Rebuild a damaged state from a peer's snapshot, if there is no good one here."""
+    config: Config = Config()
+
+
+class Opened(msgspec.Struct, kw_only=True):
+    """An open data directory, with everything recovered."""
+
+    lock: DirectoryLock
+    vote: VoteFile
+    log: Log
+    view: LogView
+    snapshots: SnapshotStore
+    snapshot: SnapshotMeta | None
+    store: Store
+    founding: Founding
+
+
+class Paths:
+    """Where things are in a data directory."""
+
+    def __init__(self, data_dir: str) -> None:
+        self.root = data_dir
+        self.lock = posixpath.join(data_dir, "LOCK")
+        self.founding = posixpath.join(data_dir, "cluster")
+        self.vote = posixpath.join(data_dir, "vote")
+        self.peers = posixpath.join(data_dir, "peers")
+        self.log = posixpath.join(data_dir, "log")
+        self.snapshots = posixpath.join(data_dir, "snapshots")
+        self.state = posixpath.join(data_dir, "state")
+        self.new_state = posixpath.join(data_dir, "state.new")
+        self.old_state = posixpath.join(data_dir, "state.old")
+
+
+def open_directory(options: Options, world: World, fingerprint: str) -> Opened:
+    """Open a data directory, or make it. Blocking; raises a `NodeStopped` that says what to do, or `ConfigError`."""
+    disk, paths = world.disk, Paths(options.data_dir)
+    disk.mkdir(paths.root)
+    lock = disk.lock(paths.lock)
+    try:
+        return _open_locked(options, world, paths, lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLock) -> Opened:
+    disk, config = world.disk, options.config
+    founding, vote = _open_identity(options, world, paths)
+    snapshots = SnapshotStore.open(disk, paths.snapshots)
+    snapshot = snapshots.latest()
+    log, view = _open_log(disk, paths, config, vote, founding, snapshot)
+    if snapshot is not None and not _log_agrees(view, snapshot):
+        # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
+        logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=view.last_index)
+        vote.write(vote.hard_state, min(vote.durable_index, snapshot.index))
+        log.reset(snapshot.log_start)
+        view.reset(snapshot.log_start, snapshot.membership)
+    store = _open_state(options, world, paths, snapshots, snapshot, view)
+    if store.applied.index > view.last_index:
+        raise Corruption(
+            f"the state in {paths.state} has applied {store.applied.index} entries, but the log ends at "
+            f"{view.last_index}: entries are missing. Remove this node from the cluster and add it under a new id."
+        )
+    return Opened(
+        lock=lock,
+        vote=vote,
+        log=log,
+        view=view,
+        snapshots=snapshots,
+        snapshot=snapshot,
+        store=store,
+        founding=founding,
+    )
+
+
+# ---------------------------------------------------------------------------- who this is
+
+
+def _open_identity(options: Options, world: World, paths: Paths) -> tuple[Founding, VoteFile]:
+    disk = world.disk
+    founding = load_founding(disk, paths.founding)
+    if founding is None:
+        if disk.exists(paths.vote) or disk.is_dir(paths.log):
+            raise Corruption(
+                f"{paths.founding} is missing although {paths.root} has data. "
+                "Remove this node from the cluster and add it under a new id."
+            )
+        founding = _found(options)
+        save_founding(disk, paths.founding, founding)
+    elif options.members and founding.membership.voters:
+        expected = cluster_id_of(options.cluster_name, founding_membership(options.members))
+        if expected != founding.cluster_id:
+            raise WrongDataDir(
+                f"{paths.root} belongs to the cluster {founding.cluster_id}, the members given make {expected}. "
+                "Give the same members as at the first start, or none, or another data directory."
+            )
+    if disk.exists(paths.vote):
+        vote = VoteFile.open(disk, paths.vote)
+    else:
+        if disk.is_dir(paths.log) and disk.listdir(paths.log):
+            raise Corruption(
+                f"{paths.vote} is missing although {paths.log} has entries: the vote is not known any more. "
+                "Remove this node from the cluster and add it under a new id."
+            )
+        identity = Identity(cluster_id=founding.cluster_id, node_id=options.node_id, incarnation=world.nonce)
+        vote = VoteFile.create(disk, paths.vote, identity, HardState())
+    if vote.identity.node_id != options.node_id:
+        raise WrongDataDir(
+            f"{paths.root} belongs to node {vote.identity.node_id}, not to node {options.node_id}: "
+            "give the right id or another data directory"
+        )
+    vote.new_boot()
+    return founding, vote
+
+
+def _found(options: Options) -> Founding:
+    if not options.members:
+        return Founding(format=FORMAT, cluster_id="", membership=Membership())
+    membership = founding_membership(options.members)
+    if membership.member(options.node_id) is None:
+        raise ConfigError(
+            f"members: node {options.node_id} is not among {[m.node_id for m in options.members]}; "
+            "a node that joins a cluster later is started without members"
+        )
+    return Founding(format=FORMAT, cluster_id=cluster_id_of(options.cluster_name, membership), membership=membership)
+
+
+# ---------------------------------------------------------------------------- log
+
+
+def _open_log(
+    disk: Disk, paths: Paths, config: Config, vote: VoteFile, founding: Founding, snapshot: SnapshotMeta | None
+) -> tuple[Log, LogView]:
+    # Where the log was compacted, the snapshot's membership is the one in force; newer ones are in the log.
+    membership = snapshot.membership if snapshot is not None else founding.membership
+    view = LogView(membership=membership)
+    log = Log.open(
+        disk,
+        paths.log,
+        segment_bytes=config.segment_bytes,
+        cache_bytes=config.log_cache_bytes,
+        durable_index=vote.durable_index,
+        on_start=lambda start: view.reset(start, membership),
+        on_entries=view.extend,
+    )
+    return log, view
+
+
+def _log_agrees(view: LogView, snapshot: SnapshotMeta) -> bool:
+    """Whether the log holds the snapshot's last entry, or begins behind it."""
+    if view.start.index > snapshot.index:
+        # Only what a newer snapshot covered is ever cut off; without it the state can't be rebuilt from here.
+        return True
+    return view.matches(snapshot.index, snapshot.term) and view.chain(snapshot.index) == snapshot.chain
+
+
+# ---------------------------------------------------------------------------- state
+
+
+def _open_state(
+    options: Options,
+    world: World,
+    paths: Paths,
+    snapshots: SnapshotStore,
+    snapshot: SnapshotMeta | None,
+    view: LogView,
+) -> Store:
+    """Open the state; when it is missing, behind or damaged, rebuild it from here as far as possible."""
+    states, disk = world.states, world.disk
+    for leftover in (paths.new_state, paths.old_state):
+        if disk.is_dir(leftover):
+            disk.remove_tree(leftover)
+    needed = view.start.index
+    try:
+        store = states.open(paths.state)
+        if store.applied.index >= needed:
+            return store
+        logger.warning("state_behind_log", applied=store.applied.index, log_start=needed)
+        store.close()
+    except StateCorruption as exc:
+        logger.error("state_damaged", error=str(exc), action="rebuilding it from the newest local snapshot")
+    for candidate in reversed(snapshots.list()):
+        if candidate.index < needed:
+            break
+        try:
+            snapshots.verify(candidate)
+            return restore_state(world, paths, snapshots, candidate)
+        except Corruption as exc:
+            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
+    states.destroy(paths.state)
+    if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
+        # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither
+        # leads nor applies anything before it has come.
+        return states.open(paths.state)
+    raise StateCorruption(
+        f"the state in {paths.state} is damaged or missing, and so is every local snapshot that the log "
+        f"(from entry {needed + 1}) could continue. Nothing is lost as long as the other nodes have it: "
+        "start this node with --rebuild, and it gets a snapshot from a peer."
+    )
+
+
+def restore_state(world: World, paths: Paths, snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Store:
+    """Replace the state, which must not be open, by `snapshot`'s. Blocking.
+
+    A crash leaves the old state or none, and then this is repeated. Who has not just received the snapshot
+    verifies it first. Raises `SnapshotCorruption` when a file is missing, `StateCorruption`, `DiskError`.
+    """
+    disk, states = world.disk, world.states
+    if disk.is_dir(paths.new_state):
+        disk.remove_tree(paths.new_state)
+    snapshots.link_to(snapshot, paths.new_state)
+    if disk.is_dir(paths.state):
+        disk.rename(paths.state, paths.old_state)
+    disk.rename(paths.new_state, paths.state)
+    disk.sync_dir(paths.root)
+    if disk.is_dir(paths.old_state):
+        disk.remove_tree(paths.old_state)
+    store = states.open(paths.state)
+    if store.applied.index != snapshot.index or store.applied.digest != snapshot.digest:
+        found = store.applied
+        store.close()
+        raise SafetyViolation(
+            f"the snapshot at {snapshot.id} holds the state at {found.index} with digest {found.digest:016x} "
+            f"instead of {snapshot.digest:016x}: keep the files and report it"
+        )
+    return store

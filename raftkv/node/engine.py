@@ -1,0 +1,261 @@
+"""The loop in the order of `Ready`: persist, send, apply, answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from raftkv.config import MIB, Config
+from raftkv.core.messages import AppendEntries, InstallSnapshot, Message
+from raftkv.core.raft import Raft
+from raftkv.core.ready import Ready
+from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
+from raftkv.model import Index, NodeId, SnapshotMeta, Term
+from raftkv.node.applier import Applier
+from raftkv.node.ports import Worker
+from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone, no_leader
+from raftkv.node.writer import Writer
+
+if TYPE_CHECKING:
+    from raftkv.entry import Entry
+    from raftkv.log import Log
+    from raftkv.transport import Transport
+
+
+class Engine:
+    """Runs one core: inputs come in any time, and once a turn of the event loop what they led to is done.
+
+    Everything that piles up in a turn (proposals, reads, messages) is one batch for the core, one write
+    for the disk and one flush for each connection.
+    """
+
+    def __init__(
+        self,
+        raft: Raft,
+        config: Config,
+        *,
+        log: Log,
+        writer_worker: Worker,
+        writer: Writer,
+        applier: Applier,
+        commands: Commands,
+        queries: Queries,
+        transport: Transport,
+        now_ms: Callable[[], int],
+        send_snapshot: Callable[[NodeId, SnapshotMeta], None],
+        install_snapshot: Callable[[SnapshotMeta, bool], None],
+        on_role: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.raft = raft
+        self._config = config
+        self._log = log
+        self._worker = writer_worker
+        self._writer = writer
+        self._applier = applier
+        self._commands = commands
+        self._queries = queries
+        self._transport = transport
+        self._now_ms = now_ms
+        self._send_snapshot = send_snapshot
+        self._install_snapshot = install_snapshot
+        self._on_role = on_role
+        self._on_failure = on_failure
+        self._proposals: list[tuple[bytes, CommandDone]] = []
+        self._scheduled = False
+        self._seen: tuple[Term, NodeId | None, bool] = (raft.term, raft.leader, raft.is_leader)
+        self.refuse_writes: NotAccepted | None = None
+        """Why no command is accepted at the moment, whoever leads (the disk is nearly full)."""
+        self.stopped = False
+
+    # ------------------------------------------------------------------------------ inputs
+
+    def submit(self, payload: bytes, done: CommandDone) -> None:
+        """Propose a command; `done` is called exactly once. Raises `NotAccepted` when it is refused at once."""
+        if not self.raft.is_leader:
+            raise NotLeader(self.raft.leader)
+        if self.refuse_writes is not None:
+            raise self.refuse_writes
+        if len(self._commands) + len(self._proposals) >= self._config.waiting_requests_max:
+            raise Busy(f"{len(self._commands)} commands wait on this node already")
+        if self._applier.lag > self._config.apply_lag_entries_max:
+            raise Busy(f"{self._applier.lag} committed entries wait to be applied")
+        self._proposals.append((payload, done))
+        self.wake()
+
+    def query(self, payload: bytes, done: QueryDone) -> None:
+        """Ask a linearizable query; `done` is called exactly once. Raises `NotAccepted` when refused at once."""
+        if self.raft.leader is None:
+            raise NotLeader()
+        if self._queries.count >= self._config.waiting_requests_max:
+            raise Busy(f"{self._queries.count} queries wait on this node already")
+        self._queries.add(Query(payload, done))
+        self.wake()
+
+    def step(self, message: Message) -> None:
+        """Take in a peer's message; one that no correct peer sends raises `PeerError`."""
+        if self.stopped:
+            return
+        try:
+            self.raft.step(message)
+        except PeerError:
+            raise
+        except (RaftKVError, AssertionError) as exc:
+            self._on_failure(exc)
+            return
+        self.wake()
+
+    def tick(self, count: int) -> None:
+        """`count` units of time have passed."""
+        now_ms = self._now_ms()
+        for _ in range(count):
+            self.raft.tick(now_ms)
+        self.wake()
+
+    def durable(self, write: int, messages: list[Message]) -> None:
+        """The writer is done with everything up to `write`; the messages that waited for it may go."""
+        for message in messages:
+            self._transport.send(message.to, message)
+        self.raft.persisted(write)
+        # No detour over another turn of the loop: a lone command is acknowledged as soon as it is durable.
+        self.turn()
+
+    # ------------------------------------------------------------------------------ the loop
+
+    def wake(self) -> None:
+        """See to it that there will be a turn."""
+        if not self._scheduled and not self.stopped:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.turn)
+
+    def turn(self) -> None:
+        """Do everything that there is to do now."""
+        self._scheduled = False
+        if self.stopped:
+            return
+        try:
+            self._propose()
+            self._read()
+            while self._handle_next():
+                pass
+        except (RaftKVError, AssertionError) as exc:
+            self._on_failure(exc)
+            return
+        seen = (self.raft.term, self.raft.leader, self.raft.is_leader)
+        if seen != self._seen:
+            lost = self._seen[2] and (not seen[2] or seen[0] != self._seen[0])
+            self._seen = seen
+            if lost:
+                self._commands.leadership_lost()
+            self._on_role()
+
+    def _handle_next(self) -> bool:
+        """Do what the core wants done now; returns whether there may be more."""
+        ready = self.raft.ready()
+        if ready is None or self.stopped:
+            return False
+        self._handle(ready)
+        return True
+
+    def _propose(self) -> None:
+        if not self._proposals:
+            return
+        proposals, self._proposals = self._proposals, []
+        try:
+            first, _ = self.raft.propose([payload for payload, _ in proposals], self._now_ms())
+        except (NotAccepted, RaftKVError) as exc:
+            if isinstance(exc, SafetyViolation):
+                raise
+            for _, done in proposals:
+                done(0, exc)
+            return
+        self._commands.add(first, self.raft.term, [done for _, done in proposals])
+
+    def _read(self) -> None:
+        token = self._queries.next_batch()
+        if token is None:
+            return
+        try:
+            self.raft.read(token)
+        except NotAccepted as exc:
+            self._queries.dropped(token, exc)
+
+    def _handle(self, ready: Ready) -> None:
+        """The fields of `Ready`, in their order."""
+        if ready.must_persist:
+            write = None
+            if ready.truncate_from is not None or ready.entries:
+                write = self._log.stage(ready.truncate_from, ready.entries)
+            self._writer.enqueue(ready.write, write, ready.truncate_from, ready.hard_state, ready.durable_messages)
+        elif ready.durable_messages:
+            if self.raft.durability.done >= ready.write:
+                self._send(ready.durable_messages)
+            else:
+                self._writer.enqueue(ready.write, None, None, None, ready.durable_messages)
+        self._send(ready.messages)
+        if ready.committed is not None:
+            self._applier.hand_in(ready.committed[1])
+        for token, index in ready.reads:
+            self._queries.confirmed(token, index)
+        if ready.reads:
+            self._applier.answer_queries()
+        for token in ready.reads_dropped:
+            self._queries.dropped(token, no_leader())
+        if ready.snapshot is not None:
+            self._install_snapshot(ready.snapshot, ready.snapshot_keeps_log)
+
+    def _send(self, messages: list[Message]) -> None:
+        for message in messages:
+            match message:
+                case AppendEntries() if message.last_index > message.prev_index:
+                    self._send_entries(message)
+                case InstallSnapshot():
+                    self._send_snapshot(message.to, message.snapshot)
+                case _:
+                    self._transport.send(message.to, message)
+
+    def _send_entries(self, message: AppendEntries) -> None:
+        """Attach the entries that the message names; from disk when they are not in memory any more."""
+        entries = self._log.cached(message.prev_index + 1, message.last_index)
+        if entries is not None:
+            message.entries = entries
+            self._transport.send(message.to, message)
+            return
+        future = self._worker.run(self._log.load, message.prev_index + 1, message.last_index, 64 * MIB)
+        future.add_done_callback(lambda done: self._send_loaded(message, done))
+
+    def _send_loaded(self, message: AppendEntries, future: asyncio.Future[list[Entry]]) -> None:
+        if self.stopped or future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            if self.raft.log.start.index < message.prev_index:
+                self._on_failure(error)  # the entry should be there: never skip what can't be read
+            return  # else it was compacted meanwhile, and the follower gets the snapshot
+        # While the disk was read, leadership may have been lost and the log changed: then the message is void.
+        if self.raft.is_leader and self.raft.term == message.term:
+            message.entries = future.result()
+            self._transport.send(message.to, message)
+
+    def stop(self, error: RaftKVError) -> None:
+        """Take no more inputs; whoever waits gets `error`."""
+        self.stopped = True
+        proposals, self._proposals = self._proposals, []
+        for _, done in proposals:
+            done(0, error)
+        self._commands.fail_all(error)
+        self._queries.fail_all(error)
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether there will be a turn, because something has come in since the last one."""
+        return self._scheduled
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for an answer on this node."""
+        return len(self._commands) + len(self._proposals) + self._queries.count
+
+    @property
+    def applied_index(self) -> Index:
+        return self._applier.applied_index

@@ -1,0 +1,54 @@
+"""Which cluster and which member of it a data directory belongs to."""
+
+from __future__ import annotations
+
+import msgspec
+import xxhash
+
+from raftkv.disk import Disk
+from raftkv.errors import ConfigError, Corruption, FormatError
+from raftkv.model import Member, Membership
+
+FORMAT = 1
+
+
+class Founding(msgspec.Struct, frozen=True):
+    """How the cluster began, as written into each founder's data directory; empty for one who joined later."""
+
+    format: int
+    cluster_id: str
+    membership: Membership
+
+
+def founding_membership(members: tuple[Member, ...]) -> Membership:
+    """All founders are voters. Raises `ConfigError` when they can't be."""
+    ordered = tuple(sorted(members))
+    membership = Membership(voters=tuple(member.node_id for member in ordered), members=ordered)
+    if problems := membership.problems():
+        raise ConfigError("members: " + "; ".join(problems))
+    return membership
+
+
+def cluster_id_of(name: str, membership: Membership) -> str:
+    """Every founder computes the same id from the same name and members, so a list with a typo is another cluster."""
+    facts = [name, *(f"{member.node_id}={member.peer_address}" for member in membership.members)]
+    return xxhash.xxh3_128_hexdigest("\n".join(facts).encode())
+
+
+def save_founding(disk: Disk, path: str, founding: Founding) -> None:
+    """Durable on return."""
+    body = msgspec.msgpack.encode(founding)
+    disk.write_atomic(path, xxhash.xxh3_64_digest(body) + body)
+
+
+def load_founding(disk: Disk, path: str) -> Founding | None:
+    """What was saved, or None; raises `Corruption` or `FormatError`."""
+    if not disk.exists(path):
+        return None
+    raw = disk.read_bytes(path)
+    if len(raw) < 8 or xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
+        raise Corruption(f"{path} is damaged; remove this node from the cluster and add it under a new id")
+    founding = msgspec.msgpack.decode(raw[8:], type=Founding)
+    if founding.format != FORMAT:
+        raise FormatError(f"{path} has format {founding.format}, this raftkv reads {FORMAT}")
+    return founding

@@ -1,0 +1,233 @@
+"""Who may talk to this node, and what becomes of what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+import xxhash
+
+from raftkv.errors import Corruption, HandshakeRefused, PeerError
+from raftkv.model import Index, Membership, NodeId
+from raftkv.node.identity import Founding, save_founding
+from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
+from raftkv.wire import PROTOCOL_VERSION, DigestReport, DivergedNotice, Hello, HelloReply, PeerMessage, Ping, Pong
+
+if TYPE_CHECKING:
+    from raftkv.node.node import Node
+
+logger = structlog.get_logger("raftkv")
+
+
+class Known(msgspec.Struct, frozen=True, array_like=True):
+    """What a peer said of itself the last time."""
+
+    incarnation: str
+    boot: int
+    nonce: str
+
+
+class Links:
+    """The node as its transport sees it (`TransportHandler`).
+
+    It remembers, on disk, each peer's incarnation: a node that comes back with another data directory has
+    forgotten what it acknowledged, and must not count as the one that did (openraft#2002).
+    """
+
+    def __init__(self, node: Node, founding: Founding) -> None:
+        self._node = node
+        self._founding = founding
+        self._known = load_known(node)
+        self._learned: dict[NodeId, str] = {}
+        """Addresses of peers that dialled this node before it knew of any membership."""
+        self._reported: Index = 0
+        self._ticks = 0
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that this node belongs to; empty before it has joined one."""
+        return self._founding.cluster_id
+
+    # ------------------------------------------------------------------------------ handshakes
+
+    def hello(self) -> Hello:
+        """What this node says of itself."""
+        node = self._node
+        identity = node.opened.vote.identity
+        return Hello(
+            version=PROTOCOL_VERSION,
+            cluster_id=self.cluster_id,
+            node_id=identity.node_id,
+            incarnation=identity.incarnation,
+            boot=node.opened.vote.boot,
+            nonce=node.world.nonce,
+            fingerprint=node.machine.fingerprint(),
+            lease_reads=node.config.lease_reads,
+            durable_index=node.raft.durable_index,
+            address=node.options.peer_address,
+        )
+
+    def check_hello(self, hello: Hello) -> None:
+        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do."""
+        if self._node.failure is not None:
+            raise HandshakeRefused(f"node {self._node.options.node_id} has stopped: {self._node.failure}")
+        self._check_cluster(hello)
+        self._check_settings(hello)
+        self._check_data_directory(hello)
+        self._learn(hello)
+
+    def _check_cluster(self, hello: Hello) -> None:
+        own, membership = self._node.options.node_id, self._node.raft.membership
+        if hello.node_id == own:
+            raise HandshakeRefused(f"there is a node {own} already: give each node an id of its own")
+        if hello.node_id in membership.removed:
+            raise HandshakeRefused(
+                f"node {hello.node_id} was removed from the cluster: to bring it back, empty its data directory "
+                "and add it under an id that was never used"
+            )
+        if hello.cluster_id and self.cluster_id and hello.cluster_id != self.cluster_id:
+            raise HandshakeRefused(
+                f"node {hello.node_id} belongs to the cluster {hello.cluster_id}, node {own} to {self.cluster_id}: "
+                "check the addresses and the data directories"
+            )
+        if not hello.cluster_id and self.cluster_id and membership.member(hello.node_id) is None:
+            raise HandshakeRefused(
+                f"node {hello.node_id} is no member of the cluster yet: add it first (raftkv member add)"
+            )
+        if not hello.cluster_id and not self.cluster_id:
+            raise HandshakeRefused(f"neither node {hello.node_id} nor node {own} has joined a cluster")
+
+    def _check_settings(self, hello: Hello) -> None:
+        node = self._node
+        theirs, ours = hello.fingerprint.split("/")[0], node.machine.__name__
+        if theirs != ours:
+            raise HandshakeRefused(f"node {hello.node_id} runs the state machine {theirs}, this cluster runs {ours}")
+        if hello.lease_reads != node.config.lease_reads:
+            raise HandshakeRefused(
+                f"node {hello.node_id} has lease_reads = {hello.lease_reads}, node {node.options.node_id} has "
+                f"{node.config.lease_reads}: a lease holds only if all agree"
+            )
+
+    def _check_data_directory(self, hello: Hello) -> None:
+        known = self._known.get(hello.node_id)
+        if known is None:
+            return
+        if known.incarnation != hello.incarnation:
+            raise HandshakeRefused(
+                f"node {hello.node_id} comes with another data directory than before, so it has forgotten what it "
+                "acknowledged: give it its old directory back, or remove it and add it under a new id"
+            )
+        if hello.boot < known.boot:
+            raise HandshakeRefused(
+                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
+                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
+            )
+        if hello.boot == known.boot and hello.nonce != known.nonce:
+            raise HandshakeRefused(
+                f"two processes run as node {hello.node_id} on copies of one data directory: stop one of them, "
+                "remove it, and add it under a new id with an empty directory"
+            )
+
+    def _learn(self, hello: Hello) -> None:
+        """Keep what the handshake told; what must outlive this process is written in the background."""
+        node, worker = self._node, self._node.world.background_worker
+        if not self.cluster_id:
+            self._founding = msgspec.structs.replace(self._founding, cluster_id=hello.cluster_id)
+            logger.info("cluster_joined", node=node.options.node_id, cluster=hello.cluster_id)
+            worker.run(save_founding, node.world.disk, node.paths.founding, self._founding).add_done_callback(
+                node.check_background
+            )
+        known = Known(hello.incarnation, hello.boot, hello.nonce)
+        if self._known.get(hello.node_id) != known:
+            self._known[hello.node_id] = known
+            worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
+        if hello.address and node.raft.membership.member(hello.node_id) is None:
+            self._learned[hello.node_id] = hello.address
+            self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
+
+    # ------------------------------------------------------------------------------ what arrives
+
+    def on_message(self, sender: NodeId, message: PeerMessage) -> None:
+        """A peer's message. Raises `PeerError` for one that no correct peer sends."""
+        node = self._node
+        if node.failure is not None:
+            return
+        match message:
+            case DigestReport():
+                node.report(sender, message)
+            case DivergedNotice():
+                if sender == node.raft.leader:
+                    node.told_diverged(message.index)
+            case Hello() | HelloReply() | Ping() | Pong():
+                raise PeerError(f"node {sender} sent a {type(message).__name__} in the middle of a connection")
+            case _:
+                if message.sender != sender or message.to != node.options.node_id:
+                    raise PeerError(
+                        f"node {sender} sent a {type(message).__name__} from {message.sender} to {message.to}"
+                    )
+                if isinstance(message, SnapshotOffer | SnapshotChunk | SnapshotReply):
+                    node.snapshots.on_message(message)
+                else:
+                    node.engine.step(message)
+
+    def on_connected(self, peer: NodeId) -> None:
+        """There is a way to `peer`."""
+        logger.info("peer_connected", node=self._node.options.node_id, peer=peer)
+
+    def on_lost(self, peer: NodeId, reason: str) -> None:
+        """A connection broke: a hint for the core that the peer's process may have died."""
+        node = self._node
+        logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
+        if node.failure is None:
+            node.raft.peer_lost(peer)
+            node.engine.wake()
+
+    # ------------------------------------------------------------------------------ what is sent
+
+    def set_members(self, memberships: Sequence[Membership]) -> None:
+        """Keep links to everybody in `memberships`, newest last; before any is known, to those who dialled this node."""
+        own = self._node.options.node_id
+        members = [member for membership in memberships for member in membership.members]
+        peers = {member.node_id: member.peer_address for member in members if member.peer_address}
+        if own in {member.node_id for member in members}:
+            self._learned.clear()
+        else:
+            peers = {**self._learned, **peers}
+        self._node.transport.set_peers({peer: address for peer, address in peers.items() if peer != own})
+
+    def report_digest(self) -> None:
+        """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""
+        node = self._node
+        self._ticks += 1
+        applied, leader = node.applier.runner.applied, node.raft.leader
+        if leader is None or self._ticks < node.raft.config.heartbeat_ticks or applied.index == self._reported:
+            return
+        self._ticks = 0
+        self._reported = applied.index
+        node.transport.send(leader, DigestReport(applied.index, applied.digest))
+
+    def tell_diverged(self, peer: NodeId, index: Index) -> None:
+        """Tell a replica that its state differs from the majority's at `index`."""
+        self._node.transport.send(peer, DivergedNotice(index))
+
+
+def save_known(node: Node, known: dict[NodeId, Known]) -> None:
+    """Durable on return. Blocking."""
+    body = msgspec.msgpack.encode(known)
+    node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
+
+
+def load_known(node: Node) -> dict[NodeId, Known]:
+    """What was saved. Raises `Corruption`."""
+    path, disk = node.paths.peers, node.world.disk
+    if not disk.exists(path):
+        return {}
+    data = disk.read_bytes(path)
+    try:
+        if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
+            raise Corruption(f"{path} does not match its checksum: remove the file, it is written anew")
+        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Known])
+    except msgspec.MsgspecError as exc:
+        raise Corruption(f"{path} can't be read ({exc}): remove the file, it is written anew") from exc

@@ -1,0 +1,590 @@
+"""A node: opens its directory, runs the engine, and answers for both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+import structlog
+
+from raftkv.core.raft import Raft
+from raftkv.core.roles import Leader
+from raftkv.errors import (
+    ChangeRefused,
+    DiskError,
+    Diverged,
+    InvalidArgument,
+    NodeStopped,
+    NotCaughtUp,
+    NotLeader,
+    RaftKVError,
+    SafetyViolation,
+    Unavailable,
+)
+from raftkv.machine import Runner, StateMachine
+from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.node.applier import Applier
+from raftkv.node.directory import Opened, Options, Paths, open_directory
+from raftkv.node.divergence import DigestComparer
+from raftkv.node.engine import Engine
+from raftkv.node.links import Links
+from raftkv.node.snapshots import Snapshotter
+from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
+from raftkv.node.watchdog import DiskWatch
+from raftkv.node.world import World
+from raftkv.node.writer import Writer
+from raftkv.transport import Transport
+from raftkv.wire import DigestReport
+
+logger = structlog.get_logger("raftkv")
+
+HOUSEKEEPING_S = 0.25
+"""How often disk space, snapshot triggers and stalls are looked at."""
+
+
+def package_version() -> str:
+    """The installed version, or "0" when raftkv runs from a bare checkout."""
+    try:
+        return version("raftkv")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Node:
+    """One member of a cluster: a replicated `StateMachine`.
+
+    ```python
+    node = Node(Inventory, Options(node_id=1, data_dir="n1", members=members), transport)
+    await node.start()
+    ```
+
+    All methods are called on the event loop's thread. Whatever makes the node unfit to go on (a
+    damaged file, a failed sync, a diverged state) stops it: `stopped` gets the reason, requests are
+    answered with `NodeStopped`, and neither votes nor acknowledgements leave it any more.
+    """
+
+    def __init__(
+        self, machine: type[StateMachine], options: Options, transport: Transport, world: World | None = None
+    ) -> None:
+        self.machine = machine
+        self.options = options
+        self.config = options.config
+        self.transport = transport
+        self.world = world if world is not None else World.real()
+        self.paths = Paths(options.data_dir)
+        self.failure: NodeStopped | None = None
+        self._watch = DiskWatch(self.config)
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._checking_space = False
+        self._elections = 0
+        self._closed = False
+        self._membership_seen = (0, False)
+
+    # ------------------------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Recover what is on disk, then take part. Raises a `NodeStopped` or `ConfigError` that says what to do."""
+        loop = asyncio.get_running_loop()
+        self.stopped: asyncio.Future[NodeStopped | None] = loop.create_future()
+        """Done when the node has stopped: with the reason, or None when it was asked to."""
+        self.opened = await self.world.background_worker.run(
+            open_directory, self.options, self.world, self.machine.fingerprint()
+        )
+        self._build(self.opened)
+        self._watch.saw(self.world.disk.free(self.paths.root))
+        await self.transport.start(self.links)
+        self._membership_changed(force=True)
+        self._started_at = self._ticked_at = loop.time()
+        self._tick()
+        self._housekeep()
+        self.applier.hand_in(self.raft.commit_index)
+        logger.info(
+            "node_started",
+            node=self.raft.node_id,
+            cluster=self.links.cluster_id,
+            term=self.raft.term,
+            last=self.raft.log.last_index,
+            applied=self.raft.applied_index,
+            role=type(self.raft.role).__name__.lower(),
+            durability="fsync before every acknowledgement",
+        )
+
+    def _build(self, opened: Opened) -> None:
+        config, world, options = self.config, self.world, self.options
+        self.raft = Raft(
+            node_id=options.node_id,
+            config=config.raft(),
+            draw=world.draw,
+            hard_state=opened.vote.hard_state,
+            log=opened.view,
+            applied_index=opened.store.applied.index,
+            snapshot=opened.snapshot,
+        )
+        self.commands, self.queries = Commands(), Queries()
+        self.applier = Applier(
+            self.new_runner(opened.store),
+            opened.log,
+            world.log_worker,
+            self.commands,
+            self.queries,
+            batch_entries_max=config.apply_batch_entries_max,
+            on_applied=self._applied,
+            on_failure=self.fail,
+        )
+        self.digests = DigestComparer(options.node_id, lambda index: self.applier.runner.digest_at(index))
+        self.links = Links(self, opened.founding)
+        self.snapshots = Snapshotter(self, opened)
+        self.writer = Writer(
+            world.log_worker,
+            opened.log,
+            opened.vote,
+            on_durable=lambda write, messages: self.engine.durable(write, messages),
+            on_failure=self.fail,
+        )
+        self.engine = Engine(
+            self.raft,
+            config,
+            log=opened.log,
+            writer_worker=world.log_worker,
+            writer=self.writer,
+            applier=self.applier,
+            commands=self.commands,
+            queries=self.queries,
+            transport=self.transport,
+            now_ms=world.now_ms,
+            send_snapshot=self.snapshots.send,
+            install_snapshot=self.snapshots.install,
+            on_role=self._role_changed,
+            on_failure=self.fail,
+        )
+
+    def new_runner(self, store: Any) -> Runner:
+        """The state machine on `store`."""
+        return Runner(
+            self.machine,
+            store,
+            sessions_max=self.config.sessions_max,
+            session_ttl_ms=int(self.config.session_ttl_s * 1000),
+        )
+
+    async def stop(self) -> None:
+        """Stop taking part, wait for the disk, and close everything. What was acknowledged is durable already."""
+        if self._closed:
+            return
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        if not hasattr(self, "engine"):
+            return
+        self.engine.stop(self.failure or NodeStopped("the node was asked to stop"))
+        self._check_waiters()
+        self.applier.stop()
+        self.snapshots.stop()
+        await self.transport.close()
+        await self.snapshots.wait()
+        await self.writer.idle()
+        await self.world.log_worker.run(self.opened.log.close)
+        await self.world.background_worker.run(self._close_files)
+        for worker in (self.world.log_worker, self.world.background_worker, self.world.transfer_worker):
+            await worker.close()
+        if not self.stopped.done():
+            self.stopped.set_result(self.failure)
+        logger.info("node_stopped", node=self.options.node_id, reason=str(self.failure) if self.failure else None)
+
+    def abandon(self) -> None:
+        """Let go of everything at once and close nothing, as a crash does; for simulated worlds."""
+        self._closed = True
+        for timer in self._timers.values():
+            timer.cancel()
+        if hasattr(self, "engine"):
+            self.engine.stopped = True
+            self.applier.stop()
+            self.snapshots.abandon()
+
+    def _close_files(self) -> None:
+        self.applier.runner.store.close()
+        self.opened.vote.close()
+        self.opened.lock.release()
+
+    def fail(self, error: BaseException) -> None:
+        """Stop serving and voting at once, because going on could lose data; `stopped` gets the reason."""
+        if self.failure is not None:
+            return
+        if not isinstance(error, NodeStopped):
+            wrapped = SafetyViolation(f"{type(error).__name__}: {error}: keep the files and report it")
+            wrapped.__cause__ = error
+            error = wrapped
+        self.failure = error
+        logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
+        self.engine.stop(error)
+        self.applier.stop()
+        self.snapshots.stop()
+        self._check_waiters()
+        if not self.stopped.done():
+            self.stopped.set_result(error)
+
+    # ------------------------------------------------------------------------------ time
+
+    def _tick(self) -> None:
+        """Ticks follow the clock even when the loop was late; after a long pause no more than an election's worth."""
+        if self._closed or self.failure is not None:
+            return
+        loop = asyncio.get_running_loop()
+        period = self.config.tick_ms / 1000
+        due = int((loop.time() - self._ticked_at) / period + 1e-6)  # a timer that is due may be a rounding early
+        if due > 0:
+            self._ticked_at += due * period
+            self.engine.tick(min(due, self.raft.config.election_ticks))
+            if self.raft.role is not None and not isinstance(self.raft.role, Leader):
+                self.links.report_digest()
+        self._timers["tick"] = loop.call_at(self._ticked_at + period, self._tick)
+        self._check_waiters()
+
+    def _housekeep(self) -> None:
+        if self._closed or self.failure is not None:
+            return
+        loop = asyncio.get_running_loop()
+        self._timers["housekeeping"] = loop.call_later(HOUSEKEEPING_S, self._housekeep)
+        if (started := self.writer.started_at) is not None:
+            self._check_stall(loop.time() - started)
+        if not self._checking_space:
+            self._checking_space = True
+            future = self.world.background_worker.run(self.world.disk.free, self.paths.root)
+            future.add_done_callback(self._saw_space)
+        self.snapshots.maybe_take()
+
+    def _check_stall(self, writing_s: float) -> None:
+        if self._watch.is_dead(writing_s):
+            self.fail(
+                DiskError(f"the disk has not finished a write for {writing_s:.0f} s: check it, then start the node")
+            )
+        elif self._watch.is_stalled(writing_s) and self.raft.is_leader:
+            logger.warning("disk_stalled", seconds=round(writing_s, 2), action="giving up leadership")
+            self.raft.step_down()
+            self.engine.wake()
+
+    def _saw_space(self, future: asyncio.Future[Any]) -> None:
+        self._checking_space = False
+        if future.cancelled() or self._closed:
+            return
+        if (error := future.exception()) is not None:
+            self.fail(error)
+            return
+        was_low = self._watch.low is not None
+        self._watch.saw(future.result())
+        self.engine.refuse_writes = self._watch.low
+        if (self._watch.low is not None) != was_low:
+            logger.warning("disk_space", free_bytes=self._watch.space.free_bytes, writes_refused=not was_low)
+
+    # ------------------------------------------------------------------------------ what happens
+
+    def check_background(self, future: asyncio.Future[Any]) -> None:
+        """For work in the background that must not fail unnoticed."""
+        if not future.cancelled() and not self._closed and (error := future.exception()) is not None:
+            self.fail(error)
+
+    def _applied(self, index: Index) -> None:
+        if self.raft.installing is None:
+            self.raft.applied(index)
+
+    def _role_changed(self) -> None:
+        self._elections += self.raft.is_leader
+        self.digests.clear()
+        self.snapshots.role_changed()
+        logger.info(
+            "role_changed",
+            node=self.raft.node_id,
+            role=type(self.raft.role).__name__.lower(),
+            term=self.raft.term,
+            leader=self.raft.leader,
+            last=self.raft.log.last_index,
+            commit=self.raft.commit_index,
+        )
+
+    def _membership_changed(self, *, force: bool = False) -> None:
+        """Keep links to whoever is a member now, or still was before a change that may not be committed yet."""
+        raft = self.raft
+        seen = (raft.log.membership_index, raft.commit_index >= raft.log.membership_index)
+        if force or seen != self._membership_seen:
+            if force or seen[0] != self._membership_seen[0]:
+                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
+            self._membership_seen = seen
+            self.links.set_members(raft.log.memberships_since(raft.commit_index))
+
+    def _check_waiters(self) -> None:
+        """Wake those who wait for something to become true."""
+        if self.failure is None and hasattr(self, "engine") and not self._closed:
+            self._membership_changed()
+        waiters, self._waiters = self._waiters, []
+        for condition, future in waiters:
+            if future.done():
+                continue
+            if self._closed or self.failure is not None:
+                future.set_exception(self.failure or NodeStopped("the node was asked to stop"))
+            elif condition():
+                future.set_result(None)
+            else:
+                self._waiters.append((condition, future))
+
+    async def until(self, condition: Callable[[], bool], deadline_s: float, what: str) -> None:
+        """Wait until `condition` holds (looked at every tick). Raises `Unavailable` after `deadline_s` seconds."""
+        if condition():
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((condition, future))
+        try:
+            await asyncio.wait_for(future, deadline_s)
+        except TimeoutError:
+            raise Unavailable(f"{what}: not within {deadline_s:g} s") from None
+
+    # ------------------------------------------------------------------------------ requests
+
+    def submit(self, payload: bytes, done: CommandDone) -> None:
+        """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
+        or with an error. Raises `NotAccepted` (safe to retry) when it is refused at once."""
+        if self.failure is not None:
+            raise Unavailable(f"node {self.options.node_id} has stopped: {self.failure}")
+        if self.raft.is_leader:
+            # Here, at the edge: what no node could apply must never get into the log.
+            if len(payload) > self.config.command_bytes_max:
+                raise InvalidArgument(
+                    f"a command of {len(payload)} bytes: must be at most {self.config.command_bytes_max}"
+                )
+            self.applier.runner.check(payload)
+        self.engine.submit(payload, done)
+
+    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
+        """Run a query: linearizable, or at once on whatever is applied here when `stale`."""
+        if self.failure is not None:
+            raise Unavailable(f"node {self.options.node_id} has stopped: {self.failure}")
+        if not stale:
+            self.engine.query(payload, done)
+            return
+        runner = self.applier.runner
+        if self.raft.wants_snapshot or self.raft.installing is not None:
+            raise Unavailable("this node's state is being rebuilt from a snapshot")
+        try:
+            result: bytes | RaftKVError = runner.query(payload)
+        except RaftKVError as exc:
+            result = exc
+        done(runner.applied.index, result)
+
+    @property
+    def node_id(self) -> NodeId:
+        """This node's number."""
+        return self.options.node_id
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that it belongs to; empty before it has joined one."""
+        return self.links.cluster_id
+
+    @property
+    def fingerprint(self) -> str:
+        """Its state machine's fingerprint."""
+        return self.machine.fingerprint()
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader as far as this node knows, with its addresses."""
+        leader = self.raft.leader
+        if leader is None:
+            return None
+        return self.raft.membership.member(leader) or Member(leader)
+
+    async def change_membership(self, target: Membership, deadline_s: float = 30.0) -> Membership:
+        """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
+        `NotCaughtUp`, `InvalidArgument`, or `Unavailable` after the deadline (the change may still happen)."""
+        self.raft.change_membership(target)
+        self.engine.wake()
+        term = self.raft.term
+
+        def done() -> bool:
+            raft = self.raft
+            settled = not raft.membership.is_joint and raft.log.membership_index <= raft.commit_index
+            return settled or raft.term != term
+
+        await self.until(done, deadline_s, "the membership change is not committed")
+        if self.raft.term != term:
+            raise Unavailable("leadership was lost during the membership change; look at the status, then try again")
+        return self.raft.membership
+
+    async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
+        """Add a node that gets the log but has no vote. Its id must never have been used before."""
+        current = self.raft.membership
+        if current.member(member.node_id) is not None:
+            raise InvalidArgument(f"node {member.node_id} is a member already")
+        return await self.change_membership(
+            Membership(
+                voters=current.voters,
+                learners=tuple(sorted({*current.learners, member.node_id})),
+                members=tuple(sorted((*current.members, member))),
+            ),
+            deadline_s,
+        )
+
+    async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
+        """Make a learner a voter, as soon as it has caught up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            current = self.raft.membership
+            if node_id not in current.learners:
+                raise InvalidArgument(f"node {node_id} is no learner ({current.describe()})")
+            target = Membership(
+                voters=tuple(sorted({*current.voters, node_id})),
+                learners=tuple(learner for learner in current.learners if learner != node_id),
+                members=current.members,
+            )
+            try:
+                return await self.change_membership(target, max(0.1, end - loop.time()))
+            except NotCaughtUp:
+                if loop.time() >= end:
+                    raise
+            ticked = self._ticked_at
+            await self.until(lambda ticked=ticked: self._ticked_at > ticked, 60, "no tick")  # type: ignore[misc]
+
+    async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
+        """Remove a node; its id never comes back."""
+        current = self.raft.membership
+        if current.member(node_id) is None:
+            raise InvalidArgument(f"node {node_id} is no member ({current.describe()})")
+        return await self.change_membership(
+            Membership(
+                voters=tuple(voter for voter in current.voters if voter != node_id),
+                learners=tuple(learner for learner in current.learners if learner != node_id),
+                members=tuple(member for member in current.members if member.node_id != node_id),
+            ),
+            deadline_s,
+        )
+
+    async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
+        """Hand leadership to `to`, or to the voter that holds most of the log; returns the new leader."""
+        role = self.raft.require_leader()
+        if to is None:
+            others = [voter for voter in self.raft.membership.voters if voter != self.raft.node_id]
+            if not others:
+                raise ChangeRefused("there is no other voter to lead")
+            to = max(others, key=lambda voter: (role.progress[voter].match_index, -voter))
+        self.raft.transfer_leadership(to)
+        self.engine.wake()
+        await self.until(
+            lambda: self.raft.leader == to or (self.raft.is_leader and self._transfer_over()),
+            deadline_s,
+            f"node {to} has not taken over",
+        )
+        if self.raft.leader != to:
+            raise Unavailable(f"node {to} did not take over in time; node {self.raft.node_id} goes on leading")
+        return to
+
+    def _transfer_over(self) -> bool:
+        role = self.raft.role
+        return isinstance(role, Leader) and role.transfer is None
+
+    async def take_snapshot(self) -> Index:
+        """Take a snapshot now and return its index; it is durable and verified on return."""
+        return await self.snapshots.take()
+
+    def report(self, node: NodeId, report: DigestReport) -> None:
+        """A follower tells its digest: compare, and stop whoever is in the minority."""
+        if not self.raft.is_leader:
+            return
+        verdict = self.digests.report(node, report.index, report.digest, self.raft.membership)
+        if verdict is None:
+            return
+        culprit, index = verdict
+        logger.error("replica_diverged", node=culprit, index=index)
+        if culprit == self.raft.node_id:
+            self.fail(diverged(culprit, index))
+        else:
+            self.links.tell_diverged(culprit, index)
+
+    def told_diverged(self, index: Index) -> None:
+        """The leader has found that this replica is in the minority."""
+        self.fail(diverged(self.options.node_id, index))
+
+    # ------------------------------------------------------------------------------ status
+
+    def status(self) -> NodeStatus:
+        """Everything that an operator may ask."""
+        raft, opened = self.raft, self.opened
+        applied = self.applier.runner.applied
+        snapshot = raft.snapshot
+        return NodeStatus(
+            node_id=raft.node_id,
+            cluster_id=self.links.cluster_id,
+            machine=self.machine.fingerprint(),
+            version=package_version(),
+            role="stopped" if self.failure is not None else type(raft.role).__name__.lower(),
+            term=raft.term,
+            leader=raft.leader,
+            first_index=raft.log.first_index,
+            last_index=raft.log.last_index,
+            durable_index=raft.durable_index,
+            commit_index=raft.commit_index,
+            applied_index=applied.index,
+            digest=f"{applied.digest:016x}",
+            membership=raft.membership,
+            membership_index=raft.log.membership_index,
+            snapshot_index=snapshot.index if snapshot is not None else None,
+            snapshot_term=snapshot.term if snapshot is not None else None,
+            snapshots=len(opened.snapshots.list()),
+            log_bytes=raft.log.bytes_between(raft.log.start.index, raft.log.last_index),
+            state_bytes=self.applier.runner.store.approximate_bytes(),
+            disk_free_bytes=self._watch.space.free_bytes,
+            disk_total_bytes=self._watch.space.total_bytes,
+            disk_low=self._watch.low is not None,
+            waiting_requests=self.engine.waiting,
+            installing=self.snapshots.receiving(),
+            peers=[self._peer_status(member) for member in raft.membership.members if member.node_id != raft.node_id],
+            uptime_s=asyncio.get_running_loop().time() - self._started_at,
+            write_batches=self.writer.batches,
+            write_seconds=self.writer.syncs_s,
+            snapshots_taken=self.snapshots.taken,
+            snapshots_installed=self.snapshots.installed,
+            elections=self._elections,
+            stopped=str(self.failure) if self.failure is not None else None,
+        )
+
+    def _peer_status(self, member: Member) -> PeerStatus:
+        link = self.transport.links().get(member.node_id)
+        status = PeerStatus(
+            node_id=member.node_id,
+            connected=link is not None and link.connected,
+            rtt_ms=link.rtt_ms if link is not None else None,
+            refused=link.refused if link is not None else None,
+            snapshot=self.snapshots.sending(member.node_id),
+        )
+        role = self.raft.role
+        if isinstance(role, Leader) and (progress := role.progress.get(member.node_id)) is not None:
+            status.match_index = progress.match_index
+            status.flow = progress.flow.value
+            status.silent_ms = (role.tick - progress.contact_tick) * self.config.tick_ms
+        return status
+
+
+def diverged(node_id: NodeId, index: Index) -> Diverged:
+    """The error of a node whose state is not what the others have."""
+    return Diverged(
+        f"the state of node {node_id} differs from the others' at entry {index}: a command that is not "
+        "deterministic, or damaged data. Keep a copy of its files, then start it with --rebuild; "
+        "if it happens again, look for time, randomness or unordered iteration in the state machine's commands."
+    )
+
+
+def not_leader(node: Node) -> NotLeader:
+    """The error that sends a client to the leader."""
+    leader = node.leader
+    if leader is None:
+        return NotLeader()
+    return NotLeader(leader.node_id, leader.client_address or None)
+
+
+def status_json(status: NodeStatus) -> bytes:
+    """A status as JSON, for the command line and HTTP."""
+    return msgspec.json.encode(status)

@@ -1,0 +1,132 @@
+"""The follower's end of a transfer: feeds the `SnapshotReceiver`, and the core when a snapshot has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from raftkv.core.messages import InstallSnapshot
+from raftkv.node.status import SnapshotProgress
+from raftkv.snapshot import (
+    Refusal,
+    SnapshotChunk,
+    SnapshotOffer,
+    SnapshotReceiver,
+    SnapshotRefused,
+    SnapshotStore,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from raftkv.node.node import Node
+
+logger = structlog.get_logger("raftkv")
+
+QUEUE_MAX = 64
+"""Messages that wait for the disk; a sender has fewer under way, so more are nobody's."""
+
+
+class Receiving:
+    """Takes in one snapshot at a time, from the leader of the present term only.
+
+    Invariants: the receiver's file work is done on the background worker, in the order of the messages;
+    at most `QUEUE_MAX` of them wait there.
+    """
+
+    def __init__(self, node: Node, store: SnapshotStore) -> None:
+        self._node = node
+        self._receiver = SnapshotReceiver(
+            store,
+            node_id=node.options.node_id,
+            cluster_id=node.links.cluster_id,
+            reserve_bytes=node.config.segment_bytes,
+        )
+        self._queued = 0
+        self._work: set[asyncio.Future[Step]] = set()
+
+    def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
+        """Part of a snapshot. From a deposed leader it is refused (F63); from one not known yet, dropped."""
+        raft = self._node.raft
+        if message.term < raft.term:
+            if isinstance(message, SnapshotOffer):
+                self._refuse(message)
+            return
+        if message.term != raft.term or message.sender != raft.leader or raft.installing is not None:
+            return  # it is offered again soon, when the leader is known and nothing is under way
+        if self._queued >= QUEUE_MAX:
+            return
+        self._receiver.cluster_id = self._node.links.cluster_id
+        if isinstance(message, SnapshotOffer):
+            self._run(self._node.world.background_worker.run(self._receiver.on_offer, message))
+        else:
+            self._run(self._node.world.background_worker.run(self._receiver.on_chunk, message))
+
+    def _refuse(self, offer: SnapshotOffer) -> None:
+        raft = self._node.raft
+        refusal = SnapshotRefused(
+            sender=raft.node_id,
+            to=offer.sender,
+            term=offer.term,
+            digest=b"",
+            reason=Refusal.STALE,
+            text=f"term {offer.term} is over, this is term {raft.term}",
+        )
+        self._node.transport.send(offer.sender, refusal)
+
+    def _run(self, future: asyncio.Future[Step]) -> None:
+        self._queued += 1
+        self._work.add(future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: asyncio.Future[Step]) -> None:
+        self._queued -= 1
+        self._work.discard(future)
+        node = self._node
+        if future.cancelled() or node.failure is not None:
+            return
+        if (error := future.exception()) is not None:
+            node.fail(error)
+            return
+        step = future.result()
+        for reply in step.replies:
+            node.transport.send(reply.to, reply)
+        if step.snapshot is not None:
+            self._arrived(step)
+        elif self._receiver.is_preparing:
+            self._run(node.world.background_worker.run(self._receiver.prepare))
+
+    def _arrived(self, step: Step) -> None:
+        """Published and durable: whether it is of use now is for the core to decide."""
+        raft, snapshot = self._node.raft, step.snapshot
+        assert snapshot is not None, "only called with a snapshot"
+        logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
+        leader = raft.leader
+        if leader is not None and leader != raft.node_id:
+            self._node.engine.step(InstallSnapshot(sender=leader, to=raft.node_id, term=raft.term, snapshot=snapshot))
+
+    def check_stall(self) -> None:
+        """Let go of a transfer that nobody carries on; its files stay for the next one."""
+        node = self._node
+        if self._receiver.is_stalled(asyncio.get_running_loop().time(), node.config.snapshot_stall_s):
+            logger.warning("snapshot_transfer_stalled", seconds=node.config.snapshot_stall_s)
+            node.world.background_worker.run(self._receiver.suspend)
+
+    async def close(self) -> None:
+        """Wait for the file work that is under way, and let go of the transfer."""
+        await asyncio.gather(*self._work, return_exceptions=True)
+        await self._node.world.background_worker.run(self._receiver.suspend)
+
+    def progress(self) -> SnapshotProgress | None:
+        """How far the transfer is; None when there is none."""
+        found = self._receiver.progress
+        if found is None:
+            return None
+        return SnapshotProgress(
+            index=found.index,
+            sent_bytes=found.done_bytes,
+            total_bytes=found.total_bytes,
+            files_done=found.files_done,
+            files=found.files,
+        )

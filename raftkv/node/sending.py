@@ -1,0 +1,202 @@
+"""The leader's transfers of snapshots: drives one `SnapshotSender` for each follower that needs one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import structlog
+
+from raftkv.errors import NodeStopped, SnapshotCorruption
+from raftkv.model import NodeId, SnapshotMeta
+from raftkv.node.status import SnapshotProgress
+from raftkv.snapshot import (
+    ChunkPlan,
+    SnapshotChunk,
+    SnapshotReply,
+    SnapshotSender,
+    SnapshotStore,
+    Stage,
+    TransferSettings,
+)
+
+if TYPE_CHECKING:
+    from raftkv.node.node import Node
+
+logger = structlog.get_logger("raftkv")
+
+
+class Transfer:
+    """One sender, with the timer and the read that belong to it."""
+
+    def __init__(self, sender: SnapshotSender) -> None:
+        self.sender = sender
+        self.timer: asyncio.TimerHandle | None = None
+        self.reading: asyncio.Future[SnapshotChunk] | None = None
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
+class Sending:
+    """All transfers from this node; some at a time, the others wait their turn.
+
+    Invariants: at most one transfer to a node; one read under way for each; a transfer that has ended was
+    reported to the core exactly once.
+    """
+
+    def __init__(
+        self, node: Node, store: SnapshotStore, *, on_damaged: Callable[[SnapshotMeta, SnapshotCorruption], None]
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._on_damaged = on_damaged
+        self._settings = TransferSettings.of(node.config)
+        self._transfers: dict[NodeId, Transfer] = {}
+        self._waiting: dict[NodeId, SnapshotMeta] = {}
+        self._reads: set[asyncio.Future[SnapshotChunk]] = set()
+
+    def begin(self, to: NodeId, snapshot: SnapshotMeta) -> None:
+        """Send `snapshot`, now or when it is its turn; one that is on its way to `to` goes on."""
+        transfer = self._transfers.get(to)
+        if transfer is not None:
+            if transfer.sender.snapshot == snapshot and transfer.sender.term == self._node.raft.term:
+                return
+            self._drop(to)
+        self._waiting[to] = snapshot
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        for to in list(self._waiting):
+            if len(self._transfers) >= self._node.config.snapshot_transfers_max:
+                return
+            self._start(to, self._waiting.pop(to))
+
+    def _start(self, to: NodeId, snapshot: SnapshotMeta) -> None:
+        loop, raft = asyncio.get_running_loop(), self._node.raft
+        try:
+            sender = SnapshotSender(
+                self._store,
+                snapshot,
+                node_id=raft.node_id,
+                to=to,
+                term=raft.term,
+                settings=self._settings,
+                now=loop.time(),
+            )
+        except SnapshotCorruption as exc:
+            self._on_damaged(snapshot, exc)
+            # Not at once: the core is in the middle of its own turn.
+            loop.call_soon(self._report, to, False)
+            return
+        logger.info("snapshot_transfer_begins", to=to, index=snapshot.index, bytes=sender.progress.total_bytes)
+        transfer = self._transfers[to] = Transfer(sender)
+        self._pump(transfer)
+
+    def _pump(self, transfer: Transfer) -> None:
+        """Send what may be sent now; one chunk is read at a time, and its end calls this again."""
+        sender, loop = transfer.sender, asyncio.get_running_loop()
+        transfer.stop_timer()
+        while transfer.reading is None and self._transfers.get(sender.to) is transfer:
+            action = sender.poll(loop.time())
+            if isinstance(action, ChunkPlan):
+                self._read(transfer, action)
+                return
+            if action is None:
+                break
+            self._node.transport.send(sender.to, action)
+        if sender.is_over:
+            self._end(transfer)
+        elif (at := sender.wake_at(loop.time())) is not None and transfer.reading is None:
+            transfer.timer = loop.call_at(at, self._pump, transfer)
+
+    def _read(self, transfer: Transfer, plan: ChunkPlan) -> None:
+        future = self._node.world.transfer_worker.run(transfer.sender.read, plan)
+        transfer.reading = future
+        self._reads.add(future)
+        future.add_done_callback(lambda done: self._have_read(transfer, plan, done))
+
+    def _have_read(self, transfer: Transfer, plan: ChunkPlan, future: asyncio.Future[SnapshotChunk]) -> None:
+        transfer.reading = None
+        self._reads.discard(future)
+        sender = transfer.sender
+        if self._transfers.get(sender.to) is not transfer:
+            sender.close()  # it was dropped while the disk was read
+            return
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, SnapshotCorruption):
+            self._on_damaged(sender.snapshot, error)
+            sender.fail(str(error))
+        elif error is not None:
+            self._node.fail(error)
+            return
+        elif not future.cancelled() and not self._node.transport.send(sender.to, future.result()):
+            sender.not_sent(plan, asyncio.get_running_loop().time())
+        self._pump(transfer)
+
+    def on_reply(self, reply: SnapshotReply) -> None:
+        """What a receiver says."""
+        transfer = self._transfers.get(reply.sender)
+        if transfer is not None:
+            transfer.sender.step(reply, asyncio.get_running_loop().time())
+            self._pump(transfer)
+
+    def _end(self, transfer: Transfer) -> None:
+        sender = transfer.sender
+        ok = sender.stage is Stage.DONE
+        if ok:
+            logger.info("snapshot_transfer_done", to=sender.to, index=sender.snapshot.index)
+        else:
+            logger.warning("snapshot_transfer_failed", to=sender.to, index=sender.snapshot.index, reason=sender.failure)
+        self._drop(sender.to)
+        self._report(sender.to, ok)
+        self._start_waiting()
+
+    def _report(self, to: NodeId, ok: bool) -> None:
+        if self._node.failure is None:
+            self._node.raft.snapshot_sent(to, ok)
+            self._node.engine.wake()
+
+    def _drop(self, to: NodeId) -> None:
+        transfer = self._transfers.pop(to)
+        transfer.stop_timer()
+        if transfer.reading is None:
+            transfer.sender.close()  # else the read's end does it
+
+    def cancel(self) -> None:
+        """This node does not lead any more, or stops."""
+        self._waiting.clear()
+        for to in list(self._transfers):
+            self._drop(to)
+
+    def abandon(self) -> None:
+        """As a crash does."""
+        for transfer in self._transfers.values():
+            transfer.stop_timer()
+        self._transfers.clear()
+        self._waiting.clear()
+
+    async def close(self) -> None:
+        """Wait for the reads that are under way."""
+        self.cancel()
+        results = await asyncio.gather(*self._reads, return_exceptions=True)
+        for error in results:
+            if isinstance(error, BaseException) and not isinstance(error, NodeStopped):
+                logger.error("snapshot_read_failed", error=repr(error))
+
+    def progress(self, to: NodeId) -> SnapshotProgress | None:
+        """How far the transfer to `to` is; None when there is none."""
+        transfer = self._transfers.get(to)
+        if transfer is None:
+            return None
+        found = transfer.sender.progress
+        return SnapshotProgress(
+            index=found.index,
+            sent_bytes=found.done_bytes,
+            total_bytes=found.total_bytes,
+            files_done=found.files_done,
+            files=found.files,
+        )

@@ -1,0 +1,274 @@
+"""Snapshots of a running node: when one is taken, what the log may forget then, how one becomes the state."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import structlog
+
+from raftkv.errors import ChangeRefused, DiskFull, NodeStopped, RaftKVError, SnapshotCorruption, Unavailable
+from raftkv.model import Index, NodeId, SnapshotMeta
+from raftkv.node.directory import Opened, restore_state
+from raftkv.node.receiving import Receiving
+from raftkv.node.sending import Sending
+from raftkv.node.status import SnapshotProgress
+from raftkv.snapshot import SnapshotChunk, SnapshotMessage, SnapshotOffer
+from raftkv.state import Store
+
+if TYPE_CHECKING:
+    from raftkv.node.node import Node
+
+logger = structlog.get_logger("raftkv")
+
+
+class Snapshotter:
+    """Takes, sends, receives and installs the snapshots of one node.
+
+    Invariants: one snapshot is taken at a time, and none while one is installed; the log forgets only
+    what a published snapshot covers.
+    """
+
+    def __init__(self, node: Node, opened: Opened) -> None:
+        self._node = node
+        self._store = opened.snapshots
+        self._log = opened.log
+        self._vote = opened.vote
+        self._taking: asyncio.Task[Index] | None = None
+        self._installing: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+        self._stopped = False
+        self.taken = 0
+        self.installed = 0
+        self._sending = Sending(node, opened.snapshots, on_damaged=self._damaged)
+        self._receiving = Receiving(node, opened.snapshots)
+        # Should what the log begins behind be damaged, there must be another one before a follower needs it.
+        newest = opened.snapshot.index if opened.snapshot is not None else 0
+        self._must_take = newest < opened.view.start.index
+        self._draw_interval()
+
+    # ------------------------------------------------------------------------------ taking
+
+    def _draw_interval(self) -> None:
+        interval = self._node.config.snapshot_interval_s
+        # Not all nodes at once: each draws from one to one and a half intervals.
+        self._not_before = asyncio.get_running_loop().time() + interval * (1 + self._node.world.draw(512) / 1024)
+
+    def maybe_take(self) -> None:
+        """Take a snapshot if enough has happened since the last one. Also looks after transfers that stall."""
+        self._receiving.check_stall()
+        raft, config = self._node.raft, self._node.config
+        applied = self._node.applier.applied_index
+        newest = raft.snapshot.index if raft.snapshot is not None else 0
+        if self._stopped or self._taking is not None or raft.installing is not None or raft.wants_snapshot:
+            return
+        urgent = (raft.snapshot_wanted or self._must_take) and applied > 0
+        if not urgent:
+            due = applied - newest >= config.snapshot_entries or (
+                raft.log.bytes_between(max(newest, raft.log.start.index), applied) >= config.snapshot_log_bytes
+            )
+            if not due or asyncio.get_running_loop().time() < self._not_before:
+                return
+        task = asyncio.ensure_future(self.take())
+        task.add_done_callback(self._took_by_itself)
+
+    def _took_by_itself(self, task: asyncio.Task[Index]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("snapshot_not_taken", error=str(error))
+
+    async def take(self) -> Index:
+        """Take a snapshot now; returns its index. It is durable on return, and the log may have been cut.
+
+        Raises `Unavailable` when the state is being replaced, `DiskFull`, or what stops the node.
+        """
+        if self._taking is None:
+            self._taking = asyncio.ensure_future(self._take())
+            self._taking.add_done_callback(self._taken)
+        return await asyncio.shield(self._taking)
+
+    def _taken(self, task: asyncio.Task[Index]) -> None:
+        self._taking = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, NodeStopped) and not isinstance(error, DiskFull) and not self._stopped:
+            self._node.fail(error)
+
+    async def _take(self) -> Index:
+        node, loop = self._node, asyncio.get_running_loop()
+        self._draw_interval()
+        raft, worker = node.raft, node.world.background_worker
+        if raft.installing is not None or raft.wants_snapshot:
+            raise Unavailable("this node's state is being rebuilt from a snapshot")
+        store = node.applier.runner.store
+        # The flush takes long and lets others work; then the checkpoint, which does not, has little left to do.
+        await worker.run(store.flush)
+        if node.applier.runner.store is not store or raft.installing is not None:
+            raise Unavailable("this node's state was replaced by a snapshot meanwhile")
+        began = loop.time()
+        snapshot = self._describe(store)
+        if self._is_there(snapshot):
+            return snapshot.index
+        draft = self._store.begin()
+        store.checkpoint(draft)
+        paused = loop.time() - began
+        await worker.run(self._store.publish, draft, snapshot, cluster_id=node.links.cluster_id)
+        self._must_take = False
+        self.taken += 1
+        logger.info(
+            "snapshot_taken",
+            index=snapshot.index,
+            term=snapshot.term,
+            seconds=round(loop.time() - began, 3),
+            paused_ms=round(paused * 1000, 1),
+        )
+        raft.snapshot_taken(snapshot)
+        await self._forget_behind(snapshot)
+        node.engine.wake()
+        return snapshot.index
+
+    def _describe(self, store: Store) -> SnapshotMeta:
+        """The state as it is now: everything applied is in the log, or is the log's beginning."""
+        log, applied = self._node.raft.log, store.applied
+        return SnapshotMeta(
+            index=applied.index,
+            term=applied.term,
+            chain=log.chain(applied.index),
+            time_ms=applied.time_ms,
+            membership=log.membership_at(applied.index),
+            digest=applied.digest,
+        )
+
+    def _is_there(self, snapshot: SnapshotMeta) -> bool:
+        return any(each == snapshot for each in self._store.list()) or snapshot.index == 0
+
+    async def _forget_behind(self, snapshot: SnapshotMeta) -> None:
+        """Cut the log behind a snapshot, but for a tail that saves slow followers a transfer; drop old snapshots."""
+        node = self._node
+        index = self._cut_index(snapshot.index)
+        if index > node.raft.log.start.index:
+            try:
+                # The core first: what it does not offer any more, nobody will look for on disk.
+                node.raft.compact(index)
+            except ChangeRefused:
+                return
+            await node.world.log_worker.run(self._log.compact, index)
+        retired = self._store.retire(node.config.snapshots_kept)
+        await node.world.background_worker.run(self._store.prune, retired)
+
+    def _cut_index(self, snapshot_index: Index) -> Index:
+        """How far the log may forget: so many entries stay, but not more than so many bytes."""
+        log, config = self._node.raft.log, self._node.config
+        low, high = max(log.start.index, snapshot_index - config.keep_entries), snapshot_index
+        while low < high:
+            middle = (low + high) // 2
+            if log.bytes_between(middle, snapshot_index) <= config.keep_bytes:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def _damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
+        """A snapshot that was to be sent is not whole: never offer it again, and take another one at once."""
+        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action="taking another one")
+        self._store.mark_damaged(snapshot, str(error))
+        self._must_take = True
+
+    # ------------------------------------------------------------------------------ transfers
+
+    def send(self, to: NodeId, snapshot: SnapshotMeta) -> None:
+        """The core wants `to` to have `snapshot`; the core hears of the end by `snapshot_sent`."""
+        self._sending.begin(to, snapshot)
+
+    def on_message(self, message: SnapshotMessage) -> None:
+        """A peer's part of a transfer."""
+        if self._stopped:
+            return
+        if isinstance(message, SnapshotOffer | SnapshotChunk):
+            self._receiving.on_message(message)
+        else:
+            self._sending.on_reply(message)
+
+    def role_changed(self) -> None:
+        """Another term or role: what this node sends as a leader of the old one is void."""
+        self._sending.cancel()
+
+    def sending(self, to: NodeId) -> SnapshotProgress | None:
+        """How far the transfer to `to` is."""
+        return self._sending.progress(to)
+
+    def receiving(self) -> SnapshotProgress | None:
+        """How far the transfer to this node is."""
+        return self._receiving.progress()
+
+    # ------------------------------------------------------------------------------ installing
+
+    def install(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
+        """Put a snapshot that has arrived in the place of the state, and of the log unless that agrees with it."""
+        self._node.applier.pause()
+        self._installing = asyncio.ensure_future(self._install(snapshot, keeps_log))
+        self._installing.add_done_callback(self._install_ended)
+
+    async def _install(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
+        """Every step leaves something from which a start goes on: the snapshot itself is durable already."""
+        node, world = self._node, self._node.world
+        began = asyncio.get_running_loop().time()
+        if self._taking is not None:
+            await asyncio.wait([self._taking])
+        await node.writer.idle()
+        if not keeps_log:
+            await world.log_worker.run(self._reset_log, snapshot)
+        old = node.applier.runner.store
+        store = await world.background_worker.run(self._swap_state, old, snapshot)
+        node.raft.snapshot_installed()
+        node.applier.resume(node.new_runner(store))
+        self.installed += 1
+        logger.info(
+            "snapshot_installed",
+            index=snapshot.index,
+            term=snapshot.term,
+            seconds=round(asyncio.get_running_loop().time() - began, 3),
+            log="kept" if keeps_log else "reset",
+        )
+        node.engine.wake()
+        retired = self._store.retire(node.config.snapshots_kept)
+        await world.background_worker.run(self._store.prune, retired)
+
+    def _reset_log(self, snapshot: SnapshotMeta) -> None:
+        """On the log's worker. The bound goes down first, else a start would take the cut for a loss."""
+        self._vote.write(self._vote.hard_state, min(self._vote.durable_index, snapshot.index))
+        self._log.reset(snapshot.log_start)
+
+    def _swap_state(self, old: Store, snapshot: SnapshotMeta) -> Store:
+        """On the background worker."""
+        old.close()
+        return restore_state(self._node.world, self._node.paths, self._store, snapshot)
+
+    def _install_ended(self, task: asyncio.Task[None]) -> None:
+        self._installing = None
+        if not task.cancelled() and (error := task.exception()) is not None and not self._stopped:
+            self._node.fail(error)
+
+    # ------------------------------------------------------------------------------ the end
+
+    def stop(self) -> None:
+        """Begin nothing any more."""
+        self._stopped = True
+        self._sending.cancel()
+
+    def abandon(self) -> None:
+        """Let go of everything at once, as a crash does."""
+        self._stopped = True
+        self._sending.abandon()
+        for task in (self._taking, self._installing):
+            if task is not None:
+                task.cancel()
+
+    async def wait(self) -> None:
+        """Wait for what is under way."""
+        under_way = [task for task in (self._taking, self._installing) if task is not None]
+        for result in await asyncio.gather(*under_way, return_exceptions=True):
+            if isinstance(result, BaseException) and not isinstance(result, RaftKVError | asyncio.CancelledError):
+                logger.error("snapshot_failed", error=repr(result))
+        await self._sending.close()
+        await self._receiving.close()

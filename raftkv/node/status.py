@@ -1,0 +1,104 @@
+"""What a node says of itself: for the command line, health checks, metrics and tests alike."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.model import Index, Membership, NodeId, Term
+
+
+class SnapshotProgress(msgspec.Struct, kw_only=True):
+    """A snapshot transfer under way."""
+
+    index: Index
+    sent_bytes: int
+    total_bytes: int
+    files_done: int
+    files: int
+
+
+class PeerStatus(msgspec.Struct, kw_only=True):
+    """One other node as this node sees it."""
+
+    node_id: NodeId
+    connected: bool
+    rtt_ms: float | None = None
+    refused: str | None = None
+    """Why the last handshake failed, with what to do."""
+    match_index: Index | None = None
+    """What it holds durably; known to the leader only."""
+    flow: str | None = None
+    """probe, replicate or snapshot; known to the leader only."""
+    silent_ms: int | None = None
+    """How long ago it was heard; known to the leader only."""
+    snapshot: SnapshotProgress | None = None
+
+
+class NodeStatus(msgspec.Struct, kw_only=True):
+    """Everything about a node that an operator may ask."""
+
+    node_id: NodeId
+    cluster_id: str
+    machine: str
+    """Fingerprint of its state machine."""
+    version: str
+    role: str
+    term: Term
+    leader: NodeId | None
+    first_index: Index
+    last_index: Index
+    durable_index: Index
+    commit_index: Index
+    applied_index: Index
+    digest: str
+    """The state's digest at `applied_index`, in hexadecimal."""
+    membership: Membership
+    membership_index: Index
+    snapshot_index: Index | None = None
+    snapshot_term: Term | None = None
+    snapshots: int = 0
+    log_bytes: int = 0
+    state_bytes: int = 0
+    disk_free_bytes: int = 0
+    disk_total_bytes: int = 0
+    disk_low: bool = False
+    waiting_requests: int = 0
+    installing: SnapshotProgress | None = None
+    """A snapshot that is arriving here."""
+    peers: list[PeerStatus] = []
+    uptime_s: float = 0.0
+    write_batches: int = 0
+    write_seconds: float = 0.0
+    applied_entries: int = 0
+    snapshots_taken: int = 0
+    snapshots_installed: int = 0
+    elections: int = 0
+    stopped: str | None = None
+    """Why the node serves no more, with what to do; None while it serves."""
+
+    def problems(self) -> list[str]:
+        """What an operator should look at, in sentences that say what to do; empty when all is well."""
+        found = []
+        if self.stopped is not None:
+            found.append(f"node {self.node_id} has stopped: {self.stopped}")
+        if self.leader is None:
+            found.append(
+                f"node {self.node_id} knows no leader: start nodes until a majority of "
+                f"{list(self.membership.voters)} can reach each other"
+            )
+        if self.disk_low:
+            found.append(
+                f"node {self.node_id} refuses writes with {self.disk_free_bytes >> 20} MiB of disk left: free some; "
+                "it goes on by itself"
+            )
+        for peer in self.peers:
+            if peer.refused is not None:
+                found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")
+            elif not peer.connected:
+                found.append(f"node {peer.node_id} can't be reached from node {self.node_id}: is it running?")
+            if peer.snapshot is not None:
+                done = 100 * peer.snapshot.sent_bytes // max(1, peer.snapshot.total_bytes)
+                found.append(f"node {peer.node_id} is getting a snapshot: {done} % sent")
+            elif peer.match_index is not None and self.commit_index - peer.match_index > 50_000:
+                found.append(f"node {peer.node_id} is {self.commit_index - peer.match_index} entries behind")
+        return found

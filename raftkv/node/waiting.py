@@ -1,0 +1,138 @@
+"""Who waits for what: commands for the index they got, queries for an index they may be read at."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from raftkv.entry import Entry
+from raftkv.errors import Indeterminate, NotLeader, RaftKVError, Unavailable
+from raftkv.model import Index, Term
+
+if TYPE_CHECKING:
+    from raftkv.machine import Outcome
+
+CommandDone: TypeAlias = "Callable[[Index, Outcome | RaftKVError], None]"
+"""Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
+
+QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
+"""Called exactly once: with the index read at and the result, or with 0 and the error."""
+
+
+class Query(msgspec.Struct):
+    """A query that waits for its turn."""
+
+    payload: bytes
+    done: QueryDone
+
+
+class Commands:
+    """Proposed commands that wait for their entries to be applied, in the order of their indexes.
+
+    Invariants: indexes go up along the queue; each `done` is called exactly once.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Index, Term, CommandDone]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, first: Index, term: Term, dones: Sequence[CommandDone]) -> None:
+        """`dones` wait for the entries from `first` on, which were appended in `term`."""
+        self._waiting.extend([(first + at, term, done) for at, done in enumerate(dones)])
+
+    def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome | None]) -> None:
+        """Tell those who wait for these entries what became of them."""
+        waiting = self._waiting
+        if not waiting or waiting[0][0] > entries[-1].index:
+            return
+        base = entries[0].index
+        while waiting and waiting[0][0] <= entries[-1].index:
+            index, term, done = waiting.popleft()
+            at = index - base
+            outcome = outcomes[at] if at >= 0 else None
+            if at < 0:
+                # A snapshot jumped over the entry, so nobody here saw its outcome.
+                done(0, Indeterminate("the node installed a snapshot in place of the command's entry"))
+            elif entries[at].term == term and outcome is not None:
+                done(index, outcome)
+            else:
+                done(0, NotLeader())  # another leader's entry was committed in its place: it is certainly lost
+
+    def leadership_lost(self) -> None:
+        """Whoever waits may get an answer nowhere else than from a new leader; ours may still be committed."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, done in waiting:
+            done(0, Indeterminate("leadership was lost before the command was committed"))
+
+    def fail_all(self, error: RaftKVError) -> None:
+        """The node stops."""
+        waiting, self._waiting = self._waiting, deque()
+        for _, _, done in waiting:
+            done(0, error)
+
+
+class Queries:
+    """Queries in three stages: not yet asked about, asked about (by token), and waiting for an index."""
+
+    def __init__(self) -> None:
+        self._new: list[Query] = []
+        self._asked: dict[int, list[Query]] = {}
+        self._confirmed: deque[tuple[Index, list[Query]]] = deque()
+        self._next_token = 0
+        self.count = 0
+
+    def add(self, query: Query) -> None:
+        self._new.append(query)
+        self.count += 1
+
+    def next_batch(self) -> int | None:
+        """Give all new queries one token, so that one round answers for all of them; None when there are none."""
+        if not self._new:
+            return None
+        self._next_token += 1
+        self._asked[self._next_token] = self._new
+        self._new = []
+        return self._next_token
+
+    def confirmed(self, token: int, index: Index) -> None:
+        """The queries of `token` may be answered once `index` is applied."""
+        batch = self._asked.pop(token, None)
+        if batch is not None:
+            self._confirmed.append((index, batch))
+
+    def due(self, applied_index: Index) -> list[Query]:
+        """Those that may be answered now; indexes are confirmed in rising order, but for changes of leaders."""
+        due: list[Query] = []
+        for _ in range(len(self._confirmed)):
+            index, batch = self._confirmed.popleft()
+            if index <= applied_index:
+                due += batch
+            else:
+                self._confirmed.append((index, batch))
+        self.count -= len(due)
+        return due
+
+    def dropped(self, token: int, error: RaftKVError) -> None:
+        """Nobody will confirm the queries of `token`; they changed nothing, so they may be asked again."""
+        batch = self._asked.pop(token, [])
+        self.count -= len(batch)
+        for query in batch:
+            query.done(0, error)
+
+    def fail_all(self, error: RaftKVError) -> None:
+        """The node stops."""
+        batches = [self._new, *self._asked.values(), *(batch for _, batch in self._confirmed)]
+        self._new, self._asked, self.count = [], {}, 0
+        self._confirmed.clear()
+        for query in [query for batch in batches for query in batch]:
+            query.done(0, error)
+
+
+def no_leader() -> Unavailable:
+    """What a query gets whose leader was lost while it waited."""
+    return Unavailable("the leader was lost before the read was confirmed")

@@ -1,0 +1,45 @@
+"""Watches the disk: one that hangs costs leadership, one that is nearly full costs writes."""
+
+from __future__ import annotations
+
+from raftkv.config import Config
+from raftkv.disk import DiskSpace
+from raftkv.errors import DiskLow
+
+
+class DiskWatch:
+    """Decides, from what it is told, when a disk is too slow or too full to go on as before.
+
+    A leader whose disk hangs keeps its followers quiet with heartbeats while nothing commits: that is
+    worse than a dead one (etcd#13527, hashicorp/raft#503). So it gives up leadership, and stops for
+    good when the disk does not come back.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._handover_s = config.disk_stall_handover_timeouts * config.election_timeout_ms / 1000
+        self._stop_s = config.disk_stall_stop_s
+        self._fraction_min = config.disk_free_fraction_min
+        self._bytes_min = config.disk_free_bytes_min
+        self.space = DiskSpace(free_bytes=0, total_bytes=0)
+        self.low: DiskLow | None = None
+        """Set while there is too little space; cleared by itself."""
+
+    def is_stalled(self, writing_s: float) -> bool:
+        """Whether a write that has taken this long so far should cost leadership."""
+        return writing_s >= self._handover_s
+
+    def is_dead(self, writing_s: float) -> bool:
+        """Whether the node should stop."""
+        return writing_s >= self._stop_s
+
+    def saw(self, space: DiskSpace) -> None:
+        """Note how much space there is."""
+        self.space = space
+        reserve = min(self._bytes_min, int(self._fraction_min * space.total_bytes))
+        if space.free_bytes < reserve:
+            self.low = DiskLow(
+                f"only {space.free_bytes >> 20} MiB of disk are free, {reserve >> 20} MiB are kept in reserve: "
+                "free some space; writes are accepted again by themselves"
+            )
+        else:
+            self.low = None

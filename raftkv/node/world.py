@@ -1,0 +1,45 @@
+"""The ports that a node stands on, as one value: the real world by default, a simulated one in tests."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from raftkv.disk import Disk, RealDisk
+from raftkv.node.ports import ThreadWorker, Worker, wall_clock_ms
+from raftkv.state import RocksStates, States
+
+
+class World(msgspec.Struct, kw_only=True):
+    """Files, state, threads, clock and chance. The network comes separately, as it belongs to one node."""
+
+    disk: Disk
+    states: States
+    log_worker: Worker
+    """Writes and reads the log, and nothing else: what it does is what clients wait for."""
+    background_worker: Worker
+    """Flushes, snapshots, checksums: whatever may take long."""
+    transfer_worker: Worker
+    """Reads snapshots that are being sent, so that a transfer goes on while another snapshot is taken."""
+    now_ms: Callable[[], int]
+    draw: Callable[[int], int]
+    """`draw(n)` gives a number from 0 to n - 1."""
+    nonce: str
+    """Different for every start of a node."""
+
+    @classmethod
+    def real(cls) -> World:
+        """Real files and RocksDB, three threads, the system's clock and dice."""
+        return cls(
+            disk=RealDisk(),
+            states=RocksStates(),
+            log_worker=ThreadWorker("raftkv-log"),
+            background_worker=ThreadWorker("raftkv-background"),
+            transfer_worker=ThreadWorker("raftkv-transfer"),
+            now_ms=wall_clock_ms,
+            draw=random.SystemRandom().randrange,
+            nonce=secrets.token_hex(8),
+        )

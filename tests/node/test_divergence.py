@@ -1,0 +1,54 @@
+"""Replicas that differ at an index: the majority decides who stops (F76)."""
+
+from __future__ import annotations
+
+from raftkv.model import Membership
+from raftkv.node.divergence import DigestComparer
+
+OWN = {10: 111, 11: 222, 12: 333}
+
+
+def comparer():
+    return DigestComparer(1, OWN.get)
+
+
+def test_equal_digests_accuse_nobody():
+    """Reports that agree say nothing."""
+    digests = comparer()
+    assert digests.report(2, 10, 111, Membership.of((1, 2, 3))) is None
+    assert digests.compared == 1
+
+
+def test_an_index_that_is_not_known_here_says_nothing():
+    """The leader has not applied it yet, or has long left it behind."""
+    digests = comparer()
+    assert digests.report(2, 99, 1, Membership.of((1, 2, 3))) is None
+    assert digests.compared == 0
+
+
+def test_one_of_three_differs_and_is_named_once_a_third_opinion_is_there():
+    """With two against one the one is wrong; before the third has spoken nobody is accused."""
+    digests, three = comparer(), Membership.of((1, 2, 3))
+    assert digests.report(2, 10, 999, three) is None
+    assert digests.report(3, 11, 222, three) is None
+    assert digests.report(2, 12, 998, three) == (2, 10)
+
+
+def test_the_leader_is_named_when_the_majority_differs_from_it():
+    """The leader may be the corrupt one (cockroach#837)."""
+    digests, three = comparer(), Membership.of((1, 2, 3))
+    assert digests.report(2, 10, 999, three) is None
+    assert digests.report(3, 10, 999, three) == (1, 10)
+
+
+def test_a_learner_that_differs_is_named_when_voters_agree():
+    """A learner has no vote on the truth."""
+    digests = comparer()
+    membership = Membership.of((1, 2, 3), (4,))
+    assert digests.report(2, 12, 333, membership) is None
+    assert digests.report(4, 10, 5, membership) == (4, 10)
+
+
+def test_of_two_the_follower_stops():
+    """There is no majority to ask; the follower can be rebuilt from the leader."""
+    assert comparer().report(2, 10, 999, Membership.of((1, 2))) == (2, 10)
