@@ -31,8 +31,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     election_ticks: int = 34
     """Silence after which a follower campaigns is drawn from [election_ticks, 2 × election_ticks)."""
     heartbeat_ticks: int = 5
-    peer_lost_ticks: int = 4
-    """A follower that lost its leader's connection campaigns after 1 to this many ticks."""
+    peer_lost_ticks: int = 2
+    """Followers that lose their leader's connection campaign one after the other, about this many ticks apart."""
     pre_vote: bool = True
     check_quorum: bool = True
     lease_reads: bool = False
@@ -201,7 +201,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return RaftConfig(
             election_ticks=election,
             heartbeat_ticks=heartbeat,
-            peer_lost_ticks=ticks(60),
+            peer_lost_ticks=ticks(30),
             lease_reads=self.lease_reads,
             clock_drift_max=self.clock_drift_max,
             inflight_messages_max=self.inflight_messages_max,

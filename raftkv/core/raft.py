@@ -207,8 +207,10 @@ class Raft:
         elif not isinstance(role, PreCandidate | Candidate) and role.leader == peer and not self.config.lease_reads:
             role.leader_lost = True
             if isinstance(role, Follower):
-                # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it.
-                role.timeout = min(role.timeout, role.elapsed + 1 + self._draw(self.config.peer_lost_ticks))
+                # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it. All
+                # followers notice at the same moment, so each has its turn, or they would split the vote.
+                turn = self.config.peer_lost_ticks
+                role.timeout = min(role.timeout, role.elapsed + 1 + self._rank() * turn + self._draw(turn))
 
     def campaign(self) -> None:
         """Start an election now, as a time-out would. Nothing happens on a node that may not lead."""
