@@ -21,8 +21,10 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """A connection that owes answers and has sent nothing for this long is given up: its host may be
     dead or paused. Longer than an election, so that a healthy leader is hardly ever left."""
     backoff_min_s: float = 0.01
-    backoff_max_s: float = 0.3
-    """Less than an election takes, so that a new leader is found soon after it is one."""
+    backoff_max_s: float = 0.1
+    """Between two tries to find the leader; less than an election takes, so that a new one is found soon."""
+    busy_backoff_max_s: float = 0.3
+    """Between two tries at a leader that is busy: longer, or it would stay so."""
     in_flight_max: int = 2_048
     """Requests outstanding on one connection; below what a server takes (`connection_requests_max`)."""
     waiting_max: int = 50_000
@@ -36,8 +38,9 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("deadline_s", "connect_timeout_s", "silence_s", "backoff_min_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0")
-        if self.backoff_max_s < self.backoff_min_s:
-            raise ConfigError(f"backoff_max_s = {self.backoff_max_s!r}: must be at least backoff_min_s")
+        for name in ("backoff_max_s", "busy_backoff_max_s"):
+            if getattr(self, name) < self.backoff_min_s:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least backoff_min_s")
         for name in ("in_flight_max", "waiting_max"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least 1")

@@ -176,7 +176,8 @@ class Router:
         """The node is busy: the same again, after a while that grows."""
         call.last_error = error
         if not call.done:
-            self._loop.call_later(self._backoff(call.tries + 1), self._again, call, error)
+            delay = self._backoff(call.tries + 1, self._options.busy_backoff_max_s)
+            self._loop.call_later(delay, self._again, call, error)
 
     # ------------------------------------------------------------------------------ the search for the leader
 
@@ -209,12 +210,11 @@ class Router:
             return
         # The first redirect is followed at once; after that somebody is confused, or there is no leader yet.
         failures = self._failures - 1 if self._suggested is not None else self._failures
-        delay = self._backoff(failures) if failures > 0 else 0.0
+        delay = self._backoff(failures, self._options.backoff_max_s) if failures > 0 else 0.0
         self._search = self._loop.call_later(delay, self._try_next)
 
-    def _backoff(self, failures: int) -> float:
-        options = self._options
-        longest = min(options.backoff_max_s, options.backoff_min_s * 2.0 ** min(failures - 1, 16))
+    def _backoff(self, failures: int, longest_s: float) -> float:
+        longest = min(longest_s, self._options.backoff_min_s * 2.0 ** min(failures - 1, 16))
         return float(longest * (0.5 + self._chance.random() / 2))
 
     def _next_address(self) -> str:

@@ -114,7 +114,7 @@ def test_without_sessions_every_increment_counts_at_most_once() -> None:
             nonlocal unknown, refused
             for _ in range(15):
                 try:
-                    results.append(await client.remote.increment.within(1)(b"n"))
+                    results.append(await client.remote.increment.within(0.5)(b"n"))
                 except Indeterminate:
                     unknown += 1
                 except RaftKVError:
