@@ -229,6 +229,8 @@ def _open_state(
             return restore_state(world, paths, snapshots, candidate)
         except Corruption as exc:
             logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
+            # Else it would be taken for the very one that a leader offers, and not be fetched again.
+            snapshots.mark_damaged(candidate, str(exc))
     states.destroy(paths.state)
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
         # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither

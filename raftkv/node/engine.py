@@ -234,7 +234,12 @@ class Engine:
             return  # else it was compacted meanwhile, and the follower gets the snapshot
         # While the disk was read, leadership may have been lost and the log changed: then the message is void.
         if self.raft.is_leader and self.raft.term == message.term:
-            message.entries = future.result()
+            entries = future.result()
+            if entries[-1].index < message.last_index:
+                # The end was not on disk yet, but then it is in memory; if not, the follower asks for the rest.
+                entries += self._log.cached(entries[-1].index + 1, message.last_index) or []
+                message.last_index = entries[-1].index
+            message.entries = entries
             self._transport.send(message.to, message)
 
     def stop(self, error: RaftKVError) -> None:

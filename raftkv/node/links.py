@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 logger = structlog.get_logger("raftkv")
 
 
+LEARNED_MAX = 64
+"""Addresses that are kept of nodes which are in no membership known here; more than any cluster has."""
+
+
 class Known(msgspec.Struct, frozen=True, array_like=True):
     """What a peer said of itself the last time."""
 
@@ -41,7 +45,7 @@ class Links:
         self._founding = founding
         self._known = load_known(node)
         self._learned: dict[NodeId, str] = {}
-        """Addresses of peers that dialled this node before it knew of any membership."""
+        """Addresses of peers that dialled this node before it knew of a membership with them."""
         self._reported: Index = 0
         self._ticks = 0
 
@@ -143,7 +147,7 @@ class Links:
         if self._known.get(hello.node_id) != known:
             self._known[hello.node_id] = known
             worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
-        if hello.address and node.raft.membership.member(hello.node_id) is None:
+        if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
             self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
 
@@ -187,14 +191,13 @@ class Links:
     # ------------------------------------------------------------------------------ what is sent
 
     def set_members(self, memberships: Sequence[Membership]) -> None:
-        """Keep links to everybody in `memberships`, newest last; before any is known, to those who dialled this node."""
+        """Keep links to everybody in `memberships`, newest last, and to those who dialled this node and are in none."""
         own = self._node.options.node_id
         members = [member for membership in memberships for member in membership.members]
         peers = {member.node_id: member.peer_address for member in members if member.peer_address}
-        if own in {member.node_id for member in members}:
-            self._learned.clear()
-        else:
-            peers = {**self._learned, **peers}
+        # A leader that was added while this node was down is not in the memberships that it knows.
+        self._learned = {peer: address for peer, address in self._learned.items() if peer not in peers}
+        peers |= self._learned
         self._node.transport.set_peers({peer: address for peer, address in peers.items() if peer != own})
 
     def report_digest(self) -> None:

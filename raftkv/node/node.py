@@ -102,7 +102,8 @@ class Node:
         self._started_at = self._ticked_at = loop.time()
         self._tick()
         self._housekeep()
-        self.applier.hand_in(self.raft.commit_index)
+        if not self.raft.wants_snapshot:
+            self.applier.hand_in(self.raft.commit_index)
         logger.info(
             "node_started",
             node=self.raft.node_id,
@@ -195,6 +196,11 @@ class Node:
         if not self.stopped.done():
             self.stopped.set_result(self.failure)
         logger.info("node_stopped", node=self.options.node_id, reason=str(self.failure) if self.failure else None)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `stop` was called."""
+        return self._closed
 
     def abandon(self) -> None:
         """Let go of everything at once and close nothing, as a crash does; for simulated worlds."""

@@ -59,6 +59,8 @@ class Snapshotter:
         self._receiving.check_stall()
         raft, config = self._node.raft, self._node.config
         applied = self._node.applier.applied_index
+        if not raft.log.membership_at(max(applied, raft.log.start.index)).voters:
+            return  # a node that joined, and has not come to the first entry that says who the members are
         newest = raft.snapshot.index if raft.snapshot is not None else 0
         if self._stopped or self._taking is not None or raft.installing is not None or raft.wants_snapshot:
             return
@@ -107,6 +109,8 @@ class Snapshotter:
             raise Unavailable("this node's state was replaced by a snapshot meanwhile")
         began = loop.time()
         snapshot = self._describe(store)
+        if not snapshot.membership.voters:
+            raise Unavailable("this node does not know yet who the members are")
         if self._is_there(snapshot):
             return snapshot.index
         draft = self._store.begin()

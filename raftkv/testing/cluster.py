@@ -1,0 +1,363 @@
+"""A cluster of whole nodes in a simulated world: production code on simulated disks, network, clocks and time.
+
+Everything that a node stands on is given to it from outside, so here it is given other things: a `SimDisk` that
+loses what was not synced, a `MemoryNetwork` that can be cut, workers without threads, a clock that may be wrong,
+dice that fall as the seed says. One seed is one world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from raftkv.client import Admin, Client, ClientOptions
+from raftkv.config import KIB, Config
+from raftkv.disk.simulated import SimDisk
+from raftkv.machine import StateMachine
+from raftkv.model import Member, NodeId
+from raftkv.node import Node, Options, Worker, World
+from raftkv.server import Limits, Listener
+from raftkv.state import MemoryStates
+from raftkv.transport import MemoryNetwork, MemoryTransport
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLIENT = 0
+"""Whom the network takes clients for."""
+
+START_MS = 1_577_836_800_000
+
+CONFIG = Config(
+    segment_bytes=16 * KIB,
+    log_cache_bytes=8 * KIB,
+    snapshot_entries=200,
+    snapshot_interval_s=2.0,
+    keep_entries=40,
+    keep_bytes=64 * KIB,
+    chunk_bytes=4 * KIB,
+    snapshot_rate_bytes_s=0,
+    disk_free_bytes_min=0,
+)
+"""Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
+
+
+class Crash(BaseException):
+    """The power goes out in the middle of an operation on the disk."""
+
+
+class SimWorker(Worker):
+    """Does work on the loop, one piece after the other, each taking some virtual time."""
+
+    def __init__(self, draw_s: Callable[[], float], on_crash: Callable[[], None]) -> None:
+        self._draw_s = draw_s
+        self._on_crash = on_crash
+        self._queue: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._busy = False
+        self._dead = False
+        self.is_working = False
+        self.stalled = False
+        """While set, nothing gets done: the disk hangs."""
+
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append((future, lambda: work(*args, **kwargs)))
+        self._next()
+        return future
+
+    def _next(self) -> None:
+        if not self._busy and self._queue and not self._dead:
+            self._busy = True
+            asyncio.get_running_loop().call_later(self._draw_s(), self._do)
+
+    def _do(self) -> None:
+        if self._dead:
+            return
+        if self.stalled:
+            asyncio.get_running_loop().call_later(0.05, self._do)
+            return
+        future, work = self._queue.popleft()
+        self._busy = False
+        self.is_working = True
+        try:
+            result = work()
+        except Crash:
+            self._on_crash()
+            return
+        except Exception as exc:  # noqa: BLE001 (it belongs to whoever waits for the work)
+            if not future.cancelled():
+                future.set_exception(exc)
+        else:
+            if not future.cancelled():
+                future.set_result(result)
+        finally:
+            self.is_working = False
+        self._next()
+
+    def die(self) -> None:
+        """Nothing that is queued will ever be done."""
+        self._dead = True
+        self._queue.clear()
+
+    async def close(self) -> None:
+        while self._queue or self._busy:
+            await self.run(lambda: None)
+
+
+class SimNode:
+    """One machine of the cluster: its disk and clock outlive the node's process."""
+
+    def __init__(self, cluster: SimCluster, member: Member) -> None:
+        self.cluster = cluster
+        self.member = member
+        self.disk = SimDisk()
+        self.clock_offset_ms = 0
+        self.dice = random.Random(cluster.dice.getrandbits(64))
+        self.node: Node | None = None
+        self.listener: Listener | None = None
+        self.workers: list[SimWorker] = []
+        self.starts = 0
+        self.is_stopping = False
+        self.durable_index = 0
+        """What the log held durably when the node was last seen."""
+        self.disk_s = 0.0005
+        """About how long a piece of work on the disk takes."""
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.member.node_id
+
+    @property
+    def is_up(self) -> bool:
+        return self.node is not None
+
+    def world(self) -> World:
+        """What the node stands on; new workers for each start."""
+        self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in range(3)]
+        loop = asyncio.get_running_loop()
+        return World(
+            disk=self.disk,
+            states=MemoryStates(self.disk),
+            log_worker=self.workers[0],
+            background_worker=self.workers[1],
+            transfer_worker=self.workers[2],
+            now_ms=lambda: START_MS + int(loop.time() * 1000) + self.clock_offset_ms,
+            draw=self.dice.randrange,
+            nonce=f"{self.node_id}.{self.starts}",
+        )
+
+    async def start(self, *, rebuild: bool = False) -> Node:
+        """Start the node's process. Raises what `Node.start` raises."""
+        assert not self.is_up, f"node {self.node_id} is up"
+        self.starts += 1
+        self.is_stopping = False
+        cluster = self.cluster
+        founders = cluster.founders if self.member in cluster.founders else ()
+        options = Options(
+            node_id=self.node_id,
+            data_dir="/data",
+            members=founders,
+            peer_address=self.member.peer_address,
+            rebuild=rebuild,
+            config=cluster.config,
+        )
+        transport = MemoryTransport(
+            cluster.network, self.node_id, self.member.peer_address, config=cluster.config, draw=self.dice.randrange
+        )
+        node = self.node = Node(cluster.machine, options, transport, self.world())
+        try:
+            await node.start()
+        except BaseException:
+            if self.node is node:
+                self.crash()
+            raise
+        self.listener = Listener(node, Limits.of(cluster.config))
+        self.listener.begin()
+        cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
+        return node
+
+    def crash(self) -> None:
+        """The power goes out: what was not synced may be lost, as the dice say."""
+        if self.node is None:
+            return
+        self.cluster.note(f"crash {self.node_id}")
+        node, self.node, self.listener = self.node, None, None
+        if hasattr(node, "engine"):
+            self.durable_index = node.opened.log.durable_index
+        node.abandon()
+        for worker in self.workers:
+            worker.die()
+        self.cluster.network.drop(self.node_id)
+        self.disk.fault = None
+        self.disk.crash(self.dice)
+
+    def crash_at_operation(self, number: int) -> None:
+        """The power goes out just before the `number`th operation on the disk from now."""
+        left = number
+
+        def hook(kind: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                return
+            if any(worker.is_working for worker in self.workers):
+                raise Crash
+            asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
+
+        self.disk.fault = hook
+
+    def hang(self) -> None:
+        """The disk takes no work until `unhang`."""
+        for worker in self.workers:
+            worker.stalled = True
+
+    def unhang(self) -> None:
+        """The disk goes on with what it was given."""
+        for worker in self.workers:
+            worker.stalled = False
+
+    async def stop(self) -> None:
+        """End the process gracefully."""
+        assert self.node is not None
+        assert self.listener is not None
+        node, listener = self.node, self.listener
+        self.is_stopping = True
+        await listener.close()
+        await node.stop()
+        if self.node is node:
+            self.durable_index = node.opened.log.durable_index
+            self.node = self.listener = None
+            self.cluster.network.drop(self.node_id)
+
+
+class SimCluster:
+    """Nodes, the network between them, and clients; to be used on a `SimLoop`."""
+
+    def __init__(
+        self,
+        machine: type[StateMachine],
+        size: int = 3,
+        *,
+        seed: int = 0,
+        config: Config = CONFIG,
+        delay_s: float = 0.001,
+    ) -> None:
+        self.machine = machine
+        self.config = config
+        self.dice = random.Random(seed)
+        self.network = MemoryNetwork(delay_s)
+        self.events: list[str] = []
+        self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
+        self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
+
+    @staticmethod
+    def member(node_id: NodeId) -> Member:
+        """The addresses of a node in this world."""
+        return Member(node_id, f"peer-{node_id}:1", f"node-{node_id}:1")
+
+    def note(self, event: str) -> None:
+        """Keep what happened, for who reads of a failure."""
+        self.events.append(f"{asyncio.get_running_loop().time():.3f} {event}")
+
+    def add(self, node_id: NodeId) -> SimNode:
+        """A further machine; its node joins when it is started and added to the membership."""
+        node = self.nodes[node_id] = SimNode(self, self.member(node_id))
+        return node
+
+    async def start(self) -> None:
+        """Start every node that is not up."""
+        for node in self.nodes.values():
+            if not node.is_up:
+                await node.start()
+
+    async def stop(self) -> None:
+        """End every node."""
+        for node in self.nodes.values():
+            if node.is_up:
+                await node.stop()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The world's time."""
+        return asyncio.get_running_loop()
+
+    @property
+    def running(self) -> list[Node]:
+        """The nodes that are up and have not stopped by themselves."""
+        return [node.node for node in self.nodes.values() if node.node is not None and node.node.failure is None]
+
+    @property
+    def leader(self) -> Node | None:
+        """Who leads in the highest term."""
+        leaders = [node for node in self.running if hasattr(node, "raft") and node.raft.is_leader]
+        return max(leaders, key=lambda node: node.raft.term, default=None)
+
+    @property
+    def addresses(self) -> list[str]:
+        return [node.member.client_address for node in self.nodes.values()]
+
+    def client(self, **options: Any) -> Client[Any]:
+        """A client of the machine; `options` are fields of `ClientOptions`."""
+        settings = ClientOptions(**options)
+        chance = random.Random(self.dice.getrandbits(64))
+        return Client(self.machine, self.addresses, options=settings, dial=self._dial, chance=chance)
+
+    def admin(self, node_id: NodeId | None = None) -> Admin:
+        """An operator's client of all nodes, or of one."""
+        addresses = self.addresses if node_id is None else [self.nodes[node_id].member.client_address]
+        return Admin(addresses, dial=self._dial, chance=random.Random(self.dice.getrandbits(64)))
+
+    async def _dial(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+        await self.network.dial(CLIENT, factory, f"{host}:{port}")
+
+    async def until(self, condition: Callable[[], Any], within_s: float = 30.0, what: str = "") -> None:
+        """Let time pass until `condition` holds. Raises `AssertionError` after `within_s` virtual seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while not condition():
+            assert loop.time() < end, f"not within {within_s:g} s: {what or condition}\n" + self.describe()
+            await asyncio.sleep(0.01)
+
+    async def until_leader(self, within_s: float = 30.0) -> Node:
+        """Wait until somebody leads."""
+        await self.until(lambda: self.leader is not None and self.leader.raft.commit_index > 0, within_s, "a leader")
+        assert self.leader is not None
+        return self.leader
+
+    async def until_equal(self, within_s: float = 60.0) -> None:
+        """Wait until every member has applied everything, then compare states."""
+
+        def equal() -> bool:
+            leader = self.leader
+            if leader is None:
+                return False
+            members = leader.raft.membership.all_nodes()
+            found = [self.nodes[member].node for member in members if member in self.nodes]
+            last = leader.raft.log.last_index
+            return all(
+                node is not None
+                and node.failure is None
+                and hasattr(node, "applier")
+                and node.applier.applied_index == last
+                for node in found
+            )
+
+        await self.until(equal, within_s, "all members at the same index")
+        leader = await self.until_leader()
+        members = leader.raft.membership.all_nodes()
+        digests = {node.applier.runner.applied.digest for node in self.running if node.node_id in members}
+        assert len(digests) == 1, f"digests differ: {digests}\n" + self.describe()
+
+    def describe(self) -> str:
+        """Every node in a line, and what happened last."""
+        lines = []
+        for sim in self.nodes.values():
+            node = sim.node
+            if node is None or not hasattr(node, "raft"):
+                lines.append(f"node {sim.node_id} is down")
+            else:
+                lines.append(node.raft.describe() + (f" STOPPED: {node.failure}" if node.failure else ""))
+        return "\n".join([*lines, *self.events[-30:]])

@@ -1,0 +1,514 @@
+"""Clusters of whole nodes, one story each, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftkv.config import Config
+from raftkv.errors import (
+    ChangeRefused,
+    DiskFull,
+    Diverged,
+    InvalidArgument,
+    NotAccepted,
+    StateCorruption,
+    Unavailable,
+    WrongDataDir,
+)
+from raftkv.kv import KeyValue
+from raftkv.node import Options
+from raftkv.testing.cluster import CONFIG, SimCluster
+from raftkv.testing.loop import SimLoop, elapse
+
+
+def tell(story, size=3, **settings):
+    """Tell `story` with a fresh cluster that has a leader; nothing may fail behind its back."""
+    loop = SimLoop()
+
+    async def main():
+        cluster = SimCluster(KeyValue, size, seed=settings.pop("seed", 1), config=settings.pop("config", CONFIG))
+        await cluster.start()
+        await cluster.until_leader()
+        await story(cluster)
+        await cluster.stop()
+
+    loop.run(main())
+    assert loop.failures == []
+
+
+def follower_of(cluster):
+    """Some follower's machine."""
+    leader = cluster.leader.node_id
+    return next(sim for sim in cluster.nodes.values() if sim.node_id != leader)
+
+
+async def fill(client, count, start=0):
+    """Write `count` keys."""
+    for number in range(start, start + count):
+        await client.remote.put(b"key-%05d" % number, b"x" * 64)
+
+
+async def read_all(cluster, client, count):
+    """Every key is there, at the leader."""
+    for number in range(count):
+        item = await client.remote.get(b"key-%05d" % number)
+        assert item is not None, f"key {number} is lost"
+
+
+def test_what_was_acknowledged_survives_a_crash_of_all():
+    """F1: the power goes out everywhere at once; every acknowledged write is there again."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 60)
+        for sim in cluster.nodes.values():
+            sim.crash()
+        await cluster.start()
+        await read_all(cluster, client, 60)
+        await client.close()
+
+    tell(story)
+
+
+def test_one_node_alone_is_a_cluster():
+    """The smallest cluster serves, crashes and recovers like any other."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 30)
+        cluster.nodes[1].crash()
+        await cluster.start()
+        await read_all(cluster, client, 30)
+        await client.close()
+
+    tell(story, size=1)
+
+
+def test_a_dead_leader_is_replaced_at_once():
+    """A killed leader's connections break, so a new one is there long before the election time-out."""
+
+    async def story(cluster):
+        loop = asyncio.get_running_loop()
+        client = cluster.client()
+        await fill(client, 5)
+        cluster.nodes[cluster.leader.node_id].crash()
+        began = loop.time()
+        await fill(client, 1, start=5)
+        assert loop.time() - began < CONFIG.election_timeout_ms / 1000
+        await client.close()
+
+    tell(story)
+
+
+def test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log():
+    """F57: the entries that it needs are gone, so it installs a snapshot and catches up behind it."""
+
+    async def story(cluster):
+        client = cluster.client()
+        sim = follower_of(cluster)
+        sim.crash()
+        await fill(client, 600)
+        await elapse(4)
+        await fill(client, 100, start=600)
+        assert cluster.leader.raft.log.first_index > 10
+        await sim.start()
+        await cluster.until_equal()
+        assert sim.node.snapshots.installed >= 1
+        await client.close()
+
+    tell(story)
+
+
+def test_a_new_node_joins_learns_and_votes():
+    """A brand-new node is added without a vote, installs a snapshot, is promoted, and then its vote is needed."""
+
+    async def story(cluster):
+        client, admin = cluster.client(), cluster.admin()
+        await fill(client, 500)
+        await cluster.leader.take_snapshot()
+        new = cluster.add(4)
+        await new.start()
+        learned = await admin.add_learner(new.member)
+        assert learned.learners == (4,)
+        promoted = await admin.promote(4)
+        assert promoted.voters == (1, 2, 3, 4)
+        await cluster.until_equal()
+        assert new.node.cluster_id == cluster.leader.cluster_id
+        for node_id in [node_id for node_id in (1, 2, 3) if node_id != cluster.leader.node_id][:1]:
+            cluster.nodes[node_id].crash()
+        await fill(client, 5, start=500)
+        await client.close()
+        await admin.close()
+
+    tell(story)
+
+
+def test_a_removed_leader_hands_over():
+    """It manages the change that removes it, and then another one leads; it disturbs nobody afterwards (F37)."""
+
+    async def story(cluster):
+        client, admin = cluster.client(), cluster.admin()
+        await fill(client, 5)
+        old = cluster.leader.node_id
+        membership = await admin.remove(old)
+        assert old not in membership.voters
+        await fill(client, 5, start=5)
+        leader, term = cluster.leader.node_id, cluster.leader.raft.term
+        await elapse(10)
+        assert cluster.leader.node_id == leader != old
+        assert cluster.leader.raft.term == term
+        await client.close()
+        await admin.close()
+
+    tell(story)
+
+
+def test_leadership_is_handed_over_when_asked():
+    """Transfer to a named node, and writes go on there; to a node that is no voter it is refused."""
+
+    async def story(cluster):
+        client, admin = cluster.client(), cluster.admin()
+        await fill(client, 5)
+        to = follower_of(cluster).node_id
+        assert await admin.transfer_leadership(to) == to
+        await fill(client, 5, start=5)
+        with pytest.raises((ChangeRefused, InvalidArgument)):
+            await admin.transfer_leadership(9)
+        await client.close()
+        await admin.close()
+
+    tell(story)
+
+
+def test_a_minority_serves_nothing_but_stale_reads():
+    """A leader cut off from its majority steps down; who asks it for more than a stale read is told so (F39)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        old = cluster.leader
+        for other in cluster.nodes:
+            if other != old.node_id:
+                cluster.network.cut(old.node_id, other)
+        await cluster.until(lambda: cluster.leader not in (None, old), 5, "another leader")
+        await cluster.until(lambda: not old.raft.is_leader, 5, "the old one steps down")
+        got: list[Any] = []
+        payload = KeyValue.methods["get"].query_payload(KeyValue.methods["get"].encode_args((b"key-00001",), {}))
+        with pytest.raises(NotAccepted):
+            old.query(payload, False, lambda index, result: got.append(result))
+        old.query(payload, True, lambda index, result: got.append(index))
+        assert got == [old.applier.applied_index]
+        await fill(client, 5, start=5)
+        cluster.network.heal()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_a_follower_answers_queries_by_asking_the_leader():
+    """A linearizable read on a follower waits until it has applied what the leader had committed."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 20)
+        method, got = KeyValue.methods["get"], []
+        follower = follower_of(cluster).node
+        payload = method.query_payload(method.encode_args((b"key-00019",), {}))
+        follower.query(payload, False, lambda index, result: got.append(method.decode_result(result)))
+        await cluster.until(lambda: got, 5, "an answer")
+        assert got[0].value == b"x" * 64
+        await client.close()
+
+    tell(story)
+
+
+# ---------------------------------------------------------------- handshakes
+
+
+async def refusal(cluster, node_id):
+    """What the others say to a node that they refuse."""
+
+    def found():
+        return [
+            link.refused
+            for sim in cluster.nodes.values()
+            if sim.node is not None
+            for peer, link in sim.node.transport.links().items()
+            if link.refused is not None and node_id in (peer, sim.node_id)
+        ]
+
+    await cluster.until(found, 10, "a refusal")
+    return found()[0]
+
+
+def test_a_wiped_data_directory_under_an_old_id_is_refused():
+    """openraft#2002: who has forgotten what it acknowledged must not count as the one that did."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        sim = follower_of(cluster)
+        sim.crash()
+        sim.disk.__init__()
+        await sim.start()
+        assert "remove it and add it under a new id" in await refusal(cluster, sim.node_id)
+        assert sim.node.raft.commit_index == 0
+        await fill(client, 5, start=5)
+        await client.close()
+
+    tell(story)
+
+
+def test_a_copied_data_directory_is_refused():
+    """Two processes as one node: the second is told to go, and so is whoever comes with the older copy."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        sim.crash()
+        image = sim.disk.copy()
+        await sim.start()
+        await cluster.until_equal()
+        sim.crash()
+        sim.disk = image
+        await sim.start()
+        await cluster.until_leader()
+        text = await refusal(cluster, sim.node_id)
+        assert "copies of one data directory" in text or "older copy" in text
+
+    tell(story)
+
+
+def test_a_node_of_another_cluster_is_refused():
+    """Its addresses are right and its cluster is not: the text says what to check."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        sim.crash()
+        sim.disk.__init__()
+        cluster.founders = tuple(
+            msgspec.structs.replace(m, peer_address=m.peer_address + "0") for m in cluster.founders
+        )
+        options = Options(node_id=sim.node_id, data_dir="/data", members=cluster.founders, config=CONFIG)
+        assert options.members[0].peer_address.endswith("0")
+        sim.member = next(member for member in cluster.founders if member.node_id == sim.node_id)
+        cluster.nodes[sim.node_id] = sim
+        node = await sim.start()
+        own = cluster.member(sim.node_id)
+        node.transport.set_peers({peer: cluster.member(peer).peer_address for peer in cluster.nodes})
+        assert own.node_id == sim.node_id
+        assert "belongs to the cluster" in await refusal(cluster, sim.node_id)
+
+    tell(story)
+
+
+def test_a_node_that_was_not_added_is_told_to_be():
+    """It waits, harmless, until it is added."""
+
+    async def story(cluster):
+        new = cluster.add(7)
+        node = await new.start()
+        node.transport.set_peers({1: cluster.nodes[1].member.peer_address})
+        assert "add it first" in await refusal(cluster, 7)
+        async with cluster.admin() as admin:
+            await admin.add_learner(new.member)
+        await cluster.until_equal()
+
+    tell(story)
+
+
+def test_a_data_directory_of_another_node_is_refused():
+    """A mixed-up mount is found before anything is written."""
+
+    async def story(cluster):
+        one, other = [sim for sim in cluster.nodes.values() if sim.node_id != cluster.leader.node_id]
+        one.crash()
+        other.crash()
+        one.disk, other.disk = other.disk, one.disk
+        with pytest.raises(WrongDataDir, match=f"belongs to node {other.node_id}"):
+            await one.start()
+        one.disk, other.disk = other.disk, one.disk
+        await cluster.start()
+
+    tell(story)
+
+
+# ---------------------------------------------------------------- damage
+
+
+def test_a_damaged_state_is_rebuilt_from_the_local_snapshot():
+    """F60: the state's file is damaged; the newest snapshot and the log make it whole again."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 300)
+        sim = follower_of(cluster)
+        await cluster.until_equal()
+        await sim.node.take_snapshot()
+        await sim.stop()
+        sim.disk.flip("/data/state/image", 100, 1)
+        await sim.start()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_a_state_with_nothing_to_rebuild_from_needs_the_operators_word():
+    """Damaged state and snapshots: a typed error that says what to do, and with --rebuild a peer's snapshot comes."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 600)
+        sim = follower_of(cluster)
+        await cluster.until_equal()
+        await sim.node.take_snapshot()
+        assert sim.node.raft.log.first_index > 1
+        await sim.stop()
+        sim.disk.flip("/data/state/image", 100, 1)
+        for name in sim.disk.listdir("/data/snapshots"):
+            sim.disk.flip(f"/data/snapshots/{name}/image", 100, 1)
+        with pytest.raises(StateCorruption, match="--rebuild"):
+            await sim.start()
+        await sim.start(rebuild=True)
+        await cluster.until_equal()
+        assert sim.node.snapshots.installed == 1
+        await client.close()
+
+    tell(story)
+
+
+def test_a_diverged_replica_is_found_and_stopped():
+    """F65: one replica's state is changed behind its back; it stops, says so, and the others go on."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 20)
+        await cluster.until_equal()
+        sim = follower_of(cluster)
+        runner = sim.node.applier.runner
+        runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
+        runner.store._applied = runner.applied
+        await fill(client, 20, start=20)
+        await cluster.until(lambda: sim.node.failure is not None, 10, "it stops")
+        assert isinstance(sim.node.failure, Diverged)
+        assert "deterministic" in str(sim.node.failure)
+        await fill(client, 20, start=40)
+        sim.crash()
+        await client.close()
+
+    tell(story)
+
+
+def test_a_full_disk_stops_the_node_and_space_brings_it_back():
+    """F10: no acknowledgement without space; started again with space, it has all that was acknowledged."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 20)
+        sim = follower_of(cluster)
+        sim.disk.capacity_bytes = sim.disk.used_bytes() + 3_000
+        await fill(client, 200, start=20)
+        assert isinstance(sim.node.failure, DiskFull)
+        sim.disk.capacity_bytes = 1 << 30
+        sim.crash()
+        await sim.start()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_a_leader_whose_disk_hangs_gives_up_leadership():
+    """etcd#13527: its heartbeats would keep everybody quiet while nothing commits."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        old = cluster.leader.node_id
+        cluster.nodes[old].hang()
+        await fill(client, 5, start=5)
+        assert cluster.leader.node_id != old
+        cluster.nodes[old].unhang()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_low_space_refuses_writes_and_lets_them_in_again():
+    """Below the reserve commands are refused, safe to retry; reads go on; with space all is well by itself."""
+
+    async def story(cluster):
+        client = cluster.client(deadline_s=2.0)
+        await fill(client, 5)
+        sim = cluster.nodes[1]
+        capacity = sim.disk.capacity_bytes
+        sim.disk.capacity_bytes = sim.disk.used_bytes() + 100_000
+        await cluster.until(lambda: cluster.leader.engine.refuse_writes is not None, 5, "writes are refused")
+        with pytest.raises(NotAccepted):
+            await fill(client, 1, start=5)
+        assert await client.remote.get(b"key-00001") is not None
+        sim.disk.capacity_bytes = capacity
+        await cluster.until(lambda: cluster.leader.engine.refuse_writes is None, 5, "writes are let in")
+        await fill(client, 1, start=5)
+        await client.close()
+
+    config = msgspec.structs.replace(CONFIG, disk_free_bytes_min=200_000, disk_free_fraction_min=0.9)
+    tell(story, size=1, config=config)
+
+
+# ---------------------------------------------------------------- limits
+
+
+def test_commands_are_checked_before_they_get_into_the_log():
+    """F33: too large, unknown or unreadable: refused at the edge, and the log is as before."""
+
+    async def story(cluster):
+        leader = cluster.leader
+        last = leader.raft.log.last_index
+        for payload in (b"", b"\xc1", bytes(leader.config.command_bytes_max + 1)):
+            with pytest.raises(InvalidArgument):
+                leader.submit(payload, lambda index, outcome: None)
+        assert leader.raft.log.last_index == last
+        with pytest.raises(NotAccepted):
+            follower_of(cluster).node.submit(b"", lambda index, outcome: None)
+
+    tell(story)
+
+
+def test_a_snapshot_at_the_same_index_is_not_taken_twice():
+    """Asking again gives the one that is there."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        first, again = await cluster.leader.take_snapshot(), await cluster.leader.take_snapshot()
+        assert first == again
+        assert len(cluster.leader.opened.snapshots.list()) == 1
+        await client.close()
+
+    tell(story)
+
+
+def test_requests_after_the_end_are_refused():
+    """A node that was stopped answers nobody, and says why."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        node = sim.node
+        await sim.stop()
+        with pytest.raises(Unavailable):
+            await node.until(lambda: False, 0.1, "nothing")
+
+    tell(story)
+
+
+def test_config_with_room_for_nothing_is_refused():
+    """A config is checked when it is made, before any node is."""
+    with pytest.raises(InvalidArgument):
+        Config(segment_bytes=1)
