@@ -1,0 +1,5 @@
+"""`python -m raftkv`: the command line."""
+
+from raftkv.cli import main
+
+main(prog_name="raftkv")

@@ -1,0 +1,5 @@
+"""The command line: composition root of the node, and a client for people."""
+
+from raftkv.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,187 @@
+"""A node's process: brings up node, listener and metrics, waits for the end, takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from raftkv.cli.http import HttpServer
+from raftkv.cli.settings import Settings, lone_founder, parse_address
+from raftkv.errors import ConfigError, RaftKVError, Unavailable
+from raftkv.machine import StateMachine
+from raftkv.node import Node, Options, World
+from raftkv.server import Limits, Listener
+from raftkv.transport import TcpTransport
+
+logger = structlog.get_logger("raftkv")
+
+HANDOVER_S = 3.0
+"""How long the end of a leader's process may be held up by handing leadership over."""
+
+SWITCH_INTERVAL_S = 0.0005
+"""With the default of 5 ms, a thread that comes back from the disk waits that long for the interpreter."""
+
+
+def find_machine(name: str) -> type[StateMachine]:
+    """The class at `module:Class`; raises `ConfigError`, and what importing the module raises as such."""
+    module_name, colon, class_name = name.partition(":")
+    if not colon or not module_name or not class_name:
+        raise ConfigError(f"machine = {name!r}: must be module:Class, such as raftkv.kv:KeyValue")
+    if os.getcwd() not in sys.path:
+        # A machine usually lies where one works; an installed script does not look there by itself.
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as exc:
+        raise ConfigError(f"machine = {name!r}: {exc}") from exc
+    machine = getattr(module, class_name, None)
+    if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
+        raise ConfigError(f"machine = {name!r}: {class_name} in {module_name} is no StateMachine")
+    return machine
+
+
+def run_node(settings: Settings) -> None:
+    """Run a node until it is asked to stop (SIGTERM, SIGINT) or stops by itself.
+
+    Raises the `NodeStopped` that says why it stopped by itself, and `ConfigError`.
+    """
+    machine = find_machine(settings.machine)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_Process(settings, machine).run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class _Process:
+    """Everything that one node's process runs."""
+
+    def __init__(self, settings: Settings, machine: type[StateMachine]) -> None:
+        self.settings = settings
+        world = World.real()
+        server_tls, client_tls = tls_contexts(settings)
+        host, port = parse_address(settings.peer_listen.value)
+        transport = TcpTransport(
+            settings.node_id,
+            host,
+            port,
+            config=settings.config,
+            ssl_server=server_tls,
+            ssl_client=client_tls,
+            draw=world.draw,
+        )
+        self.node = Node(machine, node_options(settings), transport, world)
+        self.listener = Listener(self.node, Limits.of(settings.config), ssl=server_tls)
+        self.http: HttpServer | None = None
+
+    async def run(self) -> None:
+        asked = self._listen_for_signals()
+        try:
+            await self.node.start()
+            await self._open_doors()
+            ends: list[asyncio.Future[Any]] = [asked, self.node.stopped]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if asked.done():
+                logger.info("stopping", node=self.settings.node_id, signal=asked.result())
+                await self._hand_over()
+        finally:
+            await self._close()
+        if self.node.failure is not None:
+            raise self.node.failure
+
+    def _listen_for_signals(self) -> asyncio.Future[str]:
+        """Done at the first signal; a second one ends the process at once."""
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[str] = loop.create_future()
+
+        def on_signal(number: signal.Signals) -> None:
+            if asked.done():
+                os._exit(128 + number)
+            asked.set_result(number.name)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        return asked
+
+    async def _open_doors(self) -> None:
+        settings = self.settings
+        try:
+            host, port = await self.listener.start(*parse_address(settings.listen.value))
+        except Unavailable as exc:
+            raise ConfigError(f"listen = {settings.listen.value!r} (from {settings.listen.source}): {exc}") from exc
+        if settings.http is not None:
+            self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
+        logger.info(
+            "serving",
+            node=settings.node_id,
+            clients=f"{host}:{port}",
+            peers=settings.peer_listen.value,
+            data_dir=settings.data_dir,
+            machine=self.node.fingerprint,
+        )
+
+    async def _hand_over(self) -> None:
+        """A leader that leaves names its heir, so that nobody waits for an election."""
+        node = self.node
+        if node.failure is not None or not node.raft.is_leader or len(node.raft.membership.voters) < 2:
+            return
+        try:
+            heir = await node.transfer_leadership(None, HANDOVER_S)
+            logger.info("leadership_handed_over", node=node.node_id, leader=heir)
+        except RaftKVError as exc:
+            # The others will elect one; what was acknowledged is durable either way.
+            logger.warning("leadership_not_handed_over", node=node.node_id, reason=str(exc))
+
+    async def _close(self) -> None:
+        if self.http is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self.http.close)
+        await self.listener.close()
+        await self.node.stop()
+
+
+def node_options(settings: Settings) -> Options:
+    """What a node is told of itself; a new data directory without founders becomes a cluster of one."""
+    members = settings.members
+    own = next((member for member in members if member.node_id == settings.node_id), None)
+    is_new = not os.path.exists(os.path.join(settings.data_dir, "cluster"))
+    if not members and not settings.join and is_new:
+        members = (lone_founder(settings),)
+    return Options(
+        node_id=settings.node_id,
+        data_dir=settings.data_dir,
+        members=members,
+        cluster_name=settings.cluster_name,
+        peer_address=own.peer_address if own is not None else settings.peer_listen.value,
+        rebuild=settings.rebuild,
+        config=settings.config,
+    )
+
+
+def tls_contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """Contexts for those who connect here and for whom this node connects to; both sides show certificates."""
+    if settings.tls_ca is None or settings.tls_cert is None:
+        return None, None
+    try:
+        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.tls_ca)
+        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.tls_ca)
+        server.verify_mode = ssl.CERT_REQUIRED
+        for context in (server, client):
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as exc:
+        files = f"tls_ca = {settings.tls_ca!r}, tls_cert = {settings.tls_cert!r}, tls_key = {settings.tls_key!r}"
+        raise ConfigError(f"{files}: {exc}") from exc
+    return server, client

@@ -1,0 +1,134 @@
+"""Metrics and health over HTTP, on a port of their own and a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from raftkv.errors import ConfigError
+from raftkv.node.status import NodeStatus
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+ANSWER_S = 5.0
+"""How long the event loop may take to say how the node is, before it counts as unhealthy."""
+
+StatusSource = Callable[[], NodeStatus | None]
+
+
+class NodeCollector(Collector):
+    """A node's status as Prometheus metrics."""
+
+    def __init__(self, source: StatusSource) -> None:
+        self._source = source
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric, from one look at the node."""
+        status = self._source()
+        if status is None:
+            return
+        gauges = {
+            "term": ("Current term", status.term),
+            "is_leader": ("1 on the leader", int(status.role == "leader")),
+            "has_leader": ("1 when a leader is known", int(status.leader is not None)),
+            "last_index": ("Last index in the log", status.last_index),
+            "durable_index": ("Last index that is durable here", status.durable_index),
+            "commit_index": ("Last committed index", status.commit_index),
+            "applied_index": ("Last applied index", status.applied_index),
+            "snapshot_index": ("Index of the newest snapshot", status.snapshot_index or 0),
+            "log_bytes": ("Bytes of the log behind its start", status.log_bytes),
+            "state_bytes": ("Bytes of the applied state, roughly", status.state_bytes),
+            "disk_free_bytes": ("Free bytes on the data directory's file system", status.disk_free_bytes),
+            "waiting_requests": ("Requests that wait for an answer", status.waiting_requests),
+            "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
+        }
+        for name, (text, value) in gauges.items():
+            yield GaugeMetricFamily(f"raftkv_{name}", text, value=value)
+        counters = {
+            "write_batches": ("Batches made durable", status.write_batches),
+            "write_seconds": ("Seconds that the disk worked on them", status.write_seconds),
+            "snapshots_taken": ("Snapshots taken", status.snapshots_taken),
+            "snapshots_installed": ("Snapshots installed from a leader", status.snapshots_installed),
+            "elections_won": ("Elections won by this node", status.elections),
+        }
+        for name, (text, number) in counters.items():
+            yield CounterMetricFamily(f"raftkv_{name}", text, value=number)
+        peers = GaugeMetricFamily("raftkv_peer_connected", "1 when the peer can be reached", labels=["peer"])
+        lag = GaugeMetricFamily("raftkv_peer_lag_entries", "Entries a follower lacks (leader only)", labels=["peer"])
+        for peer in status.peers:
+            peers.add_metric([str(peer.node_id)], int(peer.connected))
+            if peer.match_index is not None:
+                lag.add_metric([str(peer.node_id)], status.last_index - peer.match_index)
+        yield peers
+        yield lag
+
+
+class _QuietHandler(WSGIRequestHandler):
+    timeout = 5.0  # a client that sends nothing must not hold the thread
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not news."""
+
+
+class HttpServer:
+    """Serves `/metrics`, `/health` (200 while the node serves), `/ready` (200 when a leader is known) and `/status`."""
+
+    def __init__(self, host: str, port: int, status: Callable[[], NodeStatus]) -> None:
+        """Raises `ConfigError` when the address can't be listened on."""
+        self._status = status
+        self._loop = asyncio.get_running_loop()
+        self._registry = CollectorRegistry()
+        self._registry.register(NodeCollector(self._ask))
+        try:
+            self._server: WSGIServer = make_server(host, port, self._answer, handler_class=_QuietHandler)
+        except OSError as exc:
+            raise ConfigError(f"http {host}:{port}: {exc.strerror}") from exc
+        self.port = self._server.server_port
+        self._thread = threading.Thread(target=self._server.serve_forever, name="raftkv-http", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> NodeStatus | None:
+        """The status, fetched on the event loop's thread; None when the loop does not answer."""
+
+        async def fetch() -> NodeStatus:
+            return self._status()
+
+        try:
+            return asyncio.run_coroutine_threadsafe(fetch(), self._loop).result(ANSWER_S)
+        except (TimeoutError, RuntimeError):
+            return None
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        path = environ.get("PATH_INFO", "/")
+        if path == "/metrics":
+            body, kind, code = generate_latest(self._registry), "text/plain; version=0.0.4", "200 OK"
+        elif path in ("/health", "/ready", "/status"):
+            body, code = self._health(path)
+            kind = "application/json"
+        else:
+            body, kind, code = b"there are /metrics, /health, /ready and /status\n", "text/plain", "404 Not Found"
+        start_response(code, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body]
+
+    def _health(self, path: str) -> tuple[bytes, str]:
+        status = self._ask()
+        if status is None:
+            return b'{"problems":["the event loop does not answer"]}\n', "503 Service Unavailable"
+        good = status.stopped is None and (path != "/ready" or status.leader is not None)
+        content: object = status if path == "/status" else {"role": status.role, "problems": status.problems()}
+        return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,87 @@
+"""`raftkv serve`: runs one node."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+import structlog
+
+from raftkv.cli.daemon import run_node
+from raftkv.cli.logs import configure_logs
+from raftkv.cli.output import errors_reported
+from raftkv.cli.settings import DEFAULT_LISTEN, DEFAULT_MACHINE, DEFAULT_PEER_LISTEN, gather, unknown_variables
+
+logger = structlog.get_logger("raftkv")
+
+
+@click.command()
+@click.option("--node-id", metavar="ID", help="This node's number in the cluster, never used before.  [default: 1]")
+@click.option("--data-dir", metavar="DIR", help="Where it keeps its data.  [default: ./raftkv-data]")
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    help=f"Where clients connect; port 0 takes a free one.  [default: as in --member, else {DEFAULT_LISTEN}]",
+)
+@click.option(
+    "--peer-listen",
+    metavar="HOST:PORT",
+    help=f"Where other nodes connect.  [default: as in --member, else {DEFAULT_PEER_LISTEN}]",
+)
+@click.option(
+    "--member",
+    multiple=True,
+    metavar="ID=PEER/CLIENT",
+    help="A founder of a new cluster, as 1=10.0.0.1:8001/10.0.0.1:7001; repeat it for each of them, the same on all.",
+)
+@click.option("--join", is_flag=True, default=None, help="A new node that `raftkv member add` adds to a cluster.")
+@click.option("--cluster-name", metavar="NAME", help="Keeps clusters apart; the same on all.  [default: raftkv]")
+@click.option(
+    "--machine", metavar="MODULE:CLASS", help=f"The state machine that it runs.  [default: {DEFAULT_MACHINE}]"
+)
+@click.option(
+    "--rebuild", is_flag=True, default=None, help="Replace a damaged state by a snapshot, its own or another node's."
+)
+@click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /health, /ready and /status here.  [default: off]")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+@click.option("--log-json", is_flag=True, default=None, help="Log a JSON object a line instead of text for people.")
+@click.option("--tls-ca", metavar="FILE", help="Accept only who shows a certificate of this authority (PEM).")
+@click.option("--tls-cert", metavar="FILE", help="This node's certificate (PEM).")
+@click.option("--tls-key", metavar="FILE", help="The certificate's key (PEM).")
+@click.option(
+    "--set",
+    "config_values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any setting of raftkv.config.Config, such as snapshot_entries=100000; repeat it.",
+)
+@click.option(
+    "--config",
+    "path",
+    metavar="FILE",
+    envvar="RAFTKV_CONFIG",
+    help="A TOML file with any of these options, and a table [config] for --set.",
+)
+def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> None:
+    """Run a node until SIGTERM or SIGINT.
+
+    Without any option it is a cluster of one, with its data in ./raftkv-data. Every option can also be given in
+    the environment (RAFTKV_DATA_DIR, RAFTKV_SNAPSHOT_ENTRIES, …) or in a file; flags win over the environment,
+    the environment over the file.
+
+    \b
+    Three nodes, the same --member on each, on its own machine with its own --node-id:
+      raftkv serve --node-id 1 --member 1=10.0.0.1:8001/10.0.0.1:7001 \\
+                               --member 2=10.0.0.2:8001/10.0.0.2:7001 \\
+                               --member 3=10.0.0.3:8001/10.0.0.3:7001
+
+    A leader that is asked to stop hands leadership over first. A second signal ends the process at once, which is
+    safe too. A node that stops by itself, as going on could lose data, says why and ends with code 5.
+    """
+    with errors_reported(as_json=False):
+        settings = gather(flags, config_values, path)
+        configure_logs(as_json=settings.log_json, level=settings.log_level)
+        for name in unknown_variables(os.environ):
+            logger.warning("unknown_variable", name=name, hint="no setting of this name; raftkv serve --help")
+        run_node(settings)

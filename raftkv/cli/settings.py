@@ -1,0 +1,331 @@
+"""Settings of `raftkv serve`: flags over environment over file over defaults, each wrong one named with its source."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from raftkv.config import Config
+from raftkv.errors import ConfigError
+from raftkv.model import NODE_ID_MAX, Member, NodeId
+
+T = TypeVar("T")
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+DEFAULT_LISTEN = "127.0.0.1:7001"
+DEFAULT_PEER_LISTEN = "127.0.0.1:8001"
+DEFAULT_MACHINE = "raftkv.kv:KeyValue"
+
+CLIENT_VARIABLES = ("RAFTKV_ADDRESS", "RAFTKV_TIMEOUT")
+"""Variables of the commands that talk to a cluster; `serve` has no use for them, and no quarrel with them."""
+
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
+
+
+class Found(msgspec.Struct, Generic[T], frozen=True):
+    """A setting's value, and where it was given, as an error has to say it."""
+
+    value: T
+    source: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that `raftkv serve` needs to know, checked."""
+
+    node_id: NodeId = 1
+    data_dir: str = "raftkv-data"
+    listen: Found[str] = Found(DEFAULT_LISTEN, "the default")
+    peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default")
+    http: Found[str] | None = None
+    members: tuple[Member, ...] = ()
+    """The founders; empty when the node joins, or is the only founder."""
+    join: bool = False
+    cluster_name: str = "raftkv"
+    machine: str = DEFAULT_MACHINE
+    rebuild: bool = False
+    log_json: bool = False
+    log_level: str = "info"
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    config: Config = Config()
+
+
+# ---------------------------------------------------------------------------- values as people write them
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split "host:port" (or "[v6]:port"); raises `ValueError` that says what is allowed."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:7001")
+    return host, int(port)
+
+
+def parse_member(text: str) -> Member:
+    """A member as `ID=PEER_HOST:PORT/CLIENT_HOST:PORT`; raises `ValueError`."""
+    form = "must be ID=PEER_HOST:PORT/CLIENT_HOST:PORT, such as 1=10.0.0.1:8001/10.0.0.1:7001"
+    number, _, addresses = text.partition("=")
+    peer, _, client = addresses.partition("/")
+    try:
+        node_id = _node_id(number.strip())
+        for address in (peer, client):
+            if parse_address(address)[1] == 0:
+                raise ValueError
+    except ValueError:
+        raise ValueError(form) from None
+    return Member(node_id=node_id, peer_address=peer, client_address=client)
+
+
+def parse_value(text: str) -> Any:
+    """A number, a boolean, or a size such as 64MiB."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "yes", "on"):
+        return True
+    if lowered in ("false", "no", "off"):
+        return False
+    for suffix, factor in (("kib", 2**10), ("mib", 2**20), ("gib", 2**30), ("", 1)):
+        number = lowered.removesuffix(suffix).strip()
+        if lowered.endswith(suffix):
+            for kind in (int, float):
+                try:
+                    return int(kind(number) * factor) if suffix else kind(number)
+                except ValueError:
+                    continue
+    return text
+
+
+def _node_id(given: Any) -> NodeId:
+    number = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= NODE_ID_MAX:
+        raise ValueError(f"must be a whole number from 1 to {NODE_ID_MAX}")
+    return number
+
+
+def _text(given: Any) -> str:
+    if not isinstance(given, str) or not given:
+        raise ValueError("must be a text that is not empty")
+    return given
+
+
+def _address(given: Any) -> str:
+    parse_address(given if isinstance(given, str) else "")
+    return str(given)
+
+
+def _flag(given: Any) -> bool:
+    value = parse_value(given) if isinstance(given, str) else given
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _level(given: Any) -> str:
+    if given not in LOG_LEVELS:
+        raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}")
+    return str(given)
+
+
+def _members(given: Any) -> tuple[Member, ...]:
+    # One variable of the environment holds all of them, separated by commas; flags and files have a list.
+    texts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("must be a list of ID=PEER/CLIENT")
+    return tuple(parse_member(text.strip()) for text in texts)
+
+
+PARSERS: dict[str, Callable[[Any], Any]] = {
+    "node_id": _node_id,
+    "data_dir": _text,
+    "listen": _address,
+    "peer_listen": _address,
+    "http": _address,
+    "member": _members,
+    "join": _flag,
+    "cluster_name": _text,
+    "machine": _text,
+    "rebuild": _flag,
+    "log_json": _flag,
+    "log_level": _level,
+    "tls_ca": _text,
+    "tls_cert": _text,
+    "tls_key": _text,
+}
+"""The settings of `raftkv serve` itself, by the name that a settings file uses; those of `Config` come beside them."""
+
+
+# ---------------------------------------------------------------------------- where they come from
+
+
+def load_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a TOML file: (settings of `serve`, the values of its `[config]` table).
+
+    Raises `ConfigError` naming the file, and the key that is unknown.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from exc
+    config = content.pop("config", {})
+    if not isinstance(config, dict):
+        raise ConfigError(f"config = {config!r} (from {path}): must be a table, [config]")
+    settings = {key.replace("-", "_"): value for key, value in content.items()}
+    for key in settings:
+        if key not in PARSERS:
+            raise ConfigError(f"{key} (from {path}): no such setting; there are {', '.join(PARSERS)}, and [config]")
+    return settings, {key.replace("-", "_"): value for key, value in config.items()}
+
+
+def gather(
+    flags: Mapping[str, Any],
+    config_flags: Sequence[str] = (),
+    path: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Put together what was given; of several places the first in flags, environment, file wins.
+
+    `flags` are by name, None for one that was not given. Raises `ConfigError` naming the setting, its
+    value, where it came from and what is allowed.
+    """
+    environment = os.environ if environment is None else environment
+    in_file, config_in_file = load_file(path) if path is not None else ({}, {})
+    found: dict[str, Found[Any]] = {}
+    for name, parse in PARSERS.items():
+        given = _first(name, flags, environment, in_file, path)
+        if given is not None:
+            found[name] = Found(_checked(name, given, parse), given.source)
+    config = _make_config(config_flags, environment, config_in_file, path)
+    return _settle(found, config)
+
+
+def _first(
+    name: str, flags: Mapping[str, Any], environment: Mapping[str, str], in_file: Mapping[str, Any], path: str | None
+) -> Found[Any] | None:
+    variable = "RAFTKV_" + name.upper()
+    if flags.get(name) not in (None, ()):
+        return Found(flags[name], "--" + name.replace("_", "-"))
+    if variable in environment:
+        return Found(environment[variable], f"the environment, {variable}")
+    if name in in_file:
+        return Found(in_file[name], str(path))
+    return None
+
+
+def _checked(name: str, given: Found[Any], parse: Callable[[Any], T]) -> T:
+    try:
+        return parse(given.value)
+    except ValueError as exc:
+        raise ConfigError(f"{name} = {given.value!r} (from {given.source}): {exc}") from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings but are none: typing errors, or somebody else's."""
+    known = {"RAFTKV_" + name.upper() for name in (*PARSERS, *_config_fields(), "config")}
+    return sorted({name for name in environment if name.startswith("RAFTKV_")} - known - set(CLIENT_VARIABLES))
+
+
+# ---------------------------------------------------------------------------- the node's own settings
+
+
+def _config_fields() -> dict[str, msgspec.structs.FieldInfo]:
+    return {field.name: field for field in msgspec.structs.fields(Config)}
+
+
+def _make_config(
+    flags: Sequence[str], environment: Mapping[str, str], in_file: Mapping[str, Any], path: str | None
+) -> Config:
+    """The node's `Config` from a file's table, the environment, and `--set name=value`."""
+    fields = _config_fields()
+    given = {name: Found(value, f"[config] of {path}") for name, value in in_file.items()}
+    for name in fields:
+        if (variable := "RAFTKV_" + name.upper()) in environment:
+            given[name] = Found(parse_value(environment[variable]), f"the environment, {variable}")
+    for item in flags:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {item!r}: must be NAME=VALUE, such as --set snapshot_entries=100000")
+        given[name.strip().replace("-", "_")] = Found(parse_value(text), "--set")
+    for name, found in given.items():
+        if name not in fields:
+            raise ConfigError(f"{name} (from {found.source}): no such setting; there are {', '.join(fields)}")
+        # Each by itself first, so that the error can say where the value came from.
+        _check_type(name, found, fields[name].type)
+    return _checked_config(given)
+
+
+def _check_type(name: str, found: Found[Any], kind: Any) -> None:
+    try:
+        msgspec.convert(found.value, kind)
+    except msgspec.ValidationError:
+        words = {int: "a whole number", float: "a number", bool: "true or false"}
+        allowed = words.get(kind, str(kind))
+        raise ConfigError(f"{name} = {found.value!r} (from {found.source}): must be {allowed}") from None
+
+
+def _checked_config(given: Mapping[str, Found[Any]]) -> Config:
+    try:
+        return Config(**{name: found.value for name, found in given.items()})
+    except ConfigError as exc:
+        # A default may be wrong beside what was given, so when the text names nothing of it, all of it is meant.
+        named = {name: found for name, found in given.items() if name in str(exc)} or given
+        sources = ", ".join(f"{name} = {found.value!r} from {found.source}" for name, found in named.items())
+        raise ConfigError(f"{exc} (given: {sources})") from None
+
+
+# ---------------------------------------------------------------------------- what fits together
+
+
+def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:
+    """Fill in what follows from the rest, and refuse what contradicts itself."""
+    values = {name: given.value for name, given in found.items() if name not in ("member", "listen", "peer_listen")}
+    if "http" in found:
+        values["http"] = found["http"]
+    members: tuple[Member, ...] = found["member"].value if "member" in found else ()
+    node_id = values.get("node_id", 1)
+    if members and values.get("join"):
+        raise ConfigError(
+            f"join (from {found['join'].source}) and member (from {found['member'].source}) exclude each other: "
+            "a founder is named by --member, a node that is added later is started with --join alone"
+        )
+    own = next((member for member in members if member.node_id == node_id), None)
+    if members and own is None:
+        raise ConfigError(
+            f"member = {[member.node_id for member in members]} (from {found['member'].source}): "
+            f"this node, {node_id}, is not among them; set node_id, or start a node that is added later with --join"
+        )
+    for name, default, field in (
+        ("listen", DEFAULT_LISTEN, "client_address"),
+        ("peer_listen", DEFAULT_PEER_LISTEN, "peer_address"),
+    ):
+        fallback = Found(default, "the default") if own is None else Found(getattr(own, field), "this node's --member")
+        values[name] = found.get(name, fallback)
+    _check_tls(found)
+    return Settings(members=members, config=config, **values)
+
+
+def _check_tls(found: Mapping[str, Found[Any]]) -> None:
+    names = ("tls_ca", "tls_cert", "tls_key")
+    given = [name for name in names if name in found]
+    if given and len(given) < len(names):
+        missing = [name for name in names if name not in found]
+        raise ConfigError(f"{given[0]} (from {found[given[0]].source}) needs {' and '.join(missing)} too")
+
+
+def lone_founder(settings: Settings) -> Member:
+    """A new cluster's only member, when nobody named any. Raises `ConfigError` when others could never reach it."""
+    for name, given in (("listen", settings.listen), ("peer_listen", settings.peer_listen)):
+        if parse_address(given.value)[0] in _WILDCARDS:
+            raise ConfigError(
+                f"{name} = {given.value!r} (from {given.source}) is no address that others could use: "
+                f"say it with --member {settings.node_id}=HOST:PEER_PORT/HOST:CLIENT_PORT"
+            )
+    return Member(settings.node_id, settings.peer_listen.value, settings.listen.value)

@@ -1,0 +1,160 @@
+"""A cluster of real `raftkv serve` processes on loopback: started, killed, started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from raftkv.model import Member, NodeId
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on at the moment."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class NodeProcess(msgspec.Struct):
+    """One node: what it is started with, and its process while it runs."""
+
+    member: Member
+    data_dir: str
+    arguments: list[str]
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    starts: int = 0
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.member.node_id
+
+    @property
+    def log_path(self) -> Path:
+        """What the process prints, over all its starts."""
+        return Path(self.data_dir).with_suffix(".log")
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def start(self, *extra: str) -> None:
+        """Start the process; it has its files, but may not serve yet."""
+        assert not self.is_running, f"node {self.node_id} runs already"
+        self.starts += 1
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - this package, with arguments of this class
+                [sys.executable, "-m", "raftkv", "serve", *self.arguments, *extra],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment},
+                start_new_session=True,
+            )
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, if it runs."""
+        if self.process is not None and self.is_running:
+            self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+
+    def terminate(self, deadline_s: float = 20.0) -> int:
+        """SIGTERM, and wait for a graceful end; returns the exit code."""
+        assert self.process is not None
+        self.signal(signal.SIGTERM)
+        return self.process.wait(deadline_s)
+
+
+class ProcessCluster:
+    """Real nodes in a directory, each with a data directory and a log file of its own.
+
+    Use it as a context manager: at its end every process that it started is gone.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        size: int = 3,
+        *,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._arguments = list(arguments)
+        self._environment = dict(environment or {})
+        ports = free_ports(2 * size)
+        self.founders = [
+            Member(at + 1, f"127.0.0.1:{ports[2 * at]}", f"127.0.0.1:{ports[2 * at + 1]}") for at in range(size)
+        ]
+        members = [argument for member in self.founders for argument in ("--member", member_argument(member))]
+        self.nodes = {member.node_id: self._node(member, members) for member in self.founders}
+
+    def _node(self, member: Member, extra: Sequence[str]) -> NodeProcess:
+        data_dir = str(self.directory / f"n{member.node_id}")
+        arguments = [
+            "--node-id",
+            str(member.node_id),
+            "--data-dir",
+            data_dir,
+            "--listen",
+            member.client_address,
+            "--peer-listen",
+            member.peer_address,
+            *extra,
+            *self._arguments,
+        ]
+        return NodeProcess(member, data_dir, arguments, dict(self._environment))
+
+    def add(self, node_id: NodeId) -> NodeProcess:
+        """A further node that will join; it is not started yet."""
+        assert node_id not in self.nodes, f"there is a node {node_id} already"
+        peer, client = free_ports(2)
+        member = Member(node_id, f"127.0.0.1:{peer}", f"127.0.0.1:{client}")
+        self.nodes[node_id] = self._node(member, ["--join"])
+        return self.nodes[node_id]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Every node's client address."""
+        return [node.member.client_address for node in self.nodes.values()]
+
+    def start_all(self) -> None:
+        for node in self.nodes.values():
+            if not node.is_running:
+                node.start()
+
+    def kill_all(self) -> None:
+        """SIGKILL to all at once, then wait."""
+        for node in self.nodes.values():
+            node.signal(signal.SIGKILL)
+        for node in self.nodes.values():
+            node.kill()
+
+    def __enter__(self) -> ProcessCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_all()
+
+
+def member_argument(member: Member) -> str:
+    """A founder as `raftkv serve --member` wants it."""
+    return f"{member.node_id}={member.peer_address}/{member.client_address}"
