@@ -83,7 +83,7 @@ class Disk(ABC):
 
     @abstractmethod
     def mkdir(self, path: str) -> None:
-        """Make a directory and its parents, durably; nothing happens when it is there."""
+        """Make a directory and its parents, durably; one that is there is only made durable."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -95,11 +95,11 @@ class Disk(ABC):
 
     @abstractmethod
     def rename(self, source: str, target: str) -> None:
-        """Give a file or directory another name, atomically; a target file is replaced."""
+        """Give a file or directory another name, atomically; a target file or an empty target directory is replaced."""
 
     @abstractmethod
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name."""
+        """Give a file a second name, which must not be taken."""
 
     def same_file(self, path: str, other: str) -> bool:
         """Whether two names are hard links to one file; False also when one is missing or this disk can't tell."""

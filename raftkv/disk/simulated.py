@@ -1,9 +1,10 @@
 """A disk in memory that keeps apart what is durable and what is not, and fails on request.
 
 The model: a write changes what is read at once, but it is *pending* until its file is synced; a name
-(create, rename, remove, link) is pending until its directory is synced. A crash keeps any subset of
-what is pending, and may tear a write at sector boundaries. Synced data and names always stay, except
-for the damage that a test does on purpose (rot, stale or misdirected writes).
+(create, rename, remove, link) is pending until its directory is synced. The end of a process leaves
+what is pending as it is. A crash (of the power) keeps any subset of the pending writes, any of them
+torn at sector boundaries, and the first few of the pending names, as a journal does. Synced data and
+names always stay, except for the damage that a test does on purpose (rot, stale or misdirected writes).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _change(target: bytearray, offset: int, data: bytes | None) -> None:
         else:
             target.extend(bytes(offset - len(target)))
         return
-    if len(target) < offset + len(data):
+    if data and len(target) < offset + len(data):
         target.extend(bytes(offset + len(data) - len(target)))
     target[offset : offset + len(data)] = data
 
@@ -104,6 +105,11 @@ class SimDisk(Disk):
     def __init__(self, capacity_bytes: int = 1 << 40) -> None:
         self.capacity_bytes = capacity_bytes
         self.fault: Fault | None = None
+        self.read_fault: Fault | None = None
+        """Like `fault`, for reads: they are not counted as operations, and a failed one poisons nothing."""
+        self.failed_sync_keeps = False
+        """Whether a sync that a fault made fail has saved the data nevertheless. If not, they are read as if
+        they were there until the power is cut, and no later sync saves them: so do page caches."""
         self.operations = 0
         self.generation = 0
         """Goes up at each crash; files and locks of an older one are dead."""
@@ -116,6 +122,8 @@ class SimDisk(Disk):
 
     def open(self, path: str, *, create: bool = False) -> File:
         path = _clean(path)
+        if path in self._now.dirs:
+            raise DiskError(f"opening {path}: it is a directory")
         inode = self._now.files.get(path)
         if inode is None:
             if not create:
@@ -142,11 +150,12 @@ class SimDisk(Disk):
 
     def mkdir(self, path: str) -> None:
         path = _clean(path)
-        if path in self._now.dirs:
-            return
-        self.mkdir(posixpath.dirname(path))
-        self.before("mkdir", path)
-        self._change_names("mkdir", path)
+        if path in self._now.files:
+            raise DiskError(f"making the directory {path}: it is a file")
+        if path not in self._now.dirs:
+            self.mkdir(posixpath.dirname(path))
+            self.before("mkdir", path)
+            self._change_names("mkdir", path)
         self.sync_dir(posixpath.dirname(path))
 
     def remove(self, path: str) -> None:
@@ -171,6 +180,10 @@ class SimDisk(Disk):
         if not self.exists(source):
             raise FileNotFoundError(source)
         self._need_dir(posixpath.dirname(target))
+        if source in self._now.dirs and (target in self._now.files or self._has_names(target)):
+            raise DiskError(f"renaming {source}: {target} is a file, or a directory that is not empty")
+        if source in self._now.files and target in self._now.dirs:
+            raise DiskError(f"renaming {source}: {target} is a directory")
         self.before("rename", source)
         self._change_names("rename", source, target)
 
@@ -180,6 +193,8 @@ class SimDisk(Disk):
         if inode is None:
             raise FileNotFoundError(source)
         self._need_dir(posixpath.dirname(target))
+        if self.exists(target):
+            raise DiskError(f"linking {source}: {target} exists")
         self.before("link", target)
         self._change_names("set", target, inode=inode)
 
@@ -211,7 +226,7 @@ class SimDisk(Disk):
     def lock(self, path: str) -> Lock:
         path = _clean(path)
         if path in self._locks:
-            raise DataDirLocked(f"{path} is locked by another node")
+            raise DataDirLocked(f"{path} is locked: another node uses this data directory")
         self._locks.add(path)
         return _SimLock(self, path)
 
@@ -220,6 +235,11 @@ class SimDisk(Disk):
     def used_bytes(self) -> int:
         """Bytes in all files, hard links counted once."""
         return sum(len(inode.content) for inode in {id(i): i for i in self._now.files.values()}.values())
+
+    def kill(self) -> None:
+        """End the process, not the power: open files and locks are dead, what was written stays as it was."""
+        self._locks.clear()
+        self.generation += 1
 
     def crash(self, choose: random.Random | None = None) -> None:
         """Cut the power. Without `choose` nothing pending survives; with it, a random part does."""
@@ -234,8 +254,7 @@ class SimDisk(Disk):
             inode.pending = []
             inode.content = bytearray(inode.durable)
         self._now = self._durable.copy()
-        self._locks.clear()
-        self.generation += 1
+        self.kill()
 
     def _surviving_names(self, choose: random.Random | None) -> list[tuple[str, str, str, _Inode | None]]:
         if choose is None:
@@ -285,6 +304,9 @@ class SimDisk(Disk):
         if path not in self._now.dirs:
             raise FileNotFoundError(path)
 
+    def _has_names(self, directory: str) -> bool:
+        return any(name.startswith(directory + "/") for name in [*self._now.files, *self._now.dirs])
+
 
 class SimFile(File):
     """An open file of a `SimDisk`; dead after a crash."""
@@ -313,11 +335,13 @@ class SimFile(File):
 
     def pread(self, size: int, offset: int) -> bytes:
         self._check()
+        if self._disk.read_fault is not None:
+            self._disk.read_fault("read", self._path)
         return bytes(self._inode.content[offset : offset + size])
 
     def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
         data = b"".join(buffers)
-        grows = max(0, offset + len(data) - len(self._inode.content))
+        grows = max(0, offset + len(data) - len(self._inode.content)) if data else 0
         self._before("write")
         if grows > self._disk.free("").free_bytes:
             self._poisoned = True
@@ -329,7 +353,14 @@ class SimFile(File):
             self.sync()
 
     def sync(self) -> None:
-        self._before("sync")
+        self._check()
+        try:
+            self._before("sync")
+        except DiskError:
+            if self._disk.failed_sync_keeps:
+                self._inode.sync()
+            self._inode.pending = []
+            raise
         self._inode.sync()
 
     def truncate(self, size: int) -> None:
@@ -353,6 +384,7 @@ class _SimLock(Lock):
     def release(self) -> None:
         if self._generation == self._disk.generation:
             self._disk._locks.discard(self._path)
+        self._generation = -1  # the next who locks it is not to be unlocked by this one
 
 
 def _clean(path: str) -> str:
