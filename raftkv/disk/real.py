@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from raftkv.errors import DataDirLocked, DiskError, DiskFull
 
 _DSYNC: int | None = getattr(os, "RWF_DSYNC", None)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_FLAGS = (errno.EOPNOTSUPP, errno.ENOSYS)
 _BUFFERS_MAX = 512  # well below IOV_MAX (1,024 on Linux)
 
 
@@ -37,6 +39,7 @@ class RealFile(File):
         self._path = path
         self._fd = descriptor
         self._poisoned: str | None = None
+        self._dsync = _DSYNC
 
     def _check(self) -> None:
         if self._poisoned is not None:
@@ -65,13 +68,25 @@ class RealFile(File):
 
     def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
         with self._changing("writing"):
-            if sync and _DSYNC is not None and len(buffers) <= _BUFFERS_MAX:
-                self._pwrite(buffers, offset, _DSYNC)
+            if sync and len(buffers) <= _BUFFERS_MAX and self._pwrite_synced(buffers, offset):
                 return
             for at in range(0, len(buffers), _BUFFERS_MAX):
                 offset = self._pwrite(buffers[at : at + _BUFFERS_MAX], offset, 0)
             if sync:
                 os.fdatasync(self._fd)
+
+    def _pwrite_synced(self, buffers: Sequence[bytes], offset: int) -> bool:
+        """Write and sync in one call; False, and nothing is written, where the system has no such call."""
+        if self._dsync is None:
+            return False
+        try:
+            self._pwrite(buffers, offset, self._dsync)
+        except OSError as exc:
+            if exc.errno not in _NO_FLAGS:
+                raise
+            self._dsync = None  # this file system knows no flags, and says so before it does anything
+            return False
+        return True
 
     def _pwrite(self, buffers: Sequence[bytes], offset: int, flags: int) -> int:
         """Write all, also when the kernel takes less at a time; returns the offset behind it."""
@@ -81,6 +96,8 @@ class RealFile(File):
             rest = memoryview(b"".join(buffers))[written:]
             while rest:
                 count = os.pwritev(self._fd, [rest], offset + total - len(rest), flags)
+                if count == 0:
+                    raise OSError(errno.EIO, "nothing more could be written")
                 rest = rest[count:]
         return offset + total
 
@@ -98,9 +115,10 @@ class RealFile(File):
             return os.fstat(self._fd).st_size
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        descriptor, self._fd = self._fd, -1  # first, as the number may be another file's when closing fails
+        if descriptor >= 0:
+            with _translated("closing", self._path):
+                os.close(descriptor)
 
 
 class _FileLock(Lock):
@@ -122,10 +140,11 @@ class RealDisk(Disk):
             return RealFile(path, os.open(path, flags, 0o600))
 
     def exists(self, path: str) -> bool:
-        return os.path.exists(path)
+        return _mode(path) is not None
 
     def is_dir(self, path: str) -> bool:
-        return os.path.isdir(path)
+        mode = _mode(path)
+        return mode is not None and stat.S_ISDIR(mode)
 
     def listdir(self, path: str) -> list[str]:
         with _translated("listing", path):
@@ -134,20 +153,30 @@ class RealDisk(Disk):
     def mkdir(self, path: str) -> None:
         path = os.path.abspath(path)
         missing = []
-        while not os.path.isdir(path):
+        while not self.is_dir(path):
             missing.append(path)
             path = os.path.dirname(path)
+        self._sync_parent(path)
         for directory in reversed(missing):
             with _translated("making the directory", directory):
                 os.mkdir(directory, 0o700)
             self.sync_dir(os.path.dirname(directory))
+
+    def _sync_parent(self, path: str) -> None:
+        """For a directory that is there: whoever made it may have been killed before it was durable."""
+        try:
+            self.sync_dir(os.path.dirname(path))
+        except DiskError as exc:
+            if not isinstance(exc.__cause__, PermissionError):
+                raise
+            # Where we may not even look, it was not we who made it.
 
     def remove(self, path: str) -> None:
         with _translated("removing", path):
             os.remove(path)
 
     def remove_tree(self, path: str) -> None:
-        if os.path.isdir(path):
+        if self.is_dir(path):
             with _translated("removing", path):
                 shutil.rmtree(path)
 
@@ -187,12 +216,27 @@ class RealDisk(Disk):
         with _translated("opening", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
+            with _translated("locking", path):
+                _flock(descriptor, path)
+        except BaseException:
             os.close(descriptor)
-            raise DataDirLocked(
-                f"{path} is locked: another process uses this data directory. Stop it, or use another directory."
-            ) from exc
+            raise
         return _FileLock(descriptor)
 
 
+def _flock(descriptor: int, path: str) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise DataDirLocked(
+            f"{path} is locked: another process uses this data directory. Stop it, or use another directory."
+        ) from exc
+
+
+def _mode(path: str) -> int | None:
+    """What a name stands for, None when there is none; what can't be told must not be taken for missing."""
+    with _translated("looking at", path):
+        try:
+            return os.stat(path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return None
