@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from raftkv.cli import data
 from raftkv.cli.output import EXIT_CODES
 from raftkv.cli.serve import serve
 from raftkv.node.node import package_version
@@ -21,4 +22,5 @@ def main() -> None:
     """
 
 
-main.add_command(serve)
+for _command in (serve, *data.COMMANDS):
+    main.add_command(_command)

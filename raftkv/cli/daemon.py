@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ import structlog
 
 from raftkv.cli.http import HttpServer
 from raftkv.cli.settings import Settings, lone_founder, parse_address
+from raftkv.cli.tls import client_context, server_context
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
@@ -73,7 +73,8 @@ class _Process:
     def __init__(self, settings: Settings, machine: type[StateMachine]) -> None:
         self.settings = settings
         world = World.real()
-        server_tls, client_tls = tls_contexts(settings)
+        files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
+        server_tls, client_tls = server_context(*files), client_context(*files)
         host, port = parse_address(settings.peer_listen.value)
         transport = TcpTransport(
             settings.node_id,
@@ -169,19 +170,3 @@ def node_options(settings: Settings) -> Options:
         rebuild=settings.rebuild,
         config=settings.config,
     )
-
-
-def tls_contexts(settings: Settings) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
-    """Contexts for those who connect here and for whom this node connects to; both sides show certificates."""
-    if settings.tls_ca is None or settings.tls_cert is None:
-        return None, None
-    try:
-        server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.tls_ca)
-        client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.tls_ca)
-        server.verify_mode = ssl.CERT_REQUIRED
-        for context in (server, client):
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except OSError as exc:
-        files = f"tls_ca = {settings.tls_ca!r}, tls_cert = {settings.tls_cert!r}, tls_key = {settings.tls_key!r}"
-        raise ConfigError(f"{files}: {exc}") from exc
-    return server, client

@@ -308,16 +308,7 @@ def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:
     ):
         fallback = Found(default, "the default") if own is None else Found(getattr(own, field), "this node's --member")
         values[name] = found.get(name, fallback)
-    _check_tls(found)
     return Settings(members=members, config=config, **values)
-
-
-def _check_tls(found: Mapping[str, Found[Any]]) -> None:
-    names = ("tls_ca", "tls_cert", "tls_key")
-    given = [name for name in names if name in found]
-    if given and len(given) < len(names):
-        missing = [name for name in names if name not in found]
-        raise ConfigError(f"{given[0]} (from {found[given[0]].source}) needs {' and '.join(missing)} too")
 
 
 def lone_founder(settings: Settings) -> Member:

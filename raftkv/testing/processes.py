@@ -60,7 +60,7 @@ class NodeProcess(msgspec.Struct):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.environment},
+                env={**os.environ, "PYTHONPATH": _import_path(), **self.environment},
                 start_new_session=True,
             )
 
@@ -153,6 +153,12 @@ class ProcessCluster:
 
     def __exit__(self, *_: object) -> None:
         self.kill_all()
+
+
+def _import_path() -> str:
+    """Where children find this package, also when it is not installed and they are started elsewhere."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
 
 def member_argument(member: Member) -> str:
