@@ -23,11 +23,15 @@ from raftkv.entry import Entry
 from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.cache import Cache, Write
 from raftkv.log.manifest import write_manifest
-from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path
+from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path, settle
 from raftkv.log.segment import FILL_BYTES, Segment
 from raftkv.model import Index, LogStart
 
 _RECOVERY_CHUNK_BYTES = 4 << 20
+_LOSS = (
+    "Entries that this node acknowledged may be lost here: stop it for good, keep its files for a look, remove it "
+    "from the cluster and add it again under a new id; it gets all from the others."
+)
 _BATCH_BYTES_MAX = 1 << 30  # far below what a batch's length field holds; a batch is bounded by what piles up
 
 
@@ -70,27 +74,27 @@ class Log:
 
         Every entry is read and checked. `on_start` gets what lies before the first one, then
         `on_entries` all entries, in order, some megabytes at a time. A torn batch at the end is cut
-        off, durably. `durable_index` is what the vote file says: a log that ends before it has lost
-        something.
+        off. `durable_index` is what the vote file says: a log that ends before it has lost something.
+        All that it returns is durable; when it raises, nothing was changed that one may want to look at.
 
         Raises `Corruption` (with what to do), `FormatError`, `DiskError`.
         """
         fill_bytes = min(FILL_BYTES, segment_bytes)
-        try:
+        with _with_advice():
             recovered = recover(disk, directory, fill_bytes, durable_index)
             log = cls(disk, directory, recovered, segment_bytes, cache_bytes)
-            if on_start is not None:
-                on_start(log.start)
-            log._replay(on_entries)
-            if log._tail.index < durable_index:
-                raise Corruption(
-                    f"the log in {directory} ends at entry {log._tail.index}, but {durable_index} had been durable"
-                )
-        except Corruption as exc:
-            raise Corruption(
-                f"{exc}. Entries that this node acknowledged are lost here: stop it for good, keep its files for "
-                "a look, remove it from the cluster and add it again under a new id; it gets all from the others."
-            ) from exc
+            try:
+                if on_start is not None:
+                    on_start(log.start)
+                log._replay(on_entries)
+                if log._tail.index < durable_index:
+                    raise Corruption(
+                        f"the log in {directory} ends at entry {log._tail.index}, but {durable_index} had been durable"
+                    )
+                settle(disk, directory, recovered.segments)
+            except BaseException:
+                log.close()
+                raise
         return log
 
     def _replay(self, on_entries: Callable[[list[Entry]], object] | None) -> None:
@@ -185,20 +189,18 @@ class Log:
         """Entries from `first` on, from disk: at least one, else at most `bytes_max` and none behind `last`.
 
         Disk worker's thread. It returns what is on disk, which a staged truncation may already have
-        made void. Raises `Corruption` when they are damaged or not there (compacted), `DiskError`.
+        made void. Raises `Corruption` when they are damaged (with what to do) or not there (compacted), `DiskError`.
         """
         self._check()
         if not self.start.index < first <= self._tail.index:
             raise Corruption(f"entry {first} is not in the log ({self.start.index}, {self._tail.index}]")
-        return self._read(first, min(last, self._tail.index), bytes_max, None)
+        with _with_advice():
+            return self._read(first, min(last, self._tail.index), bytes_max, None)
 
     def _read(self, first: Index, last: Index, bytes_max: int, chain: int | None) -> list[Entry]:
         """Read from the segment that holds `first`; `chain` is what must be before it, if that is known."""
         segment = next(s for s in reversed(self._segments) if s.prev.index < first)
-        found = segment.chain_before(first)
-        if chain is not None and found is not None and found != chain:
-            raise Corruption(f"{segment.path}: entry {first} does not continue entry {first - 1}")
-        return segment.read(first, min(last, segment.last_index), bytes_max)
+        return segment.read(first, min(last, segment.last_index), bytes_max, chain)
 
     def compact(self, index: Index) -> None:
         """Drop the oldest segments that hold nothing above `index`; durable on return. Disk worker's thread.
@@ -277,6 +279,15 @@ class Log:
         except BaseException as exc:
             self._failed = f"an earlier change failed ({exc})"
             raise
+
+
+@contextmanager
+def _with_advice() -> Iterator[None]:
+    """Whoever reads that entries are damaged must also read what to do."""
+    try:
+        yield
+    except Corruption as exc:
+        raise Corruption(f"{exc}. {_LOSS}") from exc
 
 
 def _merge(writes: Sequence[Write], last_index: Index) -> tuple[Index, list[Entry]]:

@@ -30,7 +30,11 @@ def segment_path(directory: str, number: int) -> str:
 
 
 def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -> Recovered:
-    """Open what is there, or make an empty log. Raises `Corruption`, `FormatError`, `DiskError`."""
+    """Open what is there, or make an empty log. Raises `Corruption`, `FormatError`, `DiskError`.
+
+    It changes nothing that is there: what turns out to be damaged is left for a look. So `settle` comes
+    when all was read and is sound.
+    """
     disk.mkdir(directory)
     present = _segment_numbers(disk, directory)
     manifest = posixpath.join(directory, MANIFEST)
@@ -40,13 +44,40 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -
         numbers = _create(disk, directory, manifest, present, fill_bytes, durable_index)
     if not numbers:
         raise Corruption(f"{manifest} names no segment")
-    _remove_leftovers(disk, directory, numbers)
-    segments = [Segment.open(disk, segment_path(directory, number), number, fill_bytes) for number in numbers]
-    for segment in segments:
-        segment.scan(is_last=segment is segments[-1])
-    for segment, following in itertools.pairwise(segments):
-        segment.clip(following.prev.index)
+    _check_is_newest(disk, directory, manifest, numbers, present)
+    segments: list[Segment] = []
+    try:
+        for number in numbers:
+            segments.append(Segment.open(disk, segment_path(directory, number), number, fill_bytes))
+            segments[-1].scan(is_last=number == numbers[-1])
+        for segment, following in itertools.pairwise(segments):
+            segment.clip(following.prev.index)
+    except BaseException:
+        for segment in segments:
+            segment.close()
+        raise
     return Recovered(segments, max([*present, *numbers]) + 1)
+
+
+def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
+    """Make durable what `recover` found, then finish what a crash interrupted. Raises `DiskError`.
+
+    The process before may have been killed between a change and its sync, so what is seen is not
+    durable because it is seen. The names come first: files that the manifest no longer names must not
+    go before it stays.
+    """
+    disk.sync_dir(directory)
+    segments[-1].settle()
+    _remove_leftovers(disk, directory, {posixpath.basename(segment.path) for segment in segments} | {MANIFEST})
+
+
+def _check_is_newest(disk: Disk, directory: str, manifest: str, numbers: list[int], present: list[int]) -> None:
+    """No segment gets a batch before the manifest names it, durably. So none behind its last one has any."""
+    for number in present:
+        if number > max(numbers) and any(disk.read_bytes(segment_path(directory, number))[HEADER_BYTES:]):
+            raise Corruption(
+                f"{manifest} is an old one: it ends with segment {max(numbers)}, but {number} has entries too"
+            )
 
 
 def _segment_numbers(disk: Disk, directory: str) -> list[int]:
@@ -73,19 +104,18 @@ def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int) -> bool
     data = disk.read_bytes(path)
     if data == bytes(len(data)):
         return True
+    if any(data[HEADER_BYTES:]):
+        return False
     try:
         segment = Segment.open(disk, path, number, fill_bytes)
-        segment.scan(is_last=True)
     except Corruption:
-        # The header is torn, which no segment that was ever used has. What follows it are zeros then.
-        return not any(data[HEADER_BYTES:])
+        return True  # its header is torn, which no segment that was ever used has
     segment.close()
-    return segment.is_empty and segment.prev == LogStart()
+    return segment.prev == LogStart()
 
 
-def _remove_leftovers(disk: Disk, directory: str, numbers: list[int]) -> None:
-    """Finish what a crash interrupted: files outside the manifest are not part of the log."""
-    expected = {posixpath.basename(segment_path(directory, number)) for number in numbers} | {MANIFEST}
+def _remove_leftovers(disk: Disk, directory: str, expected: set[str]) -> None:
+    """Files outside the manifest are not part of the log."""
     removed = False
     for name in disk.listdir(directory):
         if name not in expected and name.endswith((_SUFFIX, ".tmp")):

@@ -63,6 +63,8 @@ class Segment:
         self._end = HEADER_BYTES
         self._filled = file.size()
         self._spans: list[_Span] = []
+        self._last_batch_at = HEADER_BYTES
+        self._is_torn = False
 
     @classmethod
     def create(cls, disk: Disk, path: str, number: int, prev: LogStart, fill_bytes: int) -> Segment:
@@ -110,13 +112,14 @@ class Segment:
         return self._end + BATCH_HEAD_BYTES + size
 
     def scan(self, *, is_last: bool) -> None:
-        """Find the batches. Only the last segment may end in a torn one, which is cut off, durably.
+        """Find the batches, and change nothing. Only the last segment may end in a torn one, see `settle`.
 
         A batch is written only when the one before is durable. So what is damaged with a whole batch
         behind it was not torn by a crash: that raises `Corruption`.
         """
         data = self._file.pread(self._file.size(), 0)
         while (head := parse_head(data, self._end, self._salt)) is not None and is_whole(head, data, self._salt):
+            self._last_batch_at = self._end
             self._note(head.first_index, head.count, head)
         behind = find_head(data, self._end, self._salt)
         if behind is not None:
@@ -124,13 +127,25 @@ class Segment:
                 f"{self.path} is damaged at byte {self._end}, behind entry {self.last_index}: "
                 f"an undamaged batch with entry {behind.first_index} follows"
             )
-        if not any(data[self._end :]):
-            return
-        if not is_last:
+        self._is_torn = any(data[self._end :])
+        if self._is_torn and not is_last:
             raise Corruption(f"{self.path} is damaged at byte {self._end}, behind entry {self.last_index}")
-        self._file.truncate(self._end)
-        self._file.sync()
-        self._filled = self._end
+
+    def settle(self) -> None:
+        """Cut off a torn batch, and make the last whole one durable.
+
+        Whoever wrote the last one may have been killed before its sync, or the sync failed. Then it is
+        read, but only from memory, and the loss of power would still take it. As no sync saves what
+        another one gave up, it is written once more.
+        """
+        if self._is_torn:
+            self._file.truncate(self._end)
+            self._file.sync()
+            self._filled = self._end
+            self._is_torn = False
+        if not self.is_empty:
+            data = self._file.pread(self._end - self._last_batch_at, self._last_batch_at)
+            self._file.pwrite([data], self._last_batch_at, sync=True)
 
     def clip(self, index: Index) -> None:
         """Forget what is above `index`: the next segment goes on from there."""
@@ -184,20 +199,17 @@ class Segment:
 
     # ------------------------------------------------------------------------------ reading
 
-    def chain_before(self, index: Index) -> int | None:
-        """The chain value before entry `index`, if that is known without reading."""
-        span = self._spans[self._find(index)]
-        return span.prev_chain if span.first == index else None
-
-    def read(self, first: Index, last: Index, bytes_max: int) -> list[Entry]:
+    def read(self, first: Index, last: Index, bytes_max: int, chain: int | None = None) -> list[Entry]:
         """Entries from `first` on: at least one, else at most `bytes_max` bytes of records and none behind `last`.
 
-        Raises `Corruption` when they are damaged, `DiskError`.
+        `chain` is the chain value before `first`, if that is known. Raises `Corruption` when they are
+        damaged or do not continue each other, `DiskError`.
         """
         found: list[Entry] = []
         size = 0
         index = first
         while index <= last:
+            self._check_chain(index, found[-1].chain if found else chain)
             for entry in self._read_span(index, bytes_max):
                 if entry.index < first:
                     continue
@@ -207,6 +219,11 @@ class Segment:
                 found.append(entry)
             index = max(index, found[-1].index + 1 if found else index)
         return found
+
+    def _check_chain(self, index: Index, chain: int | None) -> None:
+        span = self._spans[self._find(index)]
+        if chain is not None and span.first == index and span.prev_chain != chain:
+            raise Corruption(f"{self.path}: entry {index} does not continue entry {index - 1}")
 
     def _read_span(self, index: Index, bytes_max: int) -> list[Entry]:
         """Some entries from the beginning of the span with `index` on; the span is split behind them.
@@ -218,8 +235,9 @@ class Segment:
         entries: list[Entry] = []
         size = max(bytes_max, _READ_BYTES_MIN)
         while not entries:
+            is_all = size >= span.end - span.at
             data = self._file.pread(min(size, span.end - span.at), span.at)
-            entries = self._parse(span, data)
+            entries = self._parse(span, data, is_all=is_all)
             size *= 4
         newest = entries[-1]
         if newest.index < span.last:
@@ -230,7 +248,7 @@ class Segment:
             ]
         return entries
 
-    def _parse(self, span: _Span, data: bytes) -> list[Entry]:
+    def _parse(self, span: _Span, data: bytes, *, is_all: bool) -> list[Entry]:
         """The entries that are whole in `data`; raises `Corruption` when they are not what the span says."""
         entries: list[Entry] = []
         offset, chain = 0, span.prev_chain
@@ -238,7 +256,7 @@ class Segment:
             try:
                 entry = parse_record(data, offset, chain)
             except CorruptRecord as exc:
-                if span.at + len(data) < span.end:
+                if not is_all:
                     return entries  # the rest of the batch was not read; what is damaged shows when it is
                 raise CorruptRecord(f"{self.path}: entry {index} is damaged: {exc}") from exc
             if entry.index != index:

@@ -7,6 +7,8 @@ would look like a torn write, and the vote would silently go back to the older o
 
 from __future__ import annotations
 
+import posixpath
+
 import msgspec
 
 from raftkv.disk import Disk, File
@@ -16,6 +18,7 @@ from raftkv.model import HardState, Index, NodeId
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
+_ADVICE = "Remove it from the cluster and add it again under a new id."
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -57,25 +60,27 @@ class VoteFile:
 
     @classmethod
     def open(cls, disk: Disk, path: str) -> VoteFile:
-        """Read the file, and mend one damaged copy from the other.
+        """Read the file, and mend one damaged copy from the other. What it says is durable on return.
 
         Raises `FileNotFoundError`, `Corruption` when both copies are damaged, `FormatError`, `DiskError`.
         """
         file = disk.open(path)
-        data = file.pread(2 * _SLOT_BYTES, 0)
-        copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
-        found = [copy for copy in copies if copy is not None]
-        if not found:
+        try:
+            data = file.pread(2 * _SLOT_BYTES, 0)
+            copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
+            found = [copy for copy in copies if copy is not None]
+            if not found:
+                raise Corruption(
+                    f"both copies in {path} are damaged, so this node no longer knows for whom it voted. {_ADVICE}"
+                )
+            vote = cls(file, path, max(found, key=lambda slot: slot.generation))
+            # Before anything is told of it. Damage to an only copy would take the vote back; and what is read may be
+            # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
+            disk.sync_dir(posixpath.dirname(path) or ".")
+            vote._store(vote._slot)
+        except BaseException:
             file.close()
-            raise Corruption(
-                f"both copies in {path} are damaged, so this node no longer knows for whom it voted. "
-                "Remove it from the cluster and add it again under a new id."
-            )
-        newest = max(found, key=lambda slot: slot.generation)
-        vote = cls(file, path, newest)
-        if copies != [newest, newest]:
-            # Before anything is told of the newest one: damage to its only copy would take it back.
-            vote._store(newest)
+            raise
         return vote
 
     @property
@@ -139,4 +144,4 @@ def _decode(data: bytes, path: str) -> _Slot | None:
         return None
     except msgspec.DecodeError as exc:
         # Its checksum holds, so this is no damage: somebody else wrote it.
-        raise Corruption(f"{path} holds something that no version of raftkv writes: {exc}") from exc
+        raise Corruption(f"{path} holds something that no version of raftkv writes ({exc}). {_ADVICE}") from exc
