@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import click
 
-from raftkv.cli import data
+from raftkv.cli import admin, data
+from raftkv.cli.completion import completion
+from raftkv.cli.logfiles import log
 from raftkv.cli.output import EXIT_CODES
 from raftkv.cli.serve import serve
+from raftkv.cli.snapshots import snapshot
 from raftkv.node.node import package_version
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _InOrder(click.Group):
+    """Lists the commands as they were added: the way in first."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(
+    cls=_InOrder, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_version(), prog_name="raftkv")
 def main() -> None:
     """A replicated key-value store, and the tools for any state machine on raftkv.
@@ -22,5 +34,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, *data.COMMANDS):
+for _command in (serve, *data.COMMANDS, *admin.COMMANDS, snapshot, log, completion):
     main.add_command(_command)

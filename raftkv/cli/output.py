@@ -11,7 +11,6 @@ import click
 import msgspec
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from raftkv.errors import (
     Indeterminate,
@@ -21,7 +20,6 @@ from raftkv.errors import (
     RaftKVError,
     SessionExpired,
 )
-from raftkv.node.status import NodeStatus
 
 EXIT_CODES = {
     0: "done",
@@ -70,45 +68,12 @@ def errors_reported(as_json: bool) -> Iterator[None]:
 
 def print_json(value: Any) -> None:
     """One JSON document a line."""
-    click.echo(msgspec.json.encode(value, enc_hook=_encode).decode())
+    click.echo(msgspec.json.encode(value).decode())
 
 
-def _encode(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return text_of(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def text_of(value: bytes) -> str:
-    """Bytes as a person reads them: UTF-8 where they are, else escaped."""
-    return value.decode("utf-8", "backslashreplace")
-
-
-def status_table(statuses: list[NodeStatus | tuple[str, str]]) -> Table:
-    """A row for each node; (address, why) for one that does not answer."""
-    table = Table(title="cluster", title_justify="left", header_style="bold")
-    for column in ("node", "role", "term", "commit", "applied", "lag", "snapshot", "log", "disk free", "reaches"):
-        table.add_column(column, justify="left" if column in ("node", "role", "reaches") else "right")
-    newest = max((s.commit_index for s in statuses if isinstance(s, NodeStatus)), default=0)
-    for status in statuses:
-        if not isinstance(status, NodeStatus):
-            table.add_row(status[0], f"[red]{status[1]}[/]", *[""] * 8)
-            continue
-        reaches = " ".join(f"{peer.node_id}{'' if peer.connected else '✗'}" for peer in status.peers)
-        colour = {"leader": "green", "stopped": "red"}.get(status.role, "default")
-        table.add_row(
-            str(status.node_id),
-            f"[{colour}]{status.role}[/]",
-            str(status.term),
-            str(status.commit_index),
-            str(status.applied_index),
-            str(newest - status.applied_index),
-            str(status.snapshot_index or "-"),
-            size_of(status.log_bytes),
-            size_of(status.disk_free_bytes) + (" [red]low[/]" if status.disk_low else ""),
-            reaches,
-        )
-    return table
+def stdout_console() -> Console:
+    """For tables: as wide as the terminal, and wide enough where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
 def size_of(count: int) -> str:

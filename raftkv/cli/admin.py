@@ -1,0 +1,185 @@
+"""The operator's commands: status, member, transfer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+from rich.live import Live
+from rich.table import Table
+
+from raftkv.cli.common import Target, cluster_command
+from raftkv.cli.output import print_json, stdout_console
+from raftkv.cli.settings import parse_member
+from raftkv.cli.transfer import transfer_shown
+from raftkv.cli.view import ClusterView, look, status_display, status_value
+from raftkv.errors import RaftKVError
+from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
+
+NODE_ID = click.IntRange(1, NODE_ID_MAX)
+
+
+class MemberParam(click.ParamType[Member]):
+    """`4=10.0.0.4:8001/10.0.0.4:7001` on the command line."""
+
+    name = "ID=PEER/CLIENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Member:
+        """Raises `click.BadParameter`."""
+        if isinstance(value, Member):
+            return value
+        try:
+            return parse_member(str(value))
+        except ValueError as exc:
+            self.fail(f"{value!r}: {exc}", param, ctx)
+
+
+# ---------------------------------------------------------------------------- status
+
+
+@click.command()
+@click.option("--watch", "-w", is_flag=True, help="Go on showing it until Ctrl-C.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, metavar="SECONDS", help="For --watch."
+)
+@cluster_command(timeout_s=5.0)
+def status(target: Target, watch: bool, interval: float) -> None:
+    """Show all nodes of the cluster: the leader, how far each is, who reaches whom, and what is wrong.
+
+    Asks the nodes at the given addresses, and then those that they name. Exit code 3 when there is no leader.
+    """
+    if watch:
+        try:
+            asyncio.run(_watch(target, interval))
+        except KeyboardInterrupt:
+            return
+    view = target.run(lambda: look(target), "asking the nodes")
+    if target.as_json:
+        print_json(status_value(view))
+    else:
+        stdout_console().print(status_display(view))
+    if view.leader is None:
+        sys.exit(3)
+
+
+async def _watch(target: Target, interval: float) -> None:
+    with Live(console=stdout_console(), auto_refresh=False, screen=False) as live:
+        while True:
+            try:
+                view = await look(target)
+            except RaftKVError as exc:
+                live.update(f"nobody answers: {exc}", refresh=True)
+            else:
+                _show(target, view, live)
+            await asyncio.sleep(interval)
+
+
+def _show(target: Target, view: ClusterView, live: Live) -> None:
+    if target.as_json:
+        print_json(status_value(view))
+    else:
+        live.update(status_display(view), refresh=True)
+
+
+# ---------------------------------------------------------------------------- members
+
+
+@click.group()
+def member() -> None:
+    """Add, promote, remove and list the cluster's nodes.
+
+    \b
+    A new node joins in three steps:
+      raftkv member add 4=10.0.0.4:8001/10.0.0.4:7001       anywhere
+      raftkv serve --node-id 4 --join --listen … --peer-listen …   on its machine
+      raftkv member promote 4                               waits until it has caught up
+    """
+
+
+@member.command("add")
+@click.argument("member", type=MemberParam(), metavar="ID=PEER/CLIENT")
+@cluster_command(timeout_s=30.0)
+def add_member(target: Target, member: Member) -> None:
+    """Add a node that gets the log but has no vote yet. Its id must never have been used before.
+
+    PEER and CLIENT are the HOST:PORT where other nodes, and clients, reach it. So a typing error costs no quorum:
+    it gets a vote by `member promote`, when it answers and has caught up.
+    """
+
+    async def work() -> Membership:
+        async with target.admin() as admin:
+            return await admin.add_learner(member, target.timeout_s)
+
+    _print_membership(target, target.run(work, f"adding node {member.node_id}"))
+
+
+@member.command("promote")
+@click.argument("node_id", type=NODE_ID, metavar="ID")
+@cluster_command(timeout_s=600.0)
+def promote_member(target: Target, node_id: NodeId) -> None:
+    """Give a node a vote, as soon as it has caught up; shows the snapshot on its way."""
+
+    async def work() -> Membership:
+        async with target.admin() as admin, transfer_shown(target, node_id):
+            return await admin.promote(node_id, target.timeout_s)
+
+    _print_membership(target, target.run(work, f"waiting until node {node_id} has caught up"))
+
+
+@member.command("remove")
+@click.argument("node_id", type=NODE_ID, metavar="ID")
+@cluster_command(timeout_s=30.0)
+def remove_member(target: Target, node_id: NodeId) -> None:
+    """Remove a node for good: its id never comes back. Stop its process after that."""
+
+    async def work() -> Membership:
+        async with target.admin() as admin:
+            return await admin.remove(node_id, target.timeout_s)
+
+    _print_membership(target, target.run(work, f"removing node {node_id}"))
+
+
+@member.command("list")
+@cluster_command(timeout_s=5.0)
+def list_members(target: Target) -> None:
+    """Print the members, as the node knows them that knows most of the log."""
+    view = target.run(lambda: look(target), "asking the nodes")
+    _print_membership(target, view.newest.membership, view.leader.node_id if view.leader is not None else None)
+
+
+def _print_membership(target: Target, membership: Membership, leader: NodeId | None = None) -> None:
+    if target.as_json:
+        print_json(membership)
+        return
+    table = Table(header_style="bold")
+    for column in ("node", "part", "peer address", "client address"):
+        table.add_column(column, no_wrap=True)
+    for each in membership.members:
+        part = "voter" if each.node_id in membership.voters else "learner"
+        if each.node_id in membership.outgoing and part == "learner":
+            part = "voter, leaving"
+        suffix = ", leader" if each.node_id == leader else ""
+        table.add_row(str(each.node_id), part + suffix, each.peer_address, each.client_address)
+    stdout_console().print(table)
+
+
+@click.command()
+@click.argument("node_id", type=NODE_ID, required=False, metavar="[ID]")
+@cluster_command(timeout_s=10.0)
+def transfer(target: Target, node_id: NodeId | None) -> None:
+    """Hand leadership over to node ID, or to the voter that holds most of the log."""
+
+    async def work() -> NodeId:
+        async with target.admin() as admin:
+            return await admin.transfer_leadership(node_id, target.timeout_s)
+
+    leader = target.run(work, "handing leadership over")
+    if target.as_json:
+        print_json({"leader": leader})
+    else:
+        click.echo(f"node {leader} leads")
+
+
+COMMANDS = (status, member, transfer)

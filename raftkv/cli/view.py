@@ -1,0 +1,168 @@
+"""A look at the whole cluster: every node that any of the asked ones names, and what is wrong, in words."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Sequence
+
+import msgspec
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from raftkv.cli.common import Target
+from raftkv.cli.output import size_of
+from raftkv.errors import RaftKVError, Unavailable
+from raftkv.model import Member, NodeId
+from raftkv.node.status import NodeStatus
+
+ANSWER_S = 3.0
+"""How long one node may take to say how it is; the others should be shown then."""
+
+
+class Silent(msgspec.Struct, frozen=True):
+    """A node, or an address, that does not answer."""
+
+    address: str
+    reason: str
+    node_id: NodeId | None = None
+
+
+class ClusterView(msgspec.Struct, frozen=True):
+    """What all nodes say of themselves, by their ids, and who says nothing."""
+
+    nodes: list[NodeStatus]
+    silent: list[Silent]
+
+    @property
+    def leader(self) -> NodeStatus | None:
+        """The leader of the newest term; one that was deposed may not know it yet."""
+        leaders = [node for node in self.nodes if node.role == "leader"]
+        return max(leaders, key=lambda node: node.term, default=None)
+
+    @property
+    def newest(self) -> NodeStatus:
+        """The node that knows most of the log, and so of the membership."""
+        return max(self.nodes, key=lambda node: (node.commit_index, node.term))
+
+    def problems(self) -> list[str]:
+        """What an operator should look at; empty when all is well."""
+        found = [f"{_name(silent)} does not answer: {silent.reason}" for silent in self.silent]
+        # That nobody reaches a node which does not answer us either is the same news again.
+        known = tuple(f"node {silent.node_id} can't be reached" for silent in self.silent)
+        for node in self.nodes:
+            found += [problem for problem in node.problems() if not problem.startswith(known)]
+        return list(dict.fromkeys(found)) + self._diverged()
+
+    def _diverged(self) -> list[str]:
+        return [
+            f"nodes {other.node_id} and {node.node_id} differ at entry {node.applied_index}: "
+            "keep their files, and see the log of the leader for who is in the minority"
+            for node, other in itertools.combinations(self.nodes, 2)
+            if node.applied_index == other.applied_index and node.digest != other.digest
+        ]
+
+
+def _name(silent: Silent) -> str:
+    return silent.address if silent.node_id is None else f"node {silent.node_id} ({silent.address})"
+
+
+# ---------------------------------------------------------------------------- asking
+
+
+async def look(target: Target) -> ClusterView:
+    """Ask the nodes at the target's addresses, then whomever they name. Raises `Unavailable` when nobody answers."""
+    answers = await _ask_all(target, target.addresses)
+    known = _members(answers.values())
+    seen = {answer.node_id for answer in answers.values() if isinstance(answer, NodeStatus)}
+    more = [member.client_address for member in known if member.node_id not in seen and member.client_address]
+    answers |= await _ask_all(target, [address for address in more if address not in answers])
+    nodes = {answer.node_id: answer for answer in answers.values() if isinstance(answer, NodeStatus)}
+    if not nodes:
+        raise Unavailable("; ".join(answer.reason for answer in answers.values() if isinstance(answer, Silent)))
+    names = {member.client_address: member.node_id for member in known}
+    silent = [
+        msgspec.structs.replace(answer, node_id=names.get(answer.address))
+        for answer in answers.values()
+        if isinstance(answer, Silent) and names.get(answer.address) not in nodes
+    ]
+    return ClusterView([nodes[node_id] for node_id in sorted(nodes)], silent)
+
+
+async def _ask_all(target: Target, addresses: Sequence[str]) -> dict[str, NodeStatus | Silent]:
+    distinct = list(dict.fromkeys(addresses))
+    answers = await asyncio.gather(*[ask(target, address) for address in distinct])
+    return dict(zip(distinct, answers, strict=True))
+
+
+async def ask(target: Target, address: str) -> NodeStatus | Silent:
+    """What the node at `address` says of itself."""
+    try:
+        async with target.admin(address) as admin:
+            return msgspec.convert(await admin.status(min(ANSWER_S, target.timeout_s)), NodeStatus)
+    except RaftKVError as exc:
+        return Silent(address, str(exc))
+
+
+def _members(answers: object) -> tuple[Member, ...]:
+    """The members as the node sees them that knows most of the log."""
+    nodes = [answer for answer in answers if isinstance(answer, NodeStatus)]  # type: ignore[attr-defined]
+    newest = max(nodes, key=lambda node: (node.commit_index, node.term), default=None)
+    return newest.membership.members if newest is not None else ()
+
+
+# ---------------------------------------------------------------------------- showing
+
+
+COLUMNS = ("node", "role", "term", "commit", "applied", "lag", "snapshot", "log", "state", "disk free", "reaches")
+
+
+def status_display(view: ClusterView) -> RenderableType:
+    """A table with a row for each node, and the problems below it."""
+    newest = view.newest
+    table = Table(
+        title=f"cluster {newest.cluster_id or '(not joined)'}",
+        title_justify="left",
+        header_style="bold",
+        highlight=False,
+    )
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("node", "role", "reaches") else "right", no_wrap=True)
+    for node in view.nodes:
+        table.add_row(*_row(node, newest.commit_index))
+    for silent in view.silent:
+        name = str(silent.node_id) if silent.node_id is not None else silent.address
+        table.add_row(name, "[red]silent[/]", *["-"] * (len(COLUMNS) - 2))
+    problems = view.problems()
+    lines = [f"[yellow]![/] {escape(problem)}" for problem in problems] or ["[green]no problems[/]"]
+    return Group(table, *lines)
+
+
+def _row(node: NodeStatus, newest: int) -> list[str]:
+    colour = {"leader": "green", "stopped": "red"}.get(node.role, "default")
+    role = "learner" if node.node_id in node.membership.learners and node.role == "follower" else node.role
+    reaches = [f"{peer.node_id}" if peer.connected else f"[red]{peer.node_id}✗[/]" for peer in node.peers]
+    return [
+        str(node.node_id),
+        f"[{colour}]{role}[/]",
+        str(node.term),
+        str(node.commit_index),
+        str(node.applied_index),
+        str(newest - node.applied_index),
+        str(node.snapshot_index or "-"),
+        size_of(node.log_bytes),
+        size_of(node.state_bytes),
+        size_of(node.disk_free_bytes) + (" [red]low[/]" if node.disk_low else ""),
+        " ".join(reaches) or "-",
+    ]
+
+
+def status_value(view: ClusterView) -> dict[str, object]:
+    """The same for JSON."""
+    return {
+        "leader": view.leader.node_id if view.leader is not None else None,
+        "nodes": view.nodes,
+        "silent": view.silent,
+        "problems": view.problems(),
+    }
