@@ -18,6 +18,9 @@ from raftkv.wire import Response
 ADDRESSES_MAX = 64
 """Addresses known at once: more than any cluster has, and a bound on what wrong hints can make us try."""
 
+HINTS_MAX = 2
+"""Hints that are followed one after the other before the next address of the round is tried."""
+
 
 class Router:
     """Sends calls to the node believed to lead, and sends them again where that is safe.
@@ -43,6 +46,7 @@ class Router:
         self._calls: set[Call] = set()
         self._waiting: OrderedDict[Call, None] = OrderedDict()
         self._suggested: str | None = None
+        self._hints = 0
         self._failures = 0
         self._search: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -219,12 +223,14 @@ class Router:
 
     def _next_address(self) -> str:
         suggested, self._suggested = self._suggested, None
-        if suggested is not None:
+        if suggested is not None and self._hints < HINTS_MAX:
             if suggested not in self._addresses and len(self._addresses) < ADDRESSES_MAX:
                 self._addresses.append(suggested)
             if suggested in self._addresses:
-                self._position = self._addresses.index(suggested)
+                # The round goes on where it was: removed nodes name each other, and would be all that is ever asked.
+                self._hints += 1
                 return suggested
+        self._hints = 0
         self._position = (self._position + 1) % len(self._addresses)
         return self._addresses[self._position]
 

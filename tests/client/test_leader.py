@@ -79,6 +79,19 @@ def test_a_redirect_loop_is_slowed_down_and_ends_at_the_deadline() -> None:
     run_world(story)
 
 
+def test_nodes_that_name_each_other_do_not_hide_the_leader() -> None:
+    """Two nodes that were removed still believe in each other; the third address is reached all the same."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        first, second, third = cluster.nodes
+        cluster.leader = third.address
+        first.script = lambda request: Response(request.id, Status.NOT_LEADER, b"", leader=second.address)
+        second.script = lambda request: Response(request.id, Status.NOT_LEADER, b"", leader=first.address)
+        await client.remote.put.within(2)(b"a", b"1")
+
+    run_world(story)
+
+
 def test_a_cluster_without_a_leader_is_not_flooded_and_found_again() -> None:
     """Many waiting calls search together; when a leader is elected, all of them are answered at once."""
 
