@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,9 @@ class Engine:
         self._on_role = on_role
         self._on_failure = on_failure
         self._proposals: list[tuple[bytes, CommandDone]] = []
+        self._loads: deque[AppendEntries] = deque()
+        """Appends whose entries are being read from disk, or wait for that; and for whom each is."""
+        self._loading_for: deque[NodeId] = deque()
         self._scheduled = False
         self._seen: tuple[Term, NodeId | None, bool] = (raft.term, raft.leader, raft.is_leader)
         self.refuse_writes: NotAccepted | None = None
@@ -218,16 +222,32 @@ class Engine:
     def _send_entries(self, message: AppendEntries) -> None:
         """Attach the entries that the message names; from disk when they are not in memory any more."""
         entries = self._log.cached(message.prev_index + 1, message.last_index)
-        if entries is not None:
+        if entries is not None and message.to not in self._loading_for:
             message.entries = entries
             self._transport.send(message.to, message)
             return
-        future = self._worker.run(self._log.load, message.prev_index + 1, message.last_index, 64 * MIB)
-        future.add_done_callback(lambda done: self._send_loaded(message, done))
+        # One read at a time, so that those who wait for a write never wait for more than one; and in order, as a
+        # follower refuses what does not continue its log.
+        self._loads.append(message)
+        self._loading_for.append(message.to)
+        if len(self._loads) == 1:
+            self._load_next()
 
-    def _send_loaded(self, message: AppendEntries, future: asyncio.Future[list[Entry]]) -> None:
+    def _load_next(self) -> None:
+        message = self._loads[0]
+        future = self._worker.run(self._log.load, message.prev_index + 1, message.last_index, 64 * MIB)
+        future.add_done_callback(self._loaded)
+
+    def _loaded(self, future: asyncio.Future[list[Entry]]) -> None:
+        message = self._loads.popleft()
+        self._loading_for.popleft()
         if self.stopped or future.cancelled():
             return
+        self._send_loaded(message, future)
+        if self._loads and not self.stopped:
+            self._load_next()
+
+    def _send_loaded(self, message: AppendEntries, future: asyncio.Future[list[Entry]]) -> None:
         if (error := future.exception()) is not None:
             if self.raft.log.start.index < message.prev_index:
                 self._on_failure(error)  # the entry should be there: never skip what can't be read

@@ -21,8 +21,8 @@ from raftkv.snapshot.manifest import MANIFEST_NAME, SealedManifest
 
 STAGING = "staging-"
 
-SYNC_BYTES = 64 << 20
-"""Written data is synced in steps of this: one sync at the end would stall the log's own writes on the disk."""
+SYNC_BYTES = 1 << 20
+"""Written data is synced in steps of this: one large sync stalls the log's own writes on the same disk for long."""
 
 SYNC_FILES = 64
 """Small files are synced this many at a time, so that they share the file system's journal commits."""
@@ -172,7 +172,8 @@ class Staging:
         self._unsynced_bytes += len(data)
         if self._positions[number] < self.files[number].size:
             if self._unsynced_bytes >= SYNC_BYTES:
-                self._sync()
+                handle.sync()  # not the name: a file that a crash takes away is sent again
+                self._unsynced_bytes = 0
             return True
         self._current = None
         if hasher.digest() != self.files[number].checksum:
