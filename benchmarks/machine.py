@@ -24,3 +24,8 @@ def describe() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {sys.version.split()[0]}",
         "load": f"{os.getloadavg()[0]:.1f} at the start",
     }
+
+
+def sentence() -> str:
+    """The same in a line."""
+    return ", ".join(f"{name}: {value}" for name, value in describe().items())
