@@ -134,6 +134,12 @@ class SimNode:
     def is_up(self) -> bool:
         return self.node is not None
 
+    @property
+    def held_index(self) -> int:
+        """What its log holds durably; also when the node has failed, or is down."""
+        node = self.node
+        return node.opened.log.durable_index if node is not None and hasattr(node, "engine") else self.durable_index
+
     def world(self) -> World:
         """What the node stands on; new workers for each start."""
         self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in range(3)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import base_events
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -66,7 +66,7 @@ class SimLoop(base_events.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody else's thread could be waiting to be woken."""
 
-    def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Threads would make the order of things a matter of chance, so there are none here."""
         raise RuntimeError("a simulated world has no threads: give the work to a Worker")
 

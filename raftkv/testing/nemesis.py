@@ -7,6 +7,7 @@ is missing in many worlds (Groce et al., "Swarm testing", 2012).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -179,10 +180,8 @@ class Nemesis:
         """An operator's command takes its time, and may fail."""
 
         async def tolerant() -> None:
-            try:
+            with contextlib.suppress(RaftKVError, TimeoutError):
                 await work
-            except (RaftKVError, TimeoutError):
-                pass
 
         task = asyncio.ensure_future(tolerant())
         self._operations.add(task)

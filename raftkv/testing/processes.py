@@ -55,7 +55,7 @@ class NodeProcess(msgspec.Struct):
         assert not self.is_running, f"node {self.node_id} runs already"
         self.starts += 1
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - this package, with arguments of this class
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "raftkv", "serve", *self.arguments, *extra],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

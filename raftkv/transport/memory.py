@@ -14,7 +14,6 @@ from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.streams import ProtocolFactory, Streams
 
-
 WRITE_BUFFER_BYTES = 64 * KIB
 """What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
 
