@@ -1,1 +1,59 @@
-"""raftkv: a Raft-style consensus replication framework."""
+"""raftkv: subclass a state machine; raftkv runs it on several nodes as if on one that never fails.
+
+What an application needs is here; the packages below are for those who go deeper: `raftkv.kv` (a ready-made
+key-value service), `raftkv.testing` (simulated clusters), `raftkv.core` (Raft itself, with a tutorial).
+"""
+
+from raftkv.client import Admin, BlockingClient, Client, ClientOptions, StaleRead
+from raftkv.config import Config
+from raftkv.errors import (
+    Busy,
+    ChangeRefused,
+    ConfigError,
+    Indeterminate,
+    InvalidArgument,
+    MachineError,
+    NodeStopped,
+    NotAccepted,
+    NotLeader,
+    RaftKVError,
+    Rejected,
+    SessionExpired,
+    Unavailable,
+)
+from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
+from raftkv.model import Member, Membership
+from raftkv.node import NodeStatus
+from raftkv.serving import Server
+
+__all__ = [
+    "Admin",
+    "BlockingClient",
+    "Busy",
+    "ChangeRefused",
+    "Client",
+    "ClientOptions",
+    "Config",
+    "ConfigError",
+    "Indeterminate",
+    "InvalidArgument",
+    "LocalMachine",
+    "MachineError",
+    "Member",
+    "Membership",
+    "NodeStatus",
+    "NodeStopped",
+    "NotAccepted",
+    "NotLeader",
+    "RaftKVError",
+    "Rejected",
+    "Server",
+    "SessionExpired",
+    "StaleRead",
+    "StateMachine",
+    "Table",
+    "Unavailable",
+    "Value",
+    "command",
+    "query",
+]

@@ -102,6 +102,9 @@ class Node:
         self._started_at = self._ticked_at = loop.time()
         self._tick()
         self._housekeep()
+        if self.raft.membership.voters == (self.raft.node_id,):
+            self.raft.campaign()  # there is nobody to wait for
+            self.engine.wake()
         if not self.raft.wants_snapshot:
             self.applier.hand_in(self.raft.commit_index)
         logger.info(

@@ -1,0 +1,171 @@
+"""Servers inside a program, over real sockets and files: the README's example, three of them, one that joins."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from raftkv import (
+    Admin,
+    BlockingClient,
+    Client,
+    ConfigError,
+    Member,
+    Rejected,
+    Server,
+    StateMachine,
+    Table,
+    Unavailable,
+    command,
+    query,
+)
+from raftkv.errors import DataDirLocked
+from raftkv.testing.processes import free_ports
+
+
+class Inventory(StateMachine):
+    """The example."""
+
+    stock = Table(str, int)
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        """Take in some."""
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        total = self.stock.get(sku, 0) + quantity
+        self.stock[sku] = total
+        return total
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        """How many there are."""
+        return self.stock.get(sku, 0)
+
+
+def members(count):
+    """Founders on free ports of loopback."""
+    ports = free_ports(2 * count)
+    return [Member(n + 1, f"127.0.0.1:{ports[2 * n]}", f"127.0.0.1:{ports[2 * n + 1]}") for n in range(count)]
+
+
+def run(story):
+    """Run a story, at most a minute of it."""
+    asyncio.run(asyncio.wait_for(story, 60))
+
+
+def test_one_server_serves_and_remembers(tmp_path):
+    """A cluster of one, stopped and started again: what was acknowledged is there."""
+
+    async def story():
+        for total in (3, 6):
+            async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+                assert await inventory.receive("apple", 3) == total
+                assert await inventory.on_hand("apple") == total
+                assert (await inventory.on_hand.stale("apple")).value == total
+                with pytest.raises(Rejected, match="quantity must be positive"):
+                    await inventory.receive("apple", 0)
+                assert server.status().role == "leader"
+
+    run(story())
+
+
+def test_three_servers_go_on_without_the_leader_and_a_fourth_joins(tmp_path):
+    """The whole life of a cluster, in one process: founded, loses its leader, gets a new member by its operator."""
+
+    async def story():
+        founders = members(3)
+        servers = {
+            member.node_id: Server(
+                Inventory, data_dir=tmp_path / str(member.node_id), node_id=member.node_id, members=founders
+            )
+            for member in founders
+        }
+        addresses = [member.client_address for member in founders]
+        for server in servers.values():
+            await server.start()
+        async with Client(Inventory, addresses) as inventory, Admin(addresses) as admin:
+            assert await inventory.receive("apple", 3) == 3
+            leader = next(server for server in servers.values() if server.status().role == "leader")
+            await leader.stop()
+            assert await inventory.receive("apple", 3) == 6
+            (newcomer,) = (Member(4, first.peer_address, first.client_address) for first in members(1))
+            joining = Server(
+                Inventory,
+                data_dir=tmp_path / "4",
+                node_id=4,
+                join=True,
+                listen=newcomer.client_address,
+                peer_listen=newcomer.peer_address,
+            )
+            await joining.start()
+            await admin.add_learner(newcomer)
+            membership = await admin.promote(4)
+            assert membership.voters == (1, 2, 3, 4)
+            assert joining.node.applier.applied_index >= 4
+            await joining.stop()
+        for server in servers.values():
+            if server is not leader:
+                await server.stop()
+
+    run(story())
+
+
+def test_threads_use_the_blocking_client(tmp_path):
+    """The same calls, blocking, from a thread of a program without asyncio."""
+
+    def use(address):
+        with BlockingClient(Inventory, [address]) as inventory:
+            return [inventory.receive("apple", n) for n in (1, 2)], inventory.on_hand("apple")
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path) as server:
+            assert await asyncio.to_thread(use, server.address) == ([1, 3], 3)
+
+    run(story())
+
+
+def test_two_servers_never_share_a_directory(tmp_path):
+    """The second one is refused before it touches anything."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path):
+            with pytest.raises(DataDirLocked):
+                await Server(Inventory, data_dir=tmp_path).start()
+
+    run(story())
+
+
+def test_an_address_in_use_is_refused_and_nothing_is_left_behind(tmp_path):
+    """The node is stopped again, so that the directory is free."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path / "a") as first:
+            second = Server(
+                Inventory,
+                data_dir=tmp_path / "b",
+                members=[Member(1, f"127.0.0.1:{free_ports(1)[0]}", first.address)],
+            )
+            with pytest.raises(Unavailable, match="can't listen"):
+                await second.start()
+        async with Server(Inventory, data_dir=tmp_path / "a"):
+            pass
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listen": "nowhere"},
+        {"peer_listen": "127.0.0.1:99999"},
+        {"members": [Member(2, "127.0.0.1:1", "127.0.0.1:2")]},
+        {"members": [Member(1, "127.0.0.1:1", "127.0.0.1:2")], "join": True},
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_happens(tmp_path, settings):
+    """Named in the error, and no file is made."""
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Server(Inventory, data_dir=tmp_path / "data", **settings)
+    assert not (tmp_path / "data").exists()
