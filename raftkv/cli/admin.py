@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raftkv.cli.common import Target, cluster_command
-from raftkv.cli.output import print_json, stdout_console
+from raftkv.cli.output import print_json, make_console
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
 from raftkv.cli.view import ClusterView, look, status_display, status_value
@@ -59,13 +59,13 @@ def status(target: Target, watch: bool, interval: float) -> None:
     if target.as_json:
         print_json(status_value(view))
     else:
-        stdout_console().print(status_display(view))
+        make_console().print(status_display(view))
     if view.leader is None:
         sys.exit(3)
 
 
 async def _watch(target: Target, interval: float) -> None:
-    with Live(console=stdout_console(), auto_refresh=False, screen=False) as live:
+    with Live(console=make_console(), auto_refresh=False, screen=False) as live:
         while True:
             try:
                 view = await look(target)
@@ -162,7 +162,7 @@ def _print_membership(target: Target, membership: Membership, leader: NodeId | N
             part = "voter, leaving"
         suffix = ", leader" if each.node_id == leader else ""
         table.add_row(str(each.node_id), part + suffix, each.peer_address, each.client_address)
-    stdout_console().print(table)
+    make_console().print(table)
 
 
 @click.command()

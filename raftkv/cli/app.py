@@ -6,6 +6,7 @@ import click
 
 from raftkv.cli import admin, data
 from raftkv.cli.completion import completion
+from raftkv.cli.demo import demo
 from raftkv.cli.logfiles import log
 from raftkv.cli.output import EXIT_CODES
 from raftkv.cli.serve import serve
@@ -34,5 +35,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, *data.COMMANDS, *admin.COMMANDS, snapshot, log, completion):
+for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, snapshot, log, completion):
     main.add_command(_command)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raftkv.cli.offline import ReadOnlyDisk
-from raftkv.cli.output import errors_reported, print_json, size_of, stdout_console
+from raftkv.cli.output import errors_reported, print_json, size_of, make_console
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile
@@ -147,7 +147,7 @@ def _read_segments(
 ) -> None:
     manifest = posixpath.join(report.path, MANIFEST)
     try:
-        numbers = read_manifest(disk, manifest)
+        numbers = read_manifest(disk, manifest).numbers
     except FileNotFoundError:
         raise InvalidArgument(f"{report.path} holds no log: {manifest} is missing") from None
     except (Corruption, FormatError) as exc:
@@ -162,6 +162,8 @@ def _read_segments(
             found.bytes = disk.size(found.path)
             segment.scan(is_last=number == numbers[-1])
             at = _read_entries(segment, found, report, at, (first, last, tail))
+            if number == numbers[-1]:
+                segment.settle()  # which this disk only notes
             segment.close()
         except (Corruption, FormatError) as exc:
             found.problem, at = str(exc), None
@@ -180,15 +182,15 @@ def _read_entries(
     prev = segment.prev
     if not report.segments[:-1]:
         report.first_index = prev.index + 1
-    elif at is not None and prev.index > at.index:
-        raise Corruption(f"{found.path} begins behind entry {prev.index}, the segment before ends at {at.index}")
+    elif at is not None and (prev.index > at.index or (prev.index == at.index and prev != at)):
+        raise Corruption(f"{found.path} does not continue the segment before it, which ends at entry {at.index}")
     found.first_index, found.last_index = prev.index + 1, segment.last_index
     found.entries = segment.last_index - prev.index
     # A later segment may replace the end of the one before.
     report.entries = [entry for entry in report.entries if entry["index"] <= prev.index]
     at = prev
     while at.index < segment.last_index:
-        entries = segment.read(at.index + 1, segment.last_index, _READ_BYTES)
+        entries = segment.read(at.index + 1, segment.last_index, _READ_BYTES, at.chain)
         report.entries += [
             entry_value(entry) for entry in entries if (first or 0) <= entry.index <= (last or sys.maxsize)
         ]
@@ -233,7 +235,7 @@ def _content(entry: Entry) -> str:
 
 
 def _print(report: LogReport) -> None:
-    console = stdout_console()
+    console = make_console()
     if report.vote is not None:
         vote = report.vote
         click.echo(
@@ -247,7 +249,8 @@ def _print(report: LogReport) -> None:
         segments.add_column(column, justify="left" if column == "segment" else "right", no_wrap=True)
     for found in report.segments:
         name = posixpath.basename(found.path) + (" [red]damaged[/]" if found.problem is not None else "")
-        segments.add_row(name, str(found.entries), str(found.first_index), str(found.last_index), size_of(found.bytes))
+        ends = ["-" if index is None else str(index) for index in (found.first_index, found.last_index)]
+        segments.add_row(name, str(found.entries), *ends, size_of(found.bytes))
     console.print(segments)
     if report.entries:
         console.print(_entries_table(report.entries))

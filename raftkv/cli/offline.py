@@ -76,7 +76,7 @@ class _ReadOnlyFile(File):
         return self._file.pread(size, offset)
 
     def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
-        self._repairs.append(f"write {sum(map(len, buffers))} bytes at byte {offset} of {self._path}")
+        """Opening writes again what it has read, to be sure that it is durable: no news, and not done."""
 
     def sync(self) -> None:
         """Nothing was changed that could be made durable."""

@@ -71,9 +71,10 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.encode(value).decode())
 
 
-def stdout_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """For tables: as wide as the terminal, and wide enough where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if is_terminal else 160)
 
 
 def size_of(count: int) -> str:

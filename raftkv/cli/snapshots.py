@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 
 from raftkv.cli.common import Target, cluster_command, stderr
-from raftkv.cli.output import errors_reported, print_json, size_of, stdout_console
+from raftkv.cli.output import errors_reported, print_json, size_of, make_console
 from raftkv.cli.view import look
 from raftkv.disk import Disk, RealDisk
 from raftkv.errors import InvalidArgument, RaftKVError
@@ -97,7 +97,7 @@ def list_snapshots(directory: str, as_json: bool) -> None:
     if as_json:
         print_json([_value(report) for report in reports])
     else:
-        stdout_console().print(_table(reports))
+        make_console().print(_table(reports))
 
 
 def _read(disk: Disk, path: str) -> SnapshotReport:
@@ -154,7 +154,7 @@ def _print_report(report: DirectoryReport, as_json: bool) -> None:
             }
         )
         return
-    stdout_console().print(_table(report.snapshots))
+    make_console().print(_table(report.snapshots))
     for name in report.unfinished:
         click.echo(f"{name}: being made or received, or left over; the next start removes what is left over")
     for problem in report.problems:

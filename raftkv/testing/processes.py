@@ -141,12 +141,16 @@ class ProcessCluster:
             if not node.is_running:
                 node.start()
 
+    def kill(self, *node_ids: NodeId) -> None:
+        """SIGKILL to all of these at once, then wait until they are gone."""
+        for node_id in node_ids:
+            self.nodes[node_id].signal(signal.SIGKILL)
+        for node_id in node_ids:
+            self.nodes[node_id].kill()
+
     def kill_all(self) -> None:
-        """SIGKILL to all at once, then wait."""
-        for node in self.nodes.values():
-            node.signal(signal.SIGKILL)
-        for node in self.nodes.values():
-            node.kill()
+        """SIGKILL to every node at once, then wait until they are gone."""
+        self.kill(*self.nodes)
 
     def __enter__(self) -> ProcessCluster:
         return self
