@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import socket
 import statistics
 import sys
@@ -77,6 +78,12 @@ class Writers:
         """Of the writes that began between these times."""
         found = sorted(latency for began, latency in self.latencies if begin <= began < end)
         return found[int(len(found) * 0.99)] * 1000 if found else float("nan")
+
+
+def logs_of(cluster: ProcessCluster) -> str:
+    """What all nodes have printed, without colours."""
+    text = "".join(node.log_path.read_text() for node in cluster.nodes.values())
+    return re.sub(r"\x1b\[\d*m", "", text)
 
 
 async def status_of(node: NodeProcess) -> dict[str, Any]:
@@ -176,6 +183,10 @@ async def join(cluster: ProcessCluster, kv: KeyValueClient, mib: int) -> bool:
     print(f"transfer and installation: {mib / (installed - began):.0f} MiB/s")
     print(f"leader's memory: {before_mib:.0f} MiB before, at most {peak_mib - before_mib:.0f} MiB more")
     print(f"writes: median {median:.2f} ms; p99 {before:.1f} before, {during:.1f} during: {during / before:.2f} times")
+    pauses = sorted(float(each) for each in re.findall(r"paused_ms=([\d.]+)", logs_of(cluster)))
+    print(
+        f"event loop paused by {len(pauses)} snapshots: median {pauses[len(pauses) // 2]} ms, longest {pauses[-1]} ms"
+    )
     print(f"digests at the same index: {'equal on all four' if ok else 'DIFFERENT'}")
     return ok
 

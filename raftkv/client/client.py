@@ -19,7 +19,7 @@ from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_ses
 from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
-from raftkv.errors import Indeterminate, RaftKVError, SessionExpired, Unavailable
+from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
 from raftkv.machine import NO_SESSION, Method, StateMachine
 from raftkv.model import Index
 from raftkv.wire import RequestKind
@@ -220,7 +220,7 @@ class Client(Generic[M]):
         try:
             answer = await self._request(RequestKind.COMMAND, OPEN_SESSION_PAYLOAD, deadline_s)
             self._session = Session(read_session_id(answer.payload))
-        except (Unavailable, Indeterminate):
+        except (NotAccepted, Indeterminate):
             self._session = None  # those who wait have their own deadlines, and try again
         finally:
             self._opening = None

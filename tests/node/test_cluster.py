@@ -123,6 +123,45 @@ def test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log():
     tell(story)
 
 
+def test_an_install_that_is_interrupted_anywhere_is_finished_later():
+    """F58: the power goes out before every operation on the disk, from the first chunk to the new state."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 300)
+        await cluster.leader.take_snapshot()
+        number, crashes = 3, 0
+        while True:
+            new = cluster.add(10 + number)
+            await new.start()
+            leader = await cluster.until_leader()
+            await leader.add_learner(new.member)
+            new.crash_at_operation(number)
+            node = new.node
+            await cluster.until(
+                lambda new=new, node=node: new.node is not node or node.snapshots.installed, 30, "a crash, or the end"
+            )
+            crashed = new.node is not node
+            new.disk.fault = None
+            if not new.is_up:
+                await new.start()
+            await cluster.until(
+                lambda new=new: new.node.applier.applied_index == cluster.leader.raft.commit_index, 30, "it catches up"
+            )
+            assert new.node.applier.runner.applied == cluster.leader.applier.runner.applied
+            await new.stop()
+            leader = await cluster.until_leader()
+            await leader.remove(new.node_id)
+            del cluster.nodes[new.node_id]
+            if not crashed:
+                break
+            number, crashes = number + 3, crashes + 1
+        assert crashes >= 10
+        await client.close()
+
+    tell(story)
+
+
 def test_a_new_node_joins_learns_and_votes():
     """A brand-new node is added without a vote, installs a snapshot, is promoted, and then its vote is needed."""
 

@@ -9,6 +9,7 @@ OWN = {10: 111, 11: 222, 12: 333}
 
 
 def comparer():
+    """A comparer of node 1, which knows its own digests."""
     return DigestComparer(1, OWN.get)
 
 

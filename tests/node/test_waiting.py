@@ -19,6 +19,7 @@ class Answers:
 
 
 def entries(first, term, count):
+    """Consecutive entries."""
     return make_entries(first, term, 0, EntryKind.COMMAND, [b"x"] * count, 0)
 
 
