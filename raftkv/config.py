@@ -8,7 +8,6 @@ setting, its value and what is allowed. Units are in the names. `RaftConfig` is 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import msgspec
 
@@ -19,10 +18,22 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 
-def _check(found: Any, name: str, low: float, high: float = math.inf) -> None:
-    if not isinstance(found, (int, float)) or isinstance(found, bool) or not low <= found <= high:
-        limit = f"from {low:g} to {high:g}" if high != math.inf else f"at least {low:g}"
-        raise ConfigError(f"{name} = {found!r}: must be a number {limit}")
+def _check(settings: msgspec.Struct, names: str, low: float, high: float = math.inf, *, whole: bool = True) -> None:
+    """Each of `names` must be a (whole) number in that range; never infinite, as it is calculated with."""
+    for name in names.split():
+        found = getattr(settings, name)
+        fits = isinstance(found, int if whole else (int, float)) and not isinstance(found, bool)
+        if not fits or not math.isfinite(found) or not low <= found <= high:
+            kind = "a whole number" if whole else "a number"
+            limit = f"from {low:g} to {high:g}" if high != math.inf else f"at least {low:g}"
+            raise ConfigError(f"{name} = {found!r}: must be {kind} {limit}")
+
+
+def _check_flags(settings: msgspec.Struct, names: str) -> None:
+    """Each of `names` must be a bool: any text, "no" among them, would count as true."""
+    for name in names.split():
+        if not isinstance(found := getattr(settings, name), bool):
+            raise ConfigError(f"{name} = {found!r}: must be True or False")
 
 
 class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,21 +63,13 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A learner may become a voter when it is at most this many entries behind the commit index."""
 
     def __post_init__(self) -> None:
-        _check(self.heartbeat_ticks, "heartbeat_ticks", 1)
-        _check(self.election_ticks, "election_ticks", 5 * self.heartbeat_ticks)
-        _check(self.peer_lost_ticks, "peer_lost_ticks", 1)
-        _check(self.clock_drift_max, "clock_drift_max", 0, 0.9)
-        for name in (
-            "inflight_messages_max",
-            "inflight_bytes_max",
-            "batch_bytes_max",
-            "entry_bytes_max",
-            "uncommitted_bytes_max",
-            "pending_reads_max",
-            "transfer_ticks",
-        ):
-            _check(getattr(self, name), name, 1)
-        _check(self.promotion_lag_max, "promotion_lag_max", 0)
+        _check_flags(self, "pre_vote check_quorum lease_reads")
+        _check(self, "heartbeat_ticks peer_lost_ticks transfer_ticks", 1)
+        _check(self, "election_ticks", 5 * self.heartbeat_ticks)
+        _check(self, "clock_drift_max", 0, 0.9, whole=False)
+        _check(self, "inflight_messages_max inflight_bytes_max batch_bytes_max", 1)
+        _check(self, "entry_bytes_max uncommitted_bytes_max pending_reads_max", 1)
+        _check(self, "promotion_lag_max", 0)
         if self.lease_reads and not self.check_quorum:
             raise ConfigError("lease_reads = True: needs check_quorum, or nobody promises the lease")
 
@@ -137,48 +140,24 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """In log time, so that all nodes expire the same sessions at the same entry."""
 
     def __post_init__(self) -> None:
-        _check(self.tick_ms, "tick_ms", 1, 1000)
-        _check(self.heartbeat_ms, "heartbeat_ms", self.tick_ms)
-        _check(self.election_timeout_ms, "election_timeout_ms", 5 * self.heartbeat_ms)
-        _check(self.clock_drift_max, "clock_drift_max", 0, 0.9)
-        _check(self.disk_free_fraction_min, "disk_free_fraction_min", 0, 0.9)
-        for name in (
-            "inflight_messages_max",
-            "waiting_requests_max",
-            "connection_requests_max",
-            "connections_max",
-            "apply_lag_entries_max",
-            "apply_batch_entries_max",
-            "snapshot_entries",
-            "snapshots_kept",
-            "snapshot_transfers_max",
-            "sessions_max",
+        _check_flags(self, "lease_reads rebuild_damaged_state")
+        _check(self, "tick_ms", 1, 1000)
+        _check(self, "heartbeat_ms", self.tick_ms)
+        _check(self, "election_timeout_ms", 5 * self.heartbeat_ms)
+        _check(self, "clock_drift_max disk_free_fraction_min", 0, 0.9, whole=False)
+        _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max", 1)
+        _check(self, "apply_lag_entries_max apply_batch_entries_max sessions_max", 1)
+        _check(self, "snapshot_entries snapshots_kept snapshot_transfers_max", 1)
+        _check(self, "promotion_lag_max keep_entries keep_bytes snapshot_rate_bytes_s disk_free_bytes_min", 0)
+        for names in (
+            "inflight_bytes_max batch_bytes_max uncommitted_bytes_max command_bytes_max",
+            "client_frame_bytes_max peer_frame_bytes_max chunk_bytes",
+            "segment_bytes log_cache_bytes snapshot_log_bytes",
         ):
-            _check(getattr(self, name), name, 1)
-        for name in (
-            "inflight_bytes_max",
-            "batch_bytes_max",
-            "uncommitted_bytes_max",
-            "command_bytes_max",
-            "client_frame_bytes_max",
-            "peer_frame_bytes_max",
-            "segment_bytes",
-            "log_cache_bytes",
-            "snapshot_log_bytes",
-            "chunk_bytes",
-        ):
-            _check(getattr(self, name), name, 1024, 2**31 - 1)
-        for name in (
-            "snapshot_rate_bytes_s",
-            "snapshot_interval_s",
-            "keep_entries",
-            "keep_bytes",
-            "disk_free_bytes_min",
-            "promotion_lag_max",
-        ):
-            _check(getattr(self, name), name, 0)
-        for name in ("snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s"):
-            _check(getattr(self, name), name, 0.001)
+            _check(self, names, KIB, 2**31 - 1)
+        _check(self, "snapshot_interval_s", 0, whole=False)
+        periods = "snapshot_stall_s disk_stall_handover_timeouts disk_stall_stop_s session_ttl_s"
+        _check(self, periods, 0.001, whole=False)
         if self.command_bytes_max + 64 * KIB > self.client_frame_bytes_max:
             raise ConfigError(
                 f"client_frame_bytes_max = {self.client_frame_bytes_max}: must be at least 64 KiB above "
