@@ -13,7 +13,7 @@ from raftkv.kv import KeyValue
 from raftkv.testing.checks import Check, all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.history import History, Operation, counter, register
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
 
 
@@ -55,8 +55,8 @@ class Simulation:
         loop = SimLoop()
         try:
             loop.run(self._run(loop))
-        except AssertionError as exc:
-            raise Failure(f"seed {self.seed}: {exc}") from exc
+        except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
+            raise Failure(f"seed {self.seed}: {type(exc).__name__}: {exc}") from exc
         return self.report
 
     async def _run(self, loop: SimLoop) -> None:
