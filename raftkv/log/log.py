@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from raftkv.disk import Disk
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.cache import Cache, Write
-from raftkv.log.manifest import write_manifest
+from raftkv.log.manifest import Manifest, write_manifest
 from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path, settle
 from raftkv.log.segment import FILL_BYTES, Segment
 from raftkv.model import Index, LogStart
@@ -53,6 +53,7 @@ class Log:
         self._fill_bytes = min(FILL_BYTES, segment_bytes)
         self._segments = recovered.segments
         self._next_number = recovered.next_number
+        self._manifest = recovered.manifest
         self._failed: str | None = None
         self.start = self._segments[0].prev
         self._tail = self._segments[-1].prev
@@ -93,7 +94,7 @@ class Log:
                     )
                 settle(disk, directory, recovered.segments)
             except BaseException:
-                log.close()
+                log._close_files()
                 raise
         return log
 
@@ -103,8 +104,7 @@ class Log:
         at = self.start
         while at.index < last:
             entries = self._read(at.index + 1, last, _RECOVERY_CHUNK_BYTES, at.chain)
-            newest = entries[-1]
-            at = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
+            at = _start_behind(entries[-1])
             self._cache.extend(entries)
             if on_entries is not None:
                 on_entries(entries)
@@ -172,8 +172,7 @@ class Log:
             segment = self._roll(before)
         segment.write(first, len(entries), before.chain, records)
         if entries:
-            newest = entries[-1]
-            before = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
+            before = _start_behind(entries[-1])
         self._tail = before
 
     def _roll(self, prev: LogStart) -> Segment:
@@ -232,7 +231,13 @@ class Log:
             self._cache = Cache(start.index, self._cache_bytes)
 
     def close(self) -> None:
-        """Close the files. Disk worker's thread, as the last call."""
+        """Note how far the log reaches, and close the files. Disk worker's thread, as the last call."""
+        if self._failed is None and self._manifest.end != self._segments[-1].end:
+            with suppress(DiskError):  # all entries are durable without it
+                self._write_manifest(self._segments)
+        self._close_files()
+
+    def _close_files(self) -> None:
         for segment in self._segments:
             segment.close()
         self._failed = "it is closed"
@@ -250,8 +255,7 @@ class Log:
 
     def _replace_segments(self, segments: list[Segment]) -> None:
         """Commit a new list of segments, then remove the files that are not in it any more."""
-        manifest = posixpath.join(self._directory, MANIFEST)
-        write_manifest(self._disk, manifest, [segment.number for segment in segments])
+        self._write_manifest(segments)
         dropped = [segment for segment in self._segments if segment not in segments]
         self._segments = segments
         for segment in dropped:
@@ -260,11 +264,14 @@ class Log:
         if dropped:
             self._disk.sync_dir(self._directory)
 
+    def _write_manifest(self, segments: list[Segment]) -> None:
+        self._manifest = Manifest([segment.number for segment in segments], segments[-1].end)
+        write_manifest(self._disk, posixpath.join(self._directory, MANIFEST), self._manifest)
+
     def _entry_id(self, index: Index) -> LogStart:
         if index == self.start.index:
             return self.start
-        entry = self._read(index, index, 0, None)[0]
-        return LogStart(entry.index, entry.term, entry.chain, entry.time_ms)
+        return _start_behind(self._read(index, index, 0, None)[0])
 
     def _check(self) -> None:
         if self._failed is not None:
@@ -279,6 +286,10 @@ class Log:
         except BaseException as exc:
             self._failed = f"an earlier change failed ({exc})"
             raise
+
+
+def _start_behind(entry: Entry) -> LogStart:
+    return LogStart(entry.index, entry.term, entry.chain, entry.time_ms)
 
 
 @contextmanager

@@ -3,6 +3,9 @@
 A segment file that the manifest does not name is left over from a change that did not happen, or
 that has happened and was not cleaned up: either way it is not part of the log. One that it names
 and that is missing is a loss.
+
+It also says how far the last segment certainly reached, and a log that is closed writes that anew. For
+damage to the last batch looks like a write that was torn by a crash; only who remembers it can tell.
 """
 
 from __future__ import annotations
@@ -16,15 +19,25 @@ from raftkv.log.sealed import seal, unseal
 _MAGIC = b"RKVlist\n"
 
 
-def write_manifest(disk: Disk, path: str, numbers: list[int]) -> None:
-    """Make `numbers`, in their order, the log's segments; durable on return."""
-    disk.write_atomic(path, seal(_MAGIC, msgspec.msgpack.encode(numbers)))
+class Manifest(msgspec.Struct, frozen=True, array_like=True):
+    """The segments' numbers, in their order, and the bytes that the last one had durably at that time."""
+
+    numbers: list[int]
+    end: int
 
 
-def read_manifest(disk: Disk, path: str) -> list[int]:
-    """The log's segments. Raises `FileNotFoundError`, `Corruption`, `FormatError`, `DiskError`."""
+def write_manifest(disk: Disk, path: str, manifest: Manifest) -> None:
+    """Make it the log's manifest; durable on return. Raises `DiskError`."""
+    disk.write_atomic(path, seal(_MAGIC, msgspec.msgpack.encode(manifest)))
+
+
+def read_manifest(disk: Disk, path: str) -> Manifest:
+    """The log's manifest. Raises `FileNotFoundError`, `Corruption`, `FormatError`, `DiskError`."""
     data = disk.read_bytes(path)
     try:
-        return msgspec.msgpack.decode(unseal(_MAGIC, data, path), type=list[int])
+        manifest = msgspec.msgpack.decode(unseal(_MAGIC, data, path), type=Manifest)
     except msgspec.DecodeError as exc:
         raise Corruption(f"{path} is no list of segments: {exc}") from exc
+    if not manifest.numbers:
+        raise Corruption(f"{path} names no segment")
+    return manifest

@@ -9,7 +9,7 @@ import msgspec
 
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
-from raftkv.log.manifest import read_manifest, write_manifest
+from raftkv.log.manifest import Manifest, read_manifest, write_manifest
 from raftkv.log.segment import HEADER_BYTES, Segment
 from raftkv.model import Index, LogStart
 
@@ -18,10 +18,11 @@ _SUFFIX = ".log"
 
 
 class Recovered(msgspec.Struct):
-    """The log's segments, scanned, and the number that the next new one gets."""
+    """The log's segments, scanned, the number that the next new one gets, and the manifest as it is."""
 
     segments: list[Segment]
     next_number: int
+    manifest: Manifest
 
 
 def segment_path(directory: str, number: int) -> str:
@@ -37,26 +38,26 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -
     """
     disk.mkdir(directory)
     present = _segment_numbers(disk, directory)
-    manifest = posixpath.join(directory, MANIFEST)
+    path = posixpath.join(directory, MANIFEST)
     try:
-        numbers = read_manifest(disk, manifest)
+        manifest = read_manifest(disk, path)
     except FileNotFoundError:
-        numbers = _create(disk, directory, manifest, present, fill_bytes, durable_index)
-    if not numbers:
-        raise Corruption(f"{manifest} names no segment")
-    _check_is_newest(disk, directory, manifest, numbers, present)
+        manifest = _create(disk, directory, path, present, fill_bytes, durable_index)
+    numbers = manifest.numbers
+    _check_is_newest(disk, directory, path, numbers, present)
     segments: list[Segment] = []
     try:
         for number in numbers:
             segments.append(Segment.open(disk, segment_path(directory, number), number, fill_bytes))
-            segments[-1].scan(is_last=number == numbers[-1])
+            is_last = number == numbers[-1]
+            segments[-1].scan(is_last=is_last, end=manifest.end if is_last else 0)
         for segment, following in itertools.pairwise(segments):
             segment.clip(following.prev.index)
     except BaseException:
         for segment in segments:
             segment.close()
         raise
-    return Recovered(segments, max([*present, *numbers]) + 1)
+    return Recovered(segments, max([*present, *numbers]) + 1, manifest)
 
 
 def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
@@ -71,13 +72,11 @@ def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
     _remove_leftovers(disk, directory, {posixpath.basename(segment.path) for segment in segments} | {MANIFEST})
 
 
-def _check_is_newest(disk: Disk, directory: str, manifest: str, numbers: list[int], present: list[int]) -> None:
+def _check_is_newest(disk: Disk, directory: str, path: str, numbers: list[int], present: list[int]) -> None:
     """No segment gets a batch before the manifest names it, durably. So none behind its last one has any."""
     for number in present:
         if number > max(numbers) and any(disk.read_bytes(segment_path(directory, number))[HEADER_BYTES:]):
-            raise Corruption(
-                f"{manifest} is an old one: it ends with segment {max(numbers)}, but {number} has entries too"
-            )
+            raise Corruption(f"{path} is an old one: it ends with segment {max(numbers)}, but {number} has entries too")
 
 
 def _segment_numbers(disk: Disk, directory: str) -> list[int]:
@@ -86,16 +85,17 @@ def _segment_numbers(disk: Disk, directory: str) -> list[int]:
 
 
 def _create(
-    disk: Disk, directory: str, manifest: str, present: list[int], fill_bytes: int, durable_index: Index
-) -> list[int]:
+    disk: Disk, directory: str, path: str, present: list[int], fill_bytes: int, durable_index: Index
+) -> Manifest:
     """Make an empty log, unless there was one before."""
     if durable_index > 0 or any(not _is_unused(disk, directory, number, fill_bytes) for number in present):
-        raise Corruption(f"{manifest} is missing")
+        raise Corruption(f"{path} is missing")
     number = max(present, default=0) + 1
     Segment.create(disk, segment_path(directory, number), number, LogStart(), fill_bytes).close()
     disk.sync_dir(directory)
-    write_manifest(disk, manifest, [number])
-    return [number]
+    manifest = Manifest([number], HEADER_BYTES)
+    write_manifest(disk, path, manifest)
+    return manifest
 
 
 def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int) -> bool:

@@ -88,6 +88,8 @@ class Segment:
         except FileNotFoundError as exc:
             raise Corruption(f"{path} is missing") from exc
         try:
+            if file.size() < HEADER_BYTES:
+                raise Corruption(f"{path} is cut short to {file.size()} bytes")
             header = _decode_header(file.pread(HEADER_BYTES, 0), path)
             if header.number != number:
                 raise Corruption(f"{path} is the segment of number {header.number}, under another's name")
@@ -107,15 +109,21 @@ class Segment:
         """Whether no batch was ever written."""
         return self._end == HEADER_BYTES
 
+    @property
+    def end(self) -> int:
+        """Bytes of the file that hold something; the zeros written ahead do not count."""
+        return self._end
+
     def size_with(self, size: int) -> int:
         """The file's bytes if a batch with `size` bytes of records were added."""
         return self._end + BATCH_HEAD_BYTES + size
 
-    def scan(self, *, is_last: bool) -> None:
+    def scan(self, *, is_last: bool, end: int = 0) -> None:
         """Find the batches, and change nothing. Only the last segment may end in a torn one, see `settle`.
 
         A batch is written only when the one before is durable. So what is damaged with a whole batch
-        behind it was not torn by a crash: that raises `Corruption`.
+        behind it was not torn by a crash, nor what is damaged before `end`, where batches were known to
+        be: that raises `Corruption`.
         """
         data = self._file.pread(self._file.size(), 0)
         while (head := parse_head(data, self._end, self._salt)) is not None and is_whole(head, data, self._salt):
@@ -126,6 +134,10 @@ class Segment:
             raise Corruption(
                 f"{self.path} is damaged at byte {self._end}, behind entry {self.last_index}: "
                 f"an undamaged batch with entry {behind.first_index} follows"
+            )
+        if self._end < end:
+            raise Corruption(
+                f"{self.path} is damaged at byte {self._end}, behind entry {self.last_index}: it had {end} bytes"
             )
         self._is_torn = any(data[self._end :])
         if self._is_torn and not is_last:
