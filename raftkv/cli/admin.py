@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from typing import Any
 
 import click
+from rich.console import RenderableType
 from rich.live import Live
 from rich.table import Table
 
 from raftkv.cli.common import Target, cluster_command
-from raftkv.cli.output import print_json, make_console
+from raftkv.cli.output import make_console, print_json
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
-from raftkv.cli.view import ClusterView, look, status_display, status_value
+from raftkv.cli.view import look, status_display, status_value
 from raftkv.errors import RaftKVError
 from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
 
@@ -65,22 +67,23 @@ def status(target: Target, watch: bool, interval: float) -> None:
 
 
 async def _watch(target: Target, interval: float) -> None:
-    with Live(console=make_console(), auto_refresh=False, screen=False) as live:
+    live = Live(console=make_console(), auto_refresh=False)
+    with contextlib.nullcontext() if target.as_json else live:
         while True:
             try:
                 view = await look(target)
             except RaftKVError as exc:
-                live.update(f"nobody answers: {exc}", refresh=True)
+                _show(target, live, {"error": type(exc).__name__, "message": str(exc)}, f"nobody answers: {exc}")
             else:
-                _show(target, view, live)
+                _show(target, live, status_value(view), status_display(view))
             await asyncio.sleep(interval)
 
 
-def _show(target: Target, view: ClusterView, live: Live) -> None:
+def _show(target: Target, live: Live, value: object, display: RenderableType) -> None:
     if target.as_json:
-        print_json(status_value(view))
+        print_json(value)
     else:
-        live.update(status_display(view), refresh=True)
+        live.update(display, refresh=True)
 
 
 # ---------------------------------------------------------------------------- members
@@ -125,7 +128,7 @@ def promote_member(target: Target, node_id: NodeId) -> None:
         async with target.admin() as admin, transfer_shown(target, node_id):
             return await admin.promote(node_id, target.timeout_s)
 
-    _print_membership(target, target.run(work, f"waiting until node {node_id} has caught up"))
+    _print_membership(target, target.run(work, None))
 
 
 @member.command("remove")

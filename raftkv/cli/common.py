@@ -46,10 +46,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         """An operator's client: of the whole cluster, or of the one node at `address`."""
         return Admin(self.addresses if address is None else [address], ssl=self.ssl)
 
-    def run(self, work: Callable[[], Awaitable[T]], what: str) -> T:
-        """Run `work` on a loop of its own; errors are printed and end the process with their code."""
+    def run(self, work: Callable[[], Awaitable[T]], what: str | None) -> T:
+        """Run `work` on a loop of its own; errors are printed and end the process with their code.
+
+        `what` is said when it takes long; None for work that shows by itself how far it is.
+        """
 
         async def patient() -> T:
+            if what is None:
+                return await work()
             async with progress(what):
                 return await work()
 

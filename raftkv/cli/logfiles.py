@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from raftkv.cli.offline import ReadOnlyDisk
-from raftkv.cli.output import errors_reported, print_json, size_of, make_console
+from raftkv.cli.output import errors_reported, make_console, print_json, size_of
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile

@@ -12,7 +12,7 @@ import msgspec
 from rich.table import Table
 
 from raftkv.cli.common import Target, cluster_command, stderr
-from raftkv.cli.output import errors_reported, print_json, size_of, make_console
+from raftkv.cli.output import errors_reported, make_console, print_json, size_of
 from raftkv.cli.view import look
 from raftkv.disk import Disk, RealDisk
 from raftkv.errors import InvalidArgument, RaftKVError

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
-from raftkv.cli.common import PATIENCE_S, Target, stderr
+from raftkv.cli.common import PATIENCE_S, Target, progress, stderr
 from raftkv.cli.view import ClusterView, look
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
@@ -19,38 +19,44 @@ LOOK_S = 0.3
 
 @contextlib.asynccontextmanager
 async def transfer_shown(target: Target, node_id: NodeId) -> AsyncIterator[None]:
-    """A bar on stderr as long as the leader sends `node_id` a snapshot, and how far behind it is after that."""
-    task = asyncio.get_running_loop().create_task(_show(target, node_id)) if stderr.is_terminal else None
+    """A bar on stderr as long as the leader sends `node_id` a snapshot, and how far behind it is after that.
+
+    Where there is no terminal, one line says what is waited for.
+    """
+    if not stderr.is_terminal:
+        async with progress(f"waiting until node {node_id} has caught up"):
+            yield
+        return
+    task = asyncio.get_running_loop().create_task(_show(target, node_id))
     try:
         yield
     finally:
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _show(target: Target, node_id: NodeId) -> None:
     await asyncio.sleep(PATIENCE_S)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=stderr, transient=True) as progress:
-        bar = progress.add_task(f"node {node_id}", total=None)
+    with Progress(*columns, console=stderr, transient=True) as shown:
+        bar = shown.add_task(f"node {node_id}", total=None)
         while True:
             # What can't be shown now is shown the next time; the command itself reports errors.
             with contextlib.suppress(RaftKVError):
-                _update(progress, bar, await look(target), node_id)
+                _update(shown, bar, await look(target), node_id)
             await asyncio.sleep(LOOK_S)
 
 
-def _update(progress: Progress, bar: TaskID, view: ClusterView, node_id: NodeId) -> None:
+def _update(shown: Progress, bar: TaskID, view: ClusterView, node_id: NodeId) -> None:
     peer = seen_by_leader(view, node_id)
     if peer is None or view.leader is None:
         return
     if (sent := peer.snapshot) is not None:
         text = f"snapshot {sent.index} to node {node_id}, {sent.files_done} of {sent.files} files"
-        progress.update(bar, description=text, completed=sent.sent_bytes, total=sent.total_bytes)
+        shown.update(bar, description=text, completed=sent.sent_bytes, total=sent.total_bytes)
     else:
         behind = view.leader.commit_index - (peer.match_index or 0)
-        progress.update(bar, description=f"node {node_id} is {behind} entries behind")
+        shown.update(bar, description=f"node {node_id} is {behind} entries behind")
 
 
 def seen_by_leader(view: ClusterView, node_id: NodeId) -> PeerStatus | None:

@@ -17,7 +17,7 @@ from raftkv.errors import RaftKVError, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
 
-ANSWER_S = 3.0
+ANSWER_S = 1.5
 """How long one node may take to say how it is; the others should be shown then."""
 
 
