@@ -70,7 +70,7 @@ def demo(kills: int, writers: int, value_bytes: int, act_seconds: float, directo
     except (DemoFailed, RaftKVError) as exc:
         console.print(f"[bold red]failed[/]: {escape(str(exc))}")
         sys.exit(1)
-    _print_verdict(console, figures)
+    print_verdict(console, figures)
     if as_json:
         print_json(_value(figures))
     if not figures.is_kept:
@@ -103,7 +103,8 @@ async def _play(
 # ---------------------------------------------------------------------------- the verdict
 
 
-def _print_verdict(console: Console, figures: Figures) -> None:
+def print_verdict(console: Console, figures: Figures) -> None:
+    """What every node has, and whether that is all; with an example of each thing that is wrong."""
     table = Table(header_style="bold")
     for column in ("node", "read back", "missing", "wrong", "unwritten", "miscounted", "digest of the state"):
         table.add_column(column, justify="left" if column.startswith("digest") else "right", no_wrap=True)

@@ -48,9 +48,9 @@ async def _read_node(stage: Stage, ledger: Ledger, status: NodeStatus) -> Readba
     client = Client(KeyValue, [address])
     try:
         items = await _items(client, status.applied_index)
-        _compare(ledger, items, found)
+        compare(ledger, items, found)
         for number in range(len(ledger.increments)):
-            _compare_counter(ledger, number, await _counter(client, number), found)
+            compare_counter(ledger, number, await _counter(client, number), found)
     finally:
         await client.close()
     return found
@@ -77,7 +77,8 @@ async def _counter(client: Client[KeyValue], number: int) -> int:
     return int(item.value) if item is not None else 0
 
 
-def _compare(ledger: Ledger, items: dict[bytes, bytes], found: Readback) -> None:
+def compare(ledger: Ledger, items: dict[bytes, bytes], found: Readback) -> None:
+    """Note in `found` what a node with these `items` lacks, has otherwise, or made up."""
     found.read = len(items)
     for key, value in ledger.acknowledged.items():
         if key not in items:
@@ -89,7 +90,8 @@ def _compare(ledger: Ledger, items: dict[bytes, bytes], found: Readback) -> None
             found.invented.append(key.decode())
 
 
-def _compare_counter(ledger: Ledger, number: int, counter: int, found: Readback) -> None:
+def compare_counter(ledger: Ledger, number: int, counter: int, found: Readback) -> None:
+    """Note in `found` when a writer's counter can't be explained by its increments."""
     least = ledger.increments[number]
     most = least + ledger.unknown_increments[number]
     if not least <= counter <= most:

@@ -1,0 +1,30 @@
+"""One real node for the commands that only need some cluster to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from raftkv.testing.processes import NodeProcess, ProcessCluster
+from tests.cli.commands import invoke
+
+
+@pytest.fixture(scope="session")
+def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    """A cluster of one, in a process of its own, for all tests; each uses keys of its own."""
+    with ProcessCluster(tmp_path_factory.mktemp("one"), 1) as cluster:
+        cluster.start_all()
+        yield cluster.nodes[1]
+
+
+@pytest.fixture
+def run(one_node: NodeProcess) -> Callable[..., Result]:
+    """Run a command against the node."""
+
+    def run_here(*arguments: str, **settings: Any) -> Result:
+        return invoke(*arguments, env={"RAFTKV_ADDRESS": one_node.member.client_address}, **settings)
+
+    return run_here

@@ -1,0 +1,100 @@
+"""The help is complete, and shells can complete."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.shell_completion import ShellComplete
+
+from raftkv.cli import main
+from raftkv.cli.output import EXIT_CODES
+from tests.cli.commands import invoke
+
+
+def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that lead to it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, child in command.commands.items():
+            yield from commands(child, (*path, name))
+
+
+ALL = dict(commands(main))
+
+
+def test_every_command_is_there():
+    """What the project promises can be typed."""
+    paths = {" ".join(path) for path in ALL}
+    promised = ["serve", "demo", "put", "get", "delete", "cas", "increment", "range", "prefix", "txn", "status"]
+    promised += ["transfer", "completion"]
+    groups = {
+        "member": ["add", "promote", "remove", "list"],
+        "snapshot": ["take", "list", "verify"],
+        "log": ["inspect"],
+    }
+    promised += [f"{group} {name}" for group, names in groups.items() for name in names]
+    assert set(promised) <= paths
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_and_every_option_says_what_it_does(path):
+    """Nothing is left to guess: each command has a sentence, and each of its options."""
+    command = ALL[path]
+    assert command.help and command.help.split(".")[0].strip(), f"{path} has no help"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{' '.join(path)} {parameter.opts[0]} has no help"
+    result = invoke(*path, "--help")
+    assert result.exit_code == 0
+    assert command.help.split()[0] in result.stdout
+
+
+def test_the_exit_codes_are_in_the_help():
+    """A script's author finds them where one looks first."""
+    text = invoke("--help").stdout
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code}  {meaning}" in text
+
+
+def test_the_data_commands_share_their_options():
+    """Address, deadline and JSON are said in one way everywhere."""
+    local = {("serve",), ("demo",), ("completion",), ("log", "inspect"), ("snapshot", "list"), ("snapshot", "verify")}
+    for path, command in ALL.items():
+        if isinstance(command, click.Group) or path in local:
+            continue
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert {"--address", "-a", "--timeout", "--json", "--tls-ca"} <= options, path
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_one_for_its_shell(shell):
+    """The script calls back into raftkv, and the shell itself finds no fault with it."""
+    result = invoke("completion", shell)
+    assert result.exit_code == 0
+    assert f"_RAFTKV_COMPLETE={shell}_complete" in result.stdout
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"there is no {shell} here to check its syntax")
+    checked = subprocess.run([program, "-n"], input=result.stdout, text=True, capture_output=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_an_unknown_shell_is_refused():
+    """The error names those that there are."""
+    result = invoke("completion", "tcsh")
+    assert result.exit_code == 2
+    assert "bash" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "expected"),
+    [([], "sn", "snapshot"), (["member"], "pro", "promote"), (["serve"], "--peer", "--peer-listen")],
+)
+def test_words_are_completed(words, begun, expected):
+    """What a shell would offer for a word that was begun."""
+    completer = ShellComplete(main, {}, "raftkv", "_RAFTKV_COMPLETE")
+    assert expected in [item.value for item in completer.get_completions(words, begun)]
