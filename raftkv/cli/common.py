@@ -121,10 +121,22 @@ def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too."),
         click.option(
-            "--tls-ca", metavar="FILE", envvar="RAFTKV_TLS_CA", help="Speak TLS with nodes of this authority (PEM)."
+            "--tls-ca",
+            type=click.Path(),
+            metavar="FILE",
+            envvar="RAFTKV_TLS_CA",
+            help="Speak TLS with nodes of this authority (PEM).",
         ),
-        click.option("--tls-cert", metavar="FILE", envvar="RAFTKV_TLS_CERT", help="The certificate to show (PEM)."),
-        click.option("--tls-key", metavar="FILE", envvar="RAFTKV_TLS_KEY", help="The certificate's key (PEM)."),
+        click.option(
+            "--tls-cert",
+            type=click.Path(),
+            metavar="FILE",
+            envvar="RAFTKV_TLS_CERT",
+            help="The certificate to show (PEM).",
+        ),
+        click.option(
+            "--tls-key", type=click.Path(), metavar="FILE", envvar="RAFTKV_TLS_KEY", help="The certificate's key (PEM)."
+        ),
     ]
 
     def decorate(function: Command) -> Command:

@@ -126,7 +126,10 @@ class _Process:
         except Unavailable as exc:
             raise ConfigError(f"listen = {settings.listen.value!r} (from {settings.listen.source}): {exc}") from exc
         if settings.http is not None:
-            self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
+            try:
+                self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
+            except ConfigError as exc:
+                raise ConfigError(f"{exc} (from {settings.http.source})") from exc
         logger.info(
             "serving",
             node=settings.node_id,

@@ -61,7 +61,7 @@ def log() -> None:
 
 
 @log.command()
-@click.argument("directory", default="raftkv-data", metavar="[DIR]")
+@click.argument("directory", type=click.Path(), default="raftkv-data", metavar="[DIR]")
 @click.option("--first", type=click.IntRange(1), metavar="INDEX", help="Print entries from this one on.")
 @click.option("--last", type=click.IntRange(1), metavar="INDEX", help="Print entries up to this one.")
 @click.option("--tail", "-n", type=click.IntRange(0), default=20, show_default=True, help="Print the last so many.")

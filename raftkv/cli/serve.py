@@ -11,14 +11,25 @@ import structlog
 from raftkv.cli.daemon import run_node
 from raftkv.cli.logs import configure_logs
 from raftkv.cli.output import errors_reported
-from raftkv.cli.settings import DEFAULT_LISTEN, DEFAULT_MACHINE, DEFAULT_PEER_LISTEN, gather, unknown_variables
+from raftkv.cli.settings import (
+    DEFAULT_LISTEN,
+    DEFAULT_MACHINE,
+    DEFAULT_PEER_LISTEN,
+    LOG_LEVELS,
+    gather,
+    unknown_variables,
+)
 
 logger = structlog.get_logger("raftkv")
 
 
+def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
+    return [level for level in LOG_LEVELS if level.startswith(begun)]
+
+
 @click.command()
 @click.option("--node-id", metavar="ID", help="This node's number in the cluster, never used before.  [default: 1]")
-@click.option("--data-dir", metavar="DIR", help="Where it keeps its data.  [default: ./raftkv-data]")
+@click.option("--data-dir", type=click.Path(), metavar="DIR", help="Where it keeps its data.  [default: ./raftkv-data]")
 @click.option(
     "--listen",
     metavar="HOST:PORT",
@@ -44,11 +55,15 @@ logger = structlog.get_logger("raftkv")
     "--rebuild", is_flag=True, default=None, help="Replace a damaged state by a snapshot, its own or another node's."
 )
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /health, /ready and /status here.  [default: off]")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+@click.option(
+    "--log-level", metavar="LEVEL", shell_complete=_levels, help="debug, info, warning or error.  [default: info]"
+)
 @click.option("--log-json", is_flag=True, default=None, help="Log a JSON object a line instead of text for people.")
-@click.option("--tls-ca", metavar="FILE", help="Accept only who shows a certificate of this authority (PEM).")
-@click.option("--tls-cert", metavar="FILE", help="This node's certificate (PEM).")
-@click.option("--tls-key", metavar="FILE", help="The certificate's key (PEM).")
+@click.option(
+    "--tls-ca", type=click.Path(), metavar="FILE", help="Accept only who shows a certificate of this authority (PEM)."
+)
+@click.option("--tls-cert", type=click.Path(), metavar="FILE", help="This node's certificate (PEM).")
+@click.option("--tls-key", type=click.Path(), metavar="FILE", help="The certificate's key (PEM).")
 @click.option(
     "--set",
     "config_values",
@@ -59,6 +74,7 @@ logger = structlog.get_logger("raftkv")
 @click.option(
     "--config",
     "path",
+    type=click.Path(),
     metavar="FILE",
     envvar="RAFTKV_CONFIG",
     help="A TOML file with any of these options, and a table [config] for --set.",

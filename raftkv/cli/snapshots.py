@@ -84,7 +84,7 @@ def find_directory(given: str) -> str:
 
 
 @snapshot.command("list")
-@click.argument("directory", default="raftkv-data", metavar="[DIR]")
+@click.argument("directory", type=click.Path(), default="raftkv-data", metavar="[DIR]")
 @json_option
 def list_snapshots(directory: str, as_json: bool) -> None:
     """Print the snapshots in a data directory (default: ./raftkv-data); reads their manifests only."""
@@ -116,7 +116,7 @@ def _read(disk: Disk, path: str) -> SnapshotReport:
 
 
 @snapshot.command()
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", type=click.Path(), metavar="DIR")
 @click.option("--deep", is_flag=True, help="Also open each database, in a copy of hard links, and read every key.")
 @json_option
 def verify(directory: str, deep: bool, as_json: bool) -> None:

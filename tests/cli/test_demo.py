@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +20,8 @@ from raftkv.cli.demo.verdict import Readback, compare, compare_counter, same_sta
 from raftkv.cli.output import make_console
 from raftkv.testing.processes import ProcessCluster
 from tests.cli.commands import invoke, value_of
+
+ROOT = str(Path(__file__).parents[2])
 
 
 def test_the_demo_keeps_its_promise():
@@ -75,6 +83,27 @@ def test_different_states_are_no_promise_kept(capsys):
     assert not figures.is_kept
     print_verdict(make_console(), figures)
     assert "NOT kept: the states differ" in capsys.readouterr().out
+
+
+def test_a_directory_with_something_in_it_is_refused(tmp_path):
+    """Data of another run would belong to another cluster, and the demo must not touch what it did not make."""
+    (tmp_path / "something").touch()
+    result = invoke("demo", "--directory", str(tmp_path))
+    assert result.exit_code == 2
+    assert "is not empty" in result.stderr
+
+
+def test_who_ends_the_demo_is_rid_of_its_nodes(tmp_path):
+    """SIGTERM in the middle: the nodes' processes, which would outlive it, are gone before it is."""
+    command = [sys.executable, "-m", "raftkv", "demo", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT}) as demo:
+        assert demo.stdout is not None
+        pids = [int(pid) for pid in re.findall(r"\d+", demo.stdout.readline().split("processes")[1])[:3]]
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(30) == 128 + signal.SIGTERM
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_nothing_read_is_nothing_kept():

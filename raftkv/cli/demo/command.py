@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -50,7 +52,12 @@ NODE_SETTINGS = {
     show_default=True,
     help="How long the writers go on undisturbed between two faults.",
 )
-@click.option("--directory", metavar="DIR", help="Keep data and logs here.  [default: a temporary one, removed]")
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Keep data and logs here, in a new or empty directory.  [default: a temporary one, removed]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON; the story goes to stderr.")
 def demo(kills: int, writers: int, value_bytes: int, act_seconds: float, directory: str | None, as_json: bool) -> None:
     """Watch real node processes survive real faults, in about half a minute.
@@ -67,6 +74,8 @@ def demo(kills: int, writers: int, value_bytes: int, act_seconds: float, directo
             stage = Stage(cluster)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 figures = runner.run(_play(stage, ledger, Narrator(console, ledger), value_bytes, kills, act_seconds))
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
     except (DemoFailed, RaftKVError) as exc:
         console.print(f"[bold red]failed[/]: {escape(str(exc))}")
         sys.exit(1)
@@ -84,6 +93,8 @@ def _node_arguments() -> list[str]:
 @contextlib.contextmanager
 def _directory(given: str | None) -> Iterator[str]:
     if given is not None:
+        if os.path.isdir(given) and os.listdir(given):
+            raise click.BadParameter(f"{given!r} is not empty", param_hint="--directory")
         yield given
         return
     with tempfile.TemporaryDirectory(prefix="raftkv-demo-") as place:
@@ -93,6 +104,10 @@ def _directory(given: str | None) -> Iterator[str]:
 async def _play(
     stage: Stage, ledger: Ledger, narrator: Narrator, value_bytes: int, kills: int, act_s: float
 ) -> Figures:
+    task = asyncio.current_task()
+    assert task is not None, "a coroutine that runs is a task"
+    # Whoever ends the demo must not be left with its nodes, which have sessions of their own.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     writers = Writers(stage.cluster.addresses, ledger, value_bytes=value_bytes, deadline_s=WRITE_DEADLINE_S)
     try:
         return await Story(stage, ledger, writers, narrator, act_s=act_s).play(kills)
