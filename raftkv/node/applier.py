@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from raftkv.config import MIB
 from raftkv.entry import Entry
-from raftkv.errors import RaftKVError
+from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.model import Index
 from raftkv.node.ports import Worker
 from raftkv.node.waiting import Commands, Queries
@@ -126,8 +126,14 @@ class Applier:
         """Answer the queries whose index is applied."""
         applied = self.runner.applied.index
         for query in self._queries.due(applied):
-            try:
-                result: bytes | RaftKVError = self.runner.query(query.payload)
-            except RaftKVError as exc:
-                result = exc
-            query.done(applied, result)
+            query.done(applied, self.query(query.payload))
+
+    def query(self, payload: bytes) -> bytes | RaftKVError:
+        """The result of a query on what is applied, or its error; damage that it meets stops the node."""
+        try:
+            return self.runner.query(payload)
+        except NodeStopped as exc:
+            self._on_failure(exc)
+            return Unavailable(f"this node has stopped: {exc}")
+        except RaftKVError as exc:
+            return exc

@@ -11,9 +11,9 @@ from raftkv.config import Config
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
-from raftkv.errors import ConfigError, Corruption, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.errors import ConfigError, Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
-from raftkv.model import HardState, Member, Membership, NodeId, SnapshotMeta
+from raftkv.model import HardState, Index, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
     FORMAT,
     Founding,
@@ -27,6 +27,8 @@ from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
 
 logger = structlog.get_logger("raftkv")
+
+_DIVERGED = "diverged"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +73,7 @@ class Paths:
         self.state = posixpath.join(data_dir, "state")
         self.new_state = posixpath.join(data_dir, "state.new")
         self.old_state = posixpath.join(data_dir, "state.old")
+        self.unfit_state = posixpath.join(data_dir, "state.unfit")
 
 
 def open_directory(options: Options, world: World, fingerprint: str) -> Opened:
@@ -214,19 +217,21 @@ def _open_state(
             disk.remove_tree(leftover)
     needed = view.start.index
     try:
-        store = states.open(paths.state)
-        if store.applied.index >= needed:
-            return store
-        logger.warning("state_behind_log", applied=store.applied.index, log_start=needed)
-        store.close()
+        return _open_sound_state(options, world, paths, needed)
     except StateCorruption as exc:
         logger.error("state_damaged", error=str(exc), action="rebuilding it from the newest local snapshot")
+    if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
+        # Nobody knows since when it is wrong, so what was made of it is not to be trusted either.
+        for candidate in snapshots.list():
+            snapshots.mark_damaged(candidate, "it was made of a state that had diverged")
     for candidate in reversed(snapshots.list()):
         if candidate.index < needed:
             break
         try:
             snapshots.verify(candidate)
-            return restore_state(world, paths, snapshots, candidate)
+            store = restore_state(world, paths, snapshots, candidate)
+            _unmark(disk, paths)
+            return store
         except Corruption as exc:
             logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
             # Else it would be taken for the very one that a leader offers, and not be fetched again.
@@ -235,12 +240,49 @@ def _open_state(
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
         # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither
         # leads nor applies anything before it has come.
+        _unmark(disk, paths)
         return states.open(paths.state)
     raise StateCorruption(
         f"the state in {paths.state} is damaged or missing, and so is every local snapshot that the log "
         f"(from entry {needed + 1}) could continue. Nothing is lost as long as the other nodes have it: "
         "start this node with --rebuild, and it gets a snapshot from a peer."
     )
+
+
+def _open_sound_state(options: Options, world: World, paths: Paths, needed: Index) -> Store:
+    """The state as it is on disk. Raises `StateCorruption` when it is damaged, or the log can't continue it."""
+    if (reason := _read_mark(world.disk, paths)) is not None:
+        raise StateCorruption(reason)
+    store = world.states.open(paths.state)
+    try:
+        if store.applied.index < needed:
+            raise StateCorruption(f"{paths.state} has applied {store.applied.index}, the log begins behind {needed}")
+        if options.rebuild:
+            store.verify()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def mark_unfit(disk: Disk, paths: Paths, error: StateCorruption | Diverged) -> None:
+    """Remember over restarts that the state must be rebuilt, and why. Blocking; durable on return."""
+    kind = _DIVERGED if isinstance(error, Diverged) else "damaged"
+    disk.write_atomic(paths.unfit_state, f"{kind}: {error}".encode())
+
+
+def _read_mark(disk: Disk, paths: Paths) -> str | None:
+    """Why the state must be rebuilt; None when it need not."""
+    if not disk.exists(paths.unfit_state):
+        return None
+    return disk.read_bytes(paths.unfit_state).decode("utf-8", "replace")
+
+
+def _unmark(disk: Disk, paths: Paths) -> None:
+    """The damaged state is gone, durably."""
+    if disk.exists(paths.unfit_state):
+        disk.remove(paths.unfit_state)
+        disk.sync_dir(paths.root)
 
 
 def restore_state(world: World, paths: Paths, snapshots: SnapshotStore, snapshot: SnapshotMeta) -> Store:

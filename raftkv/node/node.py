@@ -20,14 +20,14 @@ from raftkv.errors import (
     NodeStopped,
     NotCaughtUp,
     NotLeader,
-    RaftKVError,
     SafetyViolation,
+    StateCorruption,
     Unavailable,
 )
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
-from raftkv.node.directory import Opened, Options, Paths, open_directory
+from raftkv.node.directory import Opened, Options, Paths, mark_unfit, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
@@ -233,6 +233,9 @@ class Node:
         self.engine.stop(error)
         self.applier.stop()
         self.snapshots.stop()
+        if isinstance(error, StateCorruption | Diverged):
+            # It would open again: RocksDB looks at a block only when it is read, and a wrong state at nothing.
+            self.world.background_worker.run(mark_unfit, self.world.disk, self.paths, error)
         self._check_waiters()
         if not self.stopped.done():
             self.stopped.set_result(error)
@@ -374,14 +377,9 @@ class Node:
         if not stale:
             self.engine.query(payload, done)
             return
-        runner = self.applier.runner
         if self.raft.wants_snapshot or self.raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
-        try:
-            result: bytes | RaftKVError = runner.query(payload)
-        except RaftKVError as exc:
-            result = exc
-        done(runner.applied.index, result)
+        done(self.applier.applied_index, self.applier.query(payload))
 
     @property
     def node_id(self) -> NodeId:

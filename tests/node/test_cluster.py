@@ -421,6 +421,40 @@ def test_a_state_with_nothing_to_rebuild_from_needs_the_operators_word():
     tell(story)
 
 
+@pytest.mark.parametrize("by", ["a query", "a command"])
+def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(by):
+    """F60: a block that can't be read: the node stops, and its next start rebuilds the state before it serves."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 300)
+        sim = follower_of(cluster)
+        await sim.node.take_snapshot()
+        await cluster.until_equal()
+
+        def damaged(key):
+            raise StateCorruption("a block does not match its checksum")
+
+        sim.node.applier.runner.store.get = damaged
+        if by == "a query":
+            payload = KeyValue.methods["get"].query_payload(KeyValue.methods["get"].encode_args((b"key-00001",), {}))
+            got: list[Any] = []
+            sim.node.query(payload, True, lambda index, result: got.append(result))
+            assert isinstance(got[0], Unavailable)
+        else:
+            await fill(client, 1, start=300)
+        await cluster.until(lambda: sim.node.failure is not None, 5, "it stops")
+        assert isinstance(sim.node.failure, StateCorruption)
+        await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")
+        sim.crash()
+        await sim.start()
+        await cluster.until_equal()
+        assert not sim.disk.exists("/data/state.unfit")
+        await client.close()
+
+    tell(story)
+
+
 def test_a_diverged_replica_is_found_and_stopped():
     """F65: one replica's state is changed behind its back; it stops, says so, and the others go on."""
 
@@ -437,7 +471,24 @@ def test_a_diverged_replica_is_found_and_stopped():
         assert isinstance(sim.node.failure, Diverged)
         assert "deterministic" in str(sim.node.failure)
         await fill(client, 20, start=40)
+        await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")
         sim.crash()
+        await sim.start()
+        await cluster.until_equal()
+        await fill(client, 500, start=60)
+        await cluster.until_equal()
+        await sim.node.take_snapshot()
+        runner = sim.node.applier.runner
+        runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
+        runner.store._applied = runner.applied
+        await fill(client, 20, start=600)
+        await cluster.until(lambda: sim.node.failure is not None, 10, "it stops again")
+        await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")
+        sim.crash()
+        with pytest.raises(StateCorruption, match="--rebuild"):
+            await sim.start()
+        await sim.start(rebuild=True)
+        await cluster.until_equal()
         await client.close()
 
     tell(story)
