@@ -318,3 +318,45 @@ def test_a_log_of_another_node():
     disk.open(name).truncate(0)
     disk.overwrite(name, 0, other.disk.image()[name])
     assert first.open(disk) is None
+
+
+def test_a_segment_that_is_still_empty_is_checked_too():
+    """Without a batch, only its header can tell that it does not continue the log (F19, F21)."""
+    disk = SimDisk()
+    work = Workload(disk)
+    work.open()
+    work.append([900, 900])
+    before = disk.image()
+
+    def fault(kind, path):
+        if kind == "write" and path.endswith("2.log") and disk.exists(path) and disk.size(path):
+            raise KeyboardInterrupt  # the segment is there, its first batch is not
+
+    disk.fault = fault
+    with pytest.raises(KeyboardInterrupt):
+        work.append([900])
+    disk.fault = None
+    path = next(path for path in disk.image() if path.endswith("2.log") and path not in before)
+    Workload(disk.copy(), work.state).open()
+    other = Workload(SimDisk())
+    other.open()
+    other.cast(HardState(7, 1))
+    other.append([900, 900])
+    other.append([900])
+    disk.overwrite(path, 0, other.disk.image()[path][:SECTOR_BYTES])
+    with pytest.raises(Corruption, match=r"2\.log does not continue the log"):
+        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
+
+
+@pytest.mark.parametrize("ending", [plain, rolled])
+def test_what_the_vote_file_remembers(ending):
+    """A log whose end looks torn has lost something if more of it had been durable (F7, F9, F19)."""
+    written = Written(ending, is_closed=False)
+    path, first, _ = written.last_write()
+    disk = written.disk.copy()
+    disk.open(path).truncate(max(first, SECTOR_BYTES))
+    assert written.open(disk.copy()) in written.without_last
+    written.durable_index = written.without_last[1][1][-1].index + 1
+    assert written.open(disk) is None
+    with pytest.raises(Corruption, match=rf"ends at entry \d+, but {written.durable_index} had been durable"):
+        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=written.durable_index)

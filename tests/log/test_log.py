@@ -215,6 +215,23 @@ def test_writing_nothing_touches_nothing():
     assert found.durable_index == 1
 
 
+def test_a_cut_into_an_earlier_segment():
+    """What the segments behind held is gone, in memory and on disk, also from the one that was cut (§5.3)."""
+    disk = SimDisk()
+    found = open_log(disk)
+    old = entries_behind(LogStart(), 1, [300] * 12)
+    for at in range(0, 12, 4):
+        append(found, old[at : at + 4])
+    assert len(disk.listdir(DIRECTORY)) == 4
+    new = entries_behind(old[1], 2, [10])
+    found.write([found.stage(3, new)])
+    assert found.load(1, 3, 10**6) == old[:2]
+    assert read_all(found) == old[:2] + new
+    assert len(disk.listdir(DIRECTORY)) == 3
+    disk.crash()
+    assert read_all(open_log(disk, 3)) == old[:2] + new
+
+
 def test_a_very_large_batch_is_split(monkeypatch):
     """What piled up beyond what one batch can say becomes two (F32)."""
     monkeypatch.setattr(log, "_BATCH_BYTES_MAX", 300)

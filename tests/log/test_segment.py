@@ -182,6 +182,17 @@ def test_scanning_changes_nothing_and_settling_cuts_off(disk):
     assert reopen(disk).read(11, 17, 10**6) == entries + more
 
 
+def test_a_torn_first_batch_does_not_come_back(disk):
+    """What was cut off is cut off durably, also where no batch is written anew (F8)."""
+    create(disk)
+    disk.sync_dir("/d")
+    disk.overwrite(PATH, HEADER_BYTES, b"torn")
+    reopen(disk).settle()
+    disk.crash()
+    assert disk.size(PATH) == HEADER_BYTES
+    assert reopen(disk, is_last=False).is_empty
+
+
 def test_what_was_read_is_durable_when_it_is_settled(disk):
     """The writer may have been killed before its sync, or the sync may have failed for good (F4, F15)."""
     for kind in ("kill", "fail"):
