@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raftkv.log.batch import BATCH_HEAD_BYTES, encode_head, find_head, is_whole, parse_head
 
-SALT = 0xDEADBEEF12345678
+SALT = 0x1234567890ABCDE0
 
 
 def batch(records, offset, *, first=5, count=2, chain=77, salt=SALT):
