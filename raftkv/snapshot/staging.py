@@ -84,10 +84,10 @@ class Staging:
                 yield from self._examine(number, self._path(number), sync=True)
                 if not self._complete[number] and not self._positions[number]:
                     self._disk.remove(self._path(number))
-            if not self._complete[number]:
-                yield from self._find(number, sources.get(file.content, []))
             if file.size == 0 and not self._complete[number]:
-                self._write_empty(number)
+                self._write_empty(number)  # quicker than to look for one, and nothing of it could be missing
+            elif not self._complete[number]:
+                yield from self._find(number, sources.get(file.content, []))
             yield 0
 
     def _examine(self, number: int, path: str, *, sync: bool) -> Iterator[int]:
