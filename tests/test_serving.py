@@ -169,3 +169,23 @@ def test_wrong_settings_are_refused_before_anything_happens(tmp_path, settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Server(Inventory, data_dir=tmp_path / "data", **settings)
     assert not (tmp_path / "data").exists()
+
+
+def test_a_state_that_rots_is_rebuilt_at_the_next_start(tmp_path):
+    """F60 on the real RocksDB: a block that is damaged is met while the node starts, and the log makes it whole."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+            await asyncio.gather(*[inventory.receive(f"sku-{number:05d}", number + 1) for number in range(3000)])
+            await server.node.take_snapshot()
+        for file in (tmp_path / "state").glob("*.sst"):
+            data = bytearray(file.read_bytes())
+            for position in range(100, len(data) - 2000, 2000):
+                data[position] ^= 0xFF
+            file.write_bytes(data)
+        async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+            for number in range(3000):
+                assert await inventory.on_hand(f"sku-{number:05d}") == number + 1
+        assert not (tmp_path / "state.unfit").exists()
+
+    run(story())

@@ -76,7 +76,7 @@ class Paths:
         self.unfit_state = posixpath.join(data_dir, "state.unfit")
 
 
-def open_directory(options: Options, world: World, fingerprint: str) -> Opened:
+def open_directory(options: Options, world: World) -> Opened:
     """Open a data directory, or make it. Blocking; raises a `NodeStopped` that says what to do, or `ConfigError`."""
     disk, paths = world.disk, Paths(options.data_dir)
     disk.mkdir(paths.root)
@@ -86,6 +86,14 @@ def open_directory(options: Options, world: World, fingerprint: str) -> Opened:
     except BaseException:
         lock.release()
         raise
+
+
+def close_directory(opened: Opened) -> None:
+    """Close everything again, so that it can be opened anew. Blocking."""
+    opened.store.close()
+    opened.log.close()
+    opened.vote.close()
+    opened.lock.release()
 
 
 def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLock) -> Opened:

@@ -27,7 +27,7 @@ from raftkv.errors import (
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
-from raftkv.node.directory import Opened, Options, Paths, mark_unfit, open_directory
+from raftkv.node.directory import Opened, Options, Paths, close_directory, mark_unfit, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
@@ -92,12 +92,18 @@ class Node:
         loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[NodeStopped | None] = loop.create_future()
         """Done when the node has stopped: with the reason, or None when it was asked to."""
-        self.opened = await self.world.background_worker.run(
-            open_directory, self.options, self.world, self.machine.fingerprint()
-        )
-        self._build(self.opened)
-        self._watch.saw(self.world.disk.free(self.paths.root))
-        await self.transport.start(self.links)
+        try:
+            await self._open()
+        except BaseException:
+            self._closed = True
+            raise
+        try:
+            self._watch.saw(self.world.disk.free(self.paths.root))
+            await self.transport.start(self.links)
+        except BaseException:
+            self._closed = True
+            await self.world.background_worker.run(close_directory, self.opened)
+            raise
         self._membership_changed(force=True)
         self._started_at = self._ticked_at = loop.time()
         self._tick()
@@ -117,6 +123,23 @@ class Node:
             role=type(self.raft.role).__name__.lower(),
             durability="fsync before every acknowledgement",
         )
+
+    async def _open(self) -> None:
+        """Recover from disk; a state whose damage shows only when it is read is rebuilt, once."""
+        worker = self.world.background_worker
+        for attempt in (1, 2):
+            opened = await worker.run(open_directory, self.options, self.world)
+            try:
+                self._build(opened)
+            except BaseException as exc:
+                await worker.run(close_directory, opened)
+                if not isinstance(exc, StateCorruption) or attempt == 2:
+                    raise
+                logger.error("state_damaged", node=self.options.node_id, error=str(exc))
+                await worker.run(mark_unfit, self.world.disk, self.paths, exc)
+            else:
+                self.opened = opened
+                return
 
     def _build(self, opened: Opened) -> None:
         config, world, options = self.config, self.world, self.options
