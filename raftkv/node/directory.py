@@ -13,7 +13,7 @@ from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
 from raftkv.errors import ConfigError, Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
-from raftkv.model import HardState, Index, Member, Membership, NodeId, SnapshotMeta
+from raftkv.model import HardState, Index, LogStart, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
     FORMAT,
     Founding,
@@ -108,7 +108,9 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         vote.write(vote.hard_state, min(vote.durable_index, snapshot.index))
         log.reset(snapshot.log_start)
         view.reset(snapshot.log_start, snapshot.membership)
-    store = _open_state(options, world, paths, snapshots, snapshot, view)
+    if view.start.index > 0 and (snapshot is None or snapshot.index < view.start.index):
+        _membership_is_lost(options, world, paths, view.start.index)
+    store = _open_state(options, world, paths, snapshots, view)
     if store.applied.index > view.last_index:
         raise Corruption(
             f"the state in {paths.state} has applied {store.applied.index} entries, but the log ends at "
@@ -184,19 +186,40 @@ def _found(options: Options) -> Founding:
 def _open_log(
     disk: Disk, paths: Paths, config: Config, vote: VoteFile, founding: Founding, snapshot: SnapshotMeta | None
 ) -> tuple[Log, LogView]:
-    # Where the log was compacted, the snapshot's membership is the one in force; newer ones are in the log.
-    membership = snapshot.membership if snapshot is not None else founding.membership
-    view = LogView(membership=membership)
+    view = LogView(membership=founding.membership)
+
+    def begin(start: LogStart) -> None:
+        # Where the log was compacted, the snapshot's membership is the one in force; newer ones are in the log.
+        membership = founding.membership if start.index == 0 else Membership()
+        if snapshot is not None and snapshot.index >= start.index:
+            membership = snapshot.membership
+        view.reset(start, membership)
+
     log = Log.open(
         disk,
         paths.log,
         segment_bytes=config.segment_bytes,
         cache_bytes=config.log_cache_bytes,
         durable_index=vote.durable_index,
-        on_start=lambda start: view.reset(start, membership),
+        on_start=begin,
         on_entries=view.extend,
     )
     return log, view
+
+
+def _membership_is_lost(options: Options, world: World, paths: Paths, start: Index) -> None:
+    """No snapshot covers the log's beginning, so nobody here knows who the members were then.
+
+    Who takes an old membership for the present one may elect a second leader with nodes that were removed. So
+    the state goes too: a node without one does not campaign, and gets both with a snapshot from the leader.
+    """
+    if not (options.rebuild or options.config.rebuild_damaged_state):
+        raise StateCorruption(
+            f"every snapshot in {paths.snapshots} that covers the log's beginning (up to entry {start}) is damaged or "
+            "missing, and with them the list of members. Nothing is lost as long as the other nodes have it: "
+            "start this node with --rebuild, and it gets a snapshot from a peer."
+        )
+    world.states.destroy(paths.state)
 
 
 def _log_agrees(view: LogView, snapshot: SnapshotMeta) -> bool:
@@ -215,7 +238,6 @@ def _open_state(
     world: World,
     paths: Paths,
     snapshots: SnapshotStore,
-    snapshot: SnapshotMeta | None,
     view: LogView,
 ) -> Store:
     """Open the state; when it is missing, behind or damaged, rebuild it from here as far as possible."""

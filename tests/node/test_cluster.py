@@ -421,6 +421,30 @@ def test_a_state_with_nothing_to_rebuild_from_needs_the_operators_word():
     tell(story)
 
 
+def test_without_any_snapshot_nobody_guesses_who_the_members_are():
+    """The log was cut, its snapshots are gone, and the founders are long removed: the node must not elect with them."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 600)
+        sim = follower_of(cluster)
+        await cluster.until_equal()
+        await sim.node.take_snapshot()
+        assert sim.node.raft.log.first_index > 1
+        await sim.stop()
+        for name in sim.disk.listdir("/data/snapshots"):
+            sim.disk.flip(f"/data/snapshots/{name}/MANIFEST", 40, 1)
+        with pytest.raises(StateCorruption, match="the list of members"):
+            await sim.start()
+        node = await sim.start(rebuild=True)
+        assert not node.raft.membership.voters
+        await cluster.until_equal()
+        assert node.raft.membership.voters == (1, 2, 3)
+        await client.close()
+
+    tell(story)
+
+
 @pytest.mark.parametrize("by", ["a query", "a command"])
 def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(by):
     """F60: a block that can't be read: the node stops, and its next start rebuilds the state before it serves."""
