@@ -78,6 +78,7 @@ class Raft:
         self.pending = Pending(log.last_index)
         # A promise given to a leader before a restart is not remembered, so with leases it is kept blindly.
         self.promise_ticks = config.election_ticks if config.lease_reads else 0
+        """For so long nobody gets this node's vote, whatever it knows of a leader."""
         self.now_ms = log.last_time_ms
         if applied_index > log.last_index:
             raise SafetyViolation(f"node {node_id}: the state is at {applied_index}, its log ends at {log.last_index}")
@@ -542,6 +543,7 @@ class Raft:
         reads.drop_all(self)
         if isinstance(self.role, Leader):
             self.pending.forget_appends()
+        self._keep_promise()
         if term > self.term:
             self.term = term
             self.vote = None  # a vote belongs to its term, and is never cleared within it
@@ -551,6 +553,14 @@ class Raft:
             # A newer term alone does not restart the clock (§5.2): else candidates that can't win, but keep
             # raising the term, would keep the one that could from ever standing.
             self.role.elapsed, self.role.timeout = before.elapsed, before.timeout
+
+    def _keep_promise(self) -> None:
+        """With leases, an old leader reads alone for as long as this node has promised not to vote: the promise was
+        given when the leader was heard, and no newer term, whoever tells of it, takes it back (thesis §6.4.1)."""
+        role = self.role
+        if not self.config.lease_reads or isinstance(role, Leader | PreCandidate | Candidate) or role.leader is None:
+            return
+        self.promise_ticks = max(self.promise_ticks, self.config.election_ticks - role.elapsed)
 
     def become_pre_candidate(self) -> None:
         """Ask, before disturbing anyone, whether an election could be won (thesis §9.6). Term and vote stay."""
