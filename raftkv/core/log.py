@@ -228,16 +228,21 @@ class LogView:
         self._refresh()
         return rolled_back
 
-    def compact(self, index: Index) -> None:
-        """Forget the entries up to and with `index`, which becomes the new start (§7)."""
+    def compact(self, index: Index, membership: Membership | None = None) -> None:
+        """Forget the entries up to and with `index`, which becomes the new start (§7).
+
+        `membership` is the one in force there, where it is known better than from here: a node that lost its
+        snapshots does not know which one was in force where its log begins.
+        """
         assert self.start.index <= index <= self.last_index, (
             f"{index} is not in [{self.start.index}, {self.last_index}]"
         )
         drop = index - self.start.index
-        if drop == 0:
+        if drop == 0 and membership is None:
             return
         start = LogStart(index, self.term(index), self.chain(index), self.time_ms(index))
-        membership = self.membership_at(index)
+        if membership is None:
+            membership = self.membership_at(index)
         self._base_bytes = self._end(index)
         del self._chains[:drop]
         del self._times[:drop]

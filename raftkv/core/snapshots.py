@@ -122,7 +122,7 @@ def installed(raft: Raft) -> None:
     assert snapshot is not None, "no snapshot was being installed"
     raft.installing = None
     if agrees(raft, snapshot):
-        raft.log.compact(snapshot.index)
+        raft.log.compact(snapshot.index, snapshot.membership)
         raft.durability.index = max(raft.durability.index, snapshot.index)
     else:
         raft.log.reset(snapshot.log_start, snapshot.membership)

@@ -110,8 +110,10 @@ class Node:
         self.durable_applied = applied
 
     def lose_state(self) -> None:
-        """The applied state and the snapshot are damaged; log and vote are not."""
+        """The applied state and the snapshot are damaged; log and vote are not. With the snapshot goes the
+        knowledge of the membership where the log begins: the founding one is all that is left to guess."""
         self.durable_applied, self.durable_commands = 0, []
+        self.snapshot, self.snapshot_commands = None, []
 
     # ------------------------------------------------------------------------------ disk
 

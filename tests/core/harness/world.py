@@ -97,7 +97,7 @@ class CoreWorld:
             hard_state=node.hard_state,
             log=node.view(),
             applied_index=node.durable_applied,
-            snapshot=node.snapshot if node.durable_applied or not node.start.index else None,
+            snapshot=node.snapshot,
         )
         node.booted(raft)
         self.checks.booted(node)
