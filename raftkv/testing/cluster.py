@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
 from raftkv.disk.simulated import SimDisk
+from raftkv.errors import DiskError
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
@@ -224,6 +225,18 @@ class SimNode:
         """The disk goes on with what it was given."""
         for worker in self.workers:
             worker.stalled = False
+
+    def fail_at_operation(self, number: int) -> None:
+        """The `number`th operation on the disk from now fails, and so does every later one until a restart."""
+        left = number
+
+        def hook(kind: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise DiskError(f"simulated: {kind} of {path} failed")
+
+        self.disk.fault = hook
 
     async def stop(self) -> None:
         """End the process gracefully."""

@@ -17,6 +17,8 @@ from raftkv.testing.cluster import CLIENT, SimCluster, SimNode
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
 
+CAPACITY_BYTES = 1 << 40
+
 ADDED_MAX = 3
 """Nodes that a world adds beyond those it began with."""
 
@@ -43,6 +45,8 @@ class Nemesis:
             "slow network": self._slow_network,
             "slow disk": self._slow_disk,
             "hanging disk": self._hang_disk,
+            "failing disk": self._fail_disk,
+            "full disk": self._fill_disk,
             "clock": self._clock,
             "transfer": self._transfer,
             "snapshot": self._snapshot,
@@ -74,6 +78,7 @@ class Nemesis:
         for sim in cluster.nodes.values():
             sim.clock_offset_ms = 0
             sim.disk_s = 0.0005
+            sim.disk.capacity_bytes = CAPACITY_BYTES
             sim.unhang()
         for operation in list(self._operations):
             operation.cancel()
@@ -120,6 +125,7 @@ class Nemesis:
         for sim in list(self._cluster.nodes.values()):
             if not sim.is_up or (sim.node is not None and sim.node.failure is not None):
                 sim.crash()
+                sim.disk.capacity_bytes = CAPACITY_BYTES
                 if self._dice.random() < 0.2:
                     sim.crash_at_operation(self._dice.randint(1, 15))
                 self._spawn(self._start(sim))
@@ -169,6 +175,15 @@ class Nemesis:
         if (sim := self._any(up=True)) is not None:
             sim.hang()
             asyncio.get_running_loop().call_later(self._dice.uniform(0.1, 3), sim.unhang)
+
+    async def _fail_disk(self) -> None:
+        """Some operation fails: the node must stop at once, and trust nothing until it is started again."""
+        if (sim := self._any(up=True)) is not None:
+            sim.fail_at_operation(self._dice.randint(1, 20))
+
+    async def _fill_disk(self) -> None:
+        if (sim := self._any(up=True)) is not None:
+            sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
 
     async def _clock(self) -> None:
         sim = self._dice.choice(list(self._cluster.nodes.values()))
