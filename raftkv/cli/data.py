@@ -90,7 +90,8 @@ def print_answer(target: Target, good: bool, value: Any, text: str) -> None:
 def put(target: Target, key: str, value: str | None, file: Any, as_hex: bool) -> None:
     """Set KEY to VALUE (or to what comes from --file or stdin).
 
-    When it returns, the value is on the disks of a majority of the nodes.
+    When it returns, the value is on the disks of a majority of the nodes. A value that begins with a dash goes
+    behind two of them: raftkv put KEY -- -5
     """
     name, content = to_bytes(key, as_hex), read_value(value, file, as_hex)
 

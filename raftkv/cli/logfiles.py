@@ -15,6 +15,7 @@ import msgspec
 from rich.markup import escape
 from rich.table import Table
 
+from raftkv.cli.common import stderr
 from raftkv.cli.offline import ReadOnlyDisk
 from raftkv.cli.output import errors_reported, make_console, print_json, size_of
 from raftkv.entry import Entry
@@ -72,7 +73,7 @@ def inspect(directory: str, first: int | None, last: int | None, tail: int, as_j
     Reads every byte and changes nothing: what the next start would mend is only said. Exit code 5 when something
     that was written is not there any more.
     """
-    with errors_reported(as_json):
+    with errors_reported(as_json), stderr.status("reading every byte …"):
         report = inspect_log(directory, first, last, tail)
     if as_json:
         print_json(report)

@@ -72,9 +72,9 @@ def print_json(value: Any) -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """For tables: as wide as the terminal, and wide enough where there is none."""
+    """As wide as the terminal; where there is none, tables are wide enough and other lines are not broken."""
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, width=None if is_terminal else 160)
+    return Console(stderr=stderr, highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else 160)
 
 
 def size_of(count: int) -> str:

@@ -97,7 +97,7 @@ def list_snapshots(directory: str, as_json: bool) -> None:
     if as_json:
         print_json([_value(report) for report in reports])
     else:
-        make_console().print(_table(reports))
+        make_console().print(_table(reports, "not checked"))
 
 
 def _read(disk: Disk, path: str) -> SnapshotReport:
@@ -179,13 +179,13 @@ def _value(report: SnapshotReport) -> dict[str, Any]:
     }
 
 
-def _table(reports: list[SnapshotReport]) -> Table:
+def _table(reports: list[SnapshotReport], good: str = "sound") -> Table:
     table = Table(header_style="bold")
     for column in ("index", "term", "digest", "members", "keys", "files", "size", "verdict"):
         table.add_column(column, no_wrap=True)
     for report in reports:
         meta = report.snapshot
-        verdict = "[red]damaged[/]" if report.problems else "sound"
+        verdict = "[red]damaged[/]" if report.problems else good
         if meta is None:
             table.add_row(posixpath.basename(report.path), *["-"] * 6, verdict)
             continue

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 import msgspec
+from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -115,7 +116,7 @@ def _members(answers: object) -> tuple[Member, ...]:
 # ---------------------------------------------------------------------------- showing
 
 
-COLUMNS = ("node", "role", "term", "commit", "applied", "lag", "snapshot", "log", "state", "disk free", "reaches")
+COLUMNS = ("node", "role", "term", "commit", "applied", "lag", "snap", "log", "state", "free", "reaches")
 
 
 def status_display(view: ClusterView) -> RenderableType:
@@ -126,9 +127,11 @@ def status_display(view: ClusterView) -> RenderableType:
         title_justify="left",
         header_style="bold",
         highlight=False,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("node", "role", "reaches") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in ("node", "role", "reaches") else "right", overflow="fold")
     for node in view.nodes:
         table.add_row(*_row(node, newest.commit_index))
     for silent in view.silent:

@@ -121,11 +121,11 @@ async def _play(
 def print_verdict(console: Console, figures: Figures) -> None:
     """What every node has, and whether that is all; with an example of each thing that is wrong."""
     table = Table(header_style="bold")
-    for column in ("node", "read back", "missing", "wrong", "unwritten", "miscounted", "digest of the state"):
-        table.add_column(column, justify="left" if column.startswith("digest") else "right", no_wrap=True)
+    for column in ("node", "read", "missing", "wrong", "unwritten", "counts", "state's digest"):
+        table.add_column(column, justify="left" if column.endswith("digest") else "right", no_wrap=True)
     for node in figures.nodes:
         wrong = [_count(found) for found in (node.missing, node.different, node.invented, node.miscounted)]
-        table.add_row(str(node.node_id), f"{node.read:,}", *wrong, f"{node.digest} at entry {node.applied_index:,}")
+        table.add_row(str(node.node_id), f"{node.read:,}", *wrong, node.digest)
     console.print(table)
     failovers = sorted(figures.failovers_s)
     console.print(
@@ -137,7 +137,7 @@ def print_verdict(console: Console, figures: Figures) -> None:
     if figures.is_kept:
         console.print(
             f"[bold green]kept[/]: every acknowledged write is on all {len(figures.nodes)} nodes, once, "
-            f"and their states are equal; {figures.seconds:.0f} s"
+            f"and their states are equal at entry {figures.nodes[0].applied_index:,}; {figures.seconds:.0f} s"
         )
     else:
         console.print(f"[bold red]NOT kept[/]: {escape('; '.join(_wrong(figures)))}")
