@@ -72,7 +72,9 @@ class Node:
 
     def view(self) -> LogView:
         """The log as recovery finds it."""
-        membership = self.snapshot.membership if self.snapshot is not None else self.founding
+        membership = self.founding if self.start.index == 0 else Membership()
+        if self.snapshot is not None:
+            membership = self.snapshot.membership
         view = LogView(self.start, membership)
         if self.durable:
             view.extend(self.durable)
@@ -111,7 +113,7 @@ class Node:
 
     def lose_state(self) -> None:
         """The applied state and the snapshot are damaged; log and vote are not. With the snapshot goes the
-        knowledge of the membership where the log begins: the founding one is all that is left to guess."""
+        knowledge of the membership where the log begins."""
         self.durable_applied, self.durable_commands = 0, []
         self.snapshot, self.snapshot_commands = None, []
 
