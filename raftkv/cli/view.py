@@ -128,7 +128,8 @@ def status_display(view: ClusterView) -> RenderableType:
         header_style="bold",
         highlight=False,
         box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
+        pad_edge=False,
     )
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("node", "role", "reaches") else "right", overflow="fold")
