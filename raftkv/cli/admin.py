@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from typing import Any
 
 import click
 from rich.console import RenderableType
@@ -23,19 +22,11 @@ from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
 NODE_ID = click.IntRange(1, NODE_ID_MAX)
 
 
-class MemberParam(click.ParamType[Member]):
-    """`4=10.0.0.4:8001/10.0.0.4:7001` on the command line."""
-
-    name = "ID=PEER/CLIENT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Member:
-        """Raises `click.BadParameter`."""
-        if isinstance(value, Member):
-            return value
-        try:
-            return parse_member(str(value))
-        except ValueError as exc:
-            self.fail(f"{value!r}: {exc}", param, ctx)
+def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
+    try:
+        return parse_member(given)
+    except ValueError as exc:
+        raise click.BadParameter(f"{given!r}: {exc}") from None
 
 
 # ---------------------------------------------------------------------------- status
@@ -102,7 +93,7 @@ def member() -> None:
 
 
 @member.command("add")
-@click.argument("member", type=MemberParam(), metavar="ID=PEER/CLIENT")
+@click.argument("member", callback=_member, metavar="ID=PEER/CLIENT")
 @cluster_command(timeout_s=30.0)
 def add_member(target: Target, member: Member) -> None:
     """Add a node that gets the log but has no vote yet. Its id must never have been used before.

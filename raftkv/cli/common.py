@@ -96,9 +96,8 @@ def _addresses(_: click.Context, __: click.Parameter, value: tuple[str, ...]) ->
     return [address for given in value for address in given.replace(",", " ").split()] or [DEFAULT_ADDRESS]
 
 
-def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
-    """Give a command the options of all who talk to a cluster; its function gets a `Target` first."""
-    options = [
+def _cluster_options(timeout_s: float) -> list[Callable[[Command], Command]]:
+    return [
         click.option(
             "--address",
             "-a",
@@ -139,6 +138,10 @@ def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
         ),
     ]
 
+
+def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
+    """Give a command the options of all who talk to a cluster; its function gets a `Target` first."""
+
     def decorate(function: Command) -> Command:
         @wraps(function)
         def command(
@@ -156,7 +159,7 @@ def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
                 return function(target, **rest)
 
         wrapped: Command = command
-        for option in reversed(options):
+        for option in reversed(_cluster_options(timeout_s)):
             wrapped = option(wrapped)
         return wrapped
 
