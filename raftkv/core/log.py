@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
+import msgspec
+
 from raftkv.entry import Entry
-from raftkv.errors import SafetyViolation
+from raftkv.errors import FormatError, SafetyViolation
 from raftkv.model import (
     EntryId,
     EntryKind,
@@ -22,6 +24,20 @@ from raftkv.model import (
     Term,
     decode_membership,
 )
+
+
+def _memberships_in(entries: Sequence[Entry]) -> list[tuple[Index, Membership]]:
+    """The memberships among `entries`. Their records are whole, so one that can't be read is of another version."""
+    found = []
+    for entry in [e for e in entries if e.kind == EntryKind.MEMBERSHIP]:
+        try:
+            found.append((entry.index, decode_membership(entry.payload)))
+        except msgspec.DecodeError as exc:
+            raise FormatError(
+                f"entry {entry.id} holds a membership that this version of raftkv can't read ({exc}): "
+                "start this node with the version that the other nodes have"
+            ) from exc
+    return found
 
 
 class LogView:
@@ -167,7 +183,8 @@ class LogView:
     def extend(self, entries: Sequence[Entry]) -> bool:
         """Append entries that follow the last one; returns whether a membership was among them.
 
-        Raises `SafetyViolation` when they don't follow it.
+        Raises `SafetyViolation` when they don't follow it, `FormatError` when a membership can't be read; nothing
+        has changed then.
         """
         first, last = entries[0], entries[-1]
         if first.index != self.last_index + 1 or last.index != self.last_index + len(entries):
@@ -176,6 +193,7 @@ class LogView:
             raise SafetyViolation(
                 f"entry {first.id} (time {first.time_ms}) goes back behind {self.last_id} (time {self.last_time_ms})"
             )
+        memberships = _memberships_in(entries)
         self._extend_terms(entries)
         if len(entries) == 1:
             self._chains.append(first.chain)
@@ -191,7 +209,10 @@ class LogView:
         self.last_term = last.term
         self.last_chain = last.chain
         self.last_time_ms = last.time_ms
-        return self._extend_memberships(entries)
+        if memberships:
+            self._memberships += memberships
+            self.membership_index, self.membership = memberships[-1]
+        return bool(memberships)
 
     def _extend_terms(self, entries: Sequence[Entry]) -> None:
         run_term = self._run_terms[-1] if self._run_terms else None
@@ -202,14 +223,6 @@ class LogView:
                 run_term = entry.term
                 self._run_firsts.append(entry.index)
                 self._run_terms.append(run_term)
-
-    def _extend_memberships(self, entries: Sequence[Entry]) -> bool:
-        found = [e for e in entries if e.kind == EntryKind.MEMBERSHIP]
-        for entry in found:
-            self._memberships.append((entry.index, decode_membership(entry.payload)))
-        if found:
-            self.membership_index, self.membership = self._memberships[-1]
-        return bool(found)
 
     def truncate_from(self, index: Index) -> bool:
         """Remove the entries at and above `index`; returns whether a membership was rolled back (§6)."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raftkv.core.log import LogView
 from raftkv.entry import Entry, make_entry
-from raftkv.errors import SafetyViolation
+from raftkv.errors import FormatError, SafetyViolation
 from raftkv.model import EntryKind, LogStart, Membership, encode_membership
 from tests.core.one import entries_of
 
@@ -115,6 +115,19 @@ def test_entries_that_do_not_follow_are_a_violation(entries):
     view.extend(entries_of((2,)))
     with pytest.raises(SafetyViolation):
         view.extend(entries)
+
+
+def test_a_membership_of_another_version_stops_the_node_before_anything_changes():
+    """Its record is whole, so it is no damage; half an append would leave a log that is not on disk (F24)."""
+    view = LogView(membership=Membership.of((1,)))
+    view.extend(entries_of((1,)))
+    sound = entries_of((1,), 2, view.last_chain)
+    strange = make_entry(3, 1, 0, EntryKind.MEMBERSHIP, b"\xc1", sound[0].chain)
+    with pytest.raises(FormatError, match=r"entry 3@1 holds a membership that this version"):
+        view.extend([*sound, strange])
+    assert (view.last_index, view.membership) == (1, Membership.of((1,)))
+    view.extend(sound)
+    assert view.last_index == 2
 
 
 def test_a_log_that_was_reset_begins_behind_its_snapshot():
