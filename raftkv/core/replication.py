@@ -27,10 +27,11 @@ def on_append_entries(raft: Raft, message: AppendEntries) -> None:
     raft.follow(message.sender)
     count = len(message.entries)
     if count != message.last_index - message.prev_index or (
-        count and message.entries[0].index != message.prev_index + 1
+        count and (message.entries[0].index != message.prev_index + 1 or message.entries[-1].term > message.term)
     ):
         raise PeerError(
-            f"an append of entries {message.prev_index + 1} to {message.last_index} came with {message.entries!r:.200}"
+            f"an append of entries {message.prev_index + 1} to {message.last_index} in term {message.term} came with "
+            f"{message.entries!r:.200}"
         )
     log = raft.log
     if raft.installing is not None:
@@ -174,6 +175,11 @@ def on_append_reply(raft: Raft, message: AppendReply) -> None:
     role = raft.role
     if not isinstance(role, Leader) or (progress := role.progress.get(message.sender)) is None:
         return
+    if message.match_index > raft.log.last_index or message.round > role.round:
+        raise PeerError(
+            f"node {message.sender} says that it holds {message.match_index} and has seen round {message.round}; this "
+            f"leader's log ends at {raft.log.last_index}, its last round is {role.round}"
+        )
     progress.contact_tick = role.tick
     if message.round > progress.acked_round:
         progress.acked_round = message.round

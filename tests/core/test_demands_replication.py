@@ -221,6 +221,30 @@ def test_a_message_whose_entries_are_not_those_it_names_is_refused():
     assert node.terms == [1]
 
 
+def test_an_append_of_entries_newer_than_its_own_term_is_refused():
+    """§5.1: no leader has entries of a term that it has not reached."""
+    node = One((1,))
+    with pytest.raises(PeerError, match="in term 2"):
+        node.hear(2, term=2, prev=(1, 1), terms=(2, 3))
+    assert node.terms == [1]
+
+
+@pytest.mark.parametrize("claim", [{"match": 2}, {"match": 99}, {"match": 1, "round": 1000}], ids=str)
+def test_an_answer_to_what_was_never_sent_is_refused(claim):
+    """Who claims to hold entries or to have seen rounds that don't exist is broken: neither does this leader stop
+    for it, or one broken node would stop leader after leader, nor are reads confirmed by it (F72)."""
+    node = One().lead().settle(2, 3)
+    node.raft.read(7)
+    node.take()
+    with pytest.raises(PeerError, match="node 2 says"):
+        node.holds(2, **claim)
+    assert node.reads == {}
+    assert node.tick(2)
+    assert node.role == "Leader"
+    node.holds(3, 1, round=node.raft.role.round)
+    assert node.reads == {7: 1}
+
+
 # ---------------------------------------------------------------- durability of what is said
 
 
