@@ -194,6 +194,8 @@ class Raft:
             replication.send_entries(self, role, peer, progress)
             if progress.sent_round < role.round:
                 replication.send_heartbeat(self, role, peer, progress)
+        if self.config.lease_reads:
+            reads.confirm(self, role)  # nobody's answer does, when this node is the only voter
         if role.transfer is not None:
             election.continue_transfer(self)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from raftkv.config import RaftConfig
-from raftkv.core.messages import AppendEntries, AppendReply, InstallSnapshot, ReadIndex, ReadIndexReply
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendReply,
+    InstallSnapshot,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVoteReply,
+)
 from raftkv.core.progress import Flow
 from raftkv.errors import Busy, ChangeRefused, ConfigError, NotLeader, SafetyViolation
 from raftkv.model import SnapshotMeta
@@ -468,6 +475,19 @@ def test_a_lease_ends_before_the_election_timeout_by_the_drift_of_clocks():
     assert 2 not in node.reads
 
 
+@pytest.mark.parametrize("learners", [(), (2,)], ids=["alone", "with a silent learner"])
+def test_the_only_voter_keeps_its_lease_and_no_list_of_rounds(learners):
+    """It confirms its own rounds; nobody's answer is waited for, and what is remembered of them stays bounded."""
+    node = One(voters=(1,), learners=learners, lease_reads=True)
+    node.tick(40)
+    assert node.role == "Leader"
+    node.tick(2000)
+    assert len(node.raft.role.round_ticks) <= 2
+    node.raft.read(7)
+    node.take()
+    assert node.reads == {7: 1}
+
+
 def test_a_leadership_transfer_ends_the_lease_for_good():
     """The target may campaign in spite of everybody's promise, whenever TimeoutNow reaches it."""
     node = leased()
@@ -495,3 +515,19 @@ def test_with_leases_a_lost_connection_frees_nobody_from_its_promise():
     node.hear(2, term=1, prev=(0, 0))
     node.raft.peer_lost(2)
     assert node.asked(3, term=2) == []
+
+
+def test_with_leases_a_newer_term_frees_nobody_from_its_promise():
+    """Who has just heard its leader does not vote, though a late answer has told it of a newer term (F73)."""
+    node = One(lease_reads=True, term=1, draw=lambda n: n - 1)
+    node.tick(10)
+    node.hear(2, term=1, prev=(0, 0))
+    node.tick(3)
+    node.voted(3, granted=False, term=5)
+    assert (node.raft.term, node.raft.leader) == (5, None)
+    node.voted(3, granted=False, term=6)
+    node.tick(6)
+    assert node.asked(3, term=7) == []
+    assert node.raft.vote is None
+    node.tick(1)
+    assert of(RequestVoteReply, node.asked(3, term=7))[0].granted
