@@ -118,7 +118,7 @@ class SealedManifest(msgspec.Struct, frozen=True):
 
 
 def read_manifest(disk: Disk, directory: str) -> SealedManifest:
-    """The manifest in `directory`. Raises `SnapshotCorruption` (also when there is none), `FormatError`, `DiskError`."""
+    """The manifest in `directory`. Raises `SnapshotCorruption` (when there is none too), `FormatError`, `DiskError`."""
     path = posixpath.join(directory, MANIFEST_NAME)
     try:
         data = disk.read_bytes(path)

@@ -13,7 +13,6 @@ from typing import assert_never
 
 import msgspec
 
-from raftkv.errors import SnapshotCorruption
 from raftkv.model import NodeId, SnapshotMeta, Term
 from raftkv.snapshot.messages import (
     Refusal,
@@ -30,7 +29,6 @@ from raftkv.snapshot.reader import ChunkReader
 from raftkv.snapshot.store import SnapshotStore
 from raftkv.snapshot.throttle import Throttle
 from raftkv.snapshot.transfer import TransferProgress, TransferSettings
-
 
 CHUNK_BYTES_MIN = 16 << 10
 CHUNK_BYTES_FIRST = 64 << 10
@@ -158,10 +156,10 @@ class SnapshotSender:
         """
         if self.is_over:
             return None
-        if now - self._progress_at >= self._settings.stall_s:
+        if now >= self._progress_at + self._settings.stall_s:
             self.fail(f"node {self.to} took nothing of the snapshot for {self._settings.stall_s:g} s")
             return None
-        if self.stage is Stage.SENDING and now - self._active_at >= self._settings.retry_s:
+        if self.stage is Stage.SENDING and now >= self._active_at + self._settings.retry_s:
             # Everything under way may be lost, also the last word. The answer to an offer will tell.
             self.stage = Stage.OFFERING
             self._offer_at = now

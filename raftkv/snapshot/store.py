@@ -12,7 +12,6 @@ one item, so neither ever sees half a change.
 from __future__ import annotations
 
 import posixpath
-
 from typing import TypeAlias
 
 from raftkv.disk import Disk
@@ -91,7 +90,7 @@ class SnapshotStore:
 
     def list(self) -> Snapshots:
         """Every published snapshot that isn't known to be damaged, oldest first. *Loop.*"""
-        return [sealed.manifest.snapshot for _, sealed in sorted(list(self._published.items()))]
+        return [sealed.manifest.snapshot for _, sealed in sorted(self._published.items())]
 
     def latest(self) -> SnapshotMeta | None:
         """The newest of them. *Loop.*"""
@@ -205,7 +204,7 @@ class SnapshotStore:
         """
         if not name.endswith(IMMUTABLE_SUFFIXES):
             return None
-        for directory, sealed in sorted(list(self._published.items()), reverse=True):
+        for directory, sealed in sorted(self._published.items(), reverse=True):
             known = sealed.manifest.file(name)
             if known is not None and self.disk.same_file(path, posixpath.join(self._path(directory), name)):
                 return known
@@ -275,7 +274,7 @@ class SnapshotStore:
         From now on nobody can pin them. Damaged ones go too, once there are `keep` sound ones. Nothing
         on disk changes: after a crash they are all back.
         """
-        names = sorted(list(self._published))
+        names = sorted(self._published)
         retired = [name for name in names[: max(0, len(names) - max(1, keep))] if name not in self._pins]
         for name in retired:
             del self._published[name]

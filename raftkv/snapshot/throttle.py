@@ -20,7 +20,9 @@ class Throttle:
             return 0.0
         self._credit = min(self._credit + (now - self._at) * self._bytes_s, self._bytes_s * BURST_S)
         self._at = now
-        return max(0.0, -self._credit / self._bytes_s)
+        wait = -self._credit / self._bytes_s
+        # Less than a clock shows: added to the time it would give the same time, and be waited for without end.
+        return wait if wait > 1e-6 else 0.0
 
     def take(self, size: int) -> None:
         """Note that `size` bytes are sent."""
