@@ -251,6 +251,9 @@ class Node:
             wrapped = SafetyViolation(f"{type(error).__name__}: {error}: keep the files and report it")
             wrapped.__cause__ = error
             error = wrapped
+        if isinstance(error, StateCorruption):
+            hint = "Start the node again: it rebuilds its state from a snapshot and the log, or says what it lacks"
+            error = StateCorruption(f"{error}. {hint}").with_traceback(error.__traceback__)
         self.failure = error
         logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
         self.engine.stop(error)

@@ -16,7 +16,8 @@ import hashlib
 from raftkv.testing.simulation import Simulation
 world = Simulation({seed}, duration_s=8.0)
 report = world.run()
-text = "\\n".join([*report.events, *[operation.describe() for operation in world.history.operations], str(report.terms)])
+operations = [operation.describe() for operation in world.history.operations]
+text = "\\n".join([*report.events, *operations, str(report.terms)])
 print(hashlib.sha256(text.encode()).hexdigest())
 """
 
