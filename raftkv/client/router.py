@@ -43,7 +43,7 @@ class Router:
         self._position = -1
         self._links: dict[str, Link] = {}
         self._current: Link | None = None
-        self._calls: set[Call] = set()
+        self._calls: dict[Call, None] = {}
         self._waiting: OrderedDict[Call, None] = OrderedDict()
         self._suggested: str | None = None
         self._hints = 0
@@ -69,13 +69,13 @@ class Router:
             raise Unavailable("the client is closed")
         if len(self._calls) >= self._options.waiting_max:
             raise Busy(f"{len(self._calls)} calls of this client wait already")
-        self._calls.add(call)
+        self._calls[call] = None
         call.timer = self._loop.call_at(call.deadline, self._expire, call)
         self._place(call)
 
     def finish(self, call: Call) -> None:
         """The caller has its answer, or has gone: forget the call, whatever becomes of it."""
-        self._calls.discard(call)
+        self._calls.pop(call, None)
         if call.timer is not None:
             call.timer.cancel()
         if call.link is not None:

@@ -44,7 +44,7 @@ class Receiving:
             reserve_bytes=node.config.segment_bytes,
         )
         self._queued = 0
-        self._work: set[asyncio.Future[Step]] = set()
+        self._work: dict[asyncio.Future[Step], None] = {}
 
     def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
         """Part of a snapshot. From a deposed leader it is refused (F63); from one not known yet, dropped."""
@@ -77,12 +77,12 @@ class Receiving:
 
     def _run(self, future: asyncio.Future[Step]) -> None:
         self._queued += 1
-        self._work.add(future)
+        self._work[future] = None
         future.add_done_callback(self._done)
 
     def _done(self, future: asyncio.Future[Step]) -> None:
         self._queued -= 1
-        self._work.discard(future)
+        self._work.pop(future, None)
         node = self._node
         if future.cancelled() or node.failure is not None:
             return

@@ -57,7 +57,7 @@ class Sending:
         self._settings = TransferSettings.of(node.config)
         self._transfers: dict[NodeId, Transfer] = {}
         self._waiting: dict[NodeId, SnapshotMeta] = {}
-        self._reads: set[asyncio.Future[SnapshotChunk]] = set()
+        self._reads: dict[asyncio.Future[SnapshotChunk], None] = {}
 
     def begin(self, to: NodeId, snapshot: SnapshotMeta) -> None:
         """Send `snapshot`, now or when it is its turn; one that is on its way to `to` goes on."""
@@ -116,12 +116,12 @@ class Sending:
     def _read(self, transfer: Transfer, plan: ChunkPlan) -> None:
         future = self._node.world.transfer_worker.run(transfer.sender.read, plan)
         transfer.reading = future
-        self._reads.add(future)
+        self._reads[future] = None
         future.add_done_callback(lambda done: self._have_read(transfer, plan, done))
 
     def _have_read(self, transfer: Transfer, plan: ChunkPlan, future: asyncio.Future[SnapshotChunk]) -> None:
         transfer.reading = None
-        self._reads.discard(future)
+        self._reads.pop(future, None)
         sender = transfer.sender
         if self._transfers.get(sender.to) is not transfer:
             sender.close()  # it was dropped while the disk was read

@@ -32,9 +32,9 @@ class Listener:
         self.limits = limits if limits is not None else Limits()
         self.stats = ServerStats()
         self._ssl = ssl
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in order, so that simulated worlds can be repeated
         self._dirty: list[Connection] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._closing = False
@@ -86,13 +86,13 @@ class Listener:
         """Whether a new connection may stay."""
         if self._closing or len(self._connections) >= self.limits.connections_max:
             return False
-        self._connections.add(connection)
+        self._connections[connection] = None
         self.stats.connections = len(self._connections)
         return True
 
     def release(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         self.stats.connections = len(self._connections)
         if not self._connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
@@ -114,8 +114,8 @@ class Listener:
             work.close()
             raise Busy(f"{len(self._tasks)} membership changes, transfers and snapshots are under way")
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -58,7 +58,7 @@ class Nemesis:
         self.kinds = {name: fault for name, fault in kinds.items() if name in always or dice.random() < 0.6}
         self._weights = [dice.choice([1, 3, 9]) for _ in self.kinds]
         self._next_id = max(cluster.nodes) + 1
-        self._operations: set[asyncio.Future[None]] = set()
+        self._operations: dict[asyncio.Future[None], None] = {}
 
     async def run(self, duration_s: float) -> None:
         """Break things for some virtual seconds."""
@@ -199,8 +199,8 @@ class Nemesis:
                 await work
 
         task = asyncio.ensure_future(tolerant())
-        self._operations.add(task)
-        task.add_done_callback(self._operations.discard)
+        self._operations[task] = None
+        task.add_done_callback(self._operations.pop)
 
     async def _transfer(self) -> None:
         if (leader := self._cluster.leader) is not None:
