@@ -75,6 +75,9 @@ is `Busy`, never memory.
 
 - A heartbeat is answered at once, with what is durable by then, even while a write is under way: a slow disk must
   not look like a dead node. New entries are acknowledged only when they are durable.
+- Followers that lose the connection to a dead leader all notice at once. They ask for pre-votes one after the other, by
+  their ids, and of two that ask at once the one with less of a claim (a shorter log, else the higher id) lets the other
+  go first; else two of three would often split the vote, and wait for a whole time-out.
 - Writes are numbered (`Ready.write`) and `persisted` takes the number: an index and a term can't tell a write from
   a later one of the same entries, which were cut off in between (`Durability`).
 - An `AppendEntries` names a range; whoever sends it attaches the entries. So the core holds no payloads.

@@ -96,8 +96,22 @@ def _on_pre_vote(raft: Raft, message: RequestVote) -> None:
         raft.pending.messages.append(
             RequestVoteReply(sender=raft.node_id, to=message.sender, term=message.term, granted=True, pre_vote=True)
         )
+        _yield_to(raft, message)
     else:
         _refuse(raft, message)
+
+
+def _yield_to(raft: Raft, message: RequestVote) -> None:
+    """Two that ask at the same time would split the vote: the one with less of a claim lets the other one go first.
+
+    More of the log is the better claim, then the lower id. Who yields asks again soon, should nothing come of it.
+    """
+    log = raft.log
+    theirs = (message.last_term, message.last_index, -message.sender)
+    if isinstance(raft.role, PreCandidate) and theirs > (log.last_term, log.last_index, -raft.node_id):
+        raft.become_follower(raft.term, None)
+        if isinstance(raft.role, Follower):
+            raft.role.timeout = raft.draw_pre_vote_timeout()
 
 
 def _refuse(raft: Raft, message: RequestVote) -> None:

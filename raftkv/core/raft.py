@@ -518,6 +518,11 @@ class Raft:
         ticks = self.config.election_ticks
         return ticks + self._draw(ticks) + self._rank()
 
+    def draw_pre_vote_timeout(self) -> int:
+        """Pre-votes disturb nobody, so they may be repeated well before an election time-out is over."""
+        heartbeat = self.config.heartbeat_ticks
+        return heartbeat + self._draw(2 * heartbeat) + self._rank()
+
     def _new_progress(self, tick: int) -> Progress:
         config = self.config
         return Progress(self.log.last_index + 1, tick, config.inflight_messages_max, config.inflight_bytes_max)
@@ -569,10 +574,7 @@ class Raft:
         assert not isinstance(self.role, Leader), "a leader does not campaign"
         assert self.is_needed_as_voter(), f"n{self.node_id} has no vote"
         reads.drop_all(self)
-        # Pre-votes disturb nobody, so they may be repeated well before an election time-out is over.
-        heartbeat = self.config.heartbeat_ticks
-        timeout = heartbeat + self._draw(2 * heartbeat) + self._rank()
-        self.role = PreCandidate(timeout=timeout, votes={self.node_id: True})
+        self.role = PreCandidate(timeout=self.draw_pre_vote_timeout(), votes={self.node_id: True})
 
     def become_candidate(self, *, transfer: bool) -> None:
         """Raise the term and vote for oneself; that vote counts when it is durable (§5.2)."""
