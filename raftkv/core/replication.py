@@ -131,10 +131,14 @@ def _reject(raft: Raft, message: AppendEntries) -> None:
 def send_entries(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
     """Send `to` what it lacks, as far as its window allows."""
     log = raft.log
-    while progress.next_index <= log.last_index and progress.may_send_entries:
+    while progress.next_index <= log.last_index:
         prev = progress.next_index - 1
-        if prev < log.start.index:
+        if prev < log.start.index and (progress.may_send_entries or progress.flow is Flow.REPLICATE):
+            # No waiting for a full window: if what is in it was lost, no heartbeat could name an entry that is
+            # gone, so no refusal would ever empty it.
             snapshots.send_snapshot(raft, role, to, progress)
+            return
+        if not progress.may_send_entries:
             return
         last = log.batch_end(prev, raft.config.batch_bytes_max)
         _send_append(raft, role, to, progress, prev, last)
