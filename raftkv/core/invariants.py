@@ -93,6 +93,9 @@ def _check_role(raft: Raft) -> None:
     role, membership = raft.role, raft.membership
     if isinstance(role, Follower):
         assert raft.is_needed_as_voter(), "a follower has no vote"
+        assert role.leader is None or role.leader_lost or role.timeout >= raft.config.election_ticks, (
+            f"a follower of n{role.leader} campaigns after {role.timeout} ticks"
+        )
     elif isinstance(role, Learner):
         assert raft.node_id in membership.learners, "a learner is none in its membership"
         assert not raft.is_needed_as_voter(), "a learner has a vote"

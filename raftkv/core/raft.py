@@ -537,12 +537,11 @@ class Raft:
         if isinstance(role, PreCandidate | Candidate):
             self.become_follower(self.term, leader)
             return
+        if isinstance(role, Follower) and (role.leader is None or role.leader_lost):
+            role.timeout = self._draw_timeout()  # what was left of a shorter one was for a time without a leader
         role.leader = leader
+        role.leader_lost = False
         role.elapsed = 0
-        if role.leader_lost:
-            role.leader_lost = False
-            if isinstance(role, Follower):
-                role.timeout = self._draw_timeout()
 
     def become_follower(self, term: Term, leader: NodeId | None) -> None:
         """Follow `leader`, or wait for one, in `term` (§5.1); as a learner or guest where the membership says so."""

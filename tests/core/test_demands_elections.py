@@ -510,6 +510,31 @@ def test_a_transfer_to_a_silent_node_is_refused():
         node.raft.transfer_leadership(5)
 
 
+def test_who_yielded_to_another_waits_a_whole_timeout_for_it_as_leader():
+    """§5.2: the short wait of one that let another go first is over with the election; kept, it would end between
+    two heartbeats, again and again, and with leases break the promise behind them (F73)."""
+    node = One((1,), node_id=2, term=1)
+    node.raft.campaign()
+    node.take()
+    node.asked(1, term=2, pre_vote=True)
+    assert node.raft.role.timeout < 10
+    node.asked(1, term=2)
+    node.hear(1, term=2, terms=(2,))
+    assert node.raft.role.timeout >= 10
+    node.tick(9)
+    assert node.role == "Follower"
+
+
+def test_who_lost_a_leader_waits_a_whole_timeout_for_the_next_one():
+    """§5.2: the short wait after a broken connection is not kept for the leader that was elected meanwhile."""
+    node = One((1,), term=1)
+    node.hear(2, term=1)
+    node.raft.peer_lost(2)
+    node.asked(3, term=2)
+    node.hear(3, term=2, terms=(2,))
+    assert node.raft.role.timeout >= 10
+
+
 def test_a_message_for_somebody_else_is_an_error():
     """No correct peer sends it: the connection is wrong."""
     with pytest.raises(PeerError):
