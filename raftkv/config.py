@@ -125,6 +125,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     snapshot_transfers_max: int = 2
     snapshot_stall_s: float = 10.0
     """A transfer without *progress* for this long is given up; there is no limit on the total."""
+    state_flush_entries: int = 20_000
+    """Applied entries after which the state is flushed, so that a node that was killed has little to replay …"""
+    early_campaign_lag_max: int = 2_000
+    """… and who has more than this left to apply lets others go first when a leader dies: it could not answer soon."""
     # --- disk -----------------------------------------------------------------------------------
     disk_free_fraction_min: float = 0.05
     disk_free_bytes_min: int = GIB
@@ -147,7 +151,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check(self, "clock_drift_max disk_free_fraction_min", 0, 0.9, whole=False)
         _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max", 1)
         _check(self, "apply_lag_entries_max apply_batch_entries_max sessions_max", 1)
-        _check(self, "snapshot_entries snapshots_kept snapshot_transfers_max", 1)
+        _check(self, "snapshot_entries state_flush_entries snapshots_kept snapshot_transfers_max", 1)
+        _check(self, "early_campaign_lag_max", 0)
         _check(self, "promotion_lag_max keep_entries keep_bytes snapshot_rate_bytes_s disk_free_bytes_min", 0)
         for names in (
             "inflight_bytes_max batch_bytes_max uncommitted_bytes_max command_bytes_max",

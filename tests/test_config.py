@@ -23,6 +23,7 @@ COUNTS = (
     "apply_lag_entries_max",
     "apply_batch_entries_max",
     "snapshot_entries",
+    "state_flush_entries",
     "snapshots_kept",
     "snapshot_transfers_max",
     "sessions_max",
@@ -45,6 +46,7 @@ NONE_ALLOWED = (
     "keep_entries",
     "keep_bytes",
     "disk_free_bytes_min",
+    "early_campaign_lag_max",
     "promotion_lag_max",
 )
 PERIODS = ("snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s")

@@ -184,9 +184,14 @@ class Links:
         """A connection broke: a hint for the core that the peer's process may have died."""
         node = self._node
         logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
-        if node.failure is None:
-            node.raft.peer_lost(peer)
-            node.engine.wake()
+        if node.failure is not None:
+            return
+        if not node.raft.is_leader and node.raft.log.last_index - node.applier.applied_index > (
+            node.config.early_campaign_lag_max
+        ):
+            return  # the time-out will do: a leader that has so much to apply would keep everybody waiting
+        node.raft.peer_lost(peer)
+        node.engine.wake()
 
     # ------------------------------------------------------------------------------ what is sent
 

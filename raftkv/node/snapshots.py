@@ -45,6 +45,8 @@ class Snapshotter:
         # Should what the log begins behind be damaged, there must be another one before a follower needs it.
         newest = opened.snapshot.index if opened.snapshot is not None else 0
         self._must_take = newest < opened.view.start.index
+        self._flushed: Index = opened.store.applied.index
+        self._flushing = False
         self._draw_interval()
 
     # ------------------------------------------------------------------------------ taking
@@ -53,6 +55,28 @@ class Snapshotter:
         interval = self._node.config.snapshot_interval_s
         # Not all nodes at once: each draws from one to one and a half intervals.
         self._not_before = asyncio.get_running_loop().time() + interval * (1 + self._node.world.draw(512) / 1024)
+
+    def maybe_flush(self) -> None:
+        """Make the state durable now and then, so that a node that was killed has little to replay."""
+        node = self._node
+        store = node.applier.runner.store
+        index = store.applied.index
+        if (
+            self._flushing
+            or self._stopped
+            or node.raft.installing is not None
+            or index - self._flushed < node.config.state_flush_entries
+        ):
+            return
+        self._flushing = True
+        self._flushed = index
+
+        def done(future: asyncio.Future[None]) -> None:
+            self._flushing = False
+            node.check_background(future)
+
+        # What replaces the store waits its turn on the same worker, so it is still open then.
+        node.world.background_worker.run(store.flush).add_done_callback(done)
 
     def maybe_take(self) -> None:
         """Take a snapshot if enough has happened since the last one. Also looks after transfers that stall."""
@@ -226,6 +250,7 @@ class Snapshotter:
         store = await world.background_worker.run(self._swap_state, old, snapshot)
         node.raft.snapshot_installed()
         node.applier.resume(node.new_runner(store))
+        self._flushed = store.applied.index
         self.installed += 1
         logger.info(
             "snapshot_installed",

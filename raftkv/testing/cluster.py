@@ -36,6 +36,7 @@ CONFIG = Config(
     segment_bytes=16 * KIB,
     log_cache_bytes=8 * KIB,
     snapshot_entries=200,
+    state_flush_entries=50,
     snapshot_interval_s=2.0,
     keep_entries=40,
     keep_bytes=64 * KIB,
