@@ -318,6 +318,7 @@ class Raft:
     def read(self, token: int) -> None:
         """Ask for a linearizable read: `Ready.reads` names `token` and the index that it must wait for.
 
+        A node must not use a token twice, not even after a restart: a late answer would be taken for the new one.
         Raises `NotLeader` when no leader is known, `Busy` when too many wait.
         """
         reads.read(self, token)

@@ -152,7 +152,7 @@ class Node:
             applied_index=opened.store.applied.index,
             snapshot=opened.snapshot,
         )
-        self.commands, self.queries = Commands(), Queries()
+        self.commands, self.queries = Commands(), Queries(opened.vote.boot)
         self.applier = Applier(
             self.new_runner(opened.store),
             opened.log,

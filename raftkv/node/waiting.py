@@ -77,13 +77,17 @@ class Commands:
 
 
 class Queries:
-    """Queries in three stages: not yet asked about, asked about (by token), and waiting for an index."""
+    """Queries in three stages: not yet asked about, asked about (by token), and waiting for an index.
 
-    def __init__(self) -> None:
+    A token is never used twice, not even by two starts of one node (`boot` counts them): an answer to a question that
+    was asked before a crash would name an index that is too old.
+    """
+
+    def __init__(self, boot: int) -> None:
         self._new: list[Query] = []
         self._asked: dict[int, list[Query]] = {}
         self._confirmed: deque[tuple[Index, list[Query]]] = deque()
-        self._next_token = 0
+        self._next_token = boot << 32
         self.count = 0
 
     def add(self, query: Query) -> None:

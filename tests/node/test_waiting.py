@@ -63,7 +63,7 @@ def test_a_snapshot_that_jumps_over_a_command_leaves_its_outcome_open():
 
 def test_queries_of_one_turn_share_a_token_and_wait_for_their_index():
     """Two queries are confirmed together at index 7 and answered once 7 is applied, not before."""
-    queries, answers = Queries(), Answers()
+    queries, answers = Queries(1), Answers()
     queries.add(Query(b"a", answers.done("a")))
     queries.add(Query(b"b", answers.done("b")))
     token = queries.next_batch()
@@ -74,9 +74,20 @@ def test_queries_of_one_turn_share_a_token_and_wait_for_their_index():
     assert queries.count == 0
 
 
+def test_no_start_of_a_node_uses_a_token_of_another():
+    """The leader's answer to a question from before a crash must not pass for the answer to a new one (F72)."""
+    tokens = []
+    for boot in (1, 2):
+        queries = Queries(boot)
+        for _ in range(3):
+            queries.add(Query(b"a", Answers().done("a")))
+            tokens.append(queries.next_batch())
+    assert len(set(tokens)) == 6
+
+
 def test_a_later_read_with_a_lower_index_is_not_held_up():
     """After a change of leaders an index may be lower; whatever is due is answered."""
-    queries, answers = Queries(), Answers()
+    queries, answers = Queries(1), Answers()
     queries.add(Query(b"a", answers.done("a")))
     queries.confirmed(queries.next_batch(), 9)
     queries.add(Query(b"b", answers.done("b")))
@@ -87,7 +98,7 @@ def test_a_later_read_with_a_lower_index_is_not_held_up():
 
 def test_dropped_and_failed_queries_get_their_error():
     """Dropped reads may be asked again; a stopping node answers everything that is left."""
-    queries, answers = Queries(), Answers()
+    queries, answers = Queries(1), Answers()
     queries.add(Query(b"a", answers.done("a")))
     queries.dropped(queries.next_batch(), Unavailable("no leader"))
     queries.add(Query(b"b", answers.done("b")))
