@@ -124,36 +124,62 @@ class Snapshotter:
         node, loop = self._node, asyncio.get_running_loop()
         self._draw_interval()
         raft, worker = node.raft, node.world.background_worker
-        if raft.installing is not None or raft.wants_snapshot:
-            raise Unavailable("this node's state is being rebuilt from a snapshot")
+        self._check_not_replaced()
         store = node.applier.runner.store
-        # The flush takes long and lets others work; then the checkpoint, which does not, has little left to do.
+        # The first flush takes long, and lets others work.
         await worker.run(store.flush)
-        if node.applier.runner.store is not store or raft.installing is not None:
-            raise Unavailable("this node's state was replaced by a snapshot meanwhile")
-        began = loop.time()
-        snapshot = self._describe(store)
-        if not snapshot.membership.voters:
-            raise Unavailable("this node does not know yet who the members are")
-        if self._is_there(snapshot):
-            return snapshot.index
+        self._check_not_replaced()
         draft = self._store.begin()
-        store.checkpoint(draft)
-        paused = loop.time() - began
+        began = loop.time()
+        snapshot, stalled = await self._checkpoint(draft)
+        if snapshot is None:
+            return store.applied.index
         await worker.run(self._store.publish, draft, snapshot, cluster_id=node.links.cluster_id)
         self._must_take = False
+        self._flushed = max(self._flushed, snapshot.index)
         self.taken += 1
         logger.info(
             "snapshot_taken",
             index=snapshot.index,
             term=snapshot.term,
             seconds=round(loop.time() - began, 3),
-            paused_ms=round(paused * 1000, 1),
+            paused_ms=round(stalled * 1000, 1),
         )
         raft.snapshot_taken(snapshot)
         await self._forget_behind(snapshot)
         node.engine.wake()
         return snapshot.index
+
+    async def _checkpoint(self, draft: str) -> tuple[SnapshotMeta | None, float]:
+        """Copy the state at one index into `draft`; returns what it is (None: it is there already), and for how
+        many seconds the event loop stood still.
+
+        A checkpoint holds up everybody while it flushes what is in memory. So nothing is applied during a second,
+        short flush beside the loop; then there is nothing left to flush, and the checkpoint is only hard links.
+        """
+        node, loop = self._node, asyncio.get_running_loop()
+        applier = node.applier
+        store = applier.runner.store
+        applier.pause()
+        try:
+            await node.world.background_worker.run(store.flush)
+            self._check_not_replaced()
+            snapshot = self._describe(store)
+            if not snapshot.membership.voters:
+                raise Unavailable("this node does not know yet who the members are")
+            if self._is_there(snapshot):
+                return None, 0.0
+            began = loop.time()
+            store.checkpoint(draft)
+            return snapshot, loop.time() - began
+        finally:
+            if node.raft.installing is None and applier.runner.store is store:
+                applier.resume(applier.runner)
+
+    def _check_not_replaced(self) -> None:
+        raft = self._node.raft
+        if raft.installing is not None or raft.wants_snapshot:
+            raise Unavailable("this node's state is being rebuilt from a snapshot")
 
     def _describe(self, store: Store) -> SnapshotMeta:
         """The state as it is now: everything applied is in the log, or is the log's beginning."""
