@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raftkv.config import MIB, Config
-from raftkv.core.messages import AppendEntries, InstallSnapshot, Message
+from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIndex
 from raftkv.core.raft import Raft
 from raftkv.core.ready import Ready
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
@@ -44,6 +44,7 @@ class Engine:
         queries: Queries,
         transport: Transport,
         now_ms: Callable[[], int],
+        count_time: Callable[[], None],
         send_snapshot: Callable[[NodeId, SnapshotMeta], None],
         install_snapshot: Callable[[SnapshotMeta, bool], None],
         on_role: Callable[[], None],
@@ -59,6 +60,7 @@ class Engine:
         self._queries = queries
         self._transport = transport
         self._now_ms = now_ms
+        self._count_time = count_time
         self._send_snapshot = send_snapshot
         self._install_snapshot = install_snapshot
         self._on_role = on_role
@@ -101,6 +103,8 @@ class Engine:
         """Take in a peer's message; one that no correct peer sends raises `PeerError`."""
         if self.stopped:
             return
+        if isinstance(message, ReadIndex):
+            self._refresh_lease()
         try:
             self.raft.step(message)
         except PeerError:
@@ -180,10 +184,17 @@ class Engine:
         token = self._queries.next_batch()
         if token is None:
             return
+        self._refresh_lease()
         try:
             self.raft.read(token)
         except NotAccepted as exc:
             self._queries.dropped(token, exc)
+
+    def _refresh_lease(self) -> None:
+        """A lease is counted in ticks, and whatever held the process up, held those up, too: count them before it is
+        relied on, or a leader that wakes from a pause would read beside the one that was elected meanwhile (F72)."""
+        if self.raft.config.lease_reads:
+            self._count_time()
 
     def _handle(self, ready: Ready) -> None:
         """The fields of `Ready`, in their order."""

@@ -184,6 +184,7 @@ class Node:
             queries=self.queries,
             transport=self.transport,
             now_ms=world.now_ms,
+            count_time=self._count_time,
             send_snapshot=self.snapshots.send,
             install_snapshot=self.snapshots.install,
             on_role=self._role_changed,
@@ -269,19 +270,23 @@ class Node:
     # ------------------------------------------------------------------------------ time
 
     def _tick(self) -> None:
-        """Ticks follow the clock even when the loop was late; after a long pause no more than an election's worth."""
         if self._closed or self.failure is not None:
             return
-        loop = asyncio.get_running_loop()
+        self._count_time()
         period = self.config.tick_ms / 1000
-        due = int((loop.time() - self._ticked_at) / period + 1e-6)  # a timer that is due may be a rounding early
+        self._timers["tick"] = asyncio.get_running_loop().call_at(self._ticked_at + period, self._tick)
+        self._check_waiters()
+
+    def _count_time(self) -> None:
+        """Ticks follow the clock even when the loop was late; after a long pause no more than an election's worth."""
+        period = self.config.tick_ms / 1000
+        passed = asyncio.get_running_loop().time() - self._ticked_at
+        due = int(passed / period + 1e-6)  # a timer that is due may be a rounding early
         if due > 0:
             self._ticked_at += due * period
             self.engine.tick(min(due, self.raft.config.election_ticks))
             if self.raft.role is not None and not isinstance(self.raft.role, Leader):
                 self.links.report_digest()
-        self._timers["tick"] = loop.call_at(self._ticked_at + period, self._tick)
-        self._check_waiters()
 
     def _housekeep(self) -> None:
         if self._closed or self.failure is not None:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from raftkv.config import Config
+from raftkv.core.messages import ReadIndex
 from raftkv.errors import (
     ChangeRefused,
     DiskFull,
@@ -247,6 +248,37 @@ def test_a_minority_serves_nothing_but_stale_reads():
         await client.close()
 
     tell(story)
+
+
+@pytest.mark.parametrize("asks", ["a client", "a follower"])
+def test_a_leader_that_wakes_from_a_pause_does_not_trust_its_lease(asks):
+    """F72: the question is there when the process goes on, before any timer has counted the time that has passed."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 1)
+        leader, follower = cluster.leader, follower_of(cluster)
+        payload = KeyValue.methods["get"].query_payload(KeyValue.methods["get"].encode_args((b"key-00000",), {}))
+        got: list[Any] = []
+
+        def ask():
+            if asks == "a client":
+                leader.query(payload, False, lambda index, result: got.append(result))
+            else:
+                leader.engine.step(ReadIndex(follower.node_id, leader.node_id, leader.raft.term, 2**40))
+            leader.engine.turn()
+
+        await cluster.until(lambda: leader.raft.role.lease_round > 0, 5, "a lease")
+        ask()
+        assert leader.raft.role.reads_count == 0, "the lease does not hold"
+        asyncio.get_running_loop().advance(1.0)
+        got.clear()
+        ask()
+        assert got == []
+        assert leader.raft.role.reads_count == 1, "it waits for no round"
+        await client.close()
+
+    tell(story, config=msgspec.structs.replace(CONFIG, lease_reads=True))
 
 
 def test_a_follower_answers_queries_by_asking_the_leader():
