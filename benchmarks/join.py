@@ -183,10 +183,8 @@ async def join(cluster: ProcessCluster, kv: KeyValueClient, mib: int) -> bool:
     print(f"transfer and installation: {mib / (installed - began):.0f} MiB/s")
     print(f"leader's memory: {before_mib:.0f} MiB before, at most {peak_mib - before_mib:.0f} MiB more")
     print(f"writes: median {median:.2f} ms; p99 {before:.1f} before, {during:.1f} during: {during / before:.2f} times")
-    pauses = sorted(float(each) for each in re.findall(r"paused_ms=([\d.]+)", logs_of(cluster)))
-    print(
-        f"event loop paused by {len(pauses)} snapshots: median {pauses[len(pauses) // 2]} ms, longest {pauses[-1]} ms"
-    )
+    pauses = sorted(float(each) for each in re.findall(r"held_up_ms=([\d.]+)", logs_of(cluster)))
+    print(f"commands held up by {len(pauses)} snapshots: median {pauses[len(pauses) // 2]} ms, longest {pauses[-1]} ms")
     print(f"digests at the same index: {'equal on all four' if ok else 'DIFFERENT'}")
     return ok
 

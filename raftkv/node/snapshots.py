@@ -131,7 +131,11 @@ class Snapshotter:
         self._check_not_replaced()
         draft = self._store.begin()
         began = loop.time()
-        snapshot, stalled = await self._checkpoint(draft)
+        await worker.run(store.freeze)
+        try:
+            snapshot, held_up = await self._checkpoint(draft)
+        finally:
+            await worker.run(store.thaw)
         if snapshot is None:
             return store.applied.index
         await worker.run(self._store.publish, draft, snapshot, cluster_id=node.links.cluster_id)
@@ -143,7 +147,7 @@ class Snapshotter:
             index=snapshot.index,
             term=snapshot.term,
             seconds=round(loop.time() - began, 3),
-            paused_ms=round(stalled * 1000, 1),
+            held_up_ms=round(held_up * 1000, 1),
         )
         raft.snapshot_taken(snapshot)
         await self._forget_behind(snapshot)
@@ -152,25 +156,24 @@ class Snapshotter:
 
     async def _checkpoint(self, draft: str) -> tuple[SnapshotMeta | None, float]:
         """Copy the state at one index into `draft`; returns what it is (None: it is there already), and for how
-        many seconds the event loop stood still.
+        many seconds nothing was applied.
 
-        A checkpoint holds up everybody while it flushes what is in memory. So nothing is applied during a second,
-        short flush beside the loop; then there is nothing left to flush, and the checkpoint is only hard links.
+        Everything is done beside the loop, which serves all others meanwhile; only commands wait to be applied.
         """
         node, loop = self._node, asyncio.get_running_loop()
         applier = node.applier
         store = applier.runner.store
+        began = loop.time()
         applier.pause()
         try:
-            await node.world.background_worker.run(store.flush)
             self._check_not_replaced()
             snapshot = self._describe(store)
             if not snapshot.membership.voters:
                 raise Unavailable("this node does not know yet who the members are")
             if self._is_there(snapshot):
                 return None, 0.0
-            began = loop.time()
-            store.checkpoint(draft)
+            await node.world.background_worker.run(store.checkpoint, draft)
+            self._check_not_replaced()
             return snapshot, loop.time() - began
         finally:
             if node.raft.installing is None and applier.runner.store is store:

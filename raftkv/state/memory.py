@@ -74,6 +74,12 @@ class MemoryStore(Store):
     def flush(self) -> None:
         self._write_image(self._directory)
 
+    def freeze(self) -> None:
+        """There are no files but the image."""
+
+    def thaw(self) -> None:
+        """Nothing was held."""
+
     def checkpoint(self, directory: str) -> None:
         self._disk.mkdir(directory)
         self._write_image(directory)

@@ -90,11 +90,20 @@ class Store(ABC):
         """Make what was written before durable."""
 
     @abstractmethod
+    def freeze(self) -> None:
+        """Let no file be removed or rewritten until `thaw`; reads and writes go on. May take long; worker's thread."""
+
+    @abstractmethod
     def checkpoint(self, directory: str) -> None:
         """Make `directory` a copy of the state as it is now, to be opened as a store of its own.
 
-        Quick when `flush` came just before. Its files are not synced.
+        Between `freeze` and `thaw`, on the worker's thread, while nobody writes. Quick when `flush` came just
+        before: the large files are linked. They are not synced.
         """
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """End what `freeze` began; worker's thread."""
 
     @abstractmethod
     def verify(self) -> int:
