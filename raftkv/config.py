@@ -119,7 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Entries kept behind the snapshot for slow followers …"""
     keep_bytes: int = 64 * MIB
     """… but not more than this."""
-    chunk_bytes: int = MIB
+    chunk_bytes: int = 256 * KIB
+    """One turn of the loop at both ends and one write to the follower's disk: what others wait for, at most."""
     snapshot_rate_bytes_s: int = 100 * MIB
     """Each transfer's limit, so that writers hardly notice it; 0 for none."""
     snapshot_transfers_max: int = 2

@@ -21,7 +21,7 @@ from raftkv.snapshot.manifest import MANIFEST_NAME, SealedManifest
 
 STAGING = "staging-"
 
-SYNC_BYTES = 1 << 20
+SYNC_BYTES = 256 << 10
 """Written data is synced in steps of this: one large sync stalls the log's own writes on the same disk for long."""
 
 SYNC_FILES = 64
