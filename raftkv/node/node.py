@@ -329,7 +329,8 @@ class Node:
 
     def check_background(self, future: asyncio.Future[Any]) -> None:
         """For work in the background that must not fail unnoticed."""
-        if not future.cancelled() and not self._closed and (error := future.exception()) is not None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not self._closed:
             self.fail(error)
 
     def _applied(self, index: Index) -> None:

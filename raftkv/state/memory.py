@@ -81,6 +81,7 @@ class MemoryStore(Store):
         """Nothing was held."""
 
     def checkpoint(self, directory: str) -> None:
+        self.flush()
         self._disk.mkdir(directory)
         self._write_image(directory)
 

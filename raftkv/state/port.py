@@ -97,8 +97,8 @@ class Store(ABC):
     def checkpoint(self, directory: str) -> None:
         """Make `directory` a copy of the state as it is now, to be opened as a store of its own.
 
-        Between `freeze` and `thaw`, on the worker's thread, while nobody writes. Quick when `flush` came just
-        before: the large files are linked. They are not synced.
+        Between `freeze` and `thaw`, on the worker's thread, while nobody writes. The state itself is flushed, so that
+        it is never behind its copy. Quick when `flush` came just before: large files are linked. They are not synced.
         """
 
     @abstractmethod

@@ -102,7 +102,12 @@ async def pause(seconds: float) -> None:
     """Let `seconds` of the loop's time pass."""
     loop = asyncio.get_running_loop()
     passed: asyncio.Future[None] = loop.create_future()
-    timer = loop.call_later(seconds, passed.set_result, None)
+
+    def over() -> None:
+        if not passed.done():  # a timer that is due in the turn in which its waiter is cancelled can't be stopped
+            passed.set_result(None)
+
+    timer = loop.call_later(seconds, over)
     try:
         await passed
     finally:

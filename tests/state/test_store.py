@@ -74,6 +74,22 @@ def test_a_checkpoint_is_the_state_as_it_was(states):
     store.close()
 
 
+def test_the_state_is_never_behind_its_copy(states):
+    """A checkpoint makes durable what it copies: after a restart the state is at least there (F59)."""
+    kind, directory = states
+    store = kind.open(directory + "/s")
+    store.write({b"\x02a": b"1"}, Applied(1, 1, 0, 7))
+    store.freeze()
+    store.checkpoint(directory + "/c")
+    store.thaw()
+    if isinstance(kind, MemoryStates):
+        assert kind.open(directory + "/s").applied == Applied(1, 1, 0, 7)
+    store.close()
+    store = kind.open(directory + "/s")
+    assert store.applied == Applied(1, 1, 0, 7)
+    store.close()
+
+
 def test_a_destroyed_store_is_gone(states):
     """Nothing of it comes back; destroying what is not there does nothing."""
     kind, directory = states
