@@ -10,7 +10,7 @@ from raftkv.config import MIB
 from raftkv.entry import Entry
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.model import Index
-from raftkv.node.ports import Worker
+from raftkv.node.ports import Worker, error_of
 from raftkv.node.waiting import Commands, Queries
 
 if TYPE_CHECKING:
@@ -101,9 +101,10 @@ class Applier:
 
     def _loaded(self, future: asyncio.Future[list[Entry]]) -> None:
         self._scheduled = False
+        error = error_of(future)
         if self._stopped or self._paused or future.cancelled():
             return
-        if (error := future.exception()) is not None:
+        if error is not None:
             self._on_failure(error)
         elif (entries := future.result())[0].index == self.runner.applied.index + 1:
             self._apply(entries)

@@ -14,7 +14,7 @@ from raftkv.core.ready import Ready
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
 from raftkv.model import Index, NodeId, SnapshotMeta, Term
 from raftkv.node.applier import Applier
-from raftkv.node.ports import Worker
+from raftkv.node.ports import Worker, error_of
 from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone, no_leader
 from raftkv.node.writer import Writer
 
@@ -252,14 +252,17 @@ class Engine:
     def _loaded(self, future: asyncio.Future[list[Entry]]) -> None:
         message = self._loads.popleft()
         self._loading_for.popleft()
+        error = error_of(future)
         if self.stopped or future.cancelled():
             return
-        self._send_loaded(message, future)
+        self._send_loaded(message, future, error)
         if self._loads and not self.stopped:
             self._load_next()
 
-    def _send_loaded(self, message: AppendEntries, future: asyncio.Future[list[Entry]]) -> None:
-        if (error := future.exception()) is not None:
+    def _send_loaded(
+        self, message: AppendEntries, future: asyncio.Future[list[Entry]], error: BaseException | None
+    ) -> None:
+        if error is not None:
             if self.raft.log.start.index < message.prev_index:
                 self._on_failure(error)  # the entry should be there: never skip what can't be read
             return  # else it was compacted meanwhile, and the follower gets the snapshot

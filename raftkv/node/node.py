@@ -32,6 +32,7 @@ from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
 from raftkv.node.snapshots import Snapshotter
+from raftkv.node.ports import error_of
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
 from raftkv.node.watchdog import DiskWatch
@@ -314,9 +315,10 @@ class Node:
 
     def _saw_space(self, future: asyncio.Future[Any]) -> None:
         self._checking_space = False
+        error = error_of(future)
         if future.cancelled() or self._closed:
             return
-        if (error := future.exception()) is not None:
+        if error is not None:
             self.fail(error)
             return
         was_low = self._watch.low is not None
@@ -329,7 +331,7 @@ class Node:
 
     def check_background(self, future: asyncio.Future[Any]) -> None:
         """For work in the background that must not fail unnoticed."""
-        error = None if future.cancelled() else future.exception()
+        error = error_of(future)
         if error is not None and not self._closed:
             self.fail(error)
 

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,3 +47,8 @@ class ThreadWorker(Worker):
 def wall_clock_ms() -> int:
     """Milliseconds since the epoch: what a leader stamps its entries with."""
     return time.time_ns() // 1_000_000
+
+
+def error_of(future: asyncio.Future[Any]) -> BaseException | None:
+    """What finished work raised; None also when it was cancelled. Asking is what makes it heard, so ask first."""
+    return None if future.cancelled() else future.exception()

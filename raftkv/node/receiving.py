@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from raftkv.core.messages import InstallSnapshot
+from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     Refusal,
@@ -84,9 +85,10 @@ class Receiving:
         self._queued -= 1
         self._work.pop(future, None)
         node = self._node
+        error = error_of(future)
         if future.cancelled() or node.failure is not None:
             return
-        if (error := future.exception()) is not None:
+        if error is not None:
             node.fail(error)
             return
         step = future.result()

@@ -10,6 +10,7 @@ import structlog
 
 from raftkv.errors import NodeStopped, SnapshotCorruption
 from raftkv.model import NodeId, SnapshotMeta
+from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     ChunkPlan,
@@ -123,10 +124,10 @@ class Sending:
         transfer.reading = None
         self._reads.pop(future, None)
         sender = transfer.sender
+        error = error_of(future)
         if self._transfers.get(sender.to) is not transfer:
             sender.close()  # it was dropped while the disk was read
             return
-        error = None if future.cancelled() else future.exception()
         if isinstance(error, SnapshotCorruption):
             self._on_damaged(sender.snapshot, error)
             sender.fail(str(error))
