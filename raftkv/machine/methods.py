@@ -15,7 +15,8 @@ from raftkv.machine.types import check_type
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "_raftkv_kind"
-_encoder = msgspec.msgpack.Encoder()
+# A set may stand where the type says list or Any: sorted, it is the same bytes on every node.
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def command(function: F) -> F:
@@ -82,7 +83,7 @@ class Method:
     def _hints(self, names: dict[str, Any]) -> dict[str, Any]:
         try:
             return get_type_hints(self.function, localns=names, include_extras=True)
-        except NameError as exc:
+        except Exception as exc:  # a NameError, a SyntaxError in quotes, whatever a type does when it is made
             raise MachineError(f"{self._where}: {exc}; a type must be known where the class is made") from exc
 
     def describe(self) -> str:

@@ -31,15 +31,30 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
 SESSION_EXPIRED = Outcome(OutcomeKind.SESSION_EXPIRED)
 STALE_DUPLICATE = Outcome(OutcomeKind.STALE_DUPLICATE)
 
+TEXT_MAX = 4_096
+"""Characters of a rejection's text that are kept; it is stored with the session."""
+
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _encoder = msgspec.msgpack.Encoder()
 
 
 def rejected(error: BaseException) -> Outcome:
     """The outcome of a command that raised."""
+    return Outcome(OutcomeKind.REJECTED, _encoder.encode((_clean(type(error).__name__), _text_of(error))))
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says, on every node alike, whatever it is: even one that can't be made into text."""
+    try:
+        text = str(error)
+    except BaseException:  # noqa: BLE001 (it is the command's, like the exception itself)
+        return "(its text can't be made)"
     # A default repr names a place in this process's memory, where no other node has the object.
-    text = _ADDRESS.sub("", str(error))
-    return Outcome(OutcomeKind.REJECTED, _encoder.encode((type(error).__name__, text)))
+    return _clean(_ADDRESS.sub("", text))
+
+
+def _clean(text: str) -> str:
+    return text[:TEXT_MAX].encode("utf-8", "backslashreplace").decode()
 
 
 def rejection_of(outcome: Outcome) -> tuple[str, str]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import msgspec
 import xxhash
 
+from raftkv.config import MIB
 from raftkv.entry import Entry
 from raftkv.errors import (
     InvalidArgument,
     MachineFailed,
     NodeStopped,
-    RaftKVError,
     Rejected,
     SafetyViolation,
     UnknownCommand,
@@ -35,6 +35,9 @@ from raftkv.state import Applied, Store
 
 DIGESTS_KEPT = 65_536
 """How far behind a follower may be and still have its digest compared."""
+
+RESULT_BYTES_MAX = 8 * MIB
+"""Of one command or query: it is kept with the session, and must fit into a frame."""
 
 _NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, RecursionError, SystemError)
 """What a command may raise without its being the same on every node: the machine's trouble, not the command's."""
@@ -162,7 +165,7 @@ class Runner:
         overlay.writable = True
         try:
             result = method.function(self._instance, *args)
-            return Outcome(OutcomeKind.APPLIED, method.encode_result(result))
+            return Outcome(OutcomeKind.APPLIED, _bounded(method, method.encode_result(result)))
         except _NOT_ITS_OWN as exc:
             if isinstance(exc, NodeStopped):
                 raise
@@ -170,7 +173,9 @@ class Runner:
                 f"the command {method.name} in entry {entry.index} failed with {type(exc).__name__}: {exc}, which need "
                 f"not happen on every node. It was not applied. Mend the cause ({method.line}), then start the node"
             ) from exc
-        except Exception as exc:  # noqa: BLE001 (whatever else a command raises is the caller's)
+        except KeyboardInterrupt:
+            raise  # somebody at the keyboard, not the command
+        except BaseException as exc:  # noqa: BLE001 (whatever else a command raises is the caller's)
             overlay.undo()
             return rejected(exc)
         finally:
@@ -206,10 +211,17 @@ class Runner:
         moment = self._moment
         moment.index, moment.time_ms, moment.chain, moment.random = self.applied.index, self.applied.time_ms, None, None
         try:
-            return method.encode_result(method.function(self._instance, *args))
+            return _bounded(method, method.encode_result(method.function(self._instance, *args)))
         except NodeStopped:
             raise
-        except RaftKVError as exc:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:
             raise Rejected(*rejection_of(rejected(exc))) from exc
-        except Exception as exc:
-            raise Rejected(*rejection_of(rejected(exc))) from exc
+
+
+def _bounded(method: Method, result: bytes) -> bytes:
+    """The encoded result; `ValueError` when it would not fit into an answer."""
+    if len(result) > RESULT_BYTES_MAX:
+        raise ValueError(f"{method.name} returned {len(result)} bytes: must be at most {RESULT_BYTES_MAX}")
+    return result

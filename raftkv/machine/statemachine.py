@@ -62,6 +62,10 @@ class _MachineType(type):
         return made
 
 
+def _wraps_method(value: Any) -> bool:
+    return kind_of(getattr(value, "__func__", None) or getattr(value, "fget", None)) is not None
+
+
 def _declare(made: Any, names: dict[str, Any]) -> None:
     """Collect commands, queries, tables and values, inherited ones too. Raises `MachineError`."""
     methods: dict[str, Method] = {}
@@ -75,6 +79,8 @@ def _declare(made: Any, names: dict[str, Any]) -> None:
             value.bind(name)
             parts[name] = value
             methods.pop(name, None)
+        elif isinstance(value, staticmethod | classmethod | property) and _wraps_method(value):
+            raise MachineError(f"{made.__module__}.{made.__qualname__}.{name}: a command or query is a plain method")
         elif kind_of(value) is not None:
             _check_name(name, line_of(value))
             methods[name] = Method(value, names)

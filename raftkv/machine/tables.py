@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from raftkv.errors import StateCorruption
+from raftkv.errors import MachineError, StateCorruption
 from raftkv.machine.keys import KeyCodec
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.types import check_type
@@ -21,7 +21,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-_encoder = msgspec.msgpack.Encoder()
+# A set may stand where the type says list or Any: sorted, it is the same bytes on every node.
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _PLAIN = (int, str, bytes, bool, float)
 _MISSING: Any = object()
 
@@ -207,7 +208,10 @@ class Value(_Part, Generic[V]):
         check_type(self._type, where)
         self._codec: _Codec[V] = _Codec(self._type)
         # Encoded once: a default that could be changed in place would not be the same on every node.
-        self._default_data = self._codec.encode(self._default)
+        try:
+            self._default_data = self._codec.encode(self._default)
+        except TypeError as exc:
+            raise MachineError(f"{where}: the default: {exc}") from exc
 
     @overload
     def __get__(self, machine: None, owner: Any) -> Value[V]: ...

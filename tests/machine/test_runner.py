@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from raftkv.machine import (
     CLOSE_SESSION,
     NO_SESSION,
     OPEN_SESSION,
+    LocalMachine,
     OutcomeKind,
     Runner,
     StateMachine,
@@ -364,3 +366,63 @@ def test_old_digests_are_forgotten():
     assert digests[6] is None
     later = runner(store)
     assert [later.digest_at(index) for index in range(7)] == [None] * 5 + [digests[5], None]
+
+
+class Unspeakable(Exception):
+    """An exception that can't say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Rude(StateMachine):
+    """Raises and returns what nobody expects."""
+
+    lists = Table(str, list[str])
+
+    @command
+    def raise_it(self, what: str) -> str:
+        """Raise."""
+        raise {
+            "surrogate": ValueError("\udc80"),
+            "unspeakable": Unspeakable(),
+            "cancelled": asyncio.CancelledError(),
+            "exit": SystemExit(3),
+            "long": ValueError("x" * 10_000_000),
+        }[what]
+
+    @command
+    def return_much(self) -> bytes:
+        """More than fits into an answer."""
+        self.lists["much"] = []
+        return bytes(9 << 20)
+
+    @command
+    def store_a_set(self) -> list[str]:
+        """A set where a list belongs: msgpack would take it in whatever order it is."""
+        names: Any = {f"name-{number}" for number in range(50)}
+        self.lists["names"] = names
+        return names
+
+
+@pytest.mark.parametrize("what", ["surrogate", "unspeakable", "cancelled", "exit", "long"])
+def test_whatever_a_command_raises_is_a_rejection(what):
+    """Text that is none, text that can't be made, exceptions that end programs: rejected, bounded, and life goes on."""
+    local: Any = LocalMachine(Rude)
+    with pytest.raises(Rejected) as caught:
+        local.raise_it(what)
+    assert len(caught.value.message) <= 4096
+    assert local.index == 1
+
+
+def test_a_result_that_fits_no_answer_is_a_rejection():
+    """Nobody could be told of it, so it has no effect."""
+    local: Any = LocalMachine(Rude)
+    with pytest.raises(Rejected, match="must be at most"):
+        local.return_much()
+
+
+def test_a_set_in_a_lists_place_is_sorted():
+    """Its order differs from process to process, and must not get into the state."""
+    local: Any = LocalMachine(Rude)
+    assert local.store_a_set() == sorted(f"name-{number}" for number in range(50))

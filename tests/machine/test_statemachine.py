@@ -246,3 +246,23 @@ def test_the_fingerprint_is_of_what_the_class_offers():
 
     assert Base.fingerprint().startswith("Base/")
     assert len({Base.fingerprint(), Derived.fingerprint(), Other.fingerprint()}) == 3
+
+
+def test_wrapped_methods_bad_quotes_and_wrong_defaults_are_refused():
+    """Each is a MachineError with the place, not some error from the inside."""
+    for wrapper in (staticmethod, classmethod, property):
+        with pytest.raises(MachineError, match="plain method"):
+            type(StateMachine)(
+                "Wrapped", (StateMachine,), {"__module__": "m", "add": wrapper(command(lambda self: None))}
+            )
+    with pytest.raises(MachineError, match=HERE + ".*add"):
+
+        class BadQuotes(StateMachine):
+            @command
+            def add(self, amount: "int[") -> None:  # noqa: F722
+                pass
+
+    with pytest.raises(MachineError, match=HERE + ": value total: the default"):
+
+        class BadDefault(StateMachine):
+            total = Value(int, "none")
