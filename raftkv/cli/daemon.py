@@ -40,8 +40,8 @@ def find_machine(name: str) -> type[StateMachine]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except ImportError as exc:
-        raise ConfigError(f"machine = {name!r}: {exc}") from exc
+    except Exception as exc:
+        raise ConfigError(f"machine = {name!r}: {type(exc).__name__}: {exc}") from exc
     machine = getattr(module, class_name, None)
     if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
         raise ConfigError(f"machine = {name!r}: {class_name} in {module_name} is no StateMachine")

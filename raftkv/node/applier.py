@@ -114,7 +114,7 @@ class Applier:
     def _apply(self, entries: Sequence[Entry]) -> None:
         try:
             outcomes = self.runner.apply(entries)
-        except RaftKVError as exc:
+        except Exception as exc:  # noqa: BLE001 (whatever it is, going on would skip the entry)
             # What came before the failing entry may have been applied; nobody is told of it, as the node stops.
             self._on_failure(exc)
             return

@@ -11,7 +11,7 @@ from raftkv.config import Config
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
-from raftkv.errors import ConfigError, Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.errors import ConfigError, Corruption, DiskError, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
 from raftkv.model import HardState, Index, LogStart, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
@@ -79,7 +79,10 @@ class Paths:
 def open_directory(options: Options, world: World) -> Opened:
     """Open a data directory, or make it. Blocking; raises a `NodeStopped` that says what to do, or `ConfigError`."""
     disk, paths = world.disk, Paths(options.data_dir)
-    disk.mkdir(paths.root)
+    try:
+        disk.mkdir(paths.root)
+    except FileNotFoundError as exc:
+        raise DiskError(f"{paths.root} can't be made: {exc}") from exc
     lock = disk.lock(paths.lock)
     try:
         return _open_locked(options, world, paths, lock)

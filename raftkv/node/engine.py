@@ -147,7 +147,7 @@ class Engine:
             self._read()
             while self._handle_next():
                 pass
-        except (RaftKVError, AssertionError) as exc:
+        except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
             self._on_failure(exc)
             return
         seen = (self.raft.term, self.raft.leader, self.raft.is_leader)

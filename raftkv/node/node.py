@@ -31,8 +31,8 @@ from raftkv.node.directory import Opened, Options, Paths, close_directory, mark_
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
-from raftkv.node.snapshots import Snapshotter
 from raftkv.node.ports import error_of
+from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
 from raftkv.node.watchdog import DiskWatch

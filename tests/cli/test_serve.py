@@ -111,7 +111,10 @@ def test_an_address_that_is_taken_is_named(node, tmp_path):
     [
         (("--node-id", "x"), "node_id = 'x' (from --node-id)"),
         (("--set", "tick_ms=0"), "tick_ms = 0"),
-        (("--machine", "nowhere:Machine"), "machine = 'nowhere:Machine': No module named 'nowhere'"),
+        (
+            ("--machine", "nowhere:Machine"),
+            "machine = 'nowhere:Machine': ModuleNotFoundError: No module named 'nowhere'",
+        ),
         (("--machine", "raftkv.kv"), "must be module:Class"),
         (("--machine", "raftkv.kv:Item"), "Item in raftkv.kv is no StateMachine"),
         (("--config", "nowhere.toml"), "nowhere.toml: No such file"),
