@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
@@ -23,6 +23,9 @@ from raftkv.node import Node, Options, Worker, World
 from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
 from raftkv.transport import MemoryNetwork, MemoryTransport
+
+if TYPE_CHECKING:
+    from raftkv.testing.trace import Trace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -172,9 +175,7 @@ class SimNode:
             rebuild=rebuild,
             config=cluster.config,
         )
-        transport = MemoryTransport(
-            cluster.network, self.node_id, self.member.peer_address, config=cluster.config, draw=self.dice.randrange
-        )
+        transport = cluster.transport(self)
         node = self.node = Node(cluster.machine, options, transport, self.world())
         try:
             await node.start()
@@ -270,6 +271,8 @@ class SimCluster:
         self.dice = random.Random(seed)
         self.network = MemoryNetwork(delay_s)
         self.events: list[str] = []
+        self.trace: Trace | None = None
+        """Who records what happens, if anybody does."""
         self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
 
@@ -277,6 +280,11 @@ class SimCluster:
     def member(node_id: NodeId) -> Member:
         """The addresses of a node in this world."""
         return Member(node_id, f"peer-{node_id}:1", f"node-{node_id}:1")
+
+    def transport(self, sim: SimNode) -> MemoryTransport:
+        """What a node's process sends and hears by."""
+        kind = MemoryTransport if self.trace is None else self.trace.transport
+        return kind(self.network, sim.node_id, sim.member.peer_address, config=self.config, draw=sim.dice.randrange)
 
     def note(self, event: str) -> None:
         """Keep what happened, for who reads of a failure."""

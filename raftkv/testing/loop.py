@@ -51,6 +51,8 @@ class SimLoop(base_events.BaseEventLoop):
         self._clock_resolution = 1e-9
         self.failures: list[dict[str, Any]] = []
         """What tasks and callbacks raised with nobody to catch it."""
+        self.observer: Callable[[], None] | None = None
+        """Called after each turn in which something was done; it must change nothing."""
         self.set_exception_handler(lambda _loop, context: self.failures.append(context))
 
     def time(self) -> float:
@@ -59,6 +61,11 @@ class SimLoop(base_events.BaseEventLoop):
 
     def advance(self, seconds: float) -> None:
         self._now += max(0.0, seconds)
+
+    def _run_once(self) -> None:
+        super()._run_once()  # type: ignore[misc]
+        if self.observer is not None:
+            self.observer()
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

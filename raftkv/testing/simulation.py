@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import msgspec
 
@@ -38,10 +39,20 @@ class Simulation:
     """A world with clients that count, write, compare and read, each in a session of its own.
 
     Counters show whether a command was applied twice or not at all; registers whether a read was stale.
+    `observe` is called with the world's cluster before its nodes start (`Trace.attach`).
     """
 
-    def __init__(self, seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        size: int | None = None,
+        duration_s: float = 20.0,
+        clients: int = 4,
+        observe: Callable[[SimCluster], None] | None = None,
+    ) -> None:
         self.seed = seed
+        self._observe = observe
         self._dice = random.Random(seed)
         self._size = size if size is not None else self._dice.choice([1, 3, 3, 3, 5])
         self._duration_s = duration_s
@@ -61,6 +72,9 @@ class Simulation:
 
     async def _run(self, loop: SimLoop) -> None:
         cluster = SimCluster(KeyValue, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
+        if self._observe is not None:
+            self._observe(cluster)
+            self.history.listener = cluster.trace
         checks = all_checks()
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from raftkv.config import KIB, Config
@@ -61,6 +62,11 @@ class MemoryNetwork:
         for pipe in list(self._pipes):
             if pipe.owner == node:
                 pipe.silence()
+
+    @property
+    def cuts(self) -> AbstractSet[tuple[NodeId, NodeId]]:
+        """The ways (from, to) that are cut."""
+        return self._cuts
 
     def is_cut(self, sender: NodeId, to: NodeId) -> bool:
         return (sender, to) in self._cuts

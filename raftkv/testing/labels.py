@@ -1,0 +1,111 @@
+"""Messages in words: a few characters for an arrow, a line for whoever points at it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from raftkv.core.messages import (
+    AppendEntries,
+    AppendReply,
+    InstallSnapshot,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raftkv.snapshot import SnapshotChunk, SnapshotOffer
+from raftkv.snapshot.messages import SnapshotAck, SnapshotDone, SnapshotNeed, SnapshotPreparing, SnapshotRefused
+from raftkv.wire import DigestReport, DivergedNotice, PeerMessage
+
+TEXT_MAX = 24
+"""Characters of an argument or a result; who needs all of it has the history."""
+
+
+def label(message: PeerMessage) -> str:
+    """What an arrow says: `append 5-7`, `vote t3?`."""
+    match message:
+        case RequestVote():
+            return f"{_vote(message)} t{message.term}?"
+        case RequestVoteReply():
+            return f"{_vote(message)} t{message.term} {'yes' if message.granted else 'no'}"
+        case AppendEntries() if message.last_index > message.prev_index:
+            return f"append {_span(message.prev_index + 1, message.last_index)}"
+        case AppendEntries():
+            return f"heartbeat c{message.commit_index}"
+        case AppendReply() if message.rejected:
+            return f"no, try {message.conflict_index}"
+        case AppendReply():
+            return f"ok {message.match_index}" + (" snapshot?" if message.wants_snapshot else "")
+        case InstallSnapshot():
+            return f"install {message.snapshot.index}"
+        case TimeoutNow():
+            return "timeout now"
+        case ReadIndex():
+            return "read?"
+        case ReadIndexReply():
+            return f"read {message.index if message.index is not None else 'no'}"
+        case DigestReport():
+            return f"digest {message.index}"
+        case DivergedNotice():
+            return f"diverged {message.index}"
+        case _:
+            return _SNAPSHOTS.get(type(message), type(message).__name__.lower())
+
+
+_SNAPSHOTS: dict[type, str] = {
+    SnapshotOffer: "snap offer",
+    SnapshotPreparing: "snap wait",
+    SnapshotNeed: "snap need",
+    SnapshotChunk: "snap chunk",
+    SnapshotAck: "snap ack",
+    SnapshotDone: "snap done",
+    SnapshotRefused: "snap no",
+}
+
+
+def _vote(message: RequestVote | RequestVoteReply) -> str:
+    return "prevote" if message.pre_vote else "vote"
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
+
+
+def describe(message: PeerMessage) -> str:
+    """All fields but bulk data, in a line."""
+    parts = []
+    for field in message.__struct_fields__:
+        value = getattr(message, field)
+        if field == "entries":
+            value = len(value)
+        parts.append(f"{field}={short(value)}")
+    return f"{type(message).__name__}({', '.join(parts)})"
+
+
+def short(value: Any) -> str:
+    """A value in at most `TEXT_MAX` characters; text and numbers plainly."""
+    if isinstance(value, bytes) and value.isascii() and value.decode().isprintable():
+        value = value.decode()
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
+
+
+def is_routine(message: PeerMessage) -> bool:
+    """Whether it is one of those that come all the time: a heartbeat, a digest."""
+    return isinstance(message, DigestReport) or (
+        isinstance(message, AppendEntries) and message.last_index == message.prev_index
+    )
+
+
+def key_of(message: PeerMessage) -> bytes:
+    """What tells a message from others between the same two nodes, but for the bulk of it."""
+    match message:
+        case AppendEntries():
+            return msgspec.msgpack.encode(msgspec.structs.replace(message, entries=[]))
+        case SnapshotChunk():
+            return msgspec.msgpack.encode(msgspec.structs.replace(message, data=b""))
+        case _:
+            return msgspec.msgpack.encode(message)
