@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from raftkv.errors import NodeStopped, RaftKVError
+from raftkv.kv import KeyValue
 from raftkv.testing.cluster import CLIENT, SimCluster, SimNode
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
@@ -54,6 +55,7 @@ class Nemesis:
             "promote": self._promote,
             "remove": self._remove,
         }
+        self._every = kinds
         always = {"restart", "heal", "transfer", "snapshot", "add", "promote", "remove"}
         self.kinds = {name: fault for name, fault in kinds.items() if name in always or dice.random() < 0.6}
         self._weights = [dice.choice([1, 3, 9]) for _ in self.kinds]
@@ -69,6 +71,17 @@ class Nemesis:
             (name,) = self._dice.choices(list(self.kinds), self._weights)
             self._cluster.note(name)
             await self.kinds[name]()
+
+    async def strike(self, kind: str, chance: int) -> None:
+        """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
+        self._dice = random.Random(chance)
+        self._cluster.note(kind)
+        await self._every[kind]()
+
+    @property
+    def every_kind(self) -> list[str]:
+        """What `strike` can do, also what this world does not do by itself."""
+        return list(self._every)
 
     async def mend(self) -> None:
         """Heal the network, mend the disks, start everybody."""
@@ -229,3 +242,8 @@ class Nemesis:
         leader = self._cluster.leader
         if leader is not None and len(leader.raft.membership.voters) > 2:
             self._spawn(leader.remove(self._dice.choice(leader.raft.membership.all_nodes()), 10))
+
+
+def fault_kinds() -> list[str]:
+    """The names of everything that can go wrong in a simulated world."""
+    return Nemesis(SimCluster(KeyValue), random.Random(0)).every_kind

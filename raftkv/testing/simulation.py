@@ -13,6 +13,7 @@ from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Rejected, Ses
 from raftkv.kv import KeyValue
 from raftkv.testing.checks import Check, all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
+from raftkv.testing.failure import Failure
 from raftkv.testing.history import History, Operation, counter, register
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
@@ -29,10 +30,6 @@ class Report(msgspec.Struct):
     events: list[str] = []
     terms: int = 0
     snapshots: int = 0
-
-
-class Failure(AssertionError):
-    """A promise was broken; the text tells the seed, what it was, and what happened before."""
 
 
 class Simulation:

@@ -1,0 +1,80 @@
+"""One example of an application's test: its calls alone, elsewhere, beside the model, and then in a world of faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from raftkv.machine import StateMachine
+from raftkv.testing.cluster import START_MS, SimCluster
+from raftkv.testing.determinism import find_difference
+from raftkv.testing.failure import Cause, CounterExample
+from raftkv.testing.models import Answer, ModelState, Raised, Returned
+from raftkv.testing.replica import Effect, Replica, Step, arguments
+from raftkv.testing.script import Call, Script, program
+from raftkv.testing.stage import Stage
+
+_MAY_DEPEND = "depend on its arguments, the tables, self.now, self.random and self.index, and on nothing else"
+
+
+def run_example(
+    machine: type[StateMachine],
+    model: type,
+    script: Script,
+    *,
+    key: str | None = None,
+    observe: Callable[[SimCluster], None] | None = None,
+) -> None:
+    """Raises `CounterExample` when `script` shows a mistake; `NotImportable` or `TwinDied` when it can't be run.
+
+    What needs no cluster is looked at without one, as it names the call that is at fault.
+    """
+    try:
+        _check_alone(machine, model, sorted(script.calls, key=lambda call: call.at_ms))
+        Stage(machine, model, script, key, observe).run()
+    except CounterExample as found:
+        found.program = program(script, machine, model)
+        raise
+
+
+def _check_alone(machine: type[StateMachine], model: type, calls: list[Call]) -> None:
+    steps = [
+        Step(START_MS + call.at_ms, call.name, machine.methods[call.name].encode_args(call.args, {})) for call in calls
+    ]
+    finding = find_difference(machine, steps)
+    if finding is not None:
+        call = calls[finding.step]
+        method = machine.methods[call.name]
+        why = {
+            Cause.NONDETERMINISTIC: f"is not deterministic: {finding.difference}",
+            Cause.REMEMBERS: f"uses something outside of tables, which a restart forgets: {finding.difference}",
+        }[finding.cause]
+        raise CounterExample(
+            finding.cause, f"{call.described} {why}.\n{method.line}: a {method.kind} may {_MAY_DEPEND}"
+        )
+    replica, state = Replica(machine), ModelState(model())
+    for call, step in zip(calls, steps, strict=True):
+        state = _check_call(machine, replica.run(step), call, step, state)
+
+
+def _check_call(machine: type[StateMachine], effect: Effect, call: Call, step: Step, state: ModelState) -> ModelState:
+    """Compare one call's effect with what the model says; the model's next state."""
+    if effect.failed is not None:
+        raise CounterExample(Cause.FAILED, f"{call.described} stops every node: {effect.failed}")
+    expected, following = state.call(call.name, arguments(machine, call.name, call.args))
+    found = answer_of(machine, call.name, effect)
+    if expected != found:
+        method = machine.methods[call.name]
+        raise CounterExample(
+            Cause.DISAGREES,
+            f"{call.described} {found}, the model {expected}, with nothing going wrong\n{method.line}: {method.kind} "
+            f"{method.describe()}",
+        )
+    return following
+
+
+def answer_of(machine: type[StateMachine], name: str, effect: Effect) -> Answer:
+    """What a client would have heard."""
+    if effect.rejected is not None:
+        return Raised(*effect.rejected)
+    assert effect.result is not None, "a call that was not rejected has a result"
+    return Returned(machine.methods[name].decode_result(effect.result))

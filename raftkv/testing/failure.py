@@ -1,0 +1,41 @@
+"""What a world or a test of an application ends with when something is not as promised."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Failure(AssertionError):
+    """A promise was broken; the text tells the seed, what it was, and what happened before."""
+
+
+class Cause(StrEnum):
+    """Why an application's test failed: who has to mend what."""
+
+    NONDETERMINISTIC = "nondeterministic"
+    """A command or query gave something else in another process, at another time, or with other dice."""
+    REMEMBERS = "remembers"
+    """A command or query depends on something outside of tables, which a restart forgets."""
+    DISAGREES = "disagrees"
+    """The state machine and the model differ, with nothing going wrong."""
+    FAILED = "failed"
+    """A command failed in a way that stops every node (`MachineFailed`)."""
+    NOT_LINEARIZABLE = "not linearizable"
+    """No order of the calls explains what the clients heard, though the machine agrees with the model by itself."""
+    BROKEN = "broken"
+    """An invariant of the cluster did not hold, or it did not recover."""
+
+
+class CounterExample(Failure):
+    """A script under which an application is not what its model says.
+
+    `described` says what went wrong; `program` is Python source that shows it again; `path` is the file in which the
+    script was saved, if it was.
+    """
+
+    def __init__(self, cause: Cause, described: str, program: str = "", path: str | None = None) -> None:
+        super().__init__(described)
+        self.cause = cause
+        self.described = described
+        self.program = program
+        self.path = path

@@ -1,0 +1,89 @@
+"""A script: the calls and the faults of one world, short enough to be read, and to be pasted into a program."""
+
+from __future__ import annotations
+
+import pprint
+from typing import Any
+
+import msgspec
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of a command or query by a client: `Call("receive", ("apple", 3), client=2, at_ms=250)`.
+
+    A client's calls follow each other: one that is due while the client still waits for an answer comes right behind.
+    """
+
+    name: str
+    args: tuple[Any, ...] = ()
+    client: int = 1
+    at_ms: int = 0
+    """Virtual milliseconds after the world's first leader was elected."""
+
+    def __repr__(self) -> str:
+        return _written("Call", self.name, self.args or None, client=(self.client, 1), at_ms=(self.at_ms, 0))
+
+    @property
+    def described(self) -> str:
+        """`receive('apple', 3)`."""
+        return f"{self.name}({', '.join(map(repr, self.args))})"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that goes wrong: `Fault("crash", at_ms=400, chance=3)`.
+
+    `kind` is one of `raftkv.testing.fault_kinds()`; which node it meets, and how hard, follows from `chance`.
+    """
+
+    kind: str
+    at_ms: int = 0
+    chance: int = 0
+
+    def __repr__(self) -> str:
+        return _written("Fault", self.kind, None, at_ms=(self.at_ms, 0), chance=(self.chance, 0))
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a world depends on but the state machine itself."""
+
+    seed: int = 0
+    """The network's delays, the disks' speed, election time-outs."""
+    size: int = 3
+    """Nodes in the beginning."""
+    faults: tuple[Fault, ...] = ()
+    calls: tuple[Call, ...] = ()
+
+
+def _written(kind: str, name: str, args: tuple[Any, ...] | None, **fields: tuple[int, int]) -> str:
+    """A constructor's call; fields at their defaults are left out."""
+    parts = [_quoted(name)]
+    if args is not None:
+        parts.append(pprint.pformat(args, width=1_000_000, compact=True, sort_dicts=False))
+    parts += [f"{field}={value}" for field, (value, default) in fields.items() if value != default]
+    return f"{kind}({', '.join(parts)})"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def program(script: Script, machine: type, model: type) -> str:
+    """A program that runs `script` again. Values whose repr is no expression need a line of their own by hand."""
+    names: dict[str, list[str]] = {}
+    for kind in (machine, model):
+        names.setdefault(kind.__module__, []).append(kind.__qualname__.partition(".")[0])
+    used = ["Call"] if script.calls else []
+    used += ["Fault"] if script.faults else []
+    imports = [f"from raftkv.testing import {', '.join([*used, 'rerun'])}"]
+    imports += [f"from {module} import {', '.join(sorted(set(found)))}" for module, found in names.items()]
+    lines = [f"    {machine.__qualname__},", f"    {model.__qualname__},", f"    seed={script.seed},"]
+    if script.size != Script().size:
+        lines.append(f"    size={script.size},")
+    lines += _listed("faults", script.faults) + _listed("commands", script.calls)
+    return "\n".join([*imports, "", "rerun(", *lines, ")"]) + "\n"
+
+
+def _listed(name: str, items: tuple[Any, ...]) -> list[str]:
+    if len(items) <= 1:
+        return [f"    {name}=[{', '.join(map(repr, items))}],"] if items else []
+    return [f"    {name}=[", *(f"        {item!r}," for item in items), "    ],"]

@@ -1,0 +1,118 @@
+"""Applications for the tests of the test kit: a sound one, and some with one mistake each."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import time
+from typing import ClassVar
+
+from raftkv.machine import StateMachine, Table, Value, command, query
+
+
+class Inventory(StateMachine):
+    """What the README shows."""
+
+    stock = Table(str, int)
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        total = self.stock.get(sku, 0) + quantity
+        self.stock[sku] = total
+        return total
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        return self.stock.get(sku, 0)
+
+
+class InventoryModel:
+    """What an inventory is."""
+
+    def __init__(self) -> None:
+        self.stock: dict[str, int] = {}
+
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError
+        self.stock[sku] = self.stock.get(sku, 0) + quantity
+        return self.stock[sku]
+
+    def on_hand(self, sku: str) -> int:
+        return self.stock.get(sku, 0)
+
+
+class Forgetful(Inventory):
+    """Disagrees with its model: it forgets what there was when more than 3 come at once."""
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        self.stock[sku] = quantity if quantity > 3 else self.stock.get(sku, 0) + quantity
+        return self.stock[sku]
+
+
+class Writing(Inventory):
+    """Changes a table in a query."""
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        self.stock[sku] = self.stock.get(sku, 0)
+        return self.stock[sku]
+
+
+class Remembering(Inventory):
+    """Keeps something in the process, which a restart forgets."""
+
+    cache: ClassVar[dict[str, int]] = {}
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        self.cache[sku] = self.cache.get(sku, 0) + max(quantity, 0)
+        self.stock[sku] = self.cache[sku]
+        return self.stock[sku]
+
+
+class Attribute(Inventory):
+    """Sets an attribute of its own, which a machine refuses."""
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        self.last = sku
+        return quantity
+
+
+class Tags(StateMachine):
+    """Goes by what differs between processes."""
+
+    tags = Table(str, list[str])
+    log = Table(int, dict[str, float])
+    last = Value(str, "")
+
+    @command
+    def by_set(self, words: list[str]) -> None:
+        self.tags["x"] = list(set(words))
+
+    @command
+    def by_clock(self, word: str) -> None:
+        self.log[self.index] = {"size": len(word), "at": time.time()}
+
+    @command
+    def by_date(self, word: str) -> None:
+        self.last = f"{word} {datetime.datetime.now(datetime.UTC).date()}"
+
+    @command
+    def by_dice(self, word: str) -> int:
+        return random.randrange(1_000_000)
+
+    @command
+    def by_place(self, word: str) -> int:
+        return id(object())
+
+    @command
+    def sound(self, word: str) -> list[str]:
+        self.last = f"{word} {self.now.date()} {self.random.randrange(1000)} {self.index}"
+        return sorted({self.last, word})

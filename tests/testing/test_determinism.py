@@ -1,0 +1,62 @@
+"""What differs from process to process is found, and named with the call and the field."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.testing.determinism import find_difference
+from raftkv.testing.failure import Cause
+from raftkv.testing.references import NotImportable, Reference
+from raftkv.testing.replica import Step
+from tests.testing.machines import Inventory, Remembering, Tags
+
+WORDS = [f"word{number}" for number in range(9)]
+
+
+def steps(machine, *calls):
+    """The calls as a node gets them."""
+    return [Step(1_000, name, machine.methods[name].encode_args(args, {})) for name, *args in calls]
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (("by_set", WORDS), "tags['x']["),
+        (("by_clock", "a"), "log[2]['at'] is 1000000000."),
+        (("by_date", "a"), "last is 'a 2001-09-09' in one process and 'a 2033-05-18' in another"),
+        (("by_dice", "a"), "the result is "),
+        (("by_place", "a"), "the result is "),
+    ],
+)
+def test_what_depends_on_the_process_is_named(call, named):
+    """The set's order, the clock, the date, the dice, an object's place in memory (F65)."""
+    finding = find_difference(Tags, steps(Tags, ("sound", "a"), call, ("sound", "b")))
+    assert finding is not None
+    assert (finding.cause, finding.step) == (Cause.NONDETERMINISTIC, 1)
+    assert finding.difference.startswith(named)
+
+
+def test_what_a_command_may_use_is_the_same_everywhere():
+    """`self.now`, `self.random`, `self.index`, and sets that are sorted."""
+    assert find_difference(Tags, steps(Tags, ("sound", "a"), ("sound", "b"))) is None
+    assert find_difference(Inventory, steps(Inventory, ("receive", "a", 1), ("receive", "a", 0))) is None
+
+
+def test_what_is_kept_outside_of_tables_is_found():
+    """A class's dictionary is in nobody's snapshot."""
+    finding = find_difference(Remembering, steps(Remembering, ("receive", "a", 3), ("on_hand", "a")))
+    assert finding is not None
+    assert (finding.cause, finding.step) == (Cause.REMEMBERS, 0)
+    assert finding.difference == (
+        "stock['a'] is 3 in a new process and 6 after the same calls had run before, with other tables"
+    )
+
+
+def test_a_class_that_another_process_cannot_make_is_refused():
+    """With where to move it."""
+
+    class Local(Inventory):
+        """Made here."""
+
+    with pytest.raises(NotImportable, match="move it to the top of its module"):
+        Reference.of(Local)
