@@ -9,6 +9,7 @@ from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
 from raftkv.cli.logfiles import log
 from raftkv.cli.output import EXIT_CODES
+from raftkv.cli.replay import replay
 from raftkv.cli.serve import serve
 from raftkv.cli.snapshots import snapshot
 from raftkv.node.node import package_version
@@ -35,5 +36,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, snapshot, log, completion):
+for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, snapshot, log, replay, completion):
     main.add_command(_command)

@@ -7,6 +7,7 @@ An operation whose outcome is not known may have taken effect at any time after 
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, TypeAlias
@@ -91,6 +92,31 @@ class History:
             for key, operations in self.by_key().items()
             if not is_linearizable(operations, model, start)
         ]
+
+    def broken_at(self, model: Model, start: Any) -> float | None:
+        """When the first client heard something that can't be true; None when all is well."""
+        found = [
+            _broken_at(operations, model, start)
+            for operations in self.by_key().values()
+            if not is_linearizable(operations, model, start)
+        ]
+        return min(found, default=None)
+
+
+def _broken_at(operations: list[Operation], model: Model, start: Any) -> float:
+    """The first return by which a history is none of the model's any more; what follows makes no history better."""
+    returns = sorted(operation.returned for operation in operations if operation.returned < math.inf)
+
+    def is_broken(until: float) -> bool:
+        known = [operation for operation in operations if operation.called <= until]
+        known = [each if each.returned <= until else _unheard(each) for each in known]
+        return not is_linearizable(known, model, start)
+
+    return returns[bisect.bisect_left(returns, True, key=is_broken)]
+
+
+def _unheard(operation: Operation) -> Operation:
+    return msgspec.structs.replace(operation, returned=math.inf, result=UNKNOWN)
 
 
 def is_linearizable(operations: Sequence[Operation], model: Model, start: Any) -> bool:

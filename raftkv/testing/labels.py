@@ -16,8 +16,17 @@ from raftkv.core.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.snapshot import SnapshotChunk, SnapshotOffer
-from raftkv.snapshot.messages import SnapshotAck, SnapshotDone, SnapshotNeed, SnapshotPreparing, SnapshotRefused
+from raftkv.model import Membership
+from raftkv.snapshot import (
+    SnapshotAck,
+    SnapshotChunk,
+    SnapshotDone,
+    SnapshotNeed,
+    SnapshotOffer,
+    SnapshotPreparing,
+    SnapshotRefused,
+)
+from raftkv.testing.history import Operation
 from raftkv.wire import DigestReport, DivergedNotice, PeerMessage
 
 TEXT_MAX = 24
@@ -87,10 +96,33 @@ def describe(message: PeerMessage) -> str:
 
 def short(value: Any) -> str:
     """A value in at most `TEXT_MAX` characters; text and numbers plainly."""
-    if isinstance(value, bytes) and value.isascii() and value.decode().isprintable():
-        value = value.decode()
-    text = value if isinstance(value, str) else repr(value)
+    text = _plain(value)
     return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bytes) and value.isascii() and value.decode().isprintable():
+        return value.decode() or "''"
+    if isinstance(value, tuple | list):
+        return "(" + ", ".join(_plain(each) for each in value[: TEXT_MAX // 2]) + ")"
+    return str(value) or "''"
+
+
+def words_of(operation: Operation) -> str:
+    """`write r0 1.5`, or, where the arguments are all there is, `receive(apple, 3)`."""
+    key, argument = operation.key, operation.argument
+    if isinstance(argument, tuple) and (key is None or key in argument):
+        return f"{operation.name}{short(argument)}"
+    words = [operation.name, short(key), "" if argument is None else short(argument)]
+    return " ".join(word for word in words if word)
+
+
+def members(membership: Membership) -> str:
+    """`1 2 3 +4`: voters and learners; `1 2 3 → 1 2 4` while a change is joint."""
+    words = [" ".join(map(str, membership.voters))]
+    if membership.is_joint:
+        words = [" ".join(map(str, membership.outgoing)), "→", *words]
+    return " ".join([*words, *(f"+{learner}" for learner in membership.learners)])
 
 
 def is_routine(message: PeerMessage) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from raftkv.model import Index, Membership, NodeId, Term
+from raftkv.testing.labels import members
 from raftkv.testing.records import What
 from raftkv.transport import MemoryTransport
 
@@ -133,8 +134,8 @@ class Observer:
             self._happened(What.COMMIT, node_id, f"commit {raft.commit_index}", raft.describe(), role=role)
         if raft.membership is not seen.membership:
             if raft.membership != seen.membership:
-                text = raft.membership.describe()
-                self._happened(What.MEMBERS, node_id, text, f"the membership here is now {text}", role=role)
+                text, detail = members(raft.membership), f"the membership here is now {raft.membership.describe()}"
+                self._happened(What.MEMBERS, node_id, text, detail, role=role)
             seen.membership = raft.membership
         self._trace.nodes[node_id] = role
         self._look_at_snapshots(node, role, seen)

@@ -49,6 +49,10 @@ class Simulation:
         observe: Callable[[SimCluster], None] | None = None,
     ) -> None:
         self.seed = seed
+        self.broken_at: float | None = None
+        """When it was clear that a promise is broken, in virtual seconds."""
+        self.command = replay_command(seed, size=size, duration_s=duration_s, clients=clients)
+        """What shows this world again."""
         self._observe = observe
         self._dice = random.Random(seed)
         self._size = size if size is not None else self._dice.choice([1, 3, 3, 3, 5])
@@ -64,7 +68,10 @@ class Simulation:
         try:
             loop.run(self._run(loop))
         except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
-            raise Failure(f"seed {self.seed}: {type(exc).__name__}: {exc}") from exc
+            self.broken_at = loop.time() if self.broken_at is None else self.broken_at
+            raise Failure(
+                f"seed {self.seed}: {type(exc).__name__}: {exc}\nsee what happened: {self.command} --html FILE"
+            ) from exc
         return self.report
 
     async def _run(self, loop: SimLoop) -> None:
@@ -181,15 +188,27 @@ class Simulation:
         report = self.report
         report.operations, report.virtual_s = len(self.history.operations), loop.time()
         report.snapshots = sum(node.snapshots.installed for node in cluster.running if hasattr(node, "snapshots"))
+        problems = self.history.problems(_model, None)
+        if problems:
+            self.broken_at = self.history.broken_at(_model, None)
+            raise AssertionError("\n".join(problems))
 
-        def model(state: object, operation: Operation) -> tuple[object, object]:
-            is_counter = bytes(operation.key)[:1] == b"c"  # type: ignore[call-overload]
-            if is_counter:
-                return counter(state or 0, operation)  # type: ignore[arg-type]
-            return register(state, operation)
 
-        problems = self.history.problems(model, None)
-        assert not problems, "\n".join(problems)
+def _model(state: object, operation: Operation) -> tuple[object, object]:
+    """Keys that begin with a c are counters, all others registers."""
+    is_counter = bytes(operation.key)[:1] == b"c"  # type: ignore[call-overload]
+    if is_counter:
+        return counter(state or 0, operation)  # type: ignore[arg-type]
+    return register(state, operation)
+
+
+def replay_command(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> str:
+    """What to type to see a world again."""
+    words = ["raftkv replay", str(seed)]
+    words += [f"--size {size}"] if size is not None else []
+    words += [f"--virtual {duration_s:g}"] if duration_s != 20.0 else []
+    words += [f"--clients {clients}"] if clients != 4 else []
+    return " ".join(words)
 
 
 def simulate(seed: int, **settings: int | float) -> Report:

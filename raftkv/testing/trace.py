@@ -16,10 +16,10 @@ import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from raftkv.core.messages import AppendReply
+from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.model import NodeId
 from raftkv.testing.history import Operation
-from raftkv.testing.labels import describe, is_routine, key_of, label, short
+from raftkv.testing.labels import describe, is_routine, key_of, label, short, words_of
 from raftkv.testing.loop import SimLoop
 from raftkv.testing.observer import Observer, TracedTransport
 from raftkv.testing.records import Calling, Fate, Happening, Record, Sending, What
@@ -43,6 +43,8 @@ class _Link:
         self.waiting: deque[tuple[bytes, Sending]] = deque()
         self.past: dict[bytes, Sending] = {}
         """What has arrived, or was lost: a network may repeat it. The oldest first."""
+        self.is_closed = False
+        """What was sent last found no connection: the same again is no news."""
         self.match_index = -1
         """Of the last answer to an append: the same one again is no news."""
 
@@ -118,7 +120,7 @@ class Trace:
             kind=kind,
             label=label(message),
             detail=describe(message),
-            routine=self._is_routine(link, message),
+            routine=self._is_routine(link, message, queued),
             fate=Fate.WAY if queued else Fate.UNSENT,
         )
         self.messages.append(sending)
@@ -131,11 +133,12 @@ class Trace:
             self._end(link, *link.waiting.popleft())
 
     @staticmethod
-    def _is_routine(link: _Link, message: PeerMessage) -> bool:
+    def _is_routine(link: _Link, message: PeerMessage, queued: bool) -> bool:
+        was_closed, link.is_closed = link.is_closed, not queued
         if isinstance(message, AppendReply) and not message.rejected and not message.wants_snapshot:
             known, link.match_index = link.match_index, message.match_index
             return message.match_index == known
-        return is_routine(message)
+        return is_routine(message) or (was_closed and not queued and isinstance(message, AppendEntries | AppendReply))
 
     def received(self, sender: NodeId, to: NodeId, message: PeerMessage) -> None:
         """A message has arrived."""
@@ -175,8 +178,7 @@ class Trace:
 
     def called(self, operation: Operation) -> None:
         """A client calls."""
-        argument = "" if operation.argument is None else f" {short(operation.argument)}"
-        text = f"{operation.name} {short(operation.key)}{argument}"
+        text = words_of(operation)
         calling = Calling(number=self._next(), at=operation.called, client=operation.client, label=text)
         self.calls.append(calling)
         self._open[id(operation)] = calling

@@ -11,7 +11,6 @@ import structlog
 
 from raftkv.testing.checks import Check
 from raftkv.testing.cluster import SimCluster
-from raftkv.testing.failure import Failure
 
 T = TypeVar("T")
 
@@ -20,8 +19,7 @@ LOOK_S = 0.02
 
 
 async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`, and hold the cluster to `checks` meanwhile. Raises `Failure`, or what `work` does."""
-    __tracebackhide__ = True
+    """Do `work`, and hold the cluster to `checks` meanwhile. Raises the first `AssertionError`, or what `work` does."""
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_watch(cluster, checks))
     try:
@@ -38,16 +36,11 @@ async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[
 async def _watch(cluster: SimCluster, checks: Sequence[Check]) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
-        look(cluster, checks)
-
-
-def look(cluster: SimCluster, checks: Sequence[Check]) -> None:
-    """Look once. Raises `Failure`."""
-    for check in checks:
-        try:
-            check.look(cluster)
-        except AssertionError as exc:
-            raise Failure(f"{check.name}: {exc}\n{cluster.describe()}") from exc
+        for check in checks:
+            try:
+                check.look(cluster)
+            except AssertionError as exc:
+                raise AssertionError(f"{check.name}: {exc}\n{cluster.describe()}") from exc
 
 
 @contextlib.contextmanager

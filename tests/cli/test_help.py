@@ -30,7 +30,7 @@ def test_every_command_is_there():
     """What the project promises can be typed."""
     paths = {" ".join(path) for path in ALL}
     promised = ["serve", "demo", "put", "get", "delete", "cas", "increment", "range", "prefix", "txn", "status"]
-    promised += ["transfer", "completion"]
+    promised += ["transfer", "replay", "completion"]
     groups = {
         "member": ["add", "promote", "remove", "list"],
         "snapshot": ["take", "list", "verify"],
@@ -62,7 +62,8 @@ def test_the_exit_codes_are_in_the_help():
 
 def test_the_data_commands_share_their_options():
     """Address, deadline and JSON are said in one way everywhere."""
-    local = {("serve",), ("demo",), ("completion",), ("log", "inspect"), ("snapshot", "list"), ("snapshot", "verify")}
+    local = {("serve",), ("demo",), ("replay",), ("completion",), ("log", "inspect")}
+    local |= {("snapshot", "list"), ("snapshot", "verify")}
     for path, command in ALL.items():
         if isinstance(command, click.Group) or path in local:
             continue

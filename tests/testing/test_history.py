@@ -122,3 +122,14 @@ def test_problems_show_the_history_of_the_key():
         "the history of 'bad' is not linearizable:",
         "client 2: read 'bad' None → 'ghost'   [2.000, 3.000]",
     ]
+
+
+def test_the_time_is_named_at_which_a_history_broke():
+    """The first return that can't be true; what came later only hides it."""
+    history = History()
+    for at, result in ((1.0, 1), (2.0, 2), (3.0, 2), (4.0, 4), (5.0, 5)):
+        operation = history.call(1, "n", "increment", 1, at)
+        history.returned(operation, result, at + 0.5)
+    assert history.broken_at(counter, 0) == 3.5
+    history.operations[2].result = 3
+    assert history.broken_at(counter, 0) is None
