@@ -92,6 +92,11 @@ class Method:
         arguments = [f"{each.name}: {_written(each.annotation)}" for each in self.signature.parameters.values()]
         return f"{self.name}({', '.join(arguments)}) -> {_written(signature.return_annotation)}"
 
+    @property
+    def types(self) -> dict[str, Any]:
+        """The arguments' types by name."""
+        return dict(zip(self.signature.parameters, self._types, strict=True))
+
     # ------------------------------------------------------------------------------ the client's side
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:

@@ -1,1 +1,121 @@
-"""Deterministic simulation of whole clusters, for raftkv's own tests and for applications'."""
+"""Tests of your own application under everything that raftkv is tested under: simulated clusters, faults, histories.
+
+```python
+from hypothesis import strategies as st
+from raftkv.testing import calls, fault_test
+
+SKUS = st.sampled_from(["apple", "pear"])                       # few, so that they meet
+
+class InventoryModel:                                           # what the state machine should do, as a plain class
+    def __init__(self):
+        self.stock = {}
+
+    def receive(self, sku, quantity):
+        if quantity <= 0:
+            raise ValueError                                    # a rejection: only the class's name is compared
+        self.stock[sku] = self.stock.get(sku, 0) + quantity
+        return self.stock[sku]
+
+    def on_hand(self, sku):
+        return self.stock.get(sku, 0)
+
+test_inventory = fault_test(
+    Inventory,
+    model=InventoryModel,
+    commands=[calls(Inventory.receive, SKUS, quantity=st.integers(0, 9)), calls(Inventory.on_hand, SKUS)],
+    key="sku",                                                  # calls with different skus have nothing in common
+)
+```
+
+Each example is a script of calls and faults. Its calls are first made without any cluster: in two other processes,
+which differ in hash seed, time and dice, so that a command which depends on these is named, with the field that
+differed; then beside the model. Then several clients with sessions make them in a simulated cluster, in which the
+faults strike. Everything recovers, all replicas must be equal, and the history must be one that the model can explain
+(linearizability). A failing script is shrunk, printed as a program, and saved to a file that `raftkv replay` shows.
+
+The pytest plugin comes with the package: `--raftkv-budget quick|ci|soak` (or `RAFTKV_BUDGET`, or `raftkv_budget` in
+pytest's configuration) says how much is tried, `--raftkv-seed N` tries other examples, `--raftkv-failures DIR`
+(`.raftkv`) is where failures are saved. `fault_test` needs hypothesis: `pip install 'raftkv[testing]'`.
+
+For stories of your own, see `scenario` and `SimCluster`; for unit tests without a cluster, `raftkv.LocalMachine`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raftkv.testing.application import fault_test
+    from raftkv.testing.budget import Budget
+    from raftkv.testing.cluster import SimCluster
+    from raftkv.testing.determinism import TwinDied
+    from raftkv.testing.example import rerun
+    from raftkv.testing.failure import Cause, CounterExample, Failure
+    from raftkv.testing.loop import elapse
+    from raftkv.testing.models import UnfitModel
+    from raftkv.testing.nemesis import fault_kinds
+    from raftkv.testing.references import NotImportable
+    from raftkv.testing.saved import SavedFailure, load
+    from raftkv.testing.script import Call, Fault
+    from raftkv.testing.stories import play, scenario
+    from raftkv.testing.strategies import UnfitStrategy, calls
+
+__all__ = [
+    "Budget",
+    "Call",
+    "Cause",
+    "CounterExample",
+    "Failure",
+    "Fault",
+    "NotImportable",
+    "SavedFailure",
+    "SimCluster",
+    "TwinDied",
+    "UnfitModel",
+    "UnfitStrategy",
+    "calls",
+    "elapse",
+    "fault_kinds",
+    "fault_test",
+    "load",
+    "play",
+    "rerun",
+    "scenario",
+]
+
+_PLACES = {
+    "Budget": "budget",
+    "Call": "script",
+    "Cause": "failure",
+    "CounterExample": "failure",
+    "Failure": "failure",
+    "Fault": "script",
+    "NotImportable": "references",
+    "SavedFailure": "saved",
+    "SimCluster": "cluster",
+    "TwinDied": "determinism",
+    "UnfitModel": "models",
+    "UnfitStrategy": "strategies",
+    "calls": "strategies",
+    "elapse": "loop",
+    "fault_kinds": "nemesis",
+    "fault_test": "application",
+    "load": "saved",
+    "play": "stories",
+    "rerun": "example",
+    "scenario": "stories",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: pytest imports this package at every start, mostly for nothing."""
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    except ModuleNotFoundError as exc:
+        if exc.name != "hypothesis":
+            raise
+        text = f"{name} needs hypothesis: python3 -m pip install 'raftkv[testing]'"
+        raise ModuleNotFoundError(text, name="hypothesis") from exc

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from raftkv.errors import InvalidArgument
 from raftkv.machine import StateMachine
 from raftkv.testing.cluster import START_MS, SimCluster
 from raftkv.testing.determinism import find_difference
 from raftkv.testing.failure import Cause, CounterExample
-from raftkv.testing.models import Answer, ModelState, Raised, Returned
+from raftkv.testing.models import Answer, ModelState, Raised, Returned, check_model
 from raftkv.testing.replica import Effect, Replica, Step, arguments
-from raftkv.testing.script import Call, Script, program
+from raftkv.testing.script import Call, Fault, Script, program
 from raftkv.testing.stage import Stage
 
 _MAY_DEPEND = "depend on its arguments, the tables, self.now, self.random and self.index, and on nothing else"
@@ -22,15 +23,18 @@ def run_example(
     script: Script,
     *,
     key: str | None = None,
+    in_world: bool = True,
     observe: Callable[[SimCluster], None] | None = None,
 ) -> None:
     """Raises `CounterExample` when `script` shows a mistake; `NotImportable` or `TwinDied` when it can't be run.
 
-    What needs no cluster is looked at without one, as it names the call that is at fault.
+    What needs no cluster is looked at first and without one (and nothing else, unless `in_world`), as it names the
+    call that is at fault.
     """
     try:
         _check_alone(machine, model, sorted(script.calls, key=lambda call: call.at_ms))
-        Stage(machine, model, script, key, observe).run()
+        if in_world:
+            Stage(machine, model, script, key, observe).run()
     except CounterExample as found:
         found.program = program(script, machine, model)
         raise
@@ -78,3 +82,25 @@ def answer_of(machine: type[StateMachine], name: str, effect: Effect) -> Answer:
         return Raised(*effect.rejected)
     assert effect.result is not None, "a call that was not rejected has a result"
     return Returned(machine.methods[name].decode_result(effect.result))
+
+
+def rerun(
+    machine: type[StateMachine],
+    model: type,
+    *,
+    seed: int = 0,
+    size: int = 3,
+    faults: Sequence[Fault] = (),
+    commands: Sequence[Call] = (),
+    key: str | None = None,
+) -> None:
+    """Play one script again, as a failed `fault_test` prints it. Raises `CounterExample` when it fails.
+
+    Raises `UnfitModel` or `InvalidArgument` when it doesn't fit the machine.
+    """
+    for call in commands:
+        if call.name not in machine.methods:
+            raise InvalidArgument(f"{machine.__name__} has no command or query {call.name!r}")
+        machine.methods[call.name].encode_args(call.args, {})
+    check_model(machine, model, sorted({call.name for call in commands}))
+    run_example(machine, model, Script(seed=seed, size=size, faults=tuple(faults), calls=tuple(commands)), key=key)

@@ -25,6 +25,11 @@ class Cause(StrEnum):
     BROKEN = "broken"
     """An invariant of the cluster did not hold, or it did not recover."""
 
+    @property
+    def needs_a_world(self) -> bool:
+        """Whether it shows only in a cluster; otherwise the calls alone are enough."""
+        return self in (Cause.NOT_LINEARIZABLE, Cause.BROKEN)
+
 
 class CounterExample(Failure):
     """A script under which an application is not what its model says.
@@ -39,3 +44,11 @@ class CounterExample(Failure):
         self.described = described
         self.program = program
         self.path = path
+
+    @property
+    def instructions(self) -> str:
+        """How to see it again."""
+        lines = ["This program shows it again:", "", *(f"    {line}".rstrip() for line in self.program.splitlines())]
+        if self.path is not None:
+            lines += ["", f"So does: raftkv replay {self.path}"]
+        return "\n".join(lines)

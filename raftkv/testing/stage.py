@@ -11,14 +11,14 @@ from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Rejected, Ses
 from raftkv.machine import StateMachine
 from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import SimCluster
-from raftkv.testing.failure import Cause, CounterExample
+from raftkv.testing.failure import Cause, CounterExample, Failure
 from raftkv.testing.history import UNKNOWN, History, Operation, is_linearizable
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.models import ModelState, Raised, Returned, freeze
 from raftkv.testing.nemesis import Nemesis
 from raftkv.testing.replica import arguments
 from raftkv.testing.script import Call, Script
-from raftkv.testing.watching import quiet, watched
+from raftkv.testing.watching import look, quiet, watched
 
 DEADLINE_S = 8.0
 """Of a call, in virtual seconds: several elections fit in."""
@@ -54,6 +54,8 @@ class Stage:
         try:
             with quiet():
                 SimLoop().run(self._run())
+        except Failure as exc:
+            raise CounterExample(Cause.BROKEN, str(exc)) from exc
         except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
             raise CounterExample(Cause.BROKEN, f"{type(exc).__name__}: {exc}") from exc
         self._judge()
@@ -66,8 +68,7 @@ class Stage:
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         checks = all_checks()
         await watched(cluster, checks, self._play(cluster, nemesis))
-        for check in checks:
-            check.look(cluster)
+        look(cluster, checks)
 
     async def _play(self, cluster: SimCluster, nemesis: Nemesis) -> None:
         await cluster.start()

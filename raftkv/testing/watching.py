@@ -11,6 +11,7 @@ import structlog
 
 from raftkv.testing.checks import Check
 from raftkv.testing.cluster import SimCluster
+from raftkv.testing.failure import Failure
 
 T = TypeVar("T")
 
@@ -19,7 +20,8 @@ LOOK_S = 0.02
 
 
 async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[Any, Any, T]) -> T:
-    """Do `work`, and hold the cluster to `checks` meanwhile. Raises the first `AssertionError`, or what `work` does."""
+    """Do `work`, and hold the cluster to `checks` meanwhile. Raises `Failure`, or what `work` does."""
+    __tracebackhide__ = True
     task = asyncio.ensure_future(work)
     watcher = asyncio.ensure_future(_watch(cluster, checks))
     try:
@@ -36,11 +38,16 @@ async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[
 async def _watch(cluster: SimCluster, checks: Sequence[Check]) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
-        for check in checks:
-            try:
-                check.look(cluster)
-            except AssertionError as exc:
-                raise AssertionError(f"{check.name}: {exc}\n{cluster.describe()}") from exc
+        look(cluster, checks)
+
+
+def look(cluster: SimCluster, checks: Sequence[Check]) -> None:
+    """Look once. Raises `Failure`."""
+    for check in checks:
+        try:
+            check.look(cluster)
+        except AssertionError as exc:
+            raise Failure(f"{check.name}: {exc}\n{cluster.describe()}") from exc
 
 
 @contextlib.contextmanager

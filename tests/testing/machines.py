@@ -6,6 +6,7 @@ import datetime
 import random
 import time
 from typing import ClassVar
+from unittest.mock import ANY
 
 from raftkv.machine import StateMachine, Table, Value, command, query
 
@@ -116,3 +117,16 @@ class Tags(StateMachine):
     def sound(self, word: str) -> list[str]:
         self.last = f"{word} {self.now.date()} {self.random.randrange(1000)} {self.index}"
         return sorted({self.last, word})
+
+
+class TagsModel:
+    """Knows nothing, and so agrees with everything."""
+
+    def by_set(self, words: list[str]) -> None:
+        """Nothing to say."""
+
+    def _anything(self, word: str) -> object:
+        return ANY
+
+    sound = by_dice = by_place = _anything
+    by_clock = by_date = by_set

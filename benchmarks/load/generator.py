@@ -1,0 +1,116 @@
+"""Load generators: processes of their own, so that what they cost is not what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection as Pipe
+
+import msgspec
+import uvloop
+
+from benchmarks.load import etcd, keys, raftkv
+from benchmarks.load.rhythm import NS, Connection, Recorder, rhythm_of
+from benchmarks.load.spec import LoadResult, LoadSpec, Target, merge
+
+OPENING_AT_ONCE = 50
+"""Connections opened together: more would overflow a listener's queue."""
+START_IN_S = 0.2
+PATIENCE_S = 60.0
+
+
+class LoadFailed(RuntimeError):
+    """A generator could not do its work; the message says why."""
+
+
+def run_load(spec: LoadSpec, meanwhile: Callable[[], None] | None = None) -> LoadResult:
+    """Run it in processes of its own and wait; `meanwhile` is called once when the measured time has begun.
+
+    Raises `LoadFailed`.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes, processes = [], []
+    try:
+        for number in range(spec.generators):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_generate, args=(spec, number, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            pipes.append(ours)
+            processes.append(process)
+        for pipe in pipes:
+            _receive(pipe, PATIENCE_S)
+        start_ns = time.perf_counter_ns() + round(START_IN_S * NS)
+        for pipe in pipes:
+            pipe.send(start_ns)
+        if meanwhile is not None:
+            time.sleep(START_IN_S + spec.warmup_s)
+            meanwhile()
+        results = [_receive(pipe, spec.warmup_s + spec.seconds + PATIENCE_S) for pipe in pipes]
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+    return merge([msgspec.msgpack.decode(result, type=LoadResult) for result in results])
+
+
+def _receive(pipe: Pipe, patience_s: float) -> bytes:
+    try:
+        if not pipe.poll(patience_s):
+            raise LoadFailed(f"a load generator said nothing for {patience_s:.0f} s")
+        kind, content = pipe.recv()
+    except EOFError:
+        raise LoadFailed("a load generator ended early") from None
+    if kind == "failed":
+        raise LoadFailed(content)
+    assert isinstance(content, bytes)
+    return content
+
+
+def _generate(spec: LoadSpec, number: int, pipe: Pipe) -> None:
+    try:
+        pipe.send(("result", msgspec.msgpack.encode(uvloop.run(_run(spec, number, pipe)))))
+    except (ConnectionError, OSError, RuntimeError) as exc:
+        pipe.send(("failed", f"{type(exc).__name__}: {exc}"))
+
+
+def _connections(spec: LoadSpec, number: int, recorder: Recorder) -> list[Connection]:
+    """This generator's share of the connections."""
+    count = len(range(number, spec.connections, spec.generators))
+    value = keys.value(spec.value_bytes, spec.seed)
+    addresses = [spec.addresses[at % len(spec.addresses)] for at in range(count)]
+    make: Callable[[LoadSpec, str, Recorder, bytes], Connection]
+    match spec.target:
+        case Target.RAFTKV:
+            make = raftkv.RaftkvConnection
+        case Target.ETCD:
+            make = etcd.EtcdConnection
+    return [make(spec, address, recorder, value) for address in addresses]
+
+
+async def _run(spec: LoadSpec, number: int, pipe: Pipe) -> LoadResult:
+    recorder = Recorder(by_due_time=spec.rate is not None)
+    connections = _connections(spec, number, recorder)
+    for at in range(0, len(connections), OPENING_AT_ONCE):
+        await asyncio.gather(*[each.open() for each in connections[at : at + OPENING_AT_ONCE]])
+    operations = keys.operations(keys=spec.keys, zipf=spec.zipf, reads=spec.reads, seed=spec.seed * 1000 + number)
+    recorder.rhythm = rhythm = rhythm_of(spec, operations)
+    # What is alive now stays; collecting the little that comes later must not look into it again and again.
+    gc.collect()
+    gc.freeze()
+    pipe.send(("ready", b""))
+    start_ns: int = await asyncio.to_thread(pipe.recv)
+    begin_ns = start_ns + round(spec.warmup_s * NS)
+    end_ns = begin_ns + round(spec.seconds * NS)
+    recorder.window(begin_ns, end_ns)
+    await asyncio.sleep((start_ns - time.perf_counter_ns()) / NS)
+    used = time.process_time()
+    await rhythm.run(connections, end_ns)
+    used = (time.process_time() - used) * spec.seconds / (spec.seconds + spec.warmup_s)
+    recorder.rhythm = None
+    for each in connections:
+        await each.close()
+    return recorder.result(cpu_s=used, unanswered=rhythm.unanswered, timeline=spec.timeline)

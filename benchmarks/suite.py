@@ -1,0 +1,121 @@
+"""What a suite is, and what it is run with."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from benchmarks import machine
+from benchmarks.load.generator import run_load
+from benchmarks.load.spec import LoadResult, LoadSpec, Target
+from benchmarks.peers import etcd
+from benchmarks.peers.etcd import EtcdCluster
+from benchmarks.peers.raftkv import RaftkvCluster
+from benchmarks.report import Column, Report
+
+LATENCY_COLUMNS = [
+    Column("p50_ms", "p50 ms", "lower", 2),
+    Column("p90_ms", "p90 ms", "lower", 2),
+    Column("p99_ms", "p99 ms", "lower", 2),
+    Column("p99.9_ms", "p99.9 ms", "lower", 1),
+    Column("max_ms", "max ms", "lower", 0),
+]
+LOAD_COLUMNS = [Column("throughput", "operations/s", "higher"), *LATENCY_COLUMNS, Column("errors", "errors", "lower")]
+
+
+class Cluster(Protocol):
+    """A cluster that load can be sent to."""
+
+    name: str
+    target: Target
+
+    def addresses(self, *, leader: bool) -> list[str]:
+        """The leader's client address, or those of the others."""
+
+
+class Run:
+    """One invocation: how thorough it is, and who is told of its progress."""
+
+    def __init__(
+        self,
+        *,
+        quick: bool = False,
+        repeats: int | None = None,
+        seed: int = 1,
+        only: str = "",
+        peers: Sequence[str] = ("etcd", "pysyncobj"),
+        seconds: float | None = None,
+        step: Callable[[str], None] = lambda text: None,
+        generators: int = 1,
+    ) -> None:
+        """`only` picks cases whose name has this text; `seconds` is the measured time of one repeat."""
+        self.quick = quick
+        self.repeats = repeats if repeats is not None else 1 if quick else 3
+        self.seed = seed
+        self.only = only
+        self.peers = frozenset(peers)
+        self.seconds = seconds if seconds is not None else 2.0 if quick else 4.0
+        self.warmup_s = self.seconds / 4
+        self.generators = generators
+        self.step = step
+        """Called with what comes next, before each measurement."""
+
+    def report(self, suite: str, title: str, columns: Sequence[Column]) -> Report:
+        """An empty report of this run."""
+        began = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        return Report(
+            suite, title, machine.describe(), began, self.quick, self.repeats, self.seed, columns=list(columns)
+        )
+
+    def wants(self, case: str) -> bool:
+        return self.only in case
+
+    def clusters(
+        self, report: Report, size: int, *, arguments: Sequence[str] = ()
+    ) -> list[RaftkvCluster | EtcdCluster]:
+        """Ours and etcd, if it is wanted and installed; not started yet."""
+        found: list[RaftkvCluster | EtcdCluster] = [RaftkvCluster(size, arguments=arguments)]
+        if "etcd" in self.peers:
+            command = etcd.missing()
+            if command is None:
+                found.append(EtcdCluster(size))
+            elif (note := f"etcd is not installed and was left out; {command}") not in report.notes:
+                report.notes.append(note)
+        return found
+
+    def load(self, report: Report, case: str, spec: LoadSpec, who: str) -> LoadResult:
+        """Measure one repeat of a case, and enter it in the report."""
+        spec = msgspec.structs.replace(
+            spec,
+            warmup_s=self.warmup_s,
+            seconds=self.seconds,
+            seed=self.seed,
+            generators=min(self.generators, spec.connections),
+        )
+        result = run_load(spec)
+        latencies = result.histogram()
+        figures = {
+            "throughput": result.throughput,
+            **latencies.figures(),
+            "errors": float(sum(result.errors.values()) + result.unanswered),
+            "generator_cpu": result.cpu_s / result.seconds,
+        }
+        row = report.add(case, who, figures, latencies)
+        if result.errors:
+            row.note = ", ".join(f"{count} × {name}" for name, count in sorted(result.errors.items()))
+        return result
+
+
+class Suite(msgspec.Struct, frozen=True):
+    """A set of measurements with one table."""
+
+    name: str
+    title: str
+    run: Callable[[Run], Report]
+    steps: Callable[[Run], int]
+    """How many times it will call `Run.step`."""
+    plots: Callable[[Report, Path], list[Path]] = lambda report, directory: []

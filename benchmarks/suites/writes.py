@@ -1,0 +1,91 @@
+"""Writes: throughput and latency as connections grow, for two sizes of values and of clusters."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import msgspec
+
+from benchmarks import plots
+from benchmarks.load.spec import LoadSpec
+from benchmarks.report import Report
+from benchmarks.suite import LOAD_COLUMNS, Run, Suite
+
+TITLE = "Writes: put, 16-byte keys, fsync before each answer, sessions on"
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """How many connections, and how many operations each has under way."""
+
+    connections: int
+    outstanding: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.connections} × {self.outstanding}"
+
+    @property
+    def clients(self) -> int:
+        return self.connections * self.outstanding
+
+
+SHAPES = (Shape(1), Shape(8), Shape(64), Shape(256), Shape(1_000), Shape(8, 200))
+QUICK_SHAPES = (Shape(1), Shape(64), Shape(1_000), Shape(8, 200))
+
+
+def case_name(shape: Shape, value_bytes: int, nodes: int) -> str:
+    """As it stands in the table."""
+    return f"{shape.name}, {value_bytes} B, {nodes} nodes"
+
+
+def cases(run: Run) -> list[tuple[int, list[tuple[Shape, int]]]]:
+    """By size of the cluster: shapes and sizes of values."""
+    if run.quick:
+        plan = [(3, [(shape, 1024) for shape in QUICK_SHAPES])]
+    else:
+        plan = [
+            (3, [(shape, size) for size in (256, 1024) for shape in SHAPES]),
+            (5, [(shape, 1024) for shape in (Shape(1), Shape(64), Shape(1_000))]),
+        ]
+    return [(nodes, [each for each in found if run.wants(case_name(*each, nodes))]) for nodes, found in plan]
+
+
+def measure(run: Run) -> Report:
+    """Ours and the peers in turn, case by case, repeat by repeat."""
+    report = run.report("writes", TITLE, LOAD_COLUMNS)
+    for nodes, found in cases(run):
+        if not found:
+            continue
+        with ExitStack() as stack:
+            clusters = run.clusters(report, nodes)
+            for cluster in clusters:
+                stack.enter_context(cluster)
+            for repeat in range(run.repeats):
+                for shape, value_bytes in found:
+                    for cluster in clusters:
+                        name = case_name(shape, value_bytes, nodes)
+                        run.step(f"{name}: {cluster.name}, {repeat + 1} of {run.repeats}")
+                        spec = LoadSpec(
+                            target=cluster.target,
+                            addresses=cluster.addresses(leader=True),
+                            connections=shape.connections,
+                            outstanding=shape.outstanding,
+                            value_bytes=value_bytes,
+                        )
+                        run.load(report, name, spec, cluster.name)
+                        row = report.row(name, cluster.name)
+                        row.x, row.group = shape.clients, f"{value_bytes} B, {nodes} nodes"
+    report.notes.append(
+        "etcd by gRPC to its leader, from a generator of our own that speaks the least HTTP/2 that a call needs "
+        "(its JSON gateway and general gRPC libraries cost more); etcd's puts have no exactly-once sessions"
+    )
+    return report
+
+
+def steps(run: Run) -> int:
+    """With etcd, if it is there."""
+    peers = 1 + ("etcd" in run.peers)
+    return peers * run.repeats * sum(len(found) for _, found in cases(run))
+
+
+SUITE = Suite("writes", TITLE, measure, steps, plots.load)

@@ -1,0 +1,178 @@
+"""`fault_test`: one declaration, and an application is tested under everything that raftkv is tested under."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+
+from raftkv.machine import StateMachine
+from raftkv.testing.budget import Budget, budget_of, chosen
+from raftkv.testing.example import run_example
+from raftkv.testing.failure import Cause, CounterExample
+from raftkv.testing.models import check_model
+from raftkv.testing.references import Reference
+from raftkv.testing.saved import save
+from raftkv.testing.script import Script
+from raftkv.testing.strategies import Calls, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
+
+
+def fault_test(
+    machine: type[StateMachine],
+    *,
+    model: type,
+    commands: Sequence[CallSource],
+    key: str | None = None,
+    clients: int = 3,
+    faults: Sequence[str] | None = None,
+    budget: str | Budget | None = None,
+) -> Callable[[], None]:
+    """A test of `machine` against `model`; give it a name that pytest collects: `test_inventory = fault_test(…)`.
+
+    `commands` holds `calls(…)` of commands and queries, which several clients with sessions make at once, while nodes
+    crash, disks fail, the network is cut, clocks jump and members come and go. What the clients heard must be what
+    `model` could have said (see `raftkv.testing.models`), calls must do the same in any process, and every invariant
+    of the cluster must hold.
+
+    `key` names an argument that every call has, if calls with different values of it have nothing to do with each
+    other: histories are then looked at one value at a time, which is much quicker. `faults` are the kinds of faults
+    to choose from (default: all of `fault_kinds()`); `budget` is "quick", "ci", "soak", or a `Budget` of your own
+    (default: as pytest's `--raftkv-budget` or the environment's `RAFTKV_BUDGET` says, or quick).
+
+    The test raises `CounterExample`, with the smallest script that was found to fail. Raises `UnfitStrategy`,
+    `UnfitModel` or `NotImportable` at once when the declaration is wrong.
+    """
+    case = FaultTest(machine, model, commands, key, clients, faults, budget)
+
+    def test() -> None:
+        __tracebackhide__ = True
+        case.run()
+
+    test.__doc__ = f"{machine.__name__} under faults is what {model.__name__} says."
+    return test
+
+
+class FaultTest:
+    """What was declared, checked."""
+
+    def __init__(
+        self,
+        machine: type[StateMachine],
+        model: type,
+        commands: Sequence[CallSource],
+        key: str | None,
+        clients: int,
+        faults: Sequence[str] | None,
+        budget: str | Budget | None,
+    ) -> None:
+        """Raises as `fault_test` does."""
+        Reference.of(machine)
+        Reference.of(model)
+        self.call = any_call(machine, commands)
+        names = [source.name for source in commands if isinstance(source, Calls)]
+        check_model(machine, model, names if len(names) == len(commands) else list(machine.methods))
+        for name in names:
+            if key is not None and key not in machine.methods[name].signature.parameters:
+                raise UnfitStrategy(
+                    f"key={key!r}: {machine.methods[name].describe()} has no such argument, so the history can't be "
+                    "looked at one key at a time: leave out key, or that call"
+                )
+        if clients < 1:
+            raise UnfitStrategy(f"clients = {clients}: must be at least 1")
+        self.machine, self.model, self.key, self.clients = machine, model, key, clients
+        self.kinds = chosen_kinds(faults)
+        self.budget = budget
+
+    def run(self) -> None:
+        """Raises `CounterExample`."""
+        __tracebackhide__ = True
+        budget = budget_of(self.budget)
+        hunt = _Hunt(self, budget)
+        found = hunt.run()
+        if found is None:
+            return
+        script, error = found
+        error = CounterExample(error.cause, error.described, error.program)
+        path = _path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.joinpath(".gitignore").write_text("*\n")
+        save(path, error, script, self.machine, self.model, self.key)
+        error.path = str(path)
+        if not chosen.reports:
+            error.add_note(error.instructions)
+        raise error
+
+
+class _Hunt:
+    """Looks for a script that fails, and then for smaller ones, within a budget."""
+
+    def __init__(self, case: FaultTest, budget: Budget) -> None:
+        self._case = case
+        self._budget = budget
+        self._left = 10 * budget.shrinks
+        self._cause: Cause | None = None
+        self._found: dict[str, CounterExample | None] = {}
+
+    def run(self) -> tuple[Script, CounterExample] | None:
+        """The smallest script that failed, if one did."""
+        case, budget = self._case, self._budget
+        last: list[Script] = []
+
+        def example(script: Script) -> None:
+            last[:] = [script]
+            self._try(script)
+
+        seed = chosen.seed
+        if seed is None:
+            # The same every time, but for a soak, which is to see something new.
+            seed = 0 if budget.name != "soak" else random.SystemRandom().getrandbits(32)
+        given = hypothesis.given(scripts(case.call, budget, case.clients, case.kinds))(example)
+        settings = hypothesis.settings(
+            max_examples=budget.examples,
+            database=None,  # a failure is saved to a file of its own
+            deadline=None,
+            derandomize=False,
+            phases=[Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+            print_blob=False,
+        )
+        try:
+            hypothesis.seed(seed)(settings(given))()
+        except CounterExample as error:
+            return last[0], error
+        return None
+
+    def _try(self, script: Script) -> None:
+        """Raises `CounterExample`; always the same for the same script, and from one line, by which it is known."""
+        place = repr(script)
+        if place not in self._found:
+            if self._left <= 0:
+                return  # hypothesis takes the smallest that it has
+            if self._cause is not None:
+                self._left -= 10 if self._cause.needs_a_world else 1
+            self._found[place] = self._run(script)
+        error = self._found[place]
+        if error is not None and self._cause in (None, error.cause):  # who looks for one mistake is not to find another
+            self._cause = error.cause
+            raise error.with_traceback(None)
+
+    def _run(self, script: Script) -> CounterExample | None:
+        case = self._case
+        in_world = self._cause is None or self._cause.needs_a_world
+        try:
+            run_example(case.machine, case.model, script, key=case.key, in_world=in_world)
+        except CounterExample as error:
+            return error
+        return None
+
+
+def _path() -> Path:
+    """Where the failure of the test that runs is saved: the same file every time."""
+    name = os.environ.get("PYTEST_CURRENT_TEST", "fault_test").rpartition(" (")[0] or "fault_test"
+    return Path(chosen.directory) / (re.sub(r"[^\w.-]+", "-", name.replace(".py::", "-")) + ".json")

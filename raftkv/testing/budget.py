@@ -1,0 +1,61 @@
+"""How much is tried: `quick` while one works, `ci` before something lands, `soak` over night."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from raftkv.errors import ConfigError
+
+VARIABLE = "RAFTKV_BUDGET"
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What one `fault_test` may spend."""
+
+    name: str
+    examples: int
+    """Scripts that are tried."""
+    shrinks: int
+    """Smaller scripts that are tried once one has failed; one that needs no cluster counts for a tenth."""
+    bursts_max: int
+    """Of about five calls each."""
+    faults_max: int
+    duration_ms: int
+    """Virtual time in which calls and faults of a script are due."""
+
+
+BUDGETS = {
+    budget.name: budget
+    for budget in (
+        # A script takes about a tenth of a second.
+        Budget("quick", examples=20, shrinks=100, bursts_max=12, faults_max=8, duration_ms=2_000),
+        Budget("ci", examples=200, shrinks=500, bursts_max=20, faults_max=12, duration_ms=4_000),
+        Budget("soak", examples=5_000, shrinks=2_000, bursts_max=30, faults_max=20, duration_ms=8_000),
+    )
+}
+
+
+class Chosen(msgspec.Struct):
+    """What the command line or a configuration file of pytest says; None where it says nothing."""
+
+    budget: str | None = None
+    seed: int | None = None
+    directory: str = ".raftkv"
+    """Where failures are saved."""
+    reports: bool = False
+    """Whether the plugin shows the program of a failure, so that its text need not."""
+
+
+chosen = Chosen()
+
+
+def budget_of(name: str | Budget | None) -> Budget:
+    """The budget `name`, or that of the command line, of `RAFTKV_BUDGET`, or `quick`. Raises `ConfigError`."""
+    if isinstance(name, Budget):
+        return name
+    name = name or chosen.budget or os.environ.get(VARIABLE) or "quick"
+    if name not in BUDGETS:
+        raise ConfigError(f"budget {name!r}: must be one of {', '.join(BUDGETS)}")
+    return BUDGETS[name]

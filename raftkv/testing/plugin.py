@@ -1,0 +1,63 @@
+"""The pytest plugin: options for budget, seed and where failures are saved, and how to see a failure again.
+
+It is loaded at every start of pytest, so it imports nothing of the simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from raftkv.testing.budget import BUDGETS, Chosen, chosen
+from raftkv.testing.failure import CounterExample
+
+if TYPE_CHECKING:
+    from _pytest.reports import TestReport
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--raftkv-budget`, `--raftkv-seed`, `--raftkv-failures`, and the same in the configuration file."""
+    group = parser.getgroup("raftkv", "tests of applications under faults")
+    group.addoption(
+        "--raftkv-budget",
+        choices=list(BUDGETS),
+        help="how much each fault_test tries (default: raftkv_budget, RAFTKV_BUDGET, or quick)",
+    )
+    group.addoption("--raftkv-seed", type=int, metavar="N", help="try other examples and worlds than those of seed 0")
+    group.addoption(
+        "--raftkv-failures", metavar="DIR", help="where failures are saved (default: raftkv_failures, or .raftkv)"
+    )
+    parser.addini("raftkv_budget", "as --raftkv-budget", default="")
+    parser.addini("raftkv_failures", "as --raftkv-failures", default=Chosen().directory)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hand what was chosen to the test kit. Raises `pytest.UsageError`."""
+    budget = config.getoption("--raftkv-budget") or config.getini("raftkv_budget") or None
+    if budget is not None and budget not in BUDGETS:
+        raise pytest.UsageError(f"raftkv_budget = {budget}: must be one of {', '.join(BUDGETS)}")
+    chosen.budget = budget
+    chosen.seed = config.getoption("--raftkv-seed")
+    chosen.directory = config.getoption("--raftkv-failures") or config.getini("raftkv_failures")
+    chosen.reports = True
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing of it behind for a pytest that runs in the same process later."""
+    for name, value in msgspec.structs.asdict(Chosen()).items():
+        setattr(chosen, name, value)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Show what went wrong and how to see it again, in place of a trace through the test kit."""
+    report: TestReport = yield
+    error = call.excinfo.value if call.excinfo is not None else None
+    if isinstance(error, CounterExample):
+        assert call.excinfo is not None
+        report.longrepr = call.excinfo.getrepr(style="value")
+        report.sections.append(("raftkv: how to see it again", error.instructions))
+    return report

@@ -1,0 +1,160 @@
+"""`fault_test`: sound applications pass, and each kind of mistake is found, named, shrunk, printed and saved."""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import pytest
+from hypothesis import strategies as st
+
+from raftkv import testing
+from raftkv.errors import ConfigError
+from raftkv.machine import sessions
+from raftkv.testing import Call, Cause, CounterExample, calls, fault_test, load, rerun
+from raftkv.testing.budget import BUDGETS, budget_of, chosen
+from raftkv.testing.saved import rerun as rerun_saved
+from tests.testing.machines import (
+    Attribute,
+    Forgetful,
+    Inventory,
+    InventoryModel,
+    Remembering,
+    Tags,
+    TagsModel,
+    Writing,
+)
+
+SKUS = st.sampled_from(["apple", "pear"])
+
+
+@pytest.fixture(autouse=True)
+def failures(tmp_path, monkeypatch):
+    """Failures of these tests are saved where nobody looks for them."""
+    monkeypatch.setattr(chosen, "directory", str(tmp_path))
+    return tmp_path
+
+
+def inventory_test(machine, budget="quick"):
+    """The test of an inventory."""
+    return fault_test(
+        machine,
+        model=InventoryModel,
+        commands=[calls(machine.receive, SKUS, quantity=st.integers(-1, 9)), calls(machine.on_hand, SKUS)],
+        key="sku",
+        budget=budget,
+    )
+
+
+def failure_of(test):
+    """What a test fails with."""
+    with pytest.raises(CounterExample) as caught:
+        test()
+    return caught.value
+
+
+test_a_sound_machine_passes = inventory_test(Inventory)
+
+
+@pytest.mark.parametrize(
+    ("machine", "cause", "words"),
+    [
+        (Forgetful, Cause.DISAGREES, "receive('apple', 4) gives 4, the model gives 5, with nothing going wrong"),
+        (Writing, Cause.DISAGREES, "on_hand('apple') raises TypeError: only a command may change a table; this is a"),
+        (
+            Attribute,
+            Cause.DISAGREES,
+            "receive('apple', 0) raises AttributeError: Attribute.last can't be set: it",
+        ),
+        (Remembering, Cause.REMEMBERS, "receive('apple', 1) uses something outside of tables, which a restart forgets"),
+    ],
+)
+def test_a_mistake_is_found_and_named(machine, cause, words):
+    """What the machine gets wrong stands in the first words, for the smallest script that shows it."""
+    error = failure_of(inventory_test(machine))
+    assert error.cause is cause
+    assert error.described.startswith(words)
+    assert error.program.count("Call(") == (2 if machine is Forgetful else 1)
+    assert "Fault(" not in error.program
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        ("by_set", "by_set(["),
+        ("by_clock", "by_clock('') is not deterministic: log[1]['at'] is 1000000000."),
+        ("by_date", "by_date('') is not deterministic: last is ' 2001-09-09' in one process and ' 2033-05-18' in"),
+        ("by_dice", "by_dice('') is not deterministic: the result is "),
+        ("by_place", "by_place('') is not deterministic: the result is "),
+    ],
+)
+def test_a_nondeterministic_command_is_named(method, named):
+    """With the field that differed, among commands that do as they should (F65)."""
+    words = st.text("abc", max_size=3)
+    argument = st.lists(words, max_size=8) if method == "by_set" else words
+    test = fault_test(Tags, model=TagsModel, commands=[calls(Tags.sound, words), calls(method, argument)])
+    error = failure_of(test)
+    assert error.cause is Cause.NONDETERMINISTIC
+    assert error.described.startswith(named)
+    assert error.program.count("Call(") == 1
+
+
+def test_a_lost_retry_is_found_under_faults(monkeypatch):
+    """A cluster that forgot to remember sessions' answers would apply a retried command twice: only faults show it."""
+    monkeypatch.setattr(sessions.Sessions, "known_outcome", lambda *_: None)
+    budget = msgspec.structs.replace(BUDGETS["quick"], shrinks=20)
+    error = failure_of(inventory_test(Inventory, budget))
+    assert error.cause is Cause.NOT_LINEARIZABLE
+    assert "no order of these calls explains what the clients heard:\nclient " in error.described
+    assert "Fault(" in error.program
+
+
+def test_the_saved_failure_is_the_same_again(failures):
+    """The file is named after the test; its failure has the same words, and its program can be run."""
+    error = failure_of(inventory_test(Forgetful))
+    (path,) = failures.glob("*.json")
+    assert error.path == str(path)
+    assert "test_the_saved_failure_is_the_same_again" in path.name
+    with pytest.raises(CounterExample) as again:
+        rerun_saved(load(path))
+    assert again.value.described == error.described
+    with pytest.raises(CounterExample) as pasted:
+        exec(error.program, {})  # noqa: S102 (that it can be pasted is what is tested)
+    assert pasted.value.described == error.described
+
+
+def test_a_program_by_hand_may_pass():
+    """`rerun` says nothing when there is nothing to say."""
+    rerun(Inventory, InventoryModel, seed=1, commands=[Call("receive", ("apple", 3))], key="sku")
+
+
+def test_without_the_plugin_the_text_says_how_to_see_it_again(monkeypatch):
+    """Whatever runs the test: the program is in the exception's notes."""
+    monkeypatch.setattr(chosen, "reports", False)
+    error = failure_of(inventory_test(Writing))
+    (note,) = error.__notes__
+    assert note.startswith("This program shows it again:\n\n    from raftkv.testing import Call, rerun\n")
+    assert note.endswith(f"So does: raftkv replay {error.path}")
+
+
+def test_the_budget_is_what_was_chosen(monkeypatch):
+    """By the test, the command line, the environment; or else quick."""
+    monkeypatch.setattr(chosen, "budget", None)
+    monkeypatch.delenv("RAFTKV_BUDGET", raising=False)
+    assert budget_of(None) is BUDGETS["quick"]
+    monkeypatch.setenv("RAFTKV_BUDGET", "ci")
+    assert budget_of(None) is BUDGETS["ci"]
+    monkeypatch.setattr(chosen, "budget", "soak")
+    assert budget_of(None) is BUDGETS["soak"]
+    assert budget_of("quick") is BUDGETS["quick"]
+    with pytest.raises(ConfigError, match="must be one of quick, ci, soak"):
+        budget_of("endless")
+
+
+def test_the_public_names_are_there_and_documented():
+    """Each name in `__all__` exists, in order, with a docstring of its own; and no other is asked for in vain."""
+    assert testing.__all__ == sorted(testing.__all__)
+    for name in testing.__all__:
+        assert inspect.getdoc(getattr(testing, name)), f"{name} has no docstring"
+    with pytest.raises(AttributeError, match="has no attribute 'faulttest'"):
+        testing.faulttest  # noqa: B018
