@@ -94,10 +94,10 @@ def describe(message: PeerMessage) -> str:
     return f"{type(message).__name__}({', '.join(parts)})"
 
 
-def short(value: Any) -> str:
-    """A value in at most `TEXT_MAX` characters; text and numbers plainly."""
+def short(value: Any, room: int = TEXT_MAX) -> str:
+    """A value in at most `room` characters; text and numbers plainly."""
     text = _plain(value)
-    return text if len(text) <= TEXT_MAX else text[: TEXT_MAX - 1] + "…"
+    return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def _plain(value: Any) -> str:

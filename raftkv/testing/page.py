@@ -69,8 +69,12 @@ text.mark { text-anchor: middle; font-size: 14px; }
 .commit text { fill: var(--good); } .role text, .term text { fill: var(--vote); }
 .disk text, .clock text { fill: var(--bad); } .snapshot text, .install text, .members text { fill: var(--snapshot); }
 .start text, .up text, .stop text { fill: var(--faint); }
-.network line, .world line { stroke: var(--bad); stroke-dasharray: 6 4; }
+.network line { stroke: var(--bad); stroke-dasharray: 6 4; } .world line { stroke-dasharray: 6 4; }
+.broken line { stroke: var(--bad); stroke-width: 2; } .broken text { fill: var(--bad); font-weight: bold; }
+html { scroll-padding-top: 80vh; }
 .network text, .world text { fill: var(--bad); text-anchor: end; }
+.broken line { stroke: var(--bad); stroke-width: 2; } .broken text { fill: var(--bad); font-weight: bold; }
+#broken:target text { font-size: 13px; } html { scroll-padding-top: 80vh; }
 .world line { stroke: var(--line); } .world text { fill: var(--faint); }
 rect.cut { fill: var(--bad); } rect.call { fill: var(--append); } rect.call.refused { fill: var(--faint); }
 rect.call.open { fill: none; stroke: var(--bad); stroke-dasharray: 3 2; }
@@ -93,6 +97,7 @@ def html_diagram(
         f".message.{name} polygon, .message.{name} text.arrow {{ fill: var(--{name}); }}"
         for name in SWITCHES
     )
+    way = ' <a href="#broken">To the failure</a>' if failed else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -107,7 +112,8 @@ def html_diagram(
 <header>
 <h1>{escape(title)}</h1>
 <pre class="{"failed" if failed else "kept"}">{escape(verdict)}</pre>
-<p>Time goes down, in virtual seconds; it is pressed together where nothing happens. Point at anything to read more.</p>
+<p>Time goes down, in virtual seconds; it is pressed together where nothing happens. Point at anything to read
+more.{way}</p>
 </header>
 <div class="switches">{_switches()}</div>
 <div class="names" style="width:{drawing.width}px"><i style="left:14px">seconds</i>{names}</div>

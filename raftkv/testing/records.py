@@ -62,6 +62,8 @@ class What(StrEnum):
     CLOCK = "clock"
     NETWORK = "network"
     WORLD = "world"
+    BROKEN = "broken"
+    """A promise: what the world was run for."""
 
 
 class Happening(msgspec.Struct, frozen=True, kw_only=True):

@@ -47,6 +47,8 @@ def replay_seed(seed: int, *, size: int | None = None, duration_s: float = 20.0,
             f"{report.terms} terms, {report.virtual_s:.0f} virtual seconds"
         )
     at = world.broken_at if world.broken_at is not None else trace.now
+    if failure is not None:
+        trace.broken(at, verdict.partition("\n")[0])
     return Replay(title=world.command, failed=failure is not None, verdict=verdict, at=at, trace=trace)
 
 
@@ -61,4 +63,5 @@ def replay_file(path: str) -> Replay:
             rerun(load(path), trace.attach)
     except Failure as exc:
         verdict, failed = str(exc), True
+        trace.broken(trace.now, verdict.partition("\n")[0])
     return Replay(title=f"raftkv replay {path}", failed=failed, verdict=verdict, at=trace.now, trace=trace)

@@ -95,6 +95,7 @@ class Simulation:
             for check in checks:
                 check.look(cluster)
         except AssertionError as exc:
+            self.broken_at = loop.time()
             raise AssertionError(f"{exc}\n{cluster.describe()}") from exc
         finally:
             for task in (watcher, *workers):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from raftkv.model import NodeId
+from raftkv.testing.labels import short
 from raftkv.testing.lifelines import DOWN, lifelines, without_echoes
 from raftkv.testing.records import Fate, Happening, Sending, What
 
@@ -27,6 +28,8 @@ STEP_MAX = 40.0
 """Pixels that a time without anything may take."""
 CUT_X = 64
 """Where a bar shows that something is cut."""
+CALL_MAX = 27
+"""Characters of a call that fit in the clients' column."""
 CLIENTS = -1
 
 GROUPS = {
@@ -248,7 +251,7 @@ class Drawing:
             bar = f'<rect class="call {kind}" x="{x - 2}" y="{top:.1f}" width="5" height="{max(3, bottom - top):.1f}"/>'
             text = ""
             if call.at >= self._since:
-                words = f"{call.client}: {call.label} {result if call.result else ''}"
+                words = short(f"{call.client}: {call.label} {result if call.result else ''}", CALL_MAX)
                 text = self._text(call.number, (CLIENTS, 1), words, "happening")
             yield f"<g><title>{escape(title)}</title>{bar}{text}</g>"
 
@@ -261,9 +264,11 @@ class Drawing:
                 continue
             y = self._scale.labels[each.number]
             title = f"{each.at:.4f}  {each.label}\n{each.detail}"
+            is_end = each.what is What.BROKEN
+            mark, x, above = (' id="broken"', CUT_X + 8, -TEXT) if is_end else ("", at, 3)
             yield (
-                f'<g class="{each.what}"><title>{escape(title)}</title><line x1="{CUT_X}" y1="{y:.1f}" '
-                f'x2="{self.width}" y2="{y:.1f}"/><text x="{at}" y="{y - 2:.1f}">'
+                f'<g class="{each.what}"{mark}><title>{escape(title)}</title><line x1="{CUT_X}" y1="{y:.1f}" '
+                f'x2="{self.width}" y2="{y:.1f}"/><text x="{x}" y="{y - above:.1f}">'
                 f"{escape(each.label)}</text></g>"
             )
             if each.what is What.NETWORK and each.label.startswith("cut"):

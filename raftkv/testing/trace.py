@@ -176,6 +176,14 @@ class Trace:
             Happening(number=self._next(), at=self.now, what=what, node=node, label=text, detail=detail, role=role)
         )
 
+    def broken(self, at: float, text: str) -> None:
+        """A promise was broken, as it turned out at `at`."""
+        self.happenings.append(
+            Happening(
+                number=self._next(), at=at, what=What.BROKEN, node=None, label=f"✖ {short(text, 100)}", detail=text
+            )
+        )
+
     def called(self, operation: Operation) -> None:
         """A client calls."""
         text = words_of(operation)

@@ -41,10 +41,11 @@ def test_a_world_that_fails_ends_with_1_and_shows_its_end(tmp_path):
     assert result.exit_code == 1
     assert "NobodyCommitsMuch" in result.stdout
     assert "✓ commit 10" in result.stdout
+    assert "✖ seed 7" in result.stdout.splitlines()[-3]
     text = page.read_text()
     assert "raftkv replay 7 --size 3 --virtual 2" in text
     assert "NobodyCommitsMuch" in text
-    assert "</svg>" in text
+    assert 'id="broken"' in text
 
 
 @pytest.mark.usefixtures("broken")
