@@ -121,8 +121,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """… but not more than this."""
     chunk_bytes: int = 256 * KIB
     """One turn of the loop at both ends and one write to the follower's disk: what others wait for, at most."""
-    snapshot_rate_bytes_s: int = 100 * MIB
-    """Each transfer's limit, so that writers hardly notice it; 0 for none."""
+    snapshot_rate_bytes_s: int = 32 * MIB
+    """Each transfer's limit, so that writers hardly notice it even where nodes share cores and a disk; 0 for none."""
     snapshot_transfers_max: int = 2
     snapshot_stall_s: float = 10.0
     """A transfer without *progress* for this long is given up; there is no limit on the total."""
