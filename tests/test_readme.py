@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -25,12 +26,26 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_every_python_block_runs_and_prints_what_it_says(block):
+def test_every_python_block_runs_and_prints_what_it_says(block, tmp_path):
     """Each block is a program; what a `print` is said to print stands behind it in a comment."""
-    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True, check=False)
+    program = tmp_path / "program.py"
+    program.write_text(block)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(program)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     promised = re.findall(r"print\(.*\)\s+# (.*)", block)
     assert done.stdout.splitlines() == promised
+
+
+def test_the_test_of_an_application_passes(tmp_path):
+    """The block that shows `fault_test` is a file of tests; they are collected, and pass."""
+    (block,) = [each for each in BLOCKS if "fault_test(" in each]
+    (tmp_path / "test_seats.py").write_text(block)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "raftkv.testing.plugin"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("line", COMMANDS)

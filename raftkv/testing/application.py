@@ -97,6 +97,10 @@ class FaultTest:
         if found is None:
             return
         script, error = found
+        try:
+            run_example(self.machine, self.model, script, key=self.key)  # what `rerun` is going to show
+        except CounterExample as again:
+            error = again
         error = CounterExample(error.cause, error.described, error.program)
         path = _path()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,9 +168,8 @@ class _Hunt:
 
     def _run(self, script: Script) -> CounterExample | None:
         case = self._case
-        in_world = self._cause is None or self._cause.needs_a_world
         try:
-            run_example(case.machine, case.model, script, key=case.key, in_world=in_world)
+            run_example(case.machine, case.model, script, key=case.key, only=self._cause)
         except CounterExample as error:
             return error
         return None

@@ -23,44 +23,53 @@ def run_example(
     script: Script,
     *,
     key: str | None = None,
-    in_world: bool = True,
+    only: Cause | None = None,
     observe: Callable[[SimCluster], None] | None = None,
 ) -> None:
     """Raises `CounterExample` when `script` shows a mistake; `NotImportable` or `TwinDied` when it can't be run.
 
-    What needs no cluster is looked at first and without one (and nothing else, unless `in_world`), as it names the
-    call that is at fault.
+    What needs no cluster is looked at first and without one, as it names the call that is at fault. With `only`, just
+    for failures of that cause.
     """
+    calls = sorted(script.calls, key=lambda call: call.at_ms)
+    steps = [
+        Step(START_MS + call.at_ms, call.name, machine.methods[call.name].encode_args(call.args, {})) for call in calls
+    ]
     try:
-        _check_alone(machine, model, sorted(script.calls, key=lambda call: call.at_ms))
-        if in_world:
+        if only in (None, Cause.NONDETERMINISTIC, Cause.REMEMBERS):
+            _check_elsewhere(machine, calls, steps)
+        if only in (None, Cause.DISAGREES, Cause.FAILED):
+            _check_beside(machine, model, calls, steps)
+        if only is None or only.needs_a_world:
             Stage(machine, model, script, key, observe).run()
     except CounterExample as found:
         found.program = program(script, machine, model)
         raise
 
 
-def _check_alone(machine: type[StateMachine], model: type, calls: list[Call]) -> None:
-    steps = [
-        Step(START_MS + call.at_ms, call.name, machine.methods[call.name].encode_args(call.args, {})) for call in calls
-    ]
+def _check_elsewhere(machine: type[StateMachine], calls: list[Call], steps: list[Step]) -> None:
+    """Do the calls come to the same in another process?"""
     finding = find_difference(machine, steps)
-    if finding is not None:
-        call = calls[finding.step]
-        method = machine.methods[call.name]
-        why = {
-            Cause.NONDETERMINISTIC: f"is not deterministic: {finding.difference}",
-            Cause.REMEMBERS: f"uses something outside of tables, which a restart forgets: {finding.difference}",
-        }[finding.cause]
-        raise CounterExample(
-            finding.cause, f"{call.described} {why}.\n{method.line}: a {method.kind} may {_MAY_DEPEND}"
-        )
+    if finding is None:
+        return
+    call = calls[finding.step]
+    method = machine.methods[call.name]
+    why = {
+        Cause.NONDETERMINISTIC: f"is not deterministic: {finding.difference}",
+        Cause.REMEMBERS: f"uses something outside of tables, which a restart forgets: {finding.difference}",
+    }[finding.cause]
+    text = f"{call.described} {why}.\n{method.line}: a {method.kind} may {_MAY_DEPEND}"
+    raise CounterExample(finding.cause, text)
+
+
+def _check_beside(machine: type[StateMachine], model: type, calls: list[Call], steps: list[Step]) -> None:
+    """Do the calls come to what the model says?"""
     replica, state = Replica(machine), ModelState(model())
     for call, step in zip(calls, steps, strict=True):
-        state = _check_call(machine, replica.run(step), call, step, state)
+        state = _check_call(machine, replica.run(step), call, state)
 
 
-def _check_call(machine: type[StateMachine], effect: Effect, call: Call, step: Step, state: ModelState) -> ModelState:
+def _check_call(machine: type[StateMachine], effect: Effect, call: Call, state: ModelState) -> ModelState:
     """Compare one call's effect with what the model says; the model's next state."""
     if effect.failed is not None:
         raise CounterExample(Cause.FAILED, f"{call.described} stops every node: {effect.failed}")

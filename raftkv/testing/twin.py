@@ -8,6 +8,7 @@ the first.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -107,6 +108,7 @@ def main(setting: Setting) -> None:
         request = msgspec.msgpack.decode(data, type=Request)
         try:
             request.machine.resolve()  # once, before the forks, which then need not import it
+            gc.freeze()  # nor copy what it left in memory
         except BaseException:  # noqa: BLE001 (whatever an application's module does when it is imported)
             reply = msgspec.msgpack.encode(Reply(trouble=traceback.format_exc()))
         else:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from raftkv.testing import plugin
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +48,8 @@ def run(directory, *arguments, **environment):
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "raftkv.testing.plugin", "-p", "no:cacheprovider", *arguments],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        # Installed or not, it is loaded once.
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -107,3 +111,10 @@ def test_the_plugin_imports_neither_the_simulation_nor_hypothesis():
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "fault_test needs hypothesis: python3 -m pip install 'raftkv[testing]'\n", done.stderr
+
+
+def test_pytest_finds_the_plugin_by_itself():
+    """The entry point of the package names the module that is tested here."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert settings["options.entry_points"]["pytest11"].split() == ["raftkv", "=", plugin.__name__]
