@@ -20,6 +20,7 @@ from raftkv.testing.references import Reference
 from raftkv.testing.saved import save
 from raftkv.testing.script import Script
 from raftkv.testing.strategies import Calls, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
+from raftkv.testing.trimming import trimmed
 
 
 def fault_test(
@@ -49,7 +50,7 @@ def fault_test(
     """
     case = FaultTest(machine, model, commands, key, clients, faults, budget)
 
-    def test() -> None:
+    def test(*_self: object) -> None:  # an instance, where it stands in a class
         __tracebackhide__ = True
         case.run()
 
@@ -118,7 +119,7 @@ class _Hunt:
     def __init__(self, case: FaultTest, budget: Budget) -> None:
         self._case = case
         self._budget = budget
-        self._left = 10 * budget.shrinks
+        self._left = 5 * budget.shrinks  # half of it, in tenths; the other half is for what `trimmed` tries
         self._cause: Cause | None = None
         self._found: dict[str, CounterExample | None] = {}
 
@@ -148,9 +149,20 @@ class _Hunt:
         )
         try:
             hypothesis.seed(seed)(settings(given))()
-        except CounterExample as error:
-            return last[0], error
+        except CounterExample:
+            self._left += 5 * budget.shrinks
+            script = trimmed(last[0], self._fails)
+            error = self._found[repr(script)]
+            assert error is not None, "what is left of a failing script fails"
+            return script, error
         return None
+
+    def _fails(self, script: Script) -> bool:
+        try:
+            self._try(script)
+        except CounterExample:
+            return True
+        return False
 
     def _try(self, script: Script) -> None:
         """Raises `CounterExample`; always the same for the same script, and from one line, by which it is known."""

@@ -30,7 +30,7 @@ BUDGETS = {
     budget.name: budget
     for budget in (
         # A script takes about a tenth of a second.
-        Budget("quick", examples=20, shrinks=100, bursts_max=12, faults_max=8, duration_ms=2_000),
+        Budget("quick", examples=20, shrinks=120, bursts_max=12, faults_max=8, duration_ms=2_000),
         Budget("ci", examples=200, shrinks=500, bursts_max=20, faults_max=12, duration_ms=4_000),
         Budget("soak", examples=5_000, shrinks=2_000, bursts_max=30, faults_max=20, duration_ms=8_000),
     )

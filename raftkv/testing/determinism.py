@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -55,6 +57,7 @@ class _Twin:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            start_new_session=True,  # so that it can be ended with the fork that it may wait for
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -77,9 +80,12 @@ class _Twin:
         return reply
 
     def close(self) -> None:
-        self._requests.close()
-        self._replies.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for file in (self._requests, self._replies):
+            with contextlib.suppress(BrokenPipeError):
+                file.close()
 
 
 _twins: list[_Twin] = []
@@ -103,8 +109,8 @@ def find_difference(machine: type[StateMachine], steps: list[Step]) -> Finding |
         for twin in _twins:
             twin.ask(request)
         here, there = [twin.reply() for twin in _twins]
-    except TwinDied:
-        close_twins()
+    except BaseException:
+        close_twins()  # whatever it was, an interrupt too: a reply that nobody took would be taken for the next one's
         raise
     return _first(machine, Cause.NONDETERMINISTIC, here.first, there.first) or _first(
         machine, Cause.REMEMBERS, here.first, here.again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import random
 import time
 from typing import ClassVar
@@ -112,6 +113,10 @@ class Tags(StateMachine):
     @command
     def by_place(self, word: str) -> int:
         return id(object())
+
+    @command
+    def by_exit(self, word: str) -> None:
+        os._exit(3)
 
     @command
     def sound(self, word: str) -> list[str]:

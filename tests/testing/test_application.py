@@ -53,7 +53,10 @@ def failure_of(test):
     return caught.value
 
 
-test_a_sound_machine_passes = inventory_test(Inventory)
+class TestInventory:
+    """A declaration may stand in a class."""
+
+    test_a_sound_machine_passes = inventory_test(Inventory)
 
 
 @pytest.mark.parametrize(

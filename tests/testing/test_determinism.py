@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from raftkv.testing import TwinDied, determinism
 from raftkv.testing.determinism import find_difference
 from raftkv.testing.failure import Cause
 from raftkv.testing.references import NotImportable, Reference
@@ -60,3 +63,36 @@ def test_a_class_that_another_process_cannot_make_is_refused():
 
     with pytest.raises(NotImportable, match="move it to the top of its module"):
         Reference.of(Local)
+
+
+def test_a_process_that_dies_is_told_and_replaced():
+    """By a command that ends it, or by a module that can't be imported; the next test is none the worse for it."""
+    with pytest.raises(TwinDied, match="the process that ran the calls died"):
+        find_difference(Tags, steps(Tags, ("by_exit", "a")))
+    assert find_difference(Tags, steps(Tags, ("sound", "a"))) is None
+    with pytest.raises(TwinDied, match="nowhere can't be imported"):
+        find_difference(Gone, [])
+    assert find_difference(Tags, steps(Tags, ("sound", "a"))) is None
+
+
+def test_an_interrupt_leaves_no_reply_behind(monkeypatch):
+    """What one request was answered is not taken for the answer to another."""
+    find_difference(Tags, steps(Tags, ("sound", "a")))
+    with monkeypatch.context() as patched:
+        patched.setattr(determinism, "read_frame", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            find_difference(Tags, steps(Tags, ("by_dice", "a")))
+    assert find_difference(Tags, steps(Tags, ("sound", "a"))) is None
+
+
+def interrupted(_file):
+    """Somebody at the keyboard."""
+    raise KeyboardInterrupt
+
+
+class Gone(Inventory):
+    """A machine in a module that is not there."""
+
+
+Gone.__module__ = "tests.testing.nowhere"
+sys.modules["tests.testing.nowhere"] = sys.modules[__name__]
