@@ -19,10 +19,10 @@ from raftkv.testing.replica import Effect, Step
 from raftkv.testing.twin import Reply, Request, Setting, read_frame, write_frame
 
 SETTINGS = (
-    (Setting(hash_seed=0, now_s=1_000_000_000, dice=1), "UTC0"),
-    (Setting(hash_seed=1, now_s=2_000_000_000, dice=2), "XXX-9:30"),
+    (Setting(hash_seed=0, now_s=1_000_000_000, dice=1), {"TZ": "UTC0", "LC_ALL": "C"}),
+    (Setting(hash_seed=1, now_s=2_000_000_000, dice=2), {"TZ": "XXX-9:30", "LC_ALL": "C.UTF-8"}),
 )
-"""Two places that have as little in common as two nodes may have, and a time zone for each.
+"""Two places that have as little in common as two nodes may have, with a time zone and a locale for each.
 
 They are always these, so that what was found is found again, whatever the hash seed of the process that looks.
 """
@@ -44,12 +44,12 @@ class Finding(msgspec.Struct, frozen=True):
 class _Twin:
     """One of the processes; started when it is needed, and used until this process ends."""
 
-    def __init__(self, setting: Setting, zone: str) -> None:
+    def __init__(self, setting: Setting, environment: dict[str, str]) -> None:
         environment = {
             **os.environ,
+            **environment,
             "PYTHONHASHSEED": str(setting.hash_seed),
             "PYTHONPATH": os.pathsep.join(entry or os.curdir for entry in sys.path),
-            "TZ": zone,
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "raftkv.testing.twin", msgspec.json.encode(setting).decode()],
@@ -104,7 +104,7 @@ def find_difference(machine: type[StateMachine], steps: list[Step]) -> Finding |
     """The first of the calls that does not do the same everywhere. Raises `NotImportable`, `TwinDied`."""
     request = Request(Reference.of(machine), steps)
     if not _twins:
-        _twins.extend(_Twin(setting, zone) for setting, zone in SETTINGS)
+        _twins.extend(_Twin(setting, environment) for setting, environment in SETTINGS)
     try:
         for twin in _twins:
             twin.ask(request)

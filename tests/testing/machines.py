@@ -135,3 +135,12 @@ class TagsModel:
 
     sound = by_dice = by_place = _anything
     by_clock = by_date = by_set
+
+
+class Failing(Inventory):
+    """Asks for what not every node may have."""
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        with open(f"/nowhere/{sku}") as file:
+            return len(file.read()) + quantity

@@ -92,7 +92,7 @@ def test_a_mistake_is_found_and_named(machine, cause, words):
     ],
 )
 def test_a_nondeterministic_command_is_named(method, named):
-    """With the field that differed, among commands that do as they should (F65)."""
+    """With the field that differed, among commands that do as they should (F76)."""
     words = st.text("abc", max_size=3)
     argument = st.lists(words, max_size=8) if method == "by_set" else words
     test = fault_test(Tags, model=TagsModel, commands=[calls(Tags.sound, words), calls(method, argument)])

@@ -32,7 +32,7 @@ def steps(machine, *calls):
     ],
 )
 def test_what_depends_on_the_process_is_named(call, named):
-    """The set's order, the clock, the date, the dice, an object's place in memory (F65)."""
+    """The set's order, the clock, the date, the dice, an object's place in memory (F76)."""
     finding = find_difference(Tags, steps(Tags, ("sound", "a"), call, ("sound", "b")))
     assert finding is not None
     assert (finding.cause, finding.step) == (Cause.NONDETERMINISTIC, 1)

@@ -11,7 +11,7 @@ from tests.testing.machines import Inventory
 
 @scenario(Inventory)
 async def test_what_was_acknowledged_stays(cluster: SimCluster) -> None:
-    """The leader crashes, and another one knows (F1)."""
+    """The leader crashes, and another one knows (F4)."""
     inventory = cluster.client().remote
     await inventory.receive("apple", 3)
     leader = await cluster.until_leader()
