@@ -78,6 +78,11 @@ class Runner:
         """How many sessions are open."""
         return len(self._sessions)
 
+    @property
+    def instance(self) -> StateMachine:
+        """The machine on this store: for a host that keeps something made of its tables."""
+        return self._instance
+
     def digest_at(self, index: Index) -> int | None:
         """The digest after the entry `index`, if it was applied here not long ago."""
         last = self.applied.index

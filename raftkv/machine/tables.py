@@ -225,3 +225,7 @@ class Value(_Part, Generic[V]):
 
     def __set__(self, machine: StateMachine, value: V) -> None:
         machine._overlay.put(self.prefix, self._codec.encode(value))
+
+    def encoded(self, value: V) -> tuple[bytes, bytes]:
+        """Where it is kept, and `value` as it is kept there: for who writes beside a command."""
+        return self.prefix, self._codec.encode(value)

@@ -38,6 +38,7 @@ from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.world import World
 from raftkv.node.writer import Writer
+from raftkv.state import Store
 from raftkv.transport import Transport
 from raftkv.wire import DigestReport
 
@@ -200,6 +201,9 @@ class Node:
             sessions_max=self.config.sessions_max,
             session_ttl_ms=int(self.config.session_ttl_s * 1000),
         )
+
+    async def before_checkpoint(self, store: Store) -> None:
+        """Called before a snapshot is made of `store`, while nothing is applied: for hosts of other objects."""
 
     async def stop(self) -> None:
         """Stop taking part, wait for the disk, and close everything. What was acknowledged is durable already."""

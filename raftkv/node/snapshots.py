@@ -167,6 +167,8 @@ class Snapshotter:
         applier.pause()
         try:
             self._check_not_replaced()
+            await node.before_checkpoint(store)
+            self._check_not_replaced()
             snapshot = self._describe(store)
             if not snapshot.membership.voters:
                 raise Unavailable("this node does not know yet who the members are")

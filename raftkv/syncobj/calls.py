@@ -1,0 +1,195 @@
+"""Calls on their way: from any thread into the log, in their order and once each, and their results back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from pysyncobj.config import FAIL_REASON
+
+from raftkv.client import Client
+from raftkv.config import MIB
+from raftkv.errors import InvalidArgument, NotAccepted, RaftKVError
+from raftkv.model import Index
+from raftkv.syncobj.machine import SyncObjMachine
+
+logger = logging.getLogger("raftkv.syncobj")
+
+Callback: TypeAlias = Callable[[Any, int], Any]
+"""`callback(result, failReason)`."""
+
+BATCH_CALLS_MAX = 1_024
+"""Calls in one entry: enough to make its sync cheap, few enough that the loop is not held up for long."""
+BATCH_BYTES_MAX = MIB
+FOREVER_S = 3e8
+"""Ten years, where a call waits for a leader as long as it takes."""
+ATTEMPT_S = 30.0
+"""Otherwise: how long the outcome of what was sent is waited for, through changes of leaders."""
+
+
+class Calls:
+    """The queue of one process's calls.
+
+    One batch is on its way at a time, so that calls take effect in the order in which they were made, even when a
+    leader fails; it is sent in a client's session, so each is applied once, however often it has to be sent. A
+    result is taken where the call is applied in *this* process: any object, and the state here has seen the call.
+
+    Invariants: a callback is called at most once, and exactly once unless the process ends; `_pending` holds the
+    callbacks of calls that are numbered and not settled.
+    """
+
+    def __init__(
+        self, *, size_max: Callable[[], int], has_leader: Callable[[], bool], wait: Callable[[], bool]
+    ) -> None:
+        """`wait`: whether calls wait for a leader where there is none."""
+        self._size_max = size_max
+        self._has_leader = has_leader
+        self._wait = wait
+        self._queue: deque[tuple[bytes, Callback | None]] = deque()
+        self._woken = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: Client[SyncObjMachine] | None = None
+        self._applied: Callable[[], Index] = lambda: 0
+        self._sending: asyncio.Task[None] | None = None
+        self._next = 1
+        self._pending: dict[int, Callback | None] = {}
+        self._answered: deque[tuple[Index, range]] = deque()
+        self._results: list[tuple[Callback, Any, int]] = []
+        self._ended = False
+        self.origin = 0
+        self.delivered = 0
+        """How many callbacks were called."""
+
+    def begin(self, client: Client[SyncObjMachine], origin: int, applied: Callable[[], Index]) -> None:
+        """Send what is queued from now on. On the loop's thread."""
+        self._client, self.origin, self._applied = client, origin, applied
+        self._loop = asyncio.get_running_loop()
+        self._wake()
+
+    # ------------------------------------------------------------------------------ from any thread
+
+    def put(self, call: bytes, callback: Callback | None) -> None:
+        """Queue a call; when the queue is full or closed, its callback is called at once, in this thread."""
+        if self._ended:
+            self._tell(callback, None, FAIL_REASON.MISSING_LEADER)
+            return
+        if len(self._queue) >= self._size_max():
+            self._tell(callback, None, FAIL_REASON.QUEUE_FULL)
+            return
+        self._queue.append((call, callback))
+        if not self._woken and self._loop is not None:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._wake)
+            except RuntimeError:  # the loop is closed: the end has come in between
+                self.end()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._pending)
+
+    # ------------------------------------------------------------------------------ out
+
+    def _wake(self) -> None:
+        self._woken = False
+        if self._sending is not None or not self._queue or self._client is None or self._ended:
+            return
+        if not self._wait() and not self._has_leader():
+            while self._queue:
+                _, callback = self._queue.popleft()
+                self._settle(callback, None, FAIL_REASON.MISSING_LEADER)
+            return
+        self._sending = asyncio.get_running_loop().create_task(self._send())
+
+    def _take(self) -> tuple[range, list[bytes]]:
+        """The next batch, numbered."""
+        queue, first, size = self._queue, self._next, 0
+        calls: list[bytes] = []
+        while queue and len(calls) < BATCH_CALLS_MAX and (not calls or size + len(queue[0][0]) <= BATCH_BYTES_MAX):
+            call, callback = queue.popleft()
+            size += len(call)
+            calls.append(call)
+            if callback is not None:
+                self._pending[self._next] = callback
+            self._next += 1
+        return range(first, self._next), calls
+
+    async def _send(self) -> None:
+        assert self._client is not None
+        try:
+            while self._queue and not self._ended:
+                numbers, calls = self._take()
+                await self._send_batch(self._client, numbers, calls)
+        finally:
+            self._sending = None
+        self._wake()
+
+    async def _send_batch(self, client: Client[SyncObjMachine], numbers: range, calls: list[bytes]) -> None:
+        method = client.method("call")
+        deadline_s = FOREVER_S if self._wait() else ATTEMPT_S
+        try:
+            index = await client.invoke(method, (self.origin, numbers.start, calls), {}, deadline_s)
+        except NotAccepted:
+            self._fail(numbers, FAIL_REASON.MISSING_LEADER)
+        except InvalidArgument as exc:
+            logger.error("a call can't be replicated: %s", exc)
+            self._fail(numbers, FAIL_REASON.REQUEST_DENIED)
+        except RaftKVError:
+            self._fail(numbers, FAIL_REASON.UNKNOWN_OUTCOME)
+        else:
+            self._answered.append((index, numbers))
+            self.settle_passed()
+
+    # ------------------------------------------------------------------------------ back
+
+    def results(self, results: list[tuple[int, Any, int]]) -> None:
+        """Calls of this process were applied here: (number, result, fail reason) of each."""
+        for number, result, reason in results:
+            self._settle(self._pending.pop(number, None), result, reason)
+
+    def settle_passed(self) -> None:
+        """Tell those whose entry is applied, but was not applied *here*: a snapshot came in its place."""
+        answered = self._answered
+        while answered and answered[0][0] <= self._applied():
+            _, numbers = answered.popleft()
+            self._fail(numbers, FAIL_REASON.UNKNOWN_OUTCOME)
+
+    def _fail(self, numbers: range, reason: int) -> None:
+        for number in numbers:
+            self._settle(self._pending.pop(number, None), None, reason)
+
+    def _settle(self, callback: Callback | None, result: Any, reason: int) -> None:
+        """Called back in a turn of their own: what a callback does must not happen amid the applying of an entry."""
+        if callback is None:
+            return
+        if not self._results and self._loop is not None:
+            self._loop.call_soon(self._deliver)
+        self._results.append((callback, result, reason))
+
+    def _deliver(self) -> None:
+        results, self._results = self._results, []
+        for callback, result, reason in results:
+            self._tell(callback, result, reason)
+        self.delivered += len(results)
+
+    def _tell(self, callback: Callback | None, result: Any, reason: int) -> None:
+        if callback is None:
+            return
+        try:
+            callback(result, reason)
+        except Exception:  # what an application's callback raises harms nobody else
+            logger.exception("a callback of the application failed")
+
+    def end(self) -> None:
+        """Take no more; whoever waits hears that nobody knows, or that nothing was done."""
+        self._ended = True
+        if self._sending is not None:
+            self._sending.cancel()
+        self._deliver()
+        pending, self._pending = self._pending, {}
+        for callback in pending.values():
+            self._tell(callback, None, FAIL_REASON.UNKNOWN_OUTCOME)
+        while self._queue:
+            self._tell(self._queue.popleft()[1], None, FAIL_REASON.MISSING_LEADER)

@@ -1,0 +1,144 @@
+"""How calls and states become bytes: as pickles, or as MessagePack, which executes nothing.
+
+**Unpickling bytes from the network is code execution.** This is the only module of raftkv that unpickles, and
+`settings` lets it do so only when whoever may send such bytes is on this machine, or has shown a certificate.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+
+class Codec(ABC):
+    """Turns values into bytes and back; the same one on every node of a cluster."""
+
+    @abstractmethod
+    def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
+        """Give `value` to `write`, in pieces where that saves memory. Raises whatever the value's classes raise."""
+
+    @abstractmethod
+    def load(self, data: io.BufferedIOBase) -> Any:
+        """The value at the beginning of `data`; what is behind it stays there."""
+
+    def dumps(self, value: Any) -> bytes:
+        """`value` as bytes."""
+        pieces: list[bytes] = []
+        self.dump(value, lambda piece: pieces.append(bytes(piece)))
+        return b"".join(pieces)
+
+    def loads(self, data: bytes) -> Any:
+        """The value in `data`."""
+        return self.load(io.BytesIO(data))
+
+    def call(self, pickled: bytes) -> bytes:
+        """A call as it is to be replicated, from the pickle that the decorator in *this* process has just made.
+
+        It is read back here, as what nobody can read must not get into the log.
+        """
+        value = pickle.loads(pickled)  # noqa: S301 (made in this process, from this process's objects)
+        return self._call(value, pickled)
+
+    @abstractmethod
+    def _call(self, value: Any, pickled: bytes) -> bytes:
+        """The same, with the value that was read back."""
+
+
+class PickleCodec(Codec):
+    """Any objects that pickle takes."""
+
+    def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
+        pickle.Pickler(_Writer(write), protocol=5).dump(value)
+
+    def load(self, data: io.BufferedIOBase) -> Any:
+        return pickle.load(data)  # noqa: S301 (`settings` has made sure of who may have sent it)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)  # noqa: S301 (likewise)
+
+    def _call(self, value: Any, pickled: bytes) -> bytes:
+        return pickled
+
+
+class _Writer:
+    """What a pickler writes to."""
+
+    def __init__(self, write: Callable[[bytes], Any]) -> None:
+        self.write = write
+
+
+class MsgpackCodec(Codec):
+    """Plain data only: None, bool, int, float, str, bytes, and list, tuple, dict, set, frozenset, deque of these."""
+
+    def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
+        data = msgspec.msgpack.encode(_plain(value))
+        write(len(data).to_bytes(8, "big") + data)
+
+    def load(self, data: io.BufferedIOBase) -> Any:
+        size = int.from_bytes(data.read(8), "big")
+        return _restored(data.read(size))
+
+    def _call(self, value: Any, pickled: bytes) -> bytes:
+        return self.dumps(value)
+
+
+_TUPLE, _SET, _FROZENSET, _DEQUE, _DICT, _INT = range(1, 7)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with everything that MessagePack has no type for as an extension. Raises `TypeError`."""
+    kind = type(value)
+    if value is None or kind in (bool, float, str, bytes):
+        return value
+    if kind is int:
+        if -(2**63) <= value < 2**64:
+            return value
+        return msgspec.msgpack.Ext(_INT, str(value).encode())
+    if kind is list:
+        return [_plain(each) for each in value]
+    if kind is tuple:
+        return _extension(_TUPLE, [_plain(each) for each in value])
+    if kind is set:
+        return _extension(_SET, [_plain(each) for each in value])
+    if kind is frozenset:
+        return _extension(_FROZENSET, [_plain(each) for each in value])
+    if kind is deque:
+        return _extension(_DEQUE, [value.maxlen, *(_plain(each) for each in value)])
+    if kind is dict:
+        return _extension(_DICT, [[_plain(key), _plain(each)] for key, each in value.items()])
+    raise TypeError(f"{kind.__name__} is no plain data, and codec = 'msgpack' takes nothing else: {value!r}")
+
+
+def _extension(code: int, value: Any) -> msgspec.msgpack.Ext:
+    return msgspec.msgpack.Ext(code, msgspec.msgpack.encode(value))
+
+
+def _restored(data: bytes | memoryview) -> Any:
+    return msgspec.msgpack.decode(data, ext_hook=_extended)
+
+
+def _extended(code: int, data: memoryview) -> Any:
+    if code == _INT:
+        return int(bytes(data))
+    value = _restored(data)
+    match code:
+        case 1:
+            return tuple(value)
+        case 2:
+            return set(value)
+        case 3:
+            return frozenset(value)
+        case 4:
+            return deque(value[1:], maxlen=value[0])
+        case 5:
+            return {key: each for key, each in value}  # noqa: C416 (pairs are lists, which `dict` would take too)
+    raise ValueError(f"an extension {code} of another version")
+
+
+CODECS: dict[str, type[Codec]] = {"pickle": PickleCodec, "msgpack": MsgpackCodec}

@@ -1,0 +1,127 @@
+"""One port for peers and clients: a connection's first frame tells which it is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from raftkv.errors import ConfigError, FrameError
+from raftkv.transport import Limits, ProtocolFactory, TcpStreams
+from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
+
+
+class DoorStreams(TcpStreams):
+    """Sockets whose listener serves both protocols, as PySyncObj's nodes have one address each.
+
+    `clients` makes the protocol of a client's connection, and is set before `listen`.
+    """
+
+    clients: ProtocolFactory
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        limits: Limits,
+        retry_s: float,
+        retries_max: int,
+        on_refused: Callable[[ConfigError], None],
+        **settings: Any,
+    ) -> None:
+        """`retries_max` tries to have the address (0: without end), `retry_s` apart; `on_refused` hears of failures."""
+        super().__init__(host, port, handshake_s=limits.handshake_s, **settings)
+        self.limits = limits
+        self.strangers: dict[Doorway, None] = {}
+        self._retry_s = retry_s
+        self._retries_max = retries_max
+        self._on_refused = on_refused
+
+    async def listen(self, factory: ProtocolFactory) -> str:
+        self.peers = factory
+        tries = 0
+        while True:
+            try:
+                return await super().listen(lambda: Doorway(self))
+            except ConfigError as exc:
+                tries += 1
+                if tries == self._retries_max:
+                    raise
+                self._on_refused(exc)
+                await asyncio.sleep(self._retry_s)
+
+    def close(self) -> None:
+        super().close()
+        for stranger in list(self.strangers):
+            stranger.abort()
+
+
+class Doorway(asyncio.Protocol):
+    """A connection that has not said yet what it is."""
+
+    def __init__(self, streams: DoorStreams) -> None:
+        self._streams = streams
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody has connected."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        limits = self._streams.limits
+        if len(self._streams.strangers) >= limits.strangers_max:
+            self._transport.abort()
+            return
+        self._streams.strangers[self] = None
+        self._timer = asyncio.get_running_loop().call_later(limits.handshake_s, self.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It went without a word."""
+        self._leave()
+
+    def abort(self) -> None:
+        """Close at once: it has said nothing in time, or nothing that makes sense."""
+        self._leave()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _leave(self) -> None:
+        self._streams.strangers.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for a whole frame, then hand everything to who speaks that protocol."""
+        if self not in self._streams.strangers or self._transport is None:
+            return
+        self._data += data
+        try:
+            frame = first_frame(self._data, self._streams.limits.hello_bytes_max)
+        except FrameError:
+            self.abort()
+            return
+        if frame is None:
+            return
+        self._leave()
+        protocol = self._streams.clients() if is_client_hello(frame) else self._streams.peers()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(self._data)
+
+
+def first_frame(data: bytes, bytes_max: int) -> bytes | None:
+    """The payload of the first frame in `data`, or None while it is not whole. Raises `FrameError`."""
+    if len(data) < FRAME_HEAD_BYTES:
+        return None
+    payloads = FrameDecoder(bytes_max).feed(data[: FRAME_HEAD_BYTES + int.from_bytes(data[:4], "little")])
+    return payloads[0] if payloads else None
+
+
+def is_client_hello(payload: bytes) -> bool:
+    """Whether this is how a client begins; a peer's hello can't be read as one."""
+    try:
+        decode_client_hello(payload)
+    except FrameError:
+        return False
+    return True

@@ -1,0 +1,459 @@
+"""Runs the node of one `SyncObj`: its event loop, its one port, and what has to be seen to now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from raftkv.client import Admin, Client, ClientOptions, Dial
+from raftkv.core.quorum import reached_by_quorum
+from raftkv.core.roles import Candidate, Follower, Leader, Learner, PreCandidate
+from raftkv.disk import RealDisk
+from raftkv.errors import NodeStopped, RaftKVError, Unavailable
+from raftkv.machine import Runner, encode_query
+from raftkv.model import Index
+from raftkv.node import Node, Options
+from raftkv.server import Limits as ClientLimits
+from raftkv.server import Listener
+from raftkv.state import Store
+from raftkv.syncobj.calls import Calls
+from raftkv.syncobj.door import DoorStreams
+from raftkv.syncobj.founding import CLUSTER_NAME, find_place
+from raftkv.syncobj.machine import SyncObjMachine, machine_of
+from raftkv.syncobj.objects import Objects
+from raftkv.syncobj.settings import Settings
+from raftkv.transport import Limits, Mesh
+
+logger = logging.getLogger("raftkv.syncobj")
+T = TypeVar("T")
+
+BEAT_S = 0.05
+"""How often the host looks at what has no event of its own; also how exactly it knows how fresh its reads are."""
+STOP_S = 15.0
+"""How long `destroy` waits for the disk; then the thread is left to finish alone."""
+
+_NO_ARGUMENTS = msgspec.msgpack.encode(())
+_BARRIER = encode_query("barrier", _NO_ARGUMENTS)
+
+
+class HostedNode(Node):
+    """A node whose machine stands for objects in memory, which change when the machine's state does."""
+
+    host: Host
+
+    def new_runner(self, store: Store) -> Runner:
+        """The machine on `store`, and the objects as they are there: at the start, and when a snapshot came."""
+        runner = super().new_runner(store)
+        assert isinstance(runner.instance, SyncObjMachine)
+        self.host.objects.load(runner.instance)
+        return runner
+
+    async def before_checkpoint(self, store: Store) -> None:
+        """Make an image, if the calls behind the last one have become as long as that."""
+        await self.host.make_image(store)
+
+    def _role_changed(self) -> None:
+        super()._role_changed()
+        self.host.role_changed()
+
+
+class Host:
+    """The node, its loop, and the thread in which that runs (unless the application ticks it).
+
+    Methods say where they may be called; what is not said belongs to the loop's thread.
+    """
+
+    def __init__(self, settings: Settings, conf: Any, others: set[str], objects: Objects) -> None:
+        self.settings = settings
+        self.conf = conf
+        self.others = others
+        self.objects = objects
+        self.calls = Calls(
+            size_max=lambda: conf.commandsQueueSize,
+            has_leader=lambda: self.leader_known,
+            wait=lambda: bool(conf.commandsWaitLeader),
+        )
+        self.node: HostedNode | None = None
+        self.ready = False
+        self.error: RaftKVError | None = None
+        self.started_at = time.monotonic()
+        self.confirmed_at = float("-inf")
+        self.force_compaction = False
+        self._compacted_at = time.monotonic()
+        self._state = 0
+        self._loop = new_loop()
+        self._thread: threading.Thread | None = None
+        self.on_tick: list[Callable[[], Any]] = []
+        self.started = threading.Event()
+        """Set when the node runs, or will never do so."""
+        self._settled = threading.Event()
+        self._stopped = threading.Event()
+        self._ending = False
+        self._started: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    # ------------------------------------------------------------------------------ from outside
+
+    def begin(self) -> None:
+        """Start the node; returns when it runs, or waits for its address or to be added. Raises what keeps it."""
+        if not structlog.is_configured():
+            structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+        if self.conf.autoTick:
+            self._thread = threading.Thread(target=self._serve, name="raftkv-syncobj", daemon=True)
+            self._thread.start()
+        else:
+            self._started = self._loop.create_task(self._start())
+            while not self._settled.is_set():
+                self.tick(BEAT_S)
+        self._settled.wait()
+        if self.error is not None:
+            self.end()
+            raise self.error
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._started = self._loop.create_task(self._start())
+        self._loop.run_forever()
+        self._loop.close()
+        self._stopped.set()
+
+    def tick(self, seconds: float) -> None:
+        """Without a thread: let the loop run, until a call of this process was answered or `seconds` have passed."""
+        delivered = self.calls.delivered
+        end = time.monotonic() + seconds
+        while not self._loop.is_closed():
+            self._loop.call_later(max(0.0, min(0.002, end - time.monotonic())), self._loop.stop)
+            self._loop.run_forever()
+            if time.monotonic() >= end or self.calls.delivered != delivered:
+                return
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run `work` on the loop and wait for it; from any other thread. Raises `TimeoutError`, or what it raises."""
+        if self._thread is None:
+            return self._loop.run_until_complete(asyncio.wait_for(work, timeout))
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("this waits for the thread that calls it: don't call it from a callback")
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout), self._loop).result()
+
+    def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Begin `work` on the loop; from any thread."""
+        self._loop.call_soon_threadsafe(lambda: self._begin(work()))
+
+    def end(self) -> None:
+        """Stop everything; harmless when it is stopped. From any thread; waits but for the loop's own."""
+        if not self._ending:
+            self._ending = True
+            if self._thread is None:
+                self._loop.run_until_complete(self._stop())
+                self._loop.close()
+                self._stopped.set()
+            else:
+                asyncio.run_coroutine_threadsafe(self._stop(), self._loop)
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            self._stopped.wait(STOP_S)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop's thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def leader_known(self) -> bool:
+        """Whether this node knows of a leader. From any thread."""
+        return self.node is not None and self.node.failure is None and self.node.raft.leader is not None
+
+    # ------------------------------------------------------------------------------ start and end
+
+    async def _start(self) -> None:
+        try:
+            await self._open()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001 (it is raised again where `begin` waits, or logged)
+            error = exc if isinstance(exc, RaftKVError) else NodeStopped(f"{type(exc).__name__}: {exc}")
+            error.__cause__ = exc.__cause__
+            self.error = error
+            logger.error("the node could not start: %s", exc)
+            self.calls.end()
+        finally:
+            self.started.set()
+            self._settled.set()
+
+    def _wait(self, reason: object) -> None:
+        """What the start waits for may take for ever, so nobody waits for the start."""
+        if not self._settled.is_set():
+            logger.warning("not started yet: %s", reason)
+        self._settled.set()
+
+    async def _open(self) -> None:
+        settings = self.settings
+        directory = settings.data_dir
+        if directory is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="raftkv-syncobj-", ignore_cleanup_errors=True)
+            directory = self._temporary.name
+        place = await find_place(
+            RealDisk(), directory, settings.address, self.others, ssl=settings.ssl_client, on_wait=self._wait
+        )
+        limits = Limits.of(settings.config)
+        streams = DoorStreams(
+            settings.host,
+            settings.port,
+            limits=limits,
+            retry_s=self.conf.bindRetryTime,
+            retries_max=self.conf.maxBindRetries if self.conf.autoTick else max(1, self.conf.maxBindRetries),
+            on_refused=self._wait,
+            ssl_server=settings.ssl_server,
+            ssl_client=settings.ssl_client,
+        )
+        draw = random.SystemRandom().randrange
+        mesh = Mesh(place.node_id, streams, config=settings.config, draw=draw, limits=limits)
+        options = Options(
+            node_id=place.node_id,
+            data_dir=directory,
+            members=place.members,
+            cluster_name=CLUSTER_NAME,
+            peer_address=settings.address,
+            config=settings.config,
+        )
+        self._machine = machine_of(self.objects)
+        node = HostedNode(self._machine, options, mesh)
+        node.host = self
+        self._listener = Listener(node, ClientLimits.of(settings.config), ssl=None)
+        streams.clients = self._listener.connection
+        self.objects.origin = secrets.randbits(62)
+        self.objects.on_results = self.calls.results
+        await node.start()
+        self.node = node
+        self.role_changed()
+        self._listener.begin()
+        self._begin_calls()
+        self._beat()
+        self._begin(self._become_ready())
+
+    def _begin_calls(self) -> None:
+        settings, node = self.settings, self.node
+        assert node is not None
+        options = ClientOptions(deadline_s=10.0)
+        addresses = [settings.address, *sorted(self.others)]
+        self._client: Client[SyncObjMachine] = Client(
+            self._machine, addresses, options=options, dial=self._dialler(), ssl=settings.ssl_client
+        )
+        self.calls.begin(self._client, self.objects.origin, lambda: node.applier.applied_index)
+
+    def _dialler(self) -> Dial:
+        """Connects as clients do, but to this node itself where it listens: its address may not be its own here."""
+        settings = self.settings
+
+        async def dial(factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+            if f"{host}:{port}" == settings.address and settings.host not in ("0.0.0.0", "::"):  # noqa: S104
+                host, port = settings.host, settings.port
+            await asyncio.get_running_loop().create_connection(factory, host, port, ssl=settings.ssl_client)
+
+        return dial
+
+    async def _stop(self) -> None:
+        self._ending = True
+        self.calls.end()
+        tasks = [task for task in (self._started, *self._tasks) if task is not None and not task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.node is not None:
+            with contextlib.suppress(RaftKVError):
+                await self._client.close()
+            await self._listener.close()
+            await self.node.stop()
+        self.objects.release()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        if self._thread is not None:
+            self._loop.call_soon(self._loop.stop)
+
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        if self._ending:
+            work.close()
+            return
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # ------------------------------------------------------------------------------ reads
+
+    async def barrier(self) -> Index:
+        """Wait until this node has applied whatever was acknowledged anywhere before; returns the index.
+
+        Raises `NotAccepted` when no leader confirms it now.
+        """
+        if self.node is None:
+            raise Unavailable("the node has not started")
+        done: asyncio.Future[Index] = asyncio.get_running_loop().create_future()
+
+        def answered(index: Index, result: bytes | RaftKVError) -> None:
+            if done.done():
+                return
+            if isinstance(result, RaftKVError):
+                done.set_exception(result)
+            else:
+                done.set_result(index)
+
+        self.node.query(_BARRIER, False, answered)
+        return await done
+
+    async def confirmed_barrier(self) -> Index:
+        """The same, again and again until it is confirmed."""
+        while True:
+            try:
+                return await self.barrier()
+            except NodeStopped:
+                raise
+            except RaftKVError:
+                await asyncio.sleep(BEAT_S)
+
+    async def _become_ready(self) -> None:
+        await self.confirmed_barrier()
+        self.ready = True
+        self._tell(self.conf.onReady)
+
+    def _tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        if callback is None:
+            return
+        try:
+            callback(*args)
+        except Exception:  # what an application's callback raises harms nobody else
+            logger.exception("a callback of the application failed")
+
+    def version_changed(self, old: int, new: int) -> None:
+        """The cluster was switched to another code version."""
+        self._loop.call_soon(self._tell, self.conf.onCodeVersionChanged, old, new)
+
+    def role_changed(self) -> None:
+        """Another role, term or leader."""
+        state = self.state
+        old, self._state = self._state, state
+        if old != state:
+            self._loop.call_soon(self._tell, self.conf.onStateChanged, old, state)
+
+    @property
+    def state(self) -> int:
+        """PySyncObj's numbers: follower, candidate, leader."""
+        if self.node is None or self.node.failure is not None:
+            return 0
+        role = self.node.raft.role
+        return 2 if isinstance(role, Leader) else 1 if isinstance(role, Candidate | PreCandidate) else 0
+
+    # ------------------------------------------------------------------------------ now and then
+
+    def _beat(self) -> None:
+        node = self.node
+        if self._ending or node is None:
+            return
+        self._loop.call_later(BEAT_S, self._beat)
+        if node.failure is not None:
+            self.error = node.failure
+            self.calls.end()
+            return
+        self._confirm(node)
+        self.calls.settle_passed()
+        for callback in list(self.on_tick):
+            self._tell(callback)
+        self._maybe_promote(node)
+        self._maybe_compact(node)
+
+    def _confirm(self, node: HostedNode) -> None:
+        """When this node was last in touch with who decides: a majority for a leader, the leader for others."""
+        raft = node.raft
+        match role := raft.role:
+            case Leader():
+
+                def contact(member: int) -> int:
+                    return role.tick if member == raft.node_id else role.progress[member].contact_tick
+
+                ticks = role.tick - reached_by_quorum(raft.membership, contact)
+            case Follower() | Learner() if role.leader is not None:
+                ticks = role.elapsed
+            case _:
+                return
+        self.confirmed_at = time.monotonic() - ticks * node.config.tick_ms / 1000
+
+    def _maybe_promote(self, node: HostedNode) -> None:
+        """Whoever leads gives new nodes their vote, as soon as they have the log."""
+        learners = node.raft.membership.learners
+        if not node.raft.is_leader or not learners or node.raft.membership.is_joint or self._promoting:
+            return
+        self._promoting = True
+        self._begin(self._promote(node, learners[0]))
+
+    _promoting = False
+
+    async def _promote(self, node: HostedNode, learner: int) -> None:
+        try:
+            await node.promote(learner, 5.0)
+        except RaftKVError as exc:
+            logger.info("node %d has no vote yet: %s", learner, exc)
+            await asyncio.sleep(BEAT_S)
+        finally:
+            self._promoting = False
+
+    def _maybe_compact(self, node: HostedNode) -> None:
+        conf, objects = self.conf, self.objects
+        late = time.monotonic() - self._compacted_at > conf.logCompactionMinTime and objects.calls_count > 0
+        due = (late or objects.calls_count > conf.logCompactionMinEntries) and objects.image_pays
+        if self._compacting or not (due or self.force_compaction):
+            return
+        self._compacting = True
+        self._begin(self._compact(node))
+
+    _compacting = False
+
+    async def _compact(self, node: HostedNode) -> None:
+        try:
+            await node.take_snapshot()
+            self.force_compaction = False
+            self._compacted_at = time.monotonic()
+        except RaftKVError as exc:
+            logger.warning("no snapshot was taken: %s", exc)
+            await asyncio.sleep(1.0)
+        finally:
+            self._compacting = False
+
+    async def make_image(self, store: Store) -> None:
+        """Nothing is applied meanwhile; the loop goes on with everything else."""
+        objects, node = self.objects, self.node
+        if node is None or not (self.force_compaction or (objects.calls_count > 0 and objects.image_pays)):
+            return
+        try:
+            await node.world.background_worker.run(objects.write_image, store)
+        except RaftKVError:
+            raise
+        except Exception:  # what can't be pickled stays in the calls, which the snapshot has as well
+            logger.exception("no image of the objects could be made; all calls are kept instead")
+
+    # ------------------------------------------------------------------------------ members
+
+    def admin(self) -> Admin:
+        """For changes of members, through whoever leads."""
+        settings = self.settings
+        addresses = [settings.address, *sorted(self.others)]
+        return Admin(addresses, dial=self._dialler(), ssl=settings.ssl_client)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The fastest there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -1,0 +1,162 @@
+"""The state machine behind every `SyncObj`: calls in the order of the log, and images of the objects now and then.
+
+The objects themselves are in memory, as their applications expect. What the state on disk holds is what they can be
+made from again: an *image* (all attributes, pickled) of some log index, and every call behind it. A call costs its
+own size, whatever the state's; an image is made when a snapshot is due, streamed into the state piece by piece.
+
+Two nodes' images of one state need not be equal to the byte (sets have no order), so images are no part of the
+digest that replicas compare: calls are.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any, ClassVar, Protocol
+
+import msgspec
+
+from raftkv.config import KIB
+from raftkv.errors import StateCorruption
+from raftkv.machine import StateMachine, Table, Value, command, query
+from raftkv.model import Index
+from raftkv.state import Store
+
+CHUNK_BYTES = 256 * KIB
+"""Of an image: a value of the state, and what is held in memory of it while it is written."""
+
+
+class ImageHead(msgspec.Struct, array_like=True, frozen=True):
+    """Which image counts: all others, and calls up to `index`, are left-overs."""
+
+    generation: int = 0
+    index: Index = 0
+    size: int = 0
+    """In bytes."""
+
+
+class Hosted(Protocol):
+    """The objects, as the machine sees them."""
+
+    def apply(self, origin: int, first: int, calls: list[bytes]) -> None:
+        """Run the calls, and remember the results if this process (`origin`) waits for them."""
+
+
+class SyncObjMachine(StateMachine):
+    """Runs calls on hosted objects. Each `SyncObj` has a subclass of its own, which knows them."""
+
+    hosted: ClassVar[Hosted]
+    calls = Table(int, list[bytes])
+    chunks = Table(tuple[int, int], bytes)  # (generation, number)
+    image = Value(ImageHead, ImageHead())
+
+    @command
+    def call(self, origin: int, first: int, calls: list[bytes]) -> int:
+        """Run calls, which the process `origin` has numbered from `first` on; the result is the entry's index."""
+        self.calls[self.index] = calls
+        self.hosted.apply(origin, first, calls)
+        return self.index
+
+    @query
+    def barrier(self) -> int:
+        """The index read at: whoever gets it sees everything that was acknowledged before it asked."""
+        return self.index
+
+    def calls_behind_image(self) -> Iterator[tuple[Index, list[bytes]]]:
+        """What has to be run again on the objects of the image."""
+        return self.calls.range(self.image.index + 1)
+
+    def open_image(self) -> io.BufferedIOBase | None:
+        """The image to read from, or None when there is none yet."""
+        head = self.image
+        if head.generation == 0:
+            return None
+        return io.BufferedReader(_Chunks(self.chunks.prefix((head.generation,)), head), CHUNK_BYTES)
+
+
+class _Chunks(io.RawIOBase):
+    """An image as a stream."""
+
+    def __init__(self, chunks: Iterator[tuple[Any, bytes]], head: ImageHead) -> None:
+        self._chunks = chunks
+        self._left = memoryview(b"")
+        self._due = head.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._left:
+            self._left = memoryview(next(self._chunks, (None, b""))[1])
+            self._due -= len(self._left)
+            if not self._left and self._due > 0:
+                raise StateCorruption(f"the image of the objects lacks {self._due} bytes")
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+
+def machine_of(hosted: Hosted) -> type[SyncObjMachine]:
+    """The machine for these objects. All have one name, as nodes of a cluster must agree in it."""
+
+    class SyncObj(SyncObjMachine):
+        """Calls on these objects."""
+
+    SyncObj.hosted = hosted
+    return SyncObj
+
+
+class ImageWriter:
+    """Writes an image into a store, beside the digest; on a worker's thread, while nothing is applied.
+
+    A crash at any point leaves the old image or the new one: chunks count only once the head names them.
+    """
+
+    def __init__(self, store: Store, generation: int) -> None:
+        self._store = store
+        self._generation = generation
+        self._number = 0
+        self._parts: list[bytes] = []
+        self._held = 0
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """More of the image."""
+        self._parts.append(bytes(data))
+        self._held += len(data)
+        if self._held >= CHUNK_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        for start in range(0, len(data), CHUNK_BYTES):
+            table = SyncObjMachine.chunks
+            place = table.prefix + table.keys.encode((self._generation, self._number))
+            chunk = data[start : start + CHUNK_BYTES]
+            self._store.write({place: table.values.encode(chunk)}, self._store.applied)
+            self._number += 1
+            self.size += len(chunk)
+        self._parts.clear()
+        self._held = 0
+
+    def finish(self) -> None:
+        """From now on this image counts; then what it replaces is removed."""
+        self._flush()
+        store, index = self._store, self._store.applied.index
+        place, data = SyncObjMachine.image.encoded(ImageHead(self._generation, index, self.size))
+        store.write({place: data}, store.applied)
+        calls, chunks = SyncObjMachine.calls, SyncObjMachine.chunks
+        self._remove(calls.prefix, calls.prefix + calls.keys.encode(index + 1))
+        self._remove(chunks.prefix, chunks.prefix + chunks.keys.encode_prefix((self._generation,)))
+
+    def _remove(self, start: bytes, end: bytes) -> None:
+        """Delete a range, a bounded number of keys at a time."""
+        while keys := [key for key, _ in zip_limited(self._store.scan(start, end))]:
+            self._store.write(dict.fromkeys(keys), self._store.applied)
+
+
+def zip_limited(pairs: Iterator[tuple[bytes, bytes]], limit: int = 1_000) -> Iterator[tuple[bytes, bytes]]:
+    """The first `limit` of them."""
+    for _, pair in zip(range(limit), pairs, strict=False):
+        yield pair
