@@ -197,18 +197,18 @@ class Engine:
             self._count_time()
 
     def _handle(self, ready: Ready) -> None:
-        """The fields of `Ready`, in their order."""
+        """The fields of `Ready`; what need not wait for the disk goes out first, so that peers write meanwhile."""
+        write = None
+        if ready.truncate_from is not None or ready.entries:
+            write = self._log.stage(ready.truncate_from, ready.entries)
+        self._send(ready.messages)
         if ready.must_persist:
-            write = None
-            if ready.truncate_from is not None or ready.entries:
-                write = self._log.stage(ready.truncate_from, ready.entries)
             self._writer.enqueue(ready.write, write, ready.truncate_from, ready.hard_state, ready.durable_messages)
         elif ready.durable_messages:
             if self.raft.durability.done >= ready.write:
                 self._send(ready.durable_messages)
             else:
                 self._writer.enqueue(ready.write, None, None, None, ready.durable_messages)
-        self._send(ready.messages)
         if ready.committed is not None:
             self._applier.hand_in(ready.committed[1])
         for token, index in ready.reads:
