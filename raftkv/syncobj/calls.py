@@ -53,6 +53,7 @@ class Calls:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client[SyncObjMachine] | None = None
         self._applied: Callable[[], Index] = lambda: 0
+        self._catch_up: Callable[[], object] = lambda: None
         self._sending: asyncio.Task[None] | None = None
         self._next = 1
         self._pending: dict[int, Callback | None] = {}
@@ -63,9 +64,15 @@ class Calls:
         self.delivered = 0
         """How many callbacks were called."""
 
-    def begin(self, client: Client[SyncObjMachine], origin: int, applied: Callable[[], Index]) -> None:
-        """Send what is queued from now on. On the loop's thread."""
-        self._client, self.origin, self._applied = client, origin, applied
+    def begin(
+        self,
+        client: Client[SyncObjMachine],
+        origin: int,
+        applied: Callable[[], Index],
+        catch_up: Callable[[], object],
+    ) -> None:
+        """Send what is queued from now on; `catch_up` asks the leader what is committed. On the loop's thread."""
+        self._client, self.origin, self._applied, self._catch_up = client, origin, applied, catch_up
         self._loop = asyncio.get_running_loop()
         self._wake()
 
@@ -141,6 +148,9 @@ class Calls:
         else:
             self._answered.append((index, numbers))
             self.settle_passed()
+            if self._answered and not self._queue:
+                # A follower hears of a commit with the next append or tick, and nothing of ours is on the way.
+                self._catch_up()
 
     # ------------------------------------------------------------------------------ back
 
