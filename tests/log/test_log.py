@@ -361,3 +361,19 @@ def test_other_files_in_the_directory_are_left_alone():
         disk.open(f"{DIRECTORY}/{name}", create=True).close()
     open_log(disk)
     assert disk.listdir(DIRECTORY) == ["0000000000000001.log", "MANIFEST", "notes.txt"]
+
+
+def test_a_new_segments_name_is_durable_before_the_manifest_names_it():
+    """Names may become durable in any order: a manifest that names a file which the power took is the end (F12)."""
+    disk = SimDisk()
+    found = open_log(disk)
+    done = []
+    disk.fault = lambda kind, path: done.append((kind, path))
+    append(found, entries_behind(last_of(found), 1, [700] * 6))
+    for entry in entries_behind(last_of(found), 2, [700] * 6):
+        append(found, [entry])
+    made = [number for number, (kind, path) in enumerate(done) if kind == "create" and path.endswith(".log")]
+    assert made
+    for number in made:
+        renamed = next(at for at in range(number, len(done)) if done[at][0] == "rename")
+        assert ("sync_dir", DIRECTORY) in done[number:renamed]

@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftkv.config import Config
+from raftkv.config import KIB, Config
 from raftkv.core.messages import ReadIndex
 from raftkv.errors import (
     ChangeRefused,
+    DiskError,
     DiskFull,
     Diverged,
     InvalidArgument,
@@ -24,14 +25,17 @@ from raftkv.kv import KeyValue
 from raftkv.node import Options
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.trace import Trace
 
 
-def tell(story, size=3, **settings):
+def tell(story, size=3, observe=None, **settings):
     """Tell `story` with a fresh cluster that has a leader; nothing may fail behind its back."""
     loop = SimLoop()
 
     async def main():
         cluster = SimCluster(KeyValue, size, seed=settings.pop("seed", 1), config=settings.pop("config", CONFIG))
+        if observe is not None:
+            observe(cluster)
         await cluster.start()
         await cluster.until_leader()
         await story(cluster)
@@ -584,6 +588,55 @@ def test_a_leader_whose_disk_hangs_gives_up_leadership():
         await client.close()
 
     tell(story)
+
+
+def test_a_disk_that_never_comes_back_stops_the_node():
+    """A node that waits for ever is neither there nor gone: it stops, says so, and the others go on (F16)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        sim = follower_of(cluster)
+        sim.hang()
+        await fill(client, 5, start=5)
+        await cluster.until(lambda: sim.node.failure is not None, CONFIG.disk_stall_stop_s + 5, "it stops")
+        assert isinstance(sim.node.failure, DiskError)
+        assert "has not finished a write" in str(sim.node.failure)
+        await fill(client, 5, start=10)
+        sim.crash()
+        await sim.start()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_appends_that_wait_for_the_disk_are_not_overtaken():
+    """What a follower lacks is read from disk, and what is in memory waits behind it: else each of its refusals would
+    begin the sending anew (F28)."""
+    trace = Trace()
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        leader, sim = cluster.leader, follower_of(cluster)
+        sim.crash()
+        await fill(client, 120, start=5)
+        trace.messages.clear()
+        cluster.nodes[leader.node_id].disk_s = 0.02
+        await sim.start()
+        await fill(client, 60, start=125)
+        await cluster.until_equal()
+        await client.close()
+        assert cluster.leader is leader
+        sent = [message for message in trace.messages if message.to == sim.node_id and "append" in message.label]
+        spans = [[int(end) for end in message.label.split()[1].split("-")] for message in sent]
+        reached = spans[0][-1]
+        for span in spans:
+            assert span[0] <= reached + 1, f"{span} was sent behind {reached}"
+            reached = max(reached, span[-1])
+
+    tell(story, observe=trace.attach, config=msgspec.structs.replace(CONFIG, batch_bytes_max=KIB))
 
 
 def test_low_space_refuses_writes_and_lets_them_in_again():
