@@ -377,3 +377,17 @@ def test_a_new_segments_name_is_durable_before_the_manifest_names_it():
     for number in made:
         renamed = next(at for at in range(number, len(done)) if done[at][0] == "rename")
         assert ("sync_dir", DIRECTORY) in done[number:renamed]
+
+
+def test_nothing_is_removed_before_what_was_found_is_durable():
+    """What a killed process has left may be taken back by a power cut, and then the leftovers are the log (F12)."""
+    disk = SimDisk()
+    found = open_log(disk)
+    append(found, entries_behind(last_of(found), 1, [40] * 3))
+    found.close()
+    disk.open(f"{DIRECTORY}/0000000000000099.log", create=True).close()
+    done = []
+    disk.fault = lambda kind, path: done.append((kind, path))
+    open_log(disk, 3)
+    removed = next(at for at, (kind, _) in enumerate(done) if kind == "remove")
+    assert ("sync_dir", DIRECTORY) in done[:removed]

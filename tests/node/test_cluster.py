@@ -12,6 +12,7 @@ from raftkv.config import KIB, Config
 from raftkv.core.messages import ReadIndex
 from raftkv.errors import (
     ChangeRefused,
+    Corruption,
     DiskError,
     DiskFull,
     Diverged,
@@ -431,6 +432,65 @@ def test_a_damaged_state_is_rebuilt_from_the_local_snapshot():
         await client.close()
 
     tell(story)
+
+
+def test_a_data_directory_of_another_cluster_is_refused():
+    """F23: the members that are given found another cluster than the one whose data this is."""
+
+    async def story(cluster):
+        sim = cluster.nodes[1]
+        await sim.stop()
+        founders = cluster.founders
+        cluster.founders = founders[:2]
+        with pytest.raises(WrongDataDir, match="belongs to the cluster"):
+            await sim.start()
+        cluster.founders = founders
+        await sim.start()
+        await cluster.until_equal()
+
+    tell(story)
+
+
+@pytest.mark.parametrize("name", ["vote", "cluster"])
+def test_a_data_directory_without_its_vote_or_its_cluster_is_refused(name):
+    """F11: a node that begins anew with a log could vote twice in a term, or in another cluster."""
+
+    async def story(cluster):
+        sim = cluster.nodes[1]
+        await sim.stop()
+        sim.disk.remove(f"/data/{name}")
+        with pytest.raises(Corruption, match=f"/data/{name} is missing"):
+            await sim.start()
+
+    tell(story)
+
+
+def test_a_state_that_is_ahead_of_the_log_is_not_served():
+    """F6: the log and the vote are older copies, so acknowledged entries are missing, though the state has them."""
+
+    async def story(cluster):
+        sim = cluster.nodes[1]
+        client = cluster.client()
+        await fill(client, 5)
+        await client.close()
+        await sim.stop()
+        older = {path: data for path, data in sim.disk.image().items() if "/log/" in path or path.endswith("/vote")}
+        await sim.start()
+        await cluster.until_leader()
+        client = cluster.client()
+        await fill(client, 80, start=5)
+        await client.close()
+        await elapse(1.0)
+        await sim.stop()
+        for path, data in older.items():
+            file = sim.disk.open(path)
+            file.truncate(0)
+            file.pwrite([data], 0, sync=True)
+            file.close()
+        with pytest.raises(Corruption, match=r"has applied .* entries, but the log ends at"):
+            await sim.start()
+
+    tell(story, size=1)
 
 
 def test_a_state_with_nothing_to_rebuild_from_needs_the_operators_word():
