@@ -278,6 +278,17 @@ class SimDisk(Disk):
         """Every file's content as it is read now."""
         return {path: bytes(inode.content) for path, inode in sorted(self._now.files.items())}
 
+    def excerpt(self, directory: str) -> SimDisk:
+        """An independent disk with what is read now in one directory; looking is no operation on this one."""
+        other = SimDisk()
+        inside = _clean(directory) + "/"
+        other.mkdir(directory)
+        for path, inode in self._now.files.items():
+            if path.startswith(inside):
+                copied = other._now.files[path] = _Inode()
+                copied.content = bytearray(inode.content)
+        return other
+
     def copy(self) -> SimDisk:
         """An independent disk with the same durable content, as a backup or a copied directory would be."""
         other = SimDisk(self.capacity_bytes)

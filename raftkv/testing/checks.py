@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from raftkv.core import invariants
 from raftkv.core.roles import Leader
-from raftkv.errors import DiskError
-from raftkv.model import EntryId, Index, Membership, NodeId, Term
+from raftkv.disk.simulated import SimDisk
+from raftkv.errors import DiskError, StateCorruption
+from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
+from raftkv.state import MemoryStates
 
 if TYPE_CHECKING:
     from raftkv.node import Node
@@ -202,6 +204,32 @@ class SnapshotsAreTheState(Check):
             assert chain == snapshot.chain, f"node {node.node_id}: the snapshot at {snapshot.id} is of another log"
 
 
+class SnapshotsHoldWhatTheySay(Check):
+    """The state in a snapshot's files is the one that its manifest names, not one that went on meanwhile (F69)."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[NodeId, int, Index, int]] = set()
+
+    def look_at(self, node: Node) -> None:
+        for snapshot in node.opened.snapshots.list():
+            place = (node.node_id, node.opened.vote.boot, snapshot.index, snapshot.digest)
+            if place not in self._seen:
+                self._seen.add(place)
+                self._compare(node, snapshot)
+
+    @staticmethod
+    def _compare(node: Node, snapshot: SnapshotMeta) -> None:
+        disk, path = node.world.disk, node.opened.snapshots.path(snapshot)
+        assert isinstance(disk, SimDisk), "only a simulated disk can be looked at in passing"
+        try:
+            applied = MemoryStates(disk.excerpt(path)).open(path).applied
+        except StateCorruption:
+            return  # it rots on the disk, and who uses it verifies it
+        assert (applied.index, applied.digest) == (snapshot.index, snapshot.digest), (
+            f"node {node.node_id}: the snapshot at {snapshot.id} holds the state at {applied.index}"
+        )
+
+
 class TheLogIsCoveredBySnapshots(Check):
     """What the log has forgotten is in a snapshot on the same disk."""
 
@@ -333,6 +361,7 @@ def all_checks() -> list[Check]:
         AppliedNeverGoesBack(),
         digests,
         SnapshotsAreTheState(digests, committed),
+        SnapshotsHoldWhatTheySay(),
         TheLogIsCoveredBySnapshots(),
         TheCoreKnowsTheDisk(),
         DurableIsDurable(),

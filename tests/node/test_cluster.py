@@ -24,6 +24,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.node import Options
+from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.trace import Trace
@@ -736,6 +737,26 @@ def test_commands_are_checked_before_they_get_into_the_log():
         assert leader.raft.log.last_index == last
         with pytest.raises(NotAccepted):
             follower_of(cluster).node.submit(b"", lambda index, outcome: None)
+
+    tell(story)
+
+
+def test_a_snapshot_under_load_is_the_state_at_its_index():
+    """F69: the disk is slow, and commands are committed while the state is copied; none of them is in the copy."""
+
+    async def story(cluster):
+        client = cluster.client()
+        check = SnapshotsHoldWhatTheySay()
+        leader = cluster.leader
+        cluster.nodes[leader.node_id].disk_s = 0.01
+        load = asyncio.ensure_future(fill(client, 150))
+        while not load.done():
+            await elapse(0.1)
+            await leader.take_snapshot()
+            check.look(cluster)
+        await load
+        assert leader.snapshots.taken > 5
+        await client.close()
 
     tell(story)
 
