@@ -17,8 +17,7 @@ import msgspec
 import structlog
 
 from raftkv.client import Admin, Client, ClientOptions, Dial
-from raftkv.core.quorum import reached_by_quorum
-from raftkv.core.roles import Candidate, Follower, Leader, Learner, PreCandidate
+from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.machine import Runner, encode_query
@@ -89,9 +88,12 @@ class Host:
         self.error: RaftKVError | None = None
         self.started_at = time.monotonic()
         self.confirmed_at = float("-inf")
+        self._confirm_s = settings.config.election_timeout_ms / 4000
+        self._ask_at = 0.0
         self.force_compaction = False
         self._compacted_at = time.monotonic()
         self._state = 0
+        self._promoting = self._compacting = False
         self._loop = new_loop()
         self._thread: threading.Thread | None = None
         self.on_tick: list[Callable[[], Any]] = []
@@ -380,20 +382,20 @@ class Host:
         self._maybe_compact(node)
 
     def _confirm(self, node: HostedNode) -> None:
-        """When this node was last in touch with who decides: a majority for a leader, the leader for others."""
-        raft = node.raft
-        match role := raft.role:
-            case Leader():
+        """Ask what is committed, and remember since when: whatever was acknowledged before that is here."""
+        now = time.monotonic()
+        if now < self._ask_at:
+            return
+        # An answer that does not come must not keep the next question back for long.
+        self._ask_at = now + 10 * self._confirm_s
 
-                def contact(member: int) -> int:
-                    return role.tick if member == raft.node_id else role.progress[member].contact_tick
+        def answered(index: Index, result: bytes | RaftKVError) -> None:
+            self._ask_at = time.monotonic() + self._confirm_s
+            if not isinstance(result, RaftKVError):
+                self.confirmed_at = max(self.confirmed_at, now)
 
-                ticks = role.tick - reached_by_quorum(raft.membership, contact)
-            case Follower() | Learner() if role.leader is not None:
-                ticks = role.elapsed
-            case _:
-                return
-        self.confirmed_at = time.monotonic() - ticks * node.config.tick_ms / 1000
+        with contextlib.suppress(RaftKVError):
+            node.query(_BARRIER, False, answered)
 
     def _maybe_promote(self, node: HostedNode) -> None:
         """Whoever leads gives new nodes their vote, as soon as they have the log."""
@@ -402,8 +404,6 @@ class Host:
             return
         self._promoting = True
         self._begin(self._promote(node, learners[0]))
-
-    _promoting = False
 
     async def _promote(self, node: HostedNode, learner: int) -> None:
         try:
@@ -422,8 +422,6 @@ class Host:
             return
         self._compacting = True
         self._begin(self._compact(node))
-
-    _compacting = False
 
     async def _compact(self, node: HostedNode) -> None:
         try:

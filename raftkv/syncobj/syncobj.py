@@ -215,8 +215,10 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
 
     @property
     def readAge(self) -> float:
-        """Seconds since this node was last in touch with the cluster's majority (through its leader): local reads may
-        be as old as that. It goes up while the process is paused, too. Infinite before the first contact."""
+        """How old local reads may be, in seconds: whatever was acknowledged anywhere before that is applied here.
+
+        A few times in each election time-out this node asks the leader, who asks a majority. It goes up meanwhile,
+        also while the process is paused; infinite before the first answer."""
         confirmed = self._host.confirmed_at
         return math.inf if confirmed == -math.inf else max(0.0, time.monotonic() - confirmed)
 
