@@ -15,7 +15,7 @@ from benchmarks.load.spec import LoadResult, LoadSpec, Target
 from benchmarks.peers import etcd
 from benchmarks.peers.etcd import EtcdCluster
 from benchmarks.peers.raftkv import RaftkvCluster
-from benchmarks.report import Column, Report
+from benchmarks.report import Column, Report, Row
 
 LATENCY_COLUMNS = [
     Column("p50_ms", "p50 ms", "lower", 2),
@@ -97,6 +97,11 @@ class Run:
             generators=min(self.generators, spec.connections),
         )
         result = run_load(spec)
+        self.enter(report, case, who, result)
+        return result
+
+    def enter(self, report: Report, case: str, who: str, result: LoadResult) -> Row:
+        """Enter one repeat of a case in the report."""
         latencies = result.histogram()
         figures = {
             "throughput": result.throughput,
@@ -107,7 +112,7 @@ class Run:
         row = report.add(case, who, figures, latencies)
         if result.errors:
             row.note = ", ".join(f"{count} × {name}" for name, count in sorted(result.errors.items()))
-        return result
+        return row
 
 
 class Suite(msgspec.Struct, frozen=True):

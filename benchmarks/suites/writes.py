@@ -8,6 +8,7 @@ import msgspec
 
 from benchmarks import plots
 from benchmarks.load.spec import LoadSpec
+from benchmarks.peers import pysyncobj
 from benchmarks.report import Report
 from benchmarks.suite import LOAD_COLUMNS, Run, Suite
 
@@ -31,6 +32,11 @@ class Shape(msgspec.Struct, frozen=True):
 
 SHAPES = (Shape(1), Shape(8), Shape(64), Shape(256), Shape(1_000), Shape(8, 200))
 QUICK_SHAPES = (Shape(1), Shape(64), Shape(1_000), Shape(8, 200))
+PYSYNCOBJ_NODES = 3
+ETCD_NOTE = (
+    "etcd by gRPC to its leader, from a generator of our own that speaks the least HTTP/2 that a call needs "
+    "(its JSON gateway and general gRPC libraries cost more); etcd's puts have no exactly-once sessions"
+)
 
 
 def case_name(shape: Shape, value_bytes: int, nodes: int) -> str:
@@ -62,8 +68,8 @@ def measure(run: Run) -> Report:
                 stack.enter_context(cluster)
             for repeat in range(run.repeats):
                 for shape, value_bytes in found:
+                    name = case_name(shape, value_bytes, nodes)
                     for cluster in clusters:
-                        name = case_name(shape, value_bytes, nodes)
                         run.step(f"{name}: {cluster.name}, {repeat + 1} of {run.repeats}")
                         spec = LoadSpec(
                             target=cluster.target,
@@ -73,19 +79,40 @@ def measure(run: Run) -> Report:
                             value_bytes=value_bytes,
                         )
                         run.load(report, name, spec, cluster.name)
-                        row = report.row(name, cluster.name)
-                        row.x, row.group = shape.clients, f"{value_bytes} B, {nodes} nodes"
-    report.notes.append(
-        "etcd by gRPC to its leader, from a generator of our own that speaks the least HTTP/2 that a call needs "
-        "(its JSON gateway and general gRPC libraries cost more); etcd's puts have no exactly-once sessions"
-    )
+                    if nodes == PYSYNCOBJ_NODES and wants_pysyncobj(run, shape):
+                        beside_pysyncobj(run, report, name, shape, value_bytes)
+                    for row in report.rows:
+                        if row.case == name:
+                            row.x, row.group = shape.clients, f"{value_bytes} B, {nodes} nodes"
+    report.notes.append(ETCD_NOTE)
+    if any(row.who.startswith("pysyncobj") for row in report.rows):
+        report.notes.append(f"pysyncobj: {pysyncobj.NOTE}; without fsync, a power cut loses what it acknowledged")
     return report
 
 
+def wants_pysyncobj(run: Run, shape: Shape) -> bool:
+    """Whether to measure it with this shape."""
+    return "pysyncobj" in run.peers and (not run.quick or shape.clients == 64)
+
+
+def beside_pysyncobj(run: Run, report: Report, case: str, shape: Shape, value_bytes: int) -> None:
+    """One repeat without fsync and one with, each on a cluster that is there only for it."""
+    for syncs in (False, True):
+        run.step(f"{case}: pysyncobj, {'syncing' if syncs else 'no fsync'}")
+        who, result = pysyncobj.measure(
+            shape.clients, value_bytes, syncs=syncs, warmup_s=run.warmup_s, seconds=run.seconds, seed=run.seed
+        )
+        run.enter(report, case, who, result)
+
+
 def steps(run: Run) -> int:
-    """With etcd, if it is there."""
-    peers = 1 + ("etcd" in run.peers)
-    return peers * run.repeats * sum(len(found) for _, found in cases(run))
+    """With the peers that are wanted."""
+    total = 0
+    for nodes, found in cases(run):
+        for shape, _ in found:
+            pysyncobjs = 2 * (nodes == PYSYNCOBJ_NODES and wants_pysyncobj(run, shape))
+            total += run.repeats * (1 + ("etcd" in run.peers) + pysyncobjs)
+    return total
 
 
 SUITE = Suite("writes", TITLE, measure, steps, plots.load)
