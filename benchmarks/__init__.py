@@ -1,1 +1,1 @@
-"""Benchmarks of raftkv; each module runs by itself: `python -m benchmarks.core`."""
+"""The benchmarks: `python -m benchmarks` lists the suites, `python -m benchmarks SUITE…` runs them."""

@@ -1,23 +1,16 @@
 """How fast the consensus core is by itself: three nodes in one process, messages handed over in memory.
 
-    python -m benchmarks.core [--json FILE] [--repeats 5]
-
 Nothing is written or sent, so the figures say what the protocol's decisions cost, not what a cluster
-does; the time of the three nodes adds up, as they share one thread. Medians of several repeats.
+does; the time of the three nodes adds up, as they share one thread.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import machine
 from raftkv.config import RaftConfig
 from raftkv.core.log import LogView
 from raftkv.core.messages import AppendEntries, Message
@@ -112,30 +105,3 @@ def costs(batch: int, batches: int) -> dict[str, float]:
         memory.propose(batch)
     scale = 1e6 / (batch * batches)
     return {f"{role}: {what}": cost * scale for (role, what), cost in sorted(memory.costs.items())}
-
-
-def main() -> None:
-    """Measure, print a table, and write JSON if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", metavar="FILE")
-    arguments = parser.parse_args()
-    found = machine.describe()
-    print(*(f"{name}: {value}" for name, value in found.items()), sep="\n")
-    result: dict[str, object] = {"machine": found, "payload_bytes": len(PAYLOAD), "nodes": 3}
-    for batch, batches in ((100, 500), (1, 5_000)):
-        runs = [measure(batch, batches) for _ in range(arguments.repeats)]
-        entries = statistics.median(run[0] for run in runs)
-        commits = statistics.median(run[1] for run in runs)
-        spread = f"{min(run[0] for run in runs):,.0f} to {max(run[0] for run in runs):,.0f}"
-        print(f"\nbatches of {batch}: {entries:,.0f} entries/s, {commits:,.0f} commits/s (entries/s: {spread})")
-        parts = costs(batch, batches)
-        for name, cost in sorted(parts.items(), key=lambda part: -part[1]):
-            print(f"  {cost:8.3f} µs an entry   {name}")
-        result[f"batch_{batch}"] = {"entries_s": entries, "commits_s": commits, "us_per_entry": parts}
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()

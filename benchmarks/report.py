@@ -20,8 +20,12 @@ class Column(msgspec.Struct, frozen=True):
     title: str
     better: str = ""
     digits: int = 0
+    words: tuple[str, str] | None = None
+    """What 0 and 1 mean, where that says more."""
 
     def show(self, value: float | None) -> str:
+        if value is not None and self.words is not None:
+            return self.words[bool(value)]
         return "" if value is None else f"{value:,.{self.digits}f}"
 
 
@@ -120,7 +124,8 @@ class Report(msgspec.Struct):
         table.add_column("who")
         for column in self.columns:
             table.add_column(column.title, justify="right")
-        peers = any(row.who != OURS for row in self.rows)
+        whos = {row.who for row in self.rows}
+        peers = OURS in whos and len(whos) > 1
         if peers:
             table.add_column(f"{OURS} has", justify="right")
         case = ""

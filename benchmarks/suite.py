@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import msgspec
 
 from benchmarks import machine
 from benchmarks.load.generator import run_load
-from benchmarks.load.spec import LoadResult, LoadSpec, Target
+from benchmarks.load.spec import LoadResult, LoadSpec
 from benchmarks.peers import etcd
 from benchmarks.peers.etcd import EtcdCluster
 from benchmarks.peers.raftkv import RaftkvCluster
@@ -27,14 +28,8 @@ LATENCY_COLUMNS = [
 LOAD_COLUMNS = [Column("throughput", "operations/s", "higher"), *LATENCY_COLUMNS, Column("errors", "errors", "lower")]
 
 
-class Cluster(Protocol):
-    """A cluster that load can be sent to."""
-
-    name: str
-    target: Target
-
-    def addresses(self, *, leader: bool) -> list[str]:
-        """The leader's client address, or those of the others."""
+Cluster: TypeAlias = RaftkvCluster | EtcdCluster
+"""A cluster that load can be sent to, while its context lasts."""
 
 
 class Run:
@@ -54,6 +49,8 @@ class Run:
     ) -> None:
         """`only` picks cases whose name has this text; `seconds` is the measured time of one repeat."""
         self.quick = quick
+        self.thorough = not quick
+        """Whether every case is measured beside every peer."""
         self.repeats = repeats if repeats is not None else 1 if quick else 3
         self.seed = seed
         self.only = only
@@ -71,14 +68,18 @@ class Run:
             suite, title, machine.describe(), began, self.quick, self.repeats, self.seed, columns=list(columns)
         )
 
+    def without_choice(self) -> Run:
+        """The same run for a suite that picks cases and peers itself."""
+        found = copy.copy(self)
+        found.only, found.thorough = "", False
+        return found
+
     def wants(self, case: str) -> bool:
         return self.only in case
 
-    def clusters(
-        self, report: Report, size: int, *, arguments: Sequence[str] = ()
-    ) -> list[RaftkvCluster | EtcdCluster]:
+    def clusters(self, report: Report, size: int, *, arguments: Sequence[str] = ()) -> list[Cluster]:
         """Ours and etcd, if it is wanted and installed; not started yet."""
-        found: list[RaftkvCluster | EtcdCluster] = [RaftkvCluster(size, arguments=arguments)]
+        found: list[Cluster] = [RaftkvCluster(size, arguments=arguments)]
         if "etcd" in self.peers:
             command = etcd.missing()
             if command is None:
@@ -107,7 +108,7 @@ class Run:
             "throughput": result.throughput,
             **latencies.figures(),
             "errors": float(sum(result.errors.values()) + result.unanswered),
-            "generator_cpu": result.cpu_s / result.seconds,
+            "generator_cpu": result.cpu_s / (result.seconds + self.warmup_s),
         }
         row = report.add(case, who, figures, latencies)
         if result.errors:

@@ -13,7 +13,7 @@ import struct
 from collections import deque
 from typing import cast
 
-from benchmarks.load.rhythm import Recorder
+from benchmarks.load.rhythm import Listener
 from benchmarks.load.spec import LoadSpec, Read
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -82,7 +82,7 @@ class HeaderTable:
 class EtcdConnection(asyncio.Protocol):
     """One HTTP/2 connection to one member."""
 
-    def __init__(self, spec: LoadSpec, address: str, recorder: Recorder, value: bytes) -> None:
+    def __init__(self, spec: LoadSpec, address: str, recorder: Listener, value: bytes) -> None:
         self._address = address
         self._recorder = recorder
         self._value = value

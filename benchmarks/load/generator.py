@@ -12,13 +12,14 @@ from multiprocessing.connection import Connection as Pipe
 import msgspec
 import uvloop
 
-from benchmarks.load import etcd, keys, raftkv
+from benchmarks.load import etcd, following, keys, library, raftkv
 from benchmarks.load.rhythm import NS, Connection, Recorder, rhythm_of
 from benchmarks.load.spec import LoadResult, LoadSpec, Target, merge
 
 OPENING_AT_ONCE = 50
 """Connections opened together: more would overflow a listener's queue."""
 START_IN_S = 0.2
+STOP = -1
 PATIENCE_S = 60.0
 
 
@@ -27,7 +28,9 @@ class LoadFailed(RuntimeError):
 
 
 def run_load(spec: LoadSpec, meanwhile: Callable[[], None] | None = None) -> LoadResult:
-    """Run it in processes of its own and wait; `meanwhile` is called once when the measured time has begun.
+    """Run it in processes of its own and wait.
+
+    `meanwhile` is called once when the measured time has begun; the load ends with it, or with its own time.
 
     Raises `LoadFailed`.
     """
@@ -49,6 +52,8 @@ def run_load(spec: LoadSpec, meanwhile: Callable[[], None] | None = None) -> Loa
         if meanwhile is not None:
             time.sleep(START_IN_S + spec.warmup_s)
             meanwhile()
+            for pipe in pipes:
+                pipe.send(STOP)
         results = [_receive(pipe, spec.warmup_s + spec.seconds + PATIENCE_S) for pipe in pipes]
     finally:
         for process in processes:
@@ -73,7 +78,7 @@ def _receive(pipe: Pipe, patience_s: float) -> bytes:
 def _generate(spec: LoadSpec, number: int, pipe: Pipe) -> None:
     try:
         pipe.send(("result", msgspec.msgpack.encode(uvloop.run(_run(spec, number, pipe)))))
-    except (ConnectionError, OSError, RuntimeError) as exc:
+    except Exception as exc:  # noqa: BLE001 (whatever it is, the process that waits is to know)
         pipe.send(("failed", f"{type(exc).__name__}: {exc}"))
 
 
@@ -86,8 +91,12 @@ def _connections(spec: LoadSpec, number: int, recorder: Recorder) -> list[Connec
     match spec.target:
         case Target.RAFTKV:
             make = raftkv.RaftkvConnection
+        case Target.LIBRARY:
+            make = library.LibraryConnection
         case Target.ETCD:
             make = etcd.EtcdConnection
+        case Target.ETCD_FOLLOWING:
+            make = following.FollowingEtcdConnection
     return [make(spec, address, recorder, value) for address in addresses]
 
 
@@ -96,20 +105,36 @@ async def _run(spec: LoadSpec, number: int, pipe: Pipe) -> LoadResult:
     connections = _connections(spec, number, recorder)
     for at in range(0, len(connections), OPENING_AT_ONCE):
         await asyncio.gather(*[each.open() for each in connections[at : at + OPENING_AT_ONCE]])
-    operations = keys.operations(keys=spec.keys, zipf=spec.zipf, reads=spec.reads, seed=spec.seed * 1000 + number)
+    if spec.in_order:
+        operations = keys.in_order(spec.keys, number, spec.generators)
+    else:
+        operations = keys.operations(keys=spec.keys, zipf=spec.zipf, reads=spec.reads, seed=spec.seed * 1000 + number)
     recorder.rhythm = rhythm = rhythm_of(spec, operations)
     # What is alive now stays; collecting the little that comes later must not look into it again and again.
     gc.collect()
     gc.freeze()
+    loop = asyncio.get_running_loop()
+    started: asyncio.Future[int] = loop.create_future()
+
+    def told() -> None:
+        message: int = pipe.recv()
+        if message == STOP:
+            recorder.stop()
+            rhythm.stop()
+        else:
+            started.set_result(message)
+
+    loop.add_reader(pipe.fileno(), told)
     pipe.send(("ready", b""))
-    start_ns: int = await asyncio.to_thread(pipe.recv)
+    start_ns = await started
     begin_ns = start_ns + round(spec.warmup_s * NS)
     end_ns = begin_ns + round(spec.seconds * NS)
     recorder.window(begin_ns, end_ns)
     await asyncio.sleep((start_ns - time.perf_counter_ns()) / NS)
     used = time.process_time()
     await rhythm.run(connections, end_ns)
-    used = (time.process_time() - used) * spec.seconds / (spec.seconds + spec.warmup_s)
+    used = time.process_time() - used
+    loop.remove_reader(pipe.fileno())
     recorder.rhythm = None
     for each in connections:
         await each.close()

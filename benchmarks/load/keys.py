@@ -15,6 +15,11 @@ def key(number: int) -> bytes:
     return b"key-%012d" % number
 
 
+def in_order(keys: int, first: int, step: int) -> Iterator[tuple[bool, bytes]]:
+    """Writes of every `step`th key from `first` on, again and again."""
+    return itertools.cycle([(False, key(number)) for number in range(first, keys, step)])
+
+
 def operations(*, keys: int, zipf: float, reads: float, seed: int) -> Iterator[tuple[bool, bytes]]:
     """(whether it reads, key), for ever."""
     chance = random.Random(seed)

@@ -13,6 +13,7 @@ import msgspec
 
 from benchmarks.load.rhythm import Recorder
 from benchmarks.load.spec import LoadSpec, Read
+from benchmarks.machines import CALLS
 from raftkv.client.methods import OPEN_SESSION_PAYLOAD, read_session_id
 from raftkv.client.session import Session
 from raftkv.config import MIB
@@ -44,11 +45,12 @@ class RaftkvConnection(asyncio.Protocol):
         self._address = address
         self._recorder = recorder
         self._value = value
+        self._calls = CALLS[spec.machine]
         self._stale = spec.read is Read.STALE
         self._decoder = FrameDecoder(FRAME_BYTES_MAX)
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._opened: asyncio.Future[Session | None] = self._loop.create_future()
+        self._opened: asyncio.Future[Session | None] | None = None
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._under_way: dict[int, tuple[int, int]] = {}
@@ -63,9 +65,9 @@ class RaftkvConnection(asyncio.Protocol):
         await self._loop.create_connection(lambda: self, host, int(port))
         await self._ready
         for _ in range(SESSION_TRIES if self._needs_session else 0):
-            self._opened = self._loop.create_future()
+            self._opened = opened = self._loop.create_future()
             self._write(encode_request(Request(0, RequestKind.COMMAND, OPEN_SESSION_PAYLOAD, False, DEADLINE_MS)))
-            self._session = await self._opened
+            self._session = await opened
             if self._session is not None:
                 return
             await asyncio.sleep(0.05)
@@ -80,21 +82,25 @@ class RaftkvConnection(asyncio.Protocol):
     # ------------------------------------------------------------------------------ out
 
     def submit(self, reads: bool, key: bytes, due_ns: int) -> None:
-        """Send a `get` or a `put`."""
+        """Send a query or a command."""
         self._last_id = request_id = self._last_id + 1
-        session = self._session
+        session, calls = self._session, self._calls
         sequence = 0
         if reads:
             request = Request(
-                request_id, RequestKind.QUERY, encode_query("get", _encode((key,))), self._stale, DEADLINE_MS
+                request_id,
+                RequestKind.QUERY,
+                encode_query(calls.query, _encode(calls.key(key))),
+                self._stale,
+                DEADLINE_MS,
             )
         else:
-            args = _encode((key, self._value))
+            args = _encode(calls.arguments(key, self._value))
             if session is None:
-                payload = encode_command(NO_SESSION, 0, 0, "put", args)
+                payload = encode_command(NO_SESSION, 0, 0, calls.command, args)
             else:
                 sequence = session.begin()
-                payload = encode_command(session.id, sequence, session.acked_below, "put", args)
+                payload = encode_command(session.id, sequence, session.acked_below, calls.command, args)
             request = Request(request_id, RequestKind.COMMAND, payload, False, DEADLINE_MS)
         self._under_way[request_id] = (due_ns, sequence)
         self._write(encode_request(request))
@@ -132,8 +138,9 @@ class RaftkvConnection(asyncio.Protocol):
     def _answered(self, frame: bytes) -> None:
         response = decode_response(frame)
         if response.id == 0:
-            opened = response.status is Status.OK
-            self._opened.set_result(Session(read_session_id(response.payload)) if opened else None)
+            assert self._opened is not None
+            done = response.status is Status.OK
+            self._opened.set_result(Session(read_session_id(response.payload)) if done else None)
             return
         due_ns, sequence = self._under_way.pop(response.id)
         if sequence:
@@ -148,7 +155,7 @@ class RaftkvConnection(asyncio.Protocol):
         """Everything under way has failed."""
         self._transport = None
         for waiting in (self._ready, self._opened):
-            if not waiting.done():
+            if waiting is not None and not waiting.done():
                 waiting.set_exception(ConnectionError(f"{self._address} closed the connection"))
         lost, self._under_way = self._under_way, {}
         for _ in lost:

@@ -43,6 +43,16 @@ class Connection(Protocol):
         """Disconnect; what is under way is dropped."""
 
 
+class Listener(Protocol):
+    """Who hears of the end of operations."""
+
+    def answered(self, connection: Connection, due_ns: int) -> None:
+        """The operation that was due then was done."""
+
+    def failed(self, connection: Connection, error: str) -> None:
+        """An operation was not done."""
+
+
 class Recorder:
     """Notes every answer of the measured time, and has the rhythm send the next operation.
 
@@ -62,6 +72,10 @@ class Recorder:
     def window(self, begin_ns: int, end_ns: int) -> None:
         """What is measured."""
         self._begin, self._end = begin_ns, end_ns
+
+    def stop(self) -> None:
+        """The measured time ends now, earlier than was said."""
+        self._end = min(self._end, self.clock())
 
     def answered(self, connection: Connection, due_ns: int) -> None:
         """An operation was done."""
@@ -108,6 +122,7 @@ class ClosedLoop:
         self._operations = operations
         self._outstanding = outstanding
         self._end = 0
+        self._stopped = asyncio.Event()
         self.unanswered = 0
         """Nothing is owed by a closed loop: what was not answered was not asked for at a given time."""
 
@@ -117,7 +132,13 @@ class ClosedLoop:
         for connection in connections:
             for _ in range(self._outstanding):
                 self.next(connection, self._clock())
-        await asyncio.sleep((end_ns - self._clock()) / NS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), (end_ns - self._clock()) / NS)
+
+    def stop(self) -> None:
+        """End now."""
+        self._end = 0
+        self._stopped.set()
 
     def next(self, connection: Connection, now_ns: int) -> None:
         """The connection has room for one more."""
@@ -142,6 +163,7 @@ class OpenLoop:
         self._free: deque[Connection] = deque()
         self._late: deque[int] = deque()
         self._under_way = 0
+        self._end = 0
         self._all_answered = asyncio.Event()
 
     @property
@@ -154,16 +176,21 @@ class OpenLoop:
         for _ in range(self._outstanding):
             self._free.extend(connections)
         began = self._clock()
+        self._end = end_ns
         sent = 0
-        while (now := self._clock()) < end_ns:
+        while (now := self._clock()) < self._end:
             while (due := began + round(sent * self._interval_ns)) <= now:
                 sent += 1
                 self._send(due)
-            await asyncio.sleep(max(0, min(due, end_ns) - self._clock()) / NS)
+            await asyncio.sleep(max(0, min(due, self._end) - self._clock()) / NS)
         self._all_answered.clear()
         if self.unanswered:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_answered.wait(), DRAIN_S)
+
+    def stop(self) -> None:
+        """Send nothing more that would be due from now on."""
+        self._end = 0
 
     def _send(self, due_ns: int) -> None:
         if self._free:

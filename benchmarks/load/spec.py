@@ -19,6 +19,8 @@ class Target(StrEnum):
     """The client library that an application uses: finds the leader, retries, knows deadlines."""
     ETCD = "etcd"
     """gRPC, over as little HTTP/2 as it needs."""
+    ETCD_FOLLOWING = "etcd following"
+    """The same, and on to the next member when one fails."""
 
 
 class Read(StrEnum):
@@ -41,13 +43,15 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Operations a second that are due, whatever comes back (open loop); None: as fast as answers come."""
     value_bytes: int = 256
     keys: int = 100_000
+    in_order: bool = False
+    """Whether keys come one after the other: to fill a table before reading it."""
     zipf: float = 0.0
     """The keys' skew; 0 for none, 0.99 as YCSB has it."""
     reads: float = 0.0
     """The share of operations that read."""
     read: Read = Read.LINEARIZABLE
-    machine: str = ""
-    """For typed commands instead of plain writes: which (see `benchmarks.machines`)."""
+    machine: str = "kv"
+    """Which methods of which state machine are called (see `benchmarks.machines`)."""
     sessions: bool = True
     warmup_s: float = 1.0
     seconds: float = 5.0

@@ -80,3 +80,16 @@ def status(node: NodeProcess, deadline_s: float = 1.0) -> dict[str, Any]:
             return {}
 
     return asyncio.run(ask())
+
+
+def resident_mib(node: NodeProcess) -> float:
+    """The process's own memory: without files that the kernel keeps mapped."""
+    assert node.process is not None
+    fields = Path(f"/proc/{node.process.pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in fields if line.startswith("RssAnon")) / 1024
+
+
+def rss_mib(pid: int) -> float:
+    """All that a process has in memory, its program and libraries too."""
+    fields = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in fields if line.startswith("VmRSS")) / 1024

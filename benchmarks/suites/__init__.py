@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.suite import Suite
-from benchmarks.suites import writes
+from benchmarks.suites import application, failover, goals, micro, reads, scale, snapshots, start, writes
 
-SUITES: dict[str, Suite] = {each.name: each for each in (writes.SUITE,)}
+_ALL = (writes, reads, failover, snapshots, start, scale, application, micro, goals)
+
+SUITES: dict[str, Suite] = {module.SUITE.name: module.SUITE for module in _ALL}

@@ -9,8 +9,9 @@ import msgspec
 from benchmarks import plots
 from benchmarks.load.spec import LoadSpec
 from benchmarks.peers import pysyncobj
+from benchmarks.peers.etcd import EtcdCluster
 from benchmarks.report import Report
-from benchmarks.suite import LOAD_COLUMNS, Run, Suite
+from benchmarks.suite import LOAD_COLUMNS, Cluster, Run, Suite
 
 TITLE = "Writes: put, 16-byte keys, fsync before each answer, sessions on"
 
@@ -37,6 +38,7 @@ ETCD_NOTE = (
     "etcd by gRPC to its leader, from a generator of our own that speaks the least HTTP/2 that a call needs "
     "(its JSON gateway and general gRPC libraries cost more); etcd's puts have no exactly-once sessions"
 )
+PYSYNCOBJ_NOTE = f"pysyncobj: {pysyncobj.NOTE}; without fsync, a power cut loses what it acknowledged"
 
 
 def case_name(shape: Shape, value_bytes: int, nodes: int) -> str:
@@ -60,39 +62,47 @@ def measure(run: Run) -> Report:
     """Ours and the peers in turn, case by case, repeat by repeat."""
     report = run.report("writes", TITLE, LOAD_COLUMNS)
     for nodes, found in cases(run):
-        if not found:
-            continue
-        with ExitStack() as stack:
-            clusters = run.clusters(report, nodes)
-            for cluster in clusters:
-                stack.enter_context(cluster)
-            for repeat in range(run.repeats):
-                for shape, value_bytes in found:
-                    name = case_name(shape, value_bytes, nodes)
-                    for cluster in clusters:
-                        run.step(f"{name}: {cluster.name}, {repeat + 1} of {run.repeats}")
-                        spec = LoadSpec(
-                            target=cluster.target,
-                            addresses=cluster.addresses(leader=True),
-                            connections=shape.connections,
-                            outstanding=shape.outstanding,
-                            value_bytes=value_bytes,
-                        )
-                        run.load(report, name, spec, cluster.name)
-                    if nodes == PYSYNCOBJ_NODES and wants_pysyncobj(run, shape):
-                        beside_pysyncobj(run, report, name, shape, value_bytes)
-                    for row in report.rows:
-                        if row.case == name:
-                            row.x, row.group = shape.clients, f"{value_bytes} B, {nodes} nodes"
-    report.notes.append(ETCD_NOTE)
-    if any(row.who.startswith("pysyncobj") for row in report.rows):
-        report.notes.append(f"pysyncobj: {pysyncobj.NOTE}; without fsync, a power cut loses what it acknowledged")
+        if found:
+            compare(run, report, nodes, found)
     return report
+
+
+def compare(run: Run, report: Report, nodes: int, shapes: list[tuple[Shape, int]]) -> None:
+    """Measure these shapes, each with values of so many bytes, on clusters of that size."""
+    with ExitStack() as stack:
+        clusters = run.clusters(report, nodes)
+        for cluster in clusters:
+            stack.enter_context(cluster)
+        for repeat in range(run.repeats):
+            for shape, value_bytes in shapes:
+                name = case_name(shape, value_bytes, nodes)
+                for cluster in clusters:
+                    run.step(f"{name}: {cluster.name}, {repeat + 1} of {run.repeats}")
+                    run.load(report, name, spec_of(cluster, shape, value_bytes), cluster.name)
+                if nodes == PYSYNCOBJ_NODES and wants_pysyncobj(run, shape):
+                    beside_pysyncobj(run, report, name, shape, value_bytes)
+                for row in report.rows:
+                    if row.case == name:
+                        row.x, row.group = shape.clients, f"{value_bytes} B, {nodes} nodes"
+    for who, note in ((EtcdCluster.name, ETCD_NOTE), ("pysyncobj", PYSYNCOBJ_NOTE)):
+        if note not in report.notes and any(row.who.startswith(who) for row in report.rows):
+            report.notes.append(note)
+
+
+def spec_of(cluster: Cluster, shape: Shape, value_bytes: int) -> LoadSpec:
+    """Puts to the leader."""
+    return LoadSpec(
+        target=cluster.target,
+        addresses=cluster.addresses(leader=True),
+        connections=shape.connections,
+        outstanding=shape.outstanding,
+        value_bytes=value_bytes,
+    )
 
 
 def wants_pysyncobj(run: Run, shape: Shape) -> bool:
     """Whether to measure it with this shape."""
-    return "pysyncobj" in run.peers and (not run.quick or shape.clients == 64)
+    return "pysyncobj" in run.peers and (shape.clients == 64 or run.thorough)
 
 
 def beside_pysyncobj(run: Run, report: Report, case: str, shape: Shape, value_bytes: int) -> None:
