@@ -426,3 +426,28 @@ def test_a_set_in_a_lists_place_is_sorted():
     """Its order differs from process to process, and must not get into the state."""
     local: Any = LocalMachine(Rude)
     assert local.store_a_set() == sorted(f"name-{number}" for number in range(50))
+
+
+class Careless(StateMachine):
+    """Answers the same on every node, and writes something else."""
+
+    table = Table(str, int)
+    written = 1
+
+    @command
+    def put(self) -> None:
+        """Write what this process has in mind."""
+        self.table["key"] = Careless.written
+
+
+def test_the_digest_is_of_what_was_written_not_of_answers_alone(monkeypatch):
+    """F76: two replicas that answer alike and differ in their tables are found by the first entry that differs."""
+    chain, found = Chain(), []
+    entry = chain.call("put")
+    for written in (1, 2):
+        monkeypatch.setattr(Careless, "written", written)
+        runner = Runner(Careless, MemoryStore.open(SimDisk(), "/state"))
+        (outcome,) = runner.apply([entry])
+        found.append((outcome, runner.applied.digest))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]

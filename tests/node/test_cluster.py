@@ -24,6 +24,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.node import Options
+from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
@@ -757,6 +758,62 @@ def test_a_snapshot_under_load_is_the_state_at_its_index():
         await load
         assert leader.snapshots.taken > 5
         await client.close()
+
+    tell(story)
+
+
+def test_a_snapshot_of_a_deposed_leader_is_not_even_begun():
+    """F65: its term is over, so nobody knows whether its log still counts; nor is one taken from who does not lead."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 30)
+        leader, sim = cluster.leader, follower_of(cluster)
+        await leader.take_snapshot()
+        store = leader.opened.snapshots
+        manifest, term = store.manifest(store.latest()).data, leader.raft.term
+        (other,) = {1, 2, 3} - {leader.node_id, sim.node_id}
+        for sender, of_term in ((leader.node_id, term - 1), (other, term), (other, term + 1)):
+            offer = SnapshotOffer(sender=sender, to=sim.node_id, term=of_term, attempt=1, manifest=manifest)
+            sim.node.snapshots.on_message(offer)
+            await elapse(0.02)
+            assert sim.node.snapshots.receiving() is None
+        await client.close()
+
+    tell(story)
+
+
+def test_a_log_that_begins_anew_is_no_loss_at_the_next_start():
+    """F60: a deposed leader's longer log makes way for a snapshot; what its vote file counted as durable is gone."""
+
+    async def story(cluster):
+        client, late = cluster.client(), cluster.client()
+        await fill(client, 5)
+        old = cluster.leader
+        for other in cluster.nodes:
+            if other != old.node_id:
+                cluster.network.cut(old.node_id, other)
+        lost = [asyncio.ensure_future(client.remote.put(b"lost-%d" % number, b"")) for number in range(80)]
+        await cluster.until(lambda: old.raft.log.last_index > 80)
+        tail = old.raft.log.last_index
+        await cluster.until(lambda: not old.raft.is_leader and cluster.leader is not None)
+        await cluster.until_leader()
+        for task in lost:
+            task.cancel()
+        await asyncio.gather(*lost, return_exceptions=True)
+        await fill(late, 55)
+        await cluster.leader.take_snapshot()
+        assert old.raft.log.last_index == tail > cluster.leader.raft.log.last_index
+        for other in cluster.nodes:
+            cluster.network.reset(old.node_id, other)  # else the new leader's first appends would still arrive
+        cluster.network.heal()
+        await cluster.until(lambda: old.snapshots.installed)
+        sim = cluster.nodes[old.node_id]
+        sim.crash()
+        await sim.start()
+        await cluster.until_equal()
+        await client.close()
+        await late.close()
 
     tell(story)
 

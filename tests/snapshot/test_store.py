@@ -236,3 +236,36 @@ def test_power_lost_at_any_operation_leaves_whole_snapshots(keep):
         publish(store, meta(40), contents(4))
         assert store.latest() == meta(40)
     assert number > 20
+
+
+def test_a_published_snapshot_survives_the_power():
+    """Name and files are durable when it is published, though whoever filled the draft synced nothing (F59)."""
+    disk = SimDisk()
+    store = SnapshotStore.open(disk, "/s")
+    draft = store.begin()
+    disk.mkdir(draft)
+    for name, data in contents(1).items():
+        file = disk.open(posixpath.join(draft, name), create=True)
+        file.pwrite([data], 0)
+        file.close()
+    store.publish(draft, meta(10), cluster_id="c")
+    disk.crash()
+    again = SnapshotStore.open(disk, "/s")
+    assert again.list() == [meta(10)]
+    again.verify(meta(10))
+    assert read_files(again, meta(10)) == contents(1)
+
+
+def test_rot_in_a_shared_file_gets_no_new_checksum():
+    """A file that two snapshots share was right when the first was made: what it is now is found, not blessed (F68)."""
+    disk = SimDisk()
+    store = SnapshotStore.open(disk, "/s")
+    publish(store, meta(10), contents(1))
+    shared = posixpath.join(store.path(meta(10)), "000011.sst")
+    disk.flip(shared, 77, 3)
+    draft = store.begin()
+    disk.mkdir(draft)
+    disk.link(shared, posixpath.join(draft, "000011.sst"))
+    store.publish(draft, meta(20), cluster_id="c")
+    with pytest.raises(SnapshotCorruption, match=r"000011\.sst"):
+        store.verify(meta(20))

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import SnapshotCorruption
-from raftkv.snapshot import ChunkPlan, Refusal, SnapshotDone, SnapshotNeed, SnapshotOffer, SnapshotStore, Stage
+from raftkv.snapshot import (
+    ChunkPlan,
+    Refusal,
+    SnapshotChunk,
+    SnapshotDone,
+    SnapshotNeed,
+    SnapshotOffer,
+    SnapshotStore,
+    Stage,
+)
 from tests.snapshot.worlds import SETTINGS, Channel, Ends, contents, meta, publish, read_files
 
 
@@ -293,12 +302,28 @@ def test_damaged_chunks_change_nothing(data):
         ends.receiver.on_chunk(damaged)
         assert ends.receiver.progress.done_bytes in (before, before + len(chunk.data))
     else:
+        before = ends.receiver.progress.done_bytes
         ends.receiver.on_chunk(damaged)
+        if field != "sequence":
+            assert ends.receiver.progress.done_bytes == before
     for _ in range(5):
         if channel.run().sender.stage is Stage.DONE:
             break
         channel = ends.channel()
     assert ends.is_complete()
+
+
+def test_a_lost_chunk_is_asked_for_at_once():
+    """The next one shows that it is missing: no time-out is waited for (F66)."""
+    ends = Ends(contents(1, (0, 10, 20_000, 90_000)))
+    channel = ends.channel()
+    while sum(isinstance(message, SnapshotChunk) for message in channel.to_receiver) < 2:
+        channel.turn()
+    first, second = channel.to_receiver[:2]
+    (answer,) = ends.receiver.on_chunk(second).replies
+    assert isinstance(answer, SnapshotNeed)
+    assert answer.round > second.round
+    assert (first.pieces[0][0], first.pieces[0][1]) in answer.missing
 
 
 def test_answers_of_another_term_or_transfer_change_nothing():
