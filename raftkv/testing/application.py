@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import random
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
@@ -15,9 +13,9 @@ from raftkv.machine import StateMachine
 from raftkv.testing.budget import Budget, budget_of, chosen
 from raftkv.testing.example import run_example
 from raftkv.testing.failure import Cause, CounterExample
+from raftkv.testing.keeping import keep
 from raftkv.testing.models import check_model
 from raftkv.testing.references import Reference
-from raftkv.testing.saved import save
 from raftkv.testing.script import Script
 from raftkv.testing.strategies import Calls, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
 from raftkv.testing.trimming import trimmed
@@ -103,14 +101,14 @@ class FaultTest:
         except CounterExample as again:
             error = again
         error = CounterExample(error.cause, error.described, error.program)
-        path = _path()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.parent.joinpath(".gitignore").write_text("*\n")
-        save(path, error, script, self.machine, self.model, self.key)
-        error.path = str(path)
+        keep(error, script, self.machine, self.model, self.key)
         if not chosen.reports:
             error.add_note(error.instructions)
         raise error
+
+
+class _Enough(BaseException):
+    """The budget is used up. Hypothesis, which would go on for minutes, lets it pass."""
 
 
 class _Hunt:
@@ -122,21 +120,28 @@ class _Hunt:
         self._left = 5 * budget.shrinks  # half of it, in tenths; the other half is for what `trimmed` tries
         self._cause: Cause | None = None
         self._found: dict[str, CounterExample | None] = {}
+        self._smallest: Script | None = None
 
     def run(self) -> tuple[Script, CounterExample] | None:
         """The smallest script that failed, if one did."""
+        with contextlib.suppress(CounterExample, _Enough):
+            self._hypothesis()()
+        if self._smallest is None:
+            return None
+        self._left += 5 * self._budget.shrinks
+        with contextlib.suppress(_Enough):
+            trimmed(self._smallest, self._fails)
+        error = self._found[repr(self._smallest)]
+        assert error is not None, "the smallest script that failed has failed"
+        return self._smallest, error
+
+    def _hypothesis(self) -> Callable[[], None]:
+        """What tries scripts, and then smaller ones than the last that failed."""
         case, budget = self._case, self._budget
-        last: list[Script] = []
-
-        def example(script: Script) -> None:
-            last[:] = [script]
-            self._try(script)
-
         seed = chosen.seed
         if seed is None:
             # The same every time, but for a soak, which is to see something new.
             seed = 0 if budget.name != "soak" else random.SystemRandom().getrandbits(32)
-        given = hypothesis.given(scripts(case.call, budget, case.clients, case.kinds))(example)
         settings = hypothesis.settings(
             max_examples=budget.examples,
             database=None,  # a failure is saved to a file of its own
@@ -147,15 +152,8 @@ class _Hunt:
             suppress_health_check=list(HealthCheck),
             print_blob=False,
         )
-        try:
-            hypothesis.seed(seed)(settings(given))()
-        except CounterExample:
-            self._left += 5 * budget.shrinks
-            script = trimmed(last[0], self._fails)
-            error = self._found[repr(script)]
-            assert error is not None, "what is left of a failing script fails"
-            return script, error
-        return None
+        given = hypothesis.given(scripts(case.call, budget, case.clients, case.kinds))(self._try)
+        return hypothesis.seed(seed)(settings(given))
 
     def _fails(self, script: Script) -> bool:
         try:
@@ -168,14 +166,14 @@ class _Hunt:
         """Raises `CounterExample`; always the same for the same script, and from one line, by which it is known."""
         place = repr(script)
         if place not in self._found:
-            if self._left <= 0:
-                return  # hypothesis takes the smallest that it has
             if self._cause is not None:
+                if self._left <= 0:
+                    raise _Enough
                 self._left -= 10 if self._cause.needs_a_world else 1
             self._found[place] = self._run(script)
         error = self._found[place]
         if error is not None and self._cause in (None, error.cause):  # who looks for one mistake is not to find another
-            self._cause = error.cause
+            self._cause, self._smallest = error.cause, script
             raise error.with_traceback(None)
 
     def _run(self, script: Script) -> CounterExample | None:
@@ -185,9 +183,3 @@ class _Hunt:
         except CounterExample as error:
             return error
         return None
-
-
-def _path() -> Path:
-    """Where the failure of the test that runs is saved: the same file every time."""
-    name = os.environ.get("PYTEST_CURRENT_TEST", "fault_test").rpartition(" (")[0] or "fault_test"
-    return Path(chosen.directory) / (re.sub(r"[^\w.-]+", "-", name.replace(".py::", "-")) + ".json")

@@ -35,7 +35,7 @@ class CounterExample(Failure):
     """A script under which an application is not what its model says.
 
     `described` says what went wrong; `program` is Python source that shows it again; `path` is the file in which the
-    script was saved, if it was.
+    script was saved, if it was. What shows only in a cluster has a `diagram`, in text, and a `page` with all of it.
     """
 
     def __init__(self, cause: Cause, described: str, program: str = "", path: str | None = None) -> None:
@@ -44,6 +44,8 @@ class CounterExample(Failure):
         self.described = described
         self.program = program
         self.path = path
+        self.diagram = ""
+        self.page: str | None = None
 
     @property
     def instructions(self) -> str:
@@ -51,4 +53,6 @@ class CounterExample(Failure):
         lines = ["This program shows it again:", "", *(f"    {line}".rstrip() for line in self.program.splitlines())]
         if self.path is not None:
             lines += ["", f"So does: raftkv replay {self.path}"]
+        if self.page is not None:
+            lines += ["", f"What happened is drawn in: {self.page}"]
         return "\n".join(lines)

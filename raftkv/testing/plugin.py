@@ -59,5 +59,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if isinstance(error, CounterExample):
         assert call.excinfo is not None
         report.longrepr = call.excinfo.getrepr(style="value")
+        if error.diagram:
+            report.sections.append(("raftkv: what happened last", error.diagram))
         report.sections.append(("raftkv: how to see it again", error.instructions))
     return report

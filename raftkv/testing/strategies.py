@@ -129,7 +129,8 @@ def any_call(machine: type[StateMachine], sources: Sequence[CallSource]) -> Sear
 @st.composite
 def scripts(draw: DrawFn, call: SearchStrategy[Call], budget: Budget, clients: int, kinds: Sequence[str]) -> Script:
     """Scripts within a budget; they shrink towards three nodes, no faults, and few calls of one client at once."""
-    at_ms = st.integers(0, budget.duration_ms)
+    # Much at once: a fault meets calls under way. Or spread: elections end, nodes recover, snapshots are taken.
+    at_ms = st.integers(0, budget.duration_ms // draw(st.sampled_from([16, 4, 1])))
     fault = st.builds(Fault, st.sampled_from(kinds), at_ms, st.integers(0, CHANCE_MAX))
     timed = st.builds(_timed, call, st.integers(1, clients), at_ms)
     # Lists of lists: hypothesis makes lists of about five, and shortens both kinds well.
