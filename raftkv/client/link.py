@@ -14,6 +14,7 @@ from raftkv.wire import (
     ClientHello,
     FrameDecoder,
     Request,
+    RequestKind,
     Response,
     ServerHello,
     decode_response,
@@ -21,6 +22,9 @@ from raftkv.wire import (
     encode_client_hello,
     encode_request,
 )
+
+PROBE_ID = 0
+"""The number of requests for a sign of life; those of calls begin at 1."""
 
 Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable[Any]]
 """Connects to (host, port) and gives the connection to the protocol that the first argument makes."""
@@ -63,6 +67,13 @@ class Link(asyncio.Protocol):
         self._owed = 0
         """Outstanding calls that should be answered soon."""
         self._heard_at = 0.0
+        """When the last answer came, or became due when none was before."""
+        self._alive_at = 0.0
+        """The same, but a sign of life counts as well."""
+        self._probed = False
+        """Whether nothing at all has come since its node was asked for a sign of life."""
+        self.fell_silent = False
+        """Whether it was given up because its node gave no sign of life."""
         self._watch: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -84,7 +95,7 @@ class Link(asyncio.Protocol):
         now = self._loop.time()
         if not call.patient:
             if self._owed == 0:
-                self._heard_at = now  # silence counts from now: nothing was owed before
+                self._heard_at = self._alive_at = now  # silence counts from now: nothing was owed before
             self._owed += 1
         self._next_id = request_id = self._next_id + 1
         self.outstanding[request_id] = call
@@ -166,13 +177,17 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to its call."""
-        self._heard_at = self._loop.time()
+        self._alive_at = now = self._loop.time()
+        self._probed = False
         try:
             for frame in self._decoder.feed(data):
                 if self._closed:
                     return
                 if self.ready.done():
-                    self._answered(decode_response(frame))
+                    response = decode_response(frame)
+                    if response.id != PROBE_ID:
+                        self._heard_at = now
+                        self._answered(response)
                 else:
                     self._greeted(decode_server_hello(frame))
         except (FrameError, HandshakeRefused) as exc:
@@ -185,7 +200,7 @@ class Link(asyncio.Protocol):
             raise HandshakeRefused(hello.refused)
         self.cluster_id = hello.cluster_id
         self.ready.set_result(hello)
-        self._watch = self._loop.call_later(self._options.silence_s, self._check_silence)
+        self._watch = self._loop.call_later(self._options.probe_s, self._check_silence)
 
     def _answered(self, response: Response) -> None:
         call = self._take_out(response.id)
@@ -193,12 +208,25 @@ class Link(asyncio.Protocol):
             self._owner.on_response(self, call, response)
 
     def _check_silence(self) -> None:
-        silence = self._options.silence_s
-        due = self._heard_at + silence if self._owed else self._loop.time() + silence
-        if due <= self._loop.time():
-            self._lose(Unavailable(f"no answer for {silence:g} s"))
+        """Ask for a sign of life when answers are owed and nothing comes; give up in the end."""
+        options, now = self._options, self._loop.time()
+        answer_due = self._heard_at + options.silence_s
+        if not self._owed:
+            due = now + options.probe_s
+        elif now >= answer_due:
+            self._lose(Unavailable(f"no answer for {options.silence_s:g} s"))
+            return
+        elif now < self._alive_at + options.probe_s:
+            due = min(self._alive_at + options.probe_s, answer_due)
+        elif not self._probed:
+            due = now + options.probe_answer_s
+            self._probed = True
+            self._write(encode_request(Request(PROBE_ID, RequestKind.STATUS, b"", False, 1_000)))
         else:
-            self._watch = self._loop.call_at(due, self._check_silence)
+            self.fell_silent = True
+            self._lose(Unavailable(f"no sign of life for {now - self._alive_at:.1f} s"))
+            return
+        self._watch = self._loop.call_at(due, self._check_silence)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection broke, or we closed it."""

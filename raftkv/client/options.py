@@ -18,8 +18,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     connect_timeout_s: float = 1.0
     """For connecting and the handshake; a host that is gone must not use up the whole deadline."""
     silence_s: float = 2.0
-    """A connection that owes answers and has sent nothing for this long is given up: its host may be
-    dead or paused. Longer than an election, so that a healthy leader is hardly ever left."""
+    """A connection that owes answers and has sent none for this long is given up, though its node may be
+    alive. Longer than an election, so that a healthy leader is hardly ever left."""
+    probe_s: float = 0.4
+    """When one that owes answers has been silent for so long, its node is asked for a sign of life …"""
+    probe_answer_s: float = 0.4
+    """… and given up without one: its host may be dead, cut off or paused. A node that is only slow, or
+    whose disk is, answers this at once. Both together are about as long as an election takes."""
     backoff_min_s: float = 0.01
     backoff_max_s: float = 0.1
     """Between two tries to find the leader; less than an election takes, so that a new one is found soon."""
@@ -35,7 +40,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that wait to leave; over it calls wait in the client."""
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "connect_timeout_s", "silence_s", "backoff_min_s"):
+        for name in ("deadline_s", "connect_timeout_s", "silence_s", "probe_s", "probe_answer_s", "backoff_min_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0")
         for name in ("backoff_max_s", "busy_backoff_max_s"):

@@ -18,6 +18,10 @@ from raftkv.wire import Response
 ADDRESSES_MAX = 64
 """Addresses known at once: more than any cluster has, and a bound on what wrong hints can make us try."""
 
+PASS_OVER_S = 2.0
+"""How long a node that gave no sign of life is passed over, whoever names it: those that name it may not
+have noticed yet, and waiting for it again would take longer than electing another."""
+
 HINTS_MAX = 2
 """Hints that are followed one after the other before the next address of the round is tried."""
 
@@ -50,6 +54,8 @@ class Router:
         self._failures = 0
         self._search: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self._silent_until: dict[str, float] = {}
+        """Nodes that gave no sign of life, and until when they are passed over."""
         self._problems: dict[str, str] = {}
         """What went wrong at each address since the last answer."""
         self._cluster_id: str | None = None
@@ -161,6 +167,8 @@ class Router:
         """`link` is gone; `calls` were sent over it and not answered."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
+        if link.fell_silent:
+            self._pass_over(link.address)
         if self._closed:
             return
         self._leave(link, None, error)
@@ -223,7 +231,7 @@ class Router:
 
     def _next_address(self) -> str:
         suggested, self._suggested = self._suggested, None
-        if suggested is not None and self._hints < HINTS_MAX:
+        if suggested is not None and self._hints < HINTS_MAX and not self._is_silent(suggested):
             if suggested not in self._addresses and len(self._addresses) < ADDRESSES_MAX:
                 self._addresses.append(suggested)
             if suggested in self._addresses:
@@ -231,8 +239,19 @@ class Router:
                 self._hints += 1
                 return suggested
         self._hints = 0
-        self._position = (self._position + 1) % len(self._addresses)
+        for _ in self._addresses:
+            self._position = (self._position + 1) % len(self._addresses)
+            if not self._is_silent(self._addresses[self._position]):
+                break
         return self._addresses[self._position]
+
+    def _pass_over(self, address: str) -> None:
+        now = self._loop.time()
+        self._silent_until = {each: until for each, until in self._silent_until.items() if until > now}
+        self._silent_until[address] = now + PASS_OVER_S
+
+    def _is_silent(self, address: str) -> bool:
+        return self._silent_until.get(address, 0.0) > self._loop.time()
 
     def _try_next(self) -> None:
         self._search = None
@@ -256,6 +275,8 @@ class Router:
             self._check_cluster(link)
         except (OSError, RaftKVError) as exc:  # TimeoutError is an OSError
             problem = str(exc) or "no answer in time"
+            if isinstance(exc, TimeoutError):
+                self._pass_over(address)
         finally:
             self._connecting = None
             if problem or not link.is_ready:

@@ -71,6 +71,8 @@ class FakeNode:
     def behave(self, request: Request) -> Response | None:
         """Answer as a correct node does."""
         cluster = self.cluster
+        if request.kind is RequestKind.STATUS:  # asked for a sign of life
+            return Response(request.id, Status.OK)
         if request.kind is RequestKind.QUERY and (request.stale or cluster.leader == self.address):
             return result_response(request.id, cluster.log.index, cluster.log.query(request.payload))
         if cluster.leader != self.address:

@@ -273,7 +273,7 @@ def test_a_late_copy_of_an_abandoned_command_is_not_applied() -> None:
         node.script = lambda _: None
         with pytest.raises(Indeterminate):
             await client.remote.increment.within(0.5)(b"n")
-        late = node.requests[-1]
+        late = [request for request in node.requests if request.kind is RequestKind.COMMAND][-1]
         node.script = node.behave
         assert await client.remote.increment(b"n") == 2
         cluster.log.apply(late.payload)
