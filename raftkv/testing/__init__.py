@@ -31,7 +31,8 @@ Each example is a script of calls and faults. Its calls are first made without a
 which differ in hash seed, time and dice, so that a command which depends on these is named, with the field that
 differed; then beside the model. Then several clients with sessions make them in a simulated cluster, in which the
 faults strike. Everything recovers, all replicas must be equal, and the history must be one that the model can explain
-(linearizability). A failing script is shrunk, printed as a program, and saved to a file that `raftkv replay` shows.
+(linearizability). A failing script is shrunk, printed as a program, and saved to a file that `raftkv replay` shows;
+when it takes a cluster to fail, what happened there is drawn.
 
 The pytest plugin comes with the package: `--raftkv-budget quick|ci|soak` (or `RAFTKV_BUDGET`, or `raftkv_budget` in
 pytest's configuration) says how much is tried, `--raftkv-seed N` tries other examples, `--raftkv-failures DIR`
@@ -43,7 +44,7 @@ For stories of your own, see `scenario` and `SimCluster`; for unit tests without
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raftkv.testing.application import fault_test
@@ -108,14 +109,16 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for: pytest imports this package at every start, mostly for nothing."""
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
-    except ModuleNotFoundError as exc:
-        if exc.name != "hypothesis":
-            raise
-        text = f"{name} needs hypothesis: python3 -m pip install 'raftkv[testing]'"
-        raise ModuleNotFoundError(text, name="hypothesis") from exc
+if not TYPE_CHECKING:  # which knows each name from above, and is to know no others
+
+    def __getattr__(name: str) -> object:
+        """Import what is asked for: pytest imports this package at every start, mostly for nothing."""
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+        except ModuleNotFoundError as exc:
+            if exc.name != "hypothesis":
+                raise
+            text = f"{name} needs hypothesis: python3 -m pip install 'raftkv[testing]'"
+            raise ModuleNotFoundError(text, name="hypothesis") from exc

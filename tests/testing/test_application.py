@@ -37,7 +37,7 @@ def failures(tmp_path, monkeypatch):
     return tmp_path
 
 
-SHORT = msgspec.structs.replace(BUDGETS["quick"], examples=500, shrinks=30)
+SHORT = msgspec.structs.replace(BUDGETS["quick"], examples=500, shrinks=10)
 """Looks until it finds something, and does not make it as small as it could be."""
 
 
