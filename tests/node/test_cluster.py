@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from raftkv.config import KIB, Config
-from raftkv.core.messages import ReadIndex
+from raftkv.core.messages import AppendReply, ReadIndex
 from raftkv.errors import (
     ChangeRefused,
     Corruption,
@@ -18,6 +18,7 @@ from raftkv.errors import (
     Diverged,
     InvalidArgument,
     NotAccepted,
+    PeerError,
     StateCorruption,
     Unavailable,
     WrongDataDir,
@@ -342,21 +343,51 @@ def test_a_wiped_data_directory_under_an_old_id_is_refused():
     tell(story)
 
 
-def test_a_copied_data_directory_is_refused():
-    """Two processes as one node: the second is told to go, and so is whoever comes with the older copy."""
+@pytest.mark.parametrize(("starts", "why"), [(1, "copies of one data directory"), (2, "older copy")])
+def test_a_copied_data_directory_is_refused(starts, why):
+    """Two processes as one node: the second is told to go, and so is whoever comes with the older copy (F21, F22)."""
 
     async def story(cluster):
         sim = follower_of(cluster)
         sim.crash()
         image = sim.disk.copy()
-        await sim.start()
-        await cluster.until_equal()
-        sim.crash()
+        for _ in range(starts):
+            await sim.start()
+            await cluster.until_equal()
+            sim.crash()
         sim.disk = image
         await sim.start()
         await cluster.until_leader()
         text = await refusal(cluster, sim.node_id)
-        assert "copies of one data directory" in text or "older copy" in text
+        assert why in text
+
+    tell(story)
+
+
+def test_a_removed_node_is_refused():
+    """F57: its id was used, and it is told what to do instead of coming back."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        await cluster.leader.remove(sim.node_id)
+        await cluster.until(lambda: all(len(node.raft.membership.voters) == 2 for node in cluster.running[:1]))
+        sim.crash()
+        await sim.start()
+        assert f"node {sim.node_id} was removed" in await refusal(cluster, sim.node_id)
+
+    tell(story)
+
+
+def test_a_peer_speaks_only_for_itself():
+    """F22: a message that names another sender, or another receiver, ends the connection and counts for nothing."""
+
+    async def story(cluster):
+        node = cluster.leader
+        one, other = [sim.node_id for sim in cluster.nodes.values() if sim.node_id != node.node_id]
+        for sender, to in ((other, node.node_id), (one, other)):
+            reply = AppendReply(sender=sender, to=to, term=node.raft.term, round=1, match_index=1)
+            with pytest.raises(PeerError, match="sent a AppendReply from"):
+                node.links.on_message(one, reply)
 
     tell(story)
 
