@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pprint
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -69,18 +70,31 @@ def _quoted(name: str) -> str:
 
 def program(script: Script, machine: type, model: type) -> str:
     """A program that runs `script` again. Values whose repr is no expression need a line of their own by hand."""
-    names: dict[str, list[str]] = {}
-    for kind in (machine, model):
-        names.setdefault(kind.__module__, []).append(kind.__qualname__.partition(".")[0])
+    names: dict[str, set[str]] = {}
+    for kind in (machine, model, *_kinds([call.args for call in script.calls])):
+        names.setdefault(kind.__module__, set()).add(kind.__qualname__.partition(".")[0])
     used = ["Call"] if script.calls else []
     used += ["Fault"] if script.faults else []
     imports = [f"from raftkv.testing import {', '.join([*used, 'rerun'])}"]
-    imports += [f"from {module} import {', '.join(sorted(set(found)))}" for module, found in names.items()]
+    imports += [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]
     lines = [f"    {machine.__qualname__},", f"    {model.__qualname__},", f"    seed={script.seed},"]
     if script.size != Script().size:
         lines.append(f"    size={script.size},")
     lines += _listed("faults", script.faults) + _listed("commands", script.calls)
     return "\n".join([*imports, "", "rerun(", *lines, ")"]) + "\n"
+
+
+def _kinds(value: Any) -> Iterator[type]:
+    """The classes that stand in the repr of `value`."""
+    fields = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None)
+    if fields is not None:
+        yield type(value)
+        value = [getattr(value, field) for field in fields]
+    elif isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _kinds(each)
 
 
 def _listed(name: str, items: tuple[Any, ...]) -> list[str]:

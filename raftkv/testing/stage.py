@@ -157,9 +157,12 @@ class Stage:
         for operations in self._history.by_key().values():
             start = ModelState(self._model())
             if not is_linearizable(operations, _ask, start):
-                lines = "\n".join(_described(operation, self._start_s) for operation in operations)
+                lines = [_described(operation, self._start_s) for operation in operations]
+                if self._key is not None:
+                    lines.append(f"({self._key} by {self._key}, as key says: leave it out if they are not independent)")
                 raise CounterExample(
-                    Cause.NOT_LINEARIZABLE, f"no order of these calls explains what the clients heard:\n{lines}"
+                    Cause.NOT_LINEARIZABLE,
+                    "\n".join(["no order of these calls explains what the clients heard:", *lines]),
                 )
 
 

@@ -8,10 +8,12 @@ import sys
 import msgspec
 import pytest
 
+from raftkv.kv import KeyValue
+from raftkv.kv.model import Exists, Increment
 from raftkv.testing.example import run_example
 from raftkv.testing.failure import Cause, CounterExample
 from raftkv.testing.saved import BadFile, load, rerun, save
-from raftkv.testing.script import Call, Fault, Script
+from raftkv.testing.script import Call, Fault, Script, program
 from tests.testing.machines import Forgetful, Inventory, InventoryModel, Remembering
 
 SCRIPT = Script(
@@ -93,3 +95,13 @@ def test_the_world_can_be_observed():
     run_example(Inventory, InventoryModel, SCRIPT, observe=seen.append)
     (cluster,) = seen
     assert any("crash" in event for event in cluster.events)
+
+
+def test_the_program_imports_what_stands_in_the_arguments():
+    """Structs within lists, too."""
+    call = Call("transact", ([Exists(b"a")], [Increment(b"a", 2)], []))
+    written = program(Script(calls=(call,)), KeyValue, InventoryModel)
+    assert "from raftkv.kv.model import Exists, Increment\n" in written
+    names: dict[str, object] = {}
+    exec(written.partition("\nrerun(")[0], names)  # noqa: S102 (that it can be pasted is what is tested)
+    assert eval(repr(call), names) == call  # noqa: S307 (likewise)
