@@ -10,7 +10,7 @@ import pytest
 
 from raftkv.errors import ConfigError
 from raftkv.syncobj import FAIL_REASON, SyncObj, SyncObjConf, SyncObjException, replicated, replicated_sync
-from raftkv.syncobj.batteries import ReplDict, ReplLockManager
+from raftkv.syncobj.batteries import ReplDict
 from tests.syncobj.clusters import DEADLINE_S, Outcomes, addresses, all_in_parallel, cluster, eventually, others
 
 
@@ -240,26 +240,6 @@ def test_an_application_may_tick_by_itself():
         assert outcomes.seen[0][1] == FAIL_REASON.SUCCESS
         assert threads == [threading.current_thread()]
         assert all_notes[0].tick_thread_alive() is False
-
-
-def test_locks_are_held_and_let_go():
-    """The lock manager as it is: one holder at a time."""
-    places = addresses(2)
-    locks = [ReplLockManager(autoUnlockTime=30.0, selfID=name) for name in ("a", "b")]
-    notes = [Notes(place, others(place, places), consumers=[lock]) for place, lock in zip(places, locks, strict=True)]
-    try:
-        assert locks[0].tryAcquire("door", sync=True, timeout=DEADLINE_S)
-        assert not locks[1].tryAcquire("door", sync=True, timeout=DEADLINE_S)
-        assert locks[0].isAcquired("door")
-        locks[0].release("door", sync=True, timeout=DEADLINE_S)
-        assert locks[1].tryAcquire("door", sync=True, timeout=DEADLINE_S)
-    finally:
-        for lock, each in zip(locks, notes, strict=True):
-            lock.destroy()
-            each.destroy()
-        for thread in threading.enumerate():
-            if thread.name.endswith("(_autoAcquireThread)"):
-                thread.join(DEADLINE_S)
 
 
 def test_the_code_version_is_switched_on_all_nodes_at_once():
