@@ -54,6 +54,11 @@ class Links:
         """The cluster that this node belongs to; empty before it has joined one."""
         return self._founding.cluster_id
 
+    def incarnation_of(self, peer: NodeId) -> str | None:
+        """The data directory that `peer` came with the last time; None when it was never met."""
+        known = self._known.get(peer)
+        return known.incarnation if known is not None else None
+
     # ------------------------------------------------------------------------------ handshakes
 
     def hello(self) -> Hello:

@@ -605,6 +605,7 @@ class Node:
             rtt_ms=link.rtt_ms if link is not None else None,
             refused=link.refused if link is not None else None,
             snapshot=self.snapshots.sending(member.node_id),
+            incarnation=self.links.incarnation_of(member.node_id),
         )
         role = self.raft.role
         if isinstance(role, Leader) and (progress := role.progress.get(member.node_id)) is not None:

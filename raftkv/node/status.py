@@ -32,6 +32,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     silent_ms: int | None = None
     """How long ago it was heard; known to the leader only."""
     snapshot: SnapshotProgress | None = None
+    incarnation: str | None = None
+    """Which data directory it came with when it was last met; None when it never was."""
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):

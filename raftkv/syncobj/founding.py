@@ -12,7 +12,7 @@ import msgspec
 
 from raftkv.client import Admin, ClientOptions
 from raftkv.disk import Disk
-from raftkv.errors import Corruption, FrameError, RaftKVError
+from raftkv.errors import Corruption, FrameError, RaftKVError, WrongDataDir
 from raftkv.model import Member, Membership, NodeId
 from raftkv.node.identity import cluster_id_of, founding_membership
 from raftkv.syncobj.settings import split
@@ -41,26 +41,88 @@ def next_id(membership: Membership) -> NodeId:
     return max((*membership.all_nodes(), *membership.removed, 0)) + 1
 
 
-async def find_place(
-    disk: Disk,
-    directory: str,
-    address: str,
-    others: set[str],
-    *,
-    ssl: tls.SSLContext | None,
-    on_wait: Callable[[str], None],
-) -> Place:
-    """Where this node belongs: what its directory says, or else what the others say; durable on return.
+class Seeker(msgspec.Struct):
+    """A node that looks for its place."""
 
-    A node that the cluster does not know is waiting to be added; `on_wait` hears of that, and then it goes on asking.
-    """
-    path = posixpath.join(directory, "node")
-    if disk.exists(path):
-        return Place(_load(disk, path, address))
-    place = await _ask_for_place(address, others, ssl, on_wait)
-    disk.mkdir(directory)
-    disk.write_atomic(path, msgspec.msgpack.encode((place.node_id, address)))
-    return place
+    address: str
+    others: set[str]
+    ssl: tls.SSLContext | None
+    replaceable: bool
+    """Whether it may take a new number where an earlier start of it is known, because it keeps nothing on purpose."""
+    on_wait: Callable[[str], None]
+    """Hears why the place is not found yet."""
+    leaving: bool = False
+    """Whether this start has removed the earlier one's number, and has to see to a new one."""
+
+    async def find(self, disk: Disk, directory: str) -> Place:
+        """What the directory says, or else what the others say; durable on return.
+
+        A node that the cluster does not know goes on asking until it was added. Raises `Corruption`, `WrongDataDir`.
+        """
+        path = posixpath.join(directory, "node")
+        if disk.exists(path):
+            return Place(_load(disk, path, self.address))
+        place = await self._ask()
+        disk.mkdir(directory)
+        disk.write_atomic(path, msgspec.msgpack.encode((place.node_id, self.address)))
+        return place
+
+    async def _ask(self) -> Place:
+        members = founders({self.address, *self.others})
+        own = next(member.node_id for member in members if member.peer_address == self.address)
+        founded = cluster_id_of(CLUSTER_NAME, founding_membership(members))
+        while True:
+            answers = [answer for answer in await self._answers() if answer["cluster_id"]]
+            if not answers:
+                return Place(own, members)
+            node_id = self._number_in(answers)
+            if node_id is None and self.leaving:
+                await self._replace(None)
+            elif node_id is None:
+                self.on_wait(f"{self.address} waits to be added to the cluster of {sorted(self.others)}")
+            elif self._was_met(answers, node_id):
+                await self._replace(node_id)
+            elif node_id == own and all(answer["cluster_id"] == founded for answer in answers):
+                return Place(own, members)
+            else:
+                return Place(node_id)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _answers(self) -> list[dict[str, Any]]:
+        answers = await asyncio.gather(*(status_of(each, self.ssl) for each in sorted(self.others)))
+        return [answer for answer in answers if answer is not None]
+
+    def _number_in(self, answers: list[dict[str, Any]]) -> NodeId | None:
+        """The newest number that anybody knows for this address: numbers go up."""
+        members = [member for answer in answers for member in answer["membership"]["members"]]
+        return max((each["node_id"] for each in members if each["peer_address"] == self.address), default=None)
+
+    @staticmethod
+    def _was_met(answers: list[dict[str, Any]], node_id: NodeId) -> bool:
+        peers = [peer for answer in answers for peer in answer["peers"]]
+        return any(peer["node_id"] == node_id and peer["incarnation"] is not None for peer in peers)
+
+    async def _replace(self, old: NodeId | None) -> None:
+        """An earlier start of this node has acknowledged what this one does not have: it must not count as that one.
+
+        So the old number leaves, for which the others need a majority without it, and a new one comes.
+        """
+        if not self.replaceable:
+            raise WrongDataDir(
+                f"the cluster knows {self.address} with another data directory, so this one lacks what was "
+                "acknowledged: give it its old directory back, or remove the node and add it again"
+            )
+        admin = Admin(sorted(self.others), ssl=self.ssl)
+        try:
+            if old is not None:
+                await admin.remove(old)
+                self.leaving = True
+            membership = msgspec.convert((await admin.status())["membership"], Membership)
+            await admin.add_learner(Member(next_id(membership), self.address, self.address))
+        except RaftKVError as exc:
+            self.on_wait(f"{self.address} has lost its data, and can't be replaced yet: {exc}")
+        finally:
+            await admin.close()
 
 
 def _load(disk: Disk, path: str, address: str) -> NodeId:
@@ -71,26 +133,6 @@ def _load(disk: Disk, path: str, address: str) -> NodeId:
     if known != address:
         raise Corruption(f"{path} belongs to the node at {known}, not to {address}: give each node its own directory")
     return node_id
-
-
-async def _ask_for_place(
-    address: str, others: set[str], ssl: tls.SSLContext | None, on_wait: Callable[[str], None]
-) -> Place:
-    members = founders({address, *others})
-    own = next(member.node_id for member in members if member.peer_address == address)
-    founded = cluster_id_of(CLUSTER_NAME, founding_membership(members))
-    while others:
-        answers = await asyncio.gather(*(status_of(each, ssl) for each in sorted(others)))
-        foreign = [answer for answer in answers if answer is not None and answer["cluster_id"] not in ("", founded)]
-        if not foreign:
-            break
-        for answer in foreign:
-            for member in answer["membership"]["members"]:
-                if member["peer_address"] == address:
-                    return Place(member["node_id"])
-        on_wait(f"{address} waits to be added to the cluster of {sorted(others)} (addNodeToCluster)")
-        await asyncio.sleep(AGAIN_S)
-    return Place(own, members)
 
 
 async def status_of(address: str, ssl: tls.SSLContext | None) -> dict[str, Any] | None:

@@ -28,7 +28,7 @@ from raftkv.server import Listener
 from raftkv.state import Store
 from raftkv.syncobj.calls import Calls
 from raftkv.syncobj.door import DoorStreams
-from raftkv.syncobj.founding import CLUSTER_NAME, find_place
+from raftkv.syncobj.founding import CLUSTER_NAME, Seeker
 from raftkv.syncobj.machine import SyncObjMachine, machine_of
 from raftkv.syncobj.objects import Objects
 from raftkv.syncobj.settings import Settings
@@ -39,6 +39,8 @@ T = TypeVar("T")
 
 BEAT_S = 0.05
 """How often the host looks at what has no event of its own; also how exactly it knows how fresh its reads are."""
+COMPACT_S = 5.0
+"""Between two snapshots at least, however many calls there were: they sync files, and calls wait for the disk."""
 STOP_S = 15.0
 """How long `destroy` waits for the disk; then the thread is left to finish alone."""
 
@@ -206,9 +208,8 @@ class Host:
         if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="raftkv-syncobj-", ignore_cleanup_errors=True)
             directory = self._temporary.name
-        place = await find_place(
-            RealDisk(), directory, settings.address, self.others, ssl=settings.ssl_client, on_wait=self._wait
-        )
+        seeker = Seeker(settings.address, self.others, settings.ssl_client, settings.data_dir is None, self._wait)
+        place = await seeker.find(RealDisk(), directory)
         limits = Limits.of(settings.config)
         streams = DoorStreams(
             settings.host,
@@ -416,8 +417,10 @@ class Host:
 
     def _maybe_compact(self, node: HostedNode) -> None:
         conf, objects = self.conf, self.objects
-        late = time.monotonic() - self._compacted_at > conf.logCompactionMinTime and objects.calls_count > 0
-        due = (late or objects.calls_count > conf.logCompactionMinEntries) and objects.image_pays
+        passed = time.monotonic() - self._compacted_at
+        late = passed > conf.logCompactionMinTime and objects.calls_count > 0
+        many = passed > COMPACT_S and objects.calls_count > conf.logCompactionMinEntries
+        due = (late or many) and objects.image_pays
         if self._compacting or not (due or self.force_compaction):
             return
         self._compacting = True

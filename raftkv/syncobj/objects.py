@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from pysyncobj.batteries import ReplSet
 from pysyncobj.config import FAIL_REASON
 from pysyncobj.syncobj import _COMMAND_TYPE
 
@@ -78,7 +80,8 @@ class Objects:
         for method_id, (version, number, name, each) in enumerate(ranked):
             method = getattr(each, name)
             self.method_to_id[name if number == 0 else (id(each), name)] = method_id
-            self.id_to_method[method_id] = method
+            is_pop = isinstance(each, ReplSet) and method.origName == "pop"
+            self.id_to_method[method_id] = partial(pop_the_least, each) if is_pop else method
             plain = method.origName if number == 0 else (id(each), method.origName)
             self._versions.setdefault(plain, []).append((version, name))
             self.own_version = max(self.own_version, version)
@@ -208,6 +211,21 @@ class Objects:
         writer.finish()
         self.calls_count = self.calls_bytes = 0
         self.image_size = writer.size
+
+
+def pop_the_least(battery: ReplSet, _doApply: bool) -> Any:
+    """`ReplSet.pop`, the one battery's method whose result depends on the process: a set's order is that of hashes,
+    which differ between processes. All nodes take the same element instead."""
+    data = battery.rawData()
+    if not data:
+        raise KeyError("pop from an empty set")
+    least = min(data, key=_rank)
+    data.remove(least)
+    return least
+
+
+def _rank(element: Any) -> tuple[str, str]:
+    return type(element).__name__, repr(element)
 
 
 def _parts(value: Any) -> tuple[int, Sequence[Any], dict[str, Any]]:

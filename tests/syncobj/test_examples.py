@@ -202,6 +202,8 @@ def test_batteries_are_the_same_on_all_nodes():
         third.list.insert(0, 9, **wait)
         first.set.update({1, 2, 3}, **wait)
         second.set.discard(2, **wait)
+        third.set.add("b", **wait)
+        assert second.set.pop(**wait) == 1
         assert [first.queue.put(number, **wait) for number in range(3)] == [True, True, False]
         assert second.queue.get(**wait) == 0
         for number in (5, 3, 4):
@@ -212,7 +214,7 @@ def test_batteries_are_the_same_on_all_nodes():
             assert [counter.get() for counter in node.counters] == [52, -2]
             assert node.dict.rawData() == {"b": 2, "c": 3, "d": 4}
             assert node.list.rawData() == [9, 1, 2, 3]
-            assert node.set.rawData() == {1, 3}
+            assert node.set.rawData() == {3, "b"}
             assert (node.queue.qsize(), node.heap.qsize()) == (1, 2)
 
 

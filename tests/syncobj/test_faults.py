@@ -11,6 +11,9 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
+from raftkv.errors import WrongDataDir
 from raftkv.syncobj import SyncObj, SyncObjConf, replicated
 from tests.syncobj.clusters import DEADLINE_S, Outcomes, addresses, eventually, others
 
@@ -249,4 +252,50 @@ def test_restarts_of_one_node_after_the_other_lose_nothing(tmp_path):
     finally:
         over.set()
         for each in made.values():
+            each.destroy()
+
+
+class Forgetful(Ledger):
+    """The same without a journal: what it keeps, it keeps in a temporary directory."""
+
+    def __init__(self, own, others):
+        SyncObj.__init__(self, own, others)
+        self.numbers = []
+
+
+def test_a_node_without_a_journal_comes_back_as_another_one():
+    """What it had acknowledged is gone with it, so it must not vote as if it had it: it gets a new number, and the
+    log from the others (F20). As with PySyncObj, nobody has to be asked for that."""
+    places = addresses(3)
+    made = {place: Forgetful(place, others(place, places)) for place in places}
+    try:
+        expected = []
+        for number, place in enumerate(places):
+            other = made[places[(number + 1) % 3]]
+            other.add(number, sync=True, timeout=DEADLINE_S)
+            expected.append(number)
+            old = made[place]._node.options.node_id
+            made[place].destroy()
+            again = made[place] = Forgetful(place, others(place, places))
+            again.waitReady()
+            assert again.readBarrier(DEADLINE_S)
+            assert again.numbers == expected
+            assert again._node.options.node_id > max(old, 3)
+            eventually(lambda again=again: len(again._node.raft.membership.voters) == 3)
+    finally:
+        for each in made.values():
+            each.destroy()
+
+
+def test_a_node_with_a_journal_that_lost_it_is_refused(tmp_path):
+    """Who asked for durability hears that it is gone, and what to do (F20)."""
+    places = addresses(2)
+    made = [Ledger(place, others(place, places), tmp_path / str(n)) for n, place in enumerate(places)]
+    try:
+        made[0].add(1, sync=True, timeout=DEADLINE_S)
+        made[1].destroy()
+        with pytest.raises(WrongDataDir, match="give it its old directory back"):
+            Ledger(places[1], places[:1], tmp_path / "elsewhere")
+    finally:
+        for each in made:
             each.destroy()
