@@ -42,8 +42,8 @@ def draw(path: Path, title: str, report: Report, fill: Callable[[Axes], None]) -
     return path
 
 
-def load(report: Report, directory: Path) -> list[Path]:
-    """Throughput against clients, and the percentiles of every case."""
+def load(report: Report, directory: Path, *, along_groups: bool = False) -> list[Path]:
+    """Throughput against clients (or along what each group of rows is named after), and every case's percentiles."""
     drawn = []
     for group, rows in _by(report.rows, lambda row: row.group).items():
         name = "-".join(filter(None, [report.suite, _file_name(group)]))
@@ -53,7 +53,7 @@ def load(report: Report, directory: Path) -> list[Path]:
                     directory / f"{name}-throughput.svg",
                     f"{report.title} ({group})",
                     report,
-                    partial(_against_x, rows),
+                    partial(_against_x, rows, group if along_groups else "operations under way"),
                 )
             )
         if any(row.latencies for row in rows):
@@ -85,12 +85,12 @@ def series(report: Report, directory: Path, labels: dict[str, tuple[str, str]]) 
     ]
 
 
-def _against_x(rows: Iterable[Row], axes: Axes) -> None:
+def _against_x(rows: Iterable[Row], label: str, axes: Axes) -> None:
     for who, found in _by(rows, lambda row: row.who).items():
         points = sorted((row.x or 0.0, row.median("throughput") or 0.0) for row in found)
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=who)
-    axes.set_xscale("log")
-    axes.set_xlabel("operations under way")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlabel(label)
     axes.set_ylabel("operations/s")
     axes.set_ylim(bottom=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
@@ -97,6 +98,18 @@ class EtcdCluster:
             check=False,
         )
         return done.stdout
+
+    def own_benchmark(self, load: str = "xl") -> float:
+        """Writes a second by `etcdctl check perf`, which takes a minute; 0 when it says nothing.
+
+        It asks for at most so many: 150 (s), 1,000 (m), 8,000 (l) or 15,000 (xl).
+        """
+        found = re.search(r"(?:Throughput is|Throughput too low:) ([\d.]+) writes/s", self.check_perf(load))
+        return float(found[1]) if found else 0.0
+
+    def check_perf(self, load: str) -> str:
+        """All that `etcdctl check perf` says."""
+        return self.control("check", "perf", f"--load={load}", endpoints=self.addresses(leader=True)[0])
 
     def leader(self, deadline_s: float = START_DEADLINE_S) -> int:
         """The number of the member that leads; raises `TimeoutError` when there is none in time."""

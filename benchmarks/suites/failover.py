@@ -169,6 +169,7 @@ def torture(
     def faults() -> None:
         if witness is not None:
             witness.start()
+        time.sleep(1.0)
         for _ in range(plan.faults):
             begun = time.monotonic()
             leader.find()

@@ -74,7 +74,7 @@ def measure(run: Run) -> Report:
 
 def draw(report: Report, directory: Path) -> list[Path]:
     """Throughput along each axis."""
-    return plots.load(report, directory)
+    return plots.load(report, directory, along_groups=True)
 
 
 def steps(run: Run) -> int:

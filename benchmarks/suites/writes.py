@@ -8,7 +8,7 @@ import msgspec
 
 from benchmarks import plots
 from benchmarks.load.spec import LoadSpec
-from benchmarks.peers import pysyncobj
+from benchmarks.peers import etcd, pysyncobj
 from benchmarks.peers.etcd import EtcdCluster
 from benchmarks.report import Report
 from benchmarks.suite import LOAD_COLUMNS, Cluster, Run, Suite
@@ -33,6 +33,7 @@ class Shape(msgspec.Struct, frozen=True):
 
 SHAPES = (Shape(1), Shape(8), Shape(64), Shape(256), Shape(1_000), Shape(8, 200))
 QUICK_SHAPES = (Shape(1), Shape(64), Shape(1_000), Shape(8, 200))
+ITSELF = "etcdctl check perf --load=xl"
 PYSYNCOBJ_NODES = 3
 ETCD_NOTE = (
     "etcd by gRPC to its leader, from a generator of our own that speaks the least HTTP/2 that a call needs "
@@ -64,7 +65,23 @@ def measure(run: Run) -> Report:
     for nodes, found in cases(run):
         if found:
             compare(run, report, nodes, found)
+    if measures_itself(run):
+        etcd_by_itself(run, report)
     return report
+
+
+def measures_itself(run: Run) -> bool:
+    """Whether etcd's own benchmark is run as well."""
+    return not run.quick and "etcd" in run.peers and etcd.missing() is None and run.wants(ITSELF)
+
+
+def etcd_by_itself(run: Run, report: Report) -> float:
+    """etcd's own benchmark, once: a minute of at most 15,000 writes a second from 1,000 clients, 1 KiB each."""
+    run.step(ITSELF)
+    with EtcdCluster(3) as cluster:
+        writes_s = cluster.own_benchmark()
+    report.add(ITSELF, EtcdCluster.name, {"throughput": writes_s})
+    return writes_s
 
 
 def compare(run: Run, report: Report, nodes: int, shapes: list[tuple[Shape, int]]) -> None:
@@ -122,7 +139,7 @@ def steps(run: Run) -> int:
         for shape, _ in found:
             pysyncobjs = 2 * (nodes == PYSYNCOBJ_NODES and wants_pysyncobj(run, shape))
             total += run.repeats * (1 + ("etcd" in run.peers) + pysyncobjs)
-    return total
+    return total + measures_itself(run)
 
 
 SUITE = Suite("writes", TITLE, measure, steps, plots.load)
