@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import hypothesis
 from hypothesis import HealthCheck, Phase
 
+from raftkv.errors import InvalidArgument
 from raftkv.machine import StateMachine
 from raftkv.testing.budget import Budget, budget_of, chosen
+from raftkv.testing.determinism import TwinDied
 from raftkv.testing.example import run_example
 from raftkv.testing.failure import Cause, CounterExample
 from raftkv.testing.keeping import keep
@@ -72,15 +74,9 @@ class FaultTest:
         """Raises as `fault_test` does."""
         Reference.of(machine)
         Reference.of(model)
-        self.call = any_call(machine, commands)
+        self.call = any_call(machine, commands, key)
         names = [source.name for source in commands if isinstance(source, Calls)]
         check_model(machine, model, names if len(names) == len(commands) else list(machine.methods))
-        for name in names:
-            if key is not None and key not in machine.methods[name].signature.parameters:
-                raise UnfitStrategy(
-                    f"key={key!r}: {machine.methods[name].describe()} has no such argument, so the history can't be "
-                    "looked at one key at a time: leave out key, or that call"
-                )
         if clients < 1:
             raise UnfitStrategy(f"clients = {clients}: must be at least 1")
         self.machine, self.model, self.key, self.clients = machine, model, key, clients
@@ -108,7 +104,7 @@ class FaultTest:
 
 
 class _Enough(BaseException):
-    """The budget is used up. Hypothesis, which would go on for minutes, lets it pass."""
+    """The budget is used up, or nothing can be tried. Hypothesis, which would go on for minutes, lets it pass."""
 
 
 class _Hunt:
@@ -121,11 +117,14 @@ class _Hunt:
         self._cause: Cause | None = None
         self._found: dict[str, CounterExample | None] = {}
         self._smallest: Script | None = None
+        self._trouble: TwinDied | InvalidArgument | None = None
 
     def run(self) -> tuple[Script, CounterExample] | None:
         """The smallest script that failed, if one did."""
         with contextlib.suppress(CounterExample, _Enough):
             self._hypothesis()()
+        if self._trouble is not None:
+            raise self._trouble
         if self._smallest is None:
             return None
         self._left += 5 * self._budget.shrinks
@@ -182,4 +181,7 @@ class _Hunt:
             run_example(case.machine, case.model, script, key=case.key, only=self._cause)
         except CounterExample as error:
             return error
+        except (TwinDied, InvalidArgument) as trouble:
+            self._trouble = trouble  # smaller scripts would be of no help
+            raise _Enough from trouble
         return None

@@ -89,9 +89,12 @@ class ModelState:
     __slots__ = ("_frozen", "_hash", "_instance", "_next")
 
     def __init__(self, instance: Any) -> None:
-        """Takes `instance`, which nobody may change from now on. Raises `TypeError` for what can't be compared."""
+        """Takes `instance`, which nobody may change from now on. Raises `UnfitModel` for what can't be compared."""
         self._instance = instance
-        self._frozen = freeze(instance)
+        try:
+            self._frozen = freeze(instance)
+        except TypeError as exc:
+            raise UnfitModel(f"{type(instance).__name__} keeps something that can't be compared: {exc}") from exc
         self._hash = hash(self._frozen)
         self._next: dict[Any, tuple[Answer, ModelState]] = {}
 

@@ -35,14 +35,14 @@ class Calls:
         self.args = args
         self.kwargs = kwargs
 
-    def strategy(self, machine: type[StateMachine]) -> SearchStrategy[Call]:
+    def strategy(self, machine: type[StateMachine], key: str | None) -> SearchStrategy[Call]:
         """The calls as a strategy. Raises `UnfitStrategy`."""
-        method = method_of(machine, self.name)
+        method = method_of(machine, self.name, key)
         self._check(method)
         bound = method.signature.bind(*self.args, **self.kwargs)
         bound.apply_defaults()
         parts = [each if isinstance(each, SearchStrategy) else st.just(each) for each in bound.args]
-        return st.tuples(*parts).map(lambda args: fitting(machine, Call(self.name, args)))
+        return st.tuples(*parts).map(lambda args: fitting(machine, Call(self.name, args), key))
 
     def _check(self, method: Method) -> None:
         names = list(method.signature.parameters)
@@ -69,20 +69,25 @@ def calls(method: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Cal
     return Calls(method if isinstance(method, str) else method.__name__, args, kwargs)
 
 
-def method_of(machine: type[StateMachine], name: str) -> Method:
-    """Raises `UnfitStrategy`."""
+def method_of(machine: type[StateMachine], name: str, key: str | None) -> Method:
+    """The command or query `name`, which must have the argument `key`. Raises `UnfitStrategy`."""
     method = machine.methods.get(name)
     if method is None:
         known = ", ".join(machine.methods)
         raise UnfitStrategy(f"{machine.__name__} has no command or query {name!r}; it has {known}")
+    if key is not None and key not in method.signature.parameters:
+        raise UnfitStrategy(
+            f"key={key!r}: {method.describe()} has no such argument, so the history can't be looked at one key at a "
+            "time: leave out key, or that call"
+        )
     return method
 
 
-def fitting(machine: type[StateMachine], call: object) -> Call:
+def fitting(machine: type[StateMachine], call: object, key: str | None) -> Call:
     """`call`, with its arguments as a node gets them. Raises `UnfitStrategy` when they are of other types."""
     if not isinstance(call, Call):
         raise UnfitStrategy(f"a strategy in `commands` gave {call!r}: it must give `Call`s, as `calls(…)` does")
-    method = method_of(machine, call.name)
+    method = method_of(machine, call.name, key)
     try:
         return Call(call.name, arguments(machine, call.name, call.args))
     except InvalidArgument as exc:
@@ -108,16 +113,18 @@ CallSource: TypeAlias = Calls | SearchStrategy[Call]
 """What may stand in the `commands` of a `fault_test`."""
 
 
-def any_call(machine: type[StateMachine], sources: Sequence[CallSource]) -> SearchStrategy[Call]:
+def any_call(
+    machine: type[StateMachine], sources: Sequence[CallSource], key: str | None = None
+) -> SearchStrategy[Call]:
     """A call of any of `sources`. Raises `UnfitStrategy`."""
     if not sources:
         raise UnfitStrategy(f"commands is empty: add `calls({machine.__name__}.{next(iter(machine.methods))}, …)`")
     found: list[SearchStrategy[Call]] = []
     for number, source in enumerate(sources):
         if isinstance(source, Calls):
-            found.append(source.strategy(machine))
+            found.append(source.strategy(machine, key))
         elif isinstance(source, SearchStrategy):
-            found.append(source.map(lambda call: fitting(machine, call)))
+            found.append(source.map(lambda call: fitting(machine, call, key)))
         else:
             raise UnfitStrategy(f"commands[{number}] is {source!r}: it must be `calls(…)` or a strategy of `Call`s")
     names = [source.name for source in sources if isinstance(source, Calls)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.testing import Call, NotImportable, UnfitModel, UnfitStrategy, calls, fault_test
+from raftkv.testing import Call, NotImportable, TwinDied, UnfitModel, UnfitStrategy, calls, example, fault_test
 from raftkv.testing.budget import BUDGETS
 from raftkv.testing.strategies import any_call, chosen_kinds, scripts
 from tests.testing.machines import Inventory, InventoryModel, Tags
@@ -80,6 +81,37 @@ def test_values_of_another_type_are_an_error_when_they_are_drawn(source, text):
     test = fault_test(Inventory, model=InventoryModel, commands=[source])
     with pytest.raises(UnfitStrategy, match=re.escape(text)):
         test()
+
+
+def test_a_strategy_of_calls_must_have_the_key():
+    """Also where it is not known before it is drawn."""
+    test = fault_test(Inventory, model=InventoryModel, commands=[st.just(Call("on_hand", ("a",)))], key="quantity")
+    with pytest.raises(UnfitStrategy, match=r"key='quantity': on_hand.* has no such argument"):
+        test()
+
+
+class Growing(InventoryModel):
+    """A model that comes to hold what can't be compared."""
+
+    def receive(self, sku, quantity):
+        self.array = array("i", [quantity])
+
+
+def test_what_cannot_be_tried_is_told_at_once(monkeypatch):
+    """A model that can't be compared, a process that can't be started: no smaller script would help."""
+    test = fault_test(Inventory, model=Growing, commands=[RECEIVE])
+    with pytest.raises(UnfitModel, match=r"Growing keeps something that can't be compared: unhashable type: 'array"):
+        test()
+    tried = []
+
+    def died(machine, steps):
+        tried.append(steps)
+        raise TwinDied("it could not be started")
+
+    monkeypatch.setattr(example, "find_difference", died)
+    with pytest.raises(TwinDied, match="it could not be started"):
+        test()
+    assert len(tried) == 1
 
 
 class NoQuery:
