@@ -42,6 +42,7 @@ VALUE_BYTES = 16 << 10
 RATE = 300.0
 QUIET_S = 6.0
 NEW = 4
+INSTALL_DEADLINE_S = 600.0
 
 
 async def fill(addresses: list[str], mib: int) -> None:
@@ -172,7 +173,8 @@ def _join(cluster: RaftkvCluster, found: Installation) -> None:
 
     asyncio.run(add())
     target = 1 << 60
-    while True:
+    deadline = time.monotonic() + INSTALL_DEADLINE_S
+    while time.monotonic() < deadline:
         found.peak_mib = max(found.peak_mib, resident_mib(leader))
         theirs, mine = status(new, 2.0), status(leader, 2.0)
         since = (time.perf_counter_ns() - found.began) / NS
@@ -186,6 +188,7 @@ def _join(cluster: RaftkvCluster, found: Installation) -> None:
             found.caught_up = time.perf_counter_ns()
             return
         time.sleep(0.05)
+    raise TimeoutError(f"the new node has not caught up within {INSTALL_DEADLINE_S:g} s")
 
 
 # ---------------------------------------------------------------------- taking

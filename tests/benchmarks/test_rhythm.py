@@ -108,6 +108,29 @@ def test_what_is_never_answered_is_reported():
     assert result.unanswered == 50
 
 
+@pytest.mark.parametrize("make", [closed_loop, lambda: open_loop(100)])
+def test_a_load_that_is_told_to_stop_ends_early(make):
+    """Its measured time is what it was until then, so that its throughput is right."""
+    by_due_time = make is not closed_loop
+    recorder = Recorder(by_due_time=by_due_time, clock=clock)
+    rhythm = make()
+
+    async def go():
+        recorder.window(0, 1_000 * NS)
+        recorder.rhythm = rhythm
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.5, recorder.stop)
+        loop.call_later(0.5, rhythm.stop)
+        await rhythm.run([Stalling(recorder, (0, 0))], 1_000 * NS)
+        assert loop.time() < 0.6
+        return recorder.result(cpu_s=0.0, unanswered=rhythm.unanswered, timeline=False)
+
+    result = SimLoop().run(go())
+    assert result.seconds == 0.5
+    assert result.unanswered == 0
+    assert result.throughput == pytest.approx(100 if by_due_time else 1_000, rel=0.02)
+
+
 def test_a_failed_operation_is_counted_and_the_connection_used_again():
     """Errors don't end a run, and don't count as answers."""
     recorder = Recorder(by_due_time=False, clock=clock)
