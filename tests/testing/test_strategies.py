@@ -6,13 +6,16 @@ import re
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftkv.testing import Call, NotImportable, TwinDied, UnfitModel, UnfitStrategy, calls, example, fault_test
 from raftkv.testing.budget import BUDGETS
 from raftkv.testing.strategies import any_call, chosen_kinds, scripts
 from tests.testing.machines import Inventory, InventoryModel, Tags
+
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy."""
 
 SKUS = st.sampled_from(["apple", "pear"])
 RECEIVE = calls(Inventory.receive, SKUS, st.integers(1, 9))
@@ -163,6 +166,7 @@ def test_arguments_with_defaults_and_fixed_ones_need_no_strategy():
     """What is no strategy is passed as it is; by name or by position."""
     strategy = any_call(Inventory, [calls(Inventory.receive, "apple", quantity=3)])
 
+    @PATIENT
     @given(strategy)
     def check(call):
         assert call == Call("receive", ("apple", 3))
@@ -170,6 +174,7 @@ def test_arguments_with_defaults_and_fixed_ones_need_no_strategy():
     check()
 
 
+@PATIENT
 @given(scripts(any_call(Tags, [calls(Tags.sound, st.text())]), BUDGETS["quick"], 2, chosen_kinds(None)))
 def test_scripts_stay_within_their_budget(script):
     """In order, of the clients that there are, and without what comes by itself."""
