@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection as Pipe
@@ -67,7 +68,7 @@ def _receive(pipe: Pipe, patience_s: float) -> bytes:
         if not pipe.poll(patience_s):
             raise LoadFailed(f"a load generator said nothing for {patience_s:.0f} s")
         kind, content = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise LoadFailed("a load generator ended early") from None
     if kind == "failed":
         raise LoadFailed(content)
@@ -76,10 +77,13 @@ def _receive(pipe: Pipe, patience_s: float) -> bytes:
 
 
 def _generate(spec: LoadSpec, number: int, pipe: Pipe) -> None:
+    message: tuple[str, bytes | str]
     try:
-        pipe.send(("result", msgspec.msgpack.encode(uvloop.run(_run(spec, number, pipe)))))
+        message = ("result", msgspec.msgpack.encode(uvloop.run(_run(spec, number, pipe))))
     except Exception as exc:  # noqa: BLE001 (whatever it is, the process that waits is to know)
-        pipe.send(("failed", f"{type(exc).__name__}: {exc}"))
+        message = ("failed", f"{type(exc).__name__}: {exc}")
+    os.set_blocking(pipe.fileno(), True)  # the event loop has read from it; a long result would not fit at once
+    pipe.send(message)
 
 
 def _connections(spec: LoadSpec, number: int, recorder: Recorder) -> list[Connection]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 import uvloop
 
+from benchmarks.load.generator import LoadFailed
 from benchmarks.load.spec import Target
 from benchmarks.machines import CALLS
 from benchmarks.peers.raftkv import RaftkvCluster, rss_mib
@@ -174,7 +175,10 @@ def measure(run: Run) -> Report:
     table = Table(report)
     for name, part in PARTS.items():
         if run.only in name:
-            part(run.without_choice(), table)
+            try:
+                part(run.without_choice(), table)
+            except (LoadFailed, TimeoutError, ValueError) as exc:
+                report.notes.append(f"{name} could not be measured to the end: {exc}")
     return report
 
 
