@@ -111,6 +111,8 @@ def _plain(value: Any) -> str:
 def words_of(operation: Operation) -> str:
     """`write r0 1.5`, or, where the arguments are all there is, `receive(apple, 3)`."""
     key, argument = operation.key, operation.argument
+    if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], type):
+        key = key[1]  # a frozen value comes with its type
     if isinstance(argument, tuple) and (key is None or key in argument):
         return f"{operation.name}{short(argument)}"
     words = [operation.name, short(key), "" if argument is None else short(argument)]

@@ -6,7 +6,11 @@ import pytest
 
 from raftkv.testing import simulation
 from raftkv.testing.checks import Check, all_checks
+from raftkv.testing.failure import Cause, CounterExample
+from raftkv.testing.saved import save
+from raftkv.testing.script import Call, Fault, Script
 from tests.cli.commands import invoke, value_of
+from tests.testing.machines import Forgetful, Inventory, InventoryModel
 
 SHORT = ("--virtual", "2", "--size", "3")
 
@@ -74,6 +78,25 @@ def test_a_window_of_the_world():
     times = [float(line.split()[0]) for line in result.stdout.splitlines() if line[:10].strip()[:1].isdigit()]
     assert times
     assert all(1 <= time <= 1.5 for time in times)
+
+
+@pytest.mark.parametrize(("machine", "failed"), [(Inventory, False), (Forgetful, True)])
+def test_a_saved_failure_is_played_again(tmp_path, machine, failed):
+    """It still fails, or it was mended since; where it takes a cluster, the diagram shows calls and messages."""
+    calls = (Call("receive", ("a", 2)), Call("receive", ("a", 4), client=2, at_ms=100))
+    script = Script(seed=3, faults=(Fault("crash", at_ms=40, chance=5),), calls=calls)
+    path = tmp_path / "failure.json"
+    save(path, CounterExample(Cause.BROKEN, "as it was"), script, machine, InventoryModel, key="sku")
+    page = tmp_path / "world.html"
+    result = invoke("replay", str(path), "--rows", "2000", "--html", str(page))
+    assert result.exit_code == failed
+    assert page.read_text().rstrip().endswith("</html>")
+    if failed:
+        assert "receive('a', 4) gives 4, the model gives 6" in result.stdout
+    else:
+        assert "it does not fail any more" in result.stdout
+        assert "2: receive(a, 4)" in result.stdout
+        assert "✖ crash" in result.stdout
 
 
 def test_what_is_neither_seed_nor_file_is_refused():
