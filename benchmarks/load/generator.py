@@ -119,10 +119,12 @@ async def _run(spec: LoadSpec, number: int, pipe: Pipe) -> LoadResult:
     gc.freeze()
     loop = asyncio.get_running_loop()
     started: asyncio.Future[int] = loop.create_future()
+    stopped = asyncio.Event()
 
     def told() -> None:
         message: int = pipe.recv()
         if message == STOP:
+            stopped.set()
             recorder.stop()
             rhythm.stop()
         else:
@@ -136,7 +138,10 @@ async def _run(spec: LoadSpec, number: int, pipe: Pipe) -> LoadResult:
     recorder.window(begin_ns, end_ns)
     await asyncio.sleep((start_ns - time.perf_counter_ns()) / NS)
     used = time.process_time()
-    await rhythm.run(connections, end_ns)
+    if stopped.is_set():  # on a machine so busy that the end was told before the beginning was noticed
+        recorder.stop()
+    else:
+        await rhythm.run(connections, end_ns)
     used = time.process_time() - used
     loop.remove_reader(pipe.fileno())
     recorder.rhythm = None

@@ -102,7 +102,7 @@ class Recorder:
         pairs = zip(self._due, self._answered, strict=True)
         return LoadResult(
             operations=len(self._due),
-            seconds=(self._end - self._begin) / NS,
+            seconds=max(0, self._end - self._begin) / NS,
             latencies=Latencies.of(answered - due for due, answered in pairs).to_text(),
             errors=dict(self._errors),
             unanswered=unanswered,
