@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
 from raftkv.client import Client
+from raftkv.client.router import ADDRESSES_MAX
 from raftkv.errors import NotLeader, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.testing.loop import elapse
 from raftkv.wire import RequestKind, Response, Status
-from tests.client.cluster import FakeCluster
+from tests.client.cluster import FakeCluster, FakeNode, FakeServer
 from tests.client.worlds import run_world
 
 
@@ -89,6 +91,25 @@ def test_nodes_that_name_each_other_do_not_hide_the_leader() -> None:
         first.script = lambda request: Response(request.id, Status.NOT_LEADER, b"", leader=second.address)
         second.script = lambda request: Response(request.id, Status.NOT_LEADER, b"", leader=first.address)
         await client.remote.put.within(2)(b"a", b"1")
+
+    run_world(story)
+
+
+def test_hints_do_not_fill_the_memory() -> None:
+    """Whoever answers with ever new addresses is believed up to a bound; the ones that were given are still asked."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        chain = [*cluster.addresses, *(f"10.1.0.{number}:1" for number in range(1, 200))]
+        for address, following in itertools.pairwise(chain):
+            node = FakeNode(cluster, address)
+            node.script = lambda request, hint=following: Response(  # type: ignore[misc]
+                request.id, Status.NOT_LEADER, b"", leader=hint
+            )
+            cluster.network.listeners[address] = lambda node=node: FakeServer(node)  # type: ignore[misc]
+        with pytest.raises(Unavailable):
+            await client.remote.put.within(60)(b"a", b"1")
+        assert len(set(cluster.network.dialled)) == ADDRESSES_MAX
+        assert set(cluster.addresses) <= set(cluster.network.dialled)
 
     run_world(story)
 
