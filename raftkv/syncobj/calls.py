@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -87,12 +88,18 @@ class Calls:
             self._tell(callback, None, FAIL_REASON.QUEUE_FULL)
             return
         self._queue.append((call, callback))
-        if not self._woken and self._loop is not None:
+        if self.ended():
+            self._refuse_queued()  # the end has come in between, and may have looked at the queue before
+        elif not self._woken and self._loop is not None:
             self._woken = True
             try:
                 self._loop.call_soon_threadsafe(self._wake)
-            except RuntimeError:  # the loop is closed: the end has come in between
-                self.end()
+            except RuntimeError:  # the loop is closed: the same
+                self._refuse_queued()
+
+    def ended(self) -> bool:
+        """Whether no calls are taken any more; that may change at any moment."""
+        return self._ended
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._pending)
@@ -201,5 +208,10 @@ class Calls:
         pending, self._pending = self._pending, {}
         for callback in pending.values():
             self._tell(callback, None, FAIL_REASON.UNKNOWN_OUTCOME)
-        while self._queue:
-            self._tell(self._queue.popleft()[1], None, FAIL_REASON.MISSING_LEADER)
+        self._refuse_queued()
+
+    def _refuse_queued(self) -> None:
+        with contextlib.suppress(IndexError):  # empty: another thread may be at the same
+            while True:
+                _, callback = self._queue.popleft()
+                self._tell(callback, None, FAIL_REASON.MISSING_LEADER)

@@ -11,13 +11,15 @@ import pickle
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 
 class Codec(ABC):
     """Turns values into bytes and back; the same one on every node of a cluster."""
+
+    name: ClassVar[str]
 
     @abstractmethod
     def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
@@ -53,6 +55,8 @@ class Codec(ABC):
 class PickleCodec(Codec):
     """Any objects that pickle takes."""
 
+    name = "pickle"
+
     def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
         pickle.Pickler(_Writer(write), protocol=5).dump(value)
 
@@ -75,6 +79,8 @@ class _Writer:
 
 class MsgpackCodec(Codec):
     """Plain data only: None, bool, int, float, str, bytes, and list, tuple, dict, set, frozenset, deque of these."""
+
+    name = "msgpack"
 
     def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
         data = msgspec.msgpack.encode(_plain(value))
@@ -141,4 +147,4 @@ def _extended(code: int, data: memoryview) -> Any:
     raise ValueError(f"an extension {code} of another version")
 
 
-CODECS: dict[str, type[Codec]] = {"pickle": PickleCodec, "msgpack": MsgpackCodec}
+CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (PickleCodec, MsgpackCodec)}

@@ -11,6 +11,10 @@ from raftkv.transport import Limits, ProtocolFactory, TcpStreams
 from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
 
 
+class CannotListen(ConfigError):
+    """The address can't be had, after as many tries as were allowed."""
+
+
 class DoorStreams(TcpStreams):
     """Sockets whose listener serves both protocols, as PySyncObj's nodes have one address each.
 
@@ -47,7 +51,7 @@ class DoorStreams(TcpStreams):
             except ConfigError as exc:
                 tries += 1
                 if tries == self._retries_max:
-                    raise
+                    raise CannotListen(str(exc)) from exc
                 self._on_refused(exc)
                 await asyncio.sleep(self._retry_s)
 

@@ -231,7 +231,7 @@ class Host:
             peer_address=settings.address,
             config=settings.config,
         )
-        self._machine = machine_of(self.objects)
+        self._machine = machine_of(self.objects, self.objects.codec.name)
         node = HostedNode(self._machine, options, mesh)
         node.host = self
         self._listener = Listener(node, ClientLimits.of(settings.config), ssl=None)
@@ -281,11 +281,14 @@ class Host:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.node is not None:
-            with contextlib.suppress(RaftKVError):
-                await self._client.close()
-            await self._listener.close()
-            await self.node.stop()
+        try:
+            if self.node is not None:
+                with contextlib.suppress(RaftKVError):
+                    await self._client.close()
+                await self._listener.close()
+                await self.node.stop()
+        except Exception:  # what can't be closed must not keep the rest open
+            logger.exception("the node did not stop cleanly")
         self.objects.release()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -370,11 +373,12 @@ class Host:
         node = self.node
         if self._ending or node is None:
             return
-        self._loop.call_later(BEAT_S, self._beat)
         if node.failure is not None:
             self.error = node.failure
+            logger.error("the node has stopped: %s", node.failure)
             self.calls.end()
             return
+        self._loop.call_later(BEAT_S, self._beat)
         self._confirm(node)
         self.calls.settle_passed()
         for callback in list(self.on_tick):

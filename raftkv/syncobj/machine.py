@@ -97,14 +97,15 @@ class _Chunks(io.RawIOBase):
         return size
 
 
-def machine_of(hosted: Hosted) -> type[SyncObjMachine]:
-    """The machine for these objects. All have one name, as nodes of a cluster must agree in it."""
+def machine_of(hosted: Hosted, codec: str) -> type[SyncObjMachine]:
+    """The machine for these objects. Nodes of one cluster must agree in its name, and so in their codec."""
 
-    class SyncObj(SyncObjMachine):
+    class Hosting(SyncObjMachine):
         """Calls on these objects."""
 
-    SyncObj.hosted = hosted
-    return SyncObj
+    Hosting.hosted = hosted
+    Hosting.__name__ = f"SyncObj-{codec}"
+    return Hosting
 
 
 class ImageWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import logging
 import math
 import threading
@@ -21,6 +22,7 @@ from raftkv.core.roles import Leader
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.syncobj.calls import Callback
 from raftkv.syncobj.codec import CODECS
+from raftkv.syncobj.door import CannotListen
 from raftkv.syncobj.host import Host, HostedNode
 from raftkv.syncobj.members import add_member, remove_member, transfer
 from raftkv.syncobj.objects import Objects
@@ -36,7 +38,9 @@ def _end_all() -> None:
         each.destroy()
 
 
-# Before threads are joined and executors closed, or the nodes could not finish what their disks do.
+# Before threads are joined and executors closed, or the nodes could not finish what their disks do. What is registered
+# last is called first, so the module of the executors has to be there already.
+assert concurrent.futures.thread
 getattr(threading, "_register_atexit", lambda end: None)(_end_all)
 
 
@@ -106,10 +110,8 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
             self._objects.begin(self._own)
             try:
                 self._host.begin()
-            except ConfigError as exc:
-                if "can't listen" in str(exc):
-                    raise pysyncobj.SyncObjException("BindError") from exc
-                raise
+            except CannotListen as exc:
+                raise pysyncobj.SyncObjException("BindError") from exc
 
     def destroy(self) -> None:
         """Stop the node; returns when its files are closed, except in a callback, whose thread has to do it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pysyncobj
 import pytest
@@ -12,6 +15,8 @@ from raftkv.errors import ConfigError
 from raftkv.syncobj import FAIL_REASON, SyncObj, SyncObjConf, SyncObjException, replicated, replicated_sync
 from raftkv.syncobj.batteries import ReplDict
 from tests.syncobj.clusters import DEADLINE_S, Outcomes, addresses, all_in_parallel, cluster, eventually, others
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Notes(SyncObj):
@@ -156,6 +161,33 @@ def test_arguments_that_cannot_be_read_back_are_refused_before_the_log():
         with pytest.raises(TypeError):
             notes.note(Broken(1))
         assert notes.note("a", sync=True, timeout=DEADLINE_S) == 1
+
+
+def test_a_call_that_is_too_large_is_refused_alone():
+    """Those before and behind it take effect."""
+    with alone() as (notes,):
+        outcomes = Outcomes()
+        for words in ("a", "x" * (8 << 20), "b"):
+            notes.note(words, callback=outcomes)
+        eventually(lambda: len(outcomes.seen) == 3)
+        assert sorted(outcomes.seen, key=str) == [(1, 0), (2, 0), (None, FAIL_REASON.REQUEST_DENIED)]
+
+
+PROGRAM = """
+import sys
+from raftkv.syncobj import SyncObj
+from raftkv.syncobj.batteries import ReplCounter
+counter = ReplCounter()
+node = SyncObj(sys.argv[1], [], consumers=[counter])
+print(counter.inc(sync=True))
+"""
+
+
+def test_a_program_may_end_without_destroying_anything():
+    """Its nodes stop by themselves, at once and without a word, and nothing is left behind."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, addresses(1)[0]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 class Broken(Exception):
