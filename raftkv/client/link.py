@@ -79,7 +79,8 @@ class Link(asyncio.Protocol):
 
     @property
     def is_ready(self) -> bool:
-        return not self._closed and self.ready.done() and self.ready.exception() is None
+        ready = self.ready
+        return not self._closed and ready.done() and not ready.cancelled() and ready.exception() is None
 
     @property
     def has_room(self) -> bool:
