@@ -33,6 +33,10 @@ class DigestComparer:
         """Another term: others report to another leader."""
         self._verdicts.clear()
 
+    def forget(self, node: NodeId) -> None:
+        """Its process has ended, and may come back with another state."""
+        self._verdicts.pop(node, None)
+
     def report(self, node: NodeId, index: Index, digest: int, membership: Membership) -> tuple[NodeId, Index] | None:
         """Take in a report; returns who has diverged and at which index it was noticed, or None.
 
@@ -46,10 +50,19 @@ class DigestComparer:
         if own == digest:
             verdict.agreed_index = max(verdict.agreed_index, index)
             verdict.differs_index = None
-            return None
-        if verdict.differs_index is None:
+        elif verdict.differs_index is None:
             verdict.differs_index = index
-        return self._judge(node, verdict.differs_index, membership)
+        return self._judge_all(membership)
+
+    def _judge_all(self, membership: Membership) -> tuple[NodeId, Index] | None:
+        """Whoever differs, not the reporter alone: this may be the opinion that another's case has waited for."""
+        for node, verdict in self._verdicts.items():
+            if verdict.differs_index is not None:
+                found = self._judge(node, verdict.differs_index, membership)
+                if found is not None:
+                    verdict.differs_index = None  # it is told now; should that be lost, its next report shows it again
+                    return found
+        return None
 
     def _judge(self, node: NodeId, index: Index, membership: Membership) -> tuple[NodeId, Index] | None:
         others = [voter for voter in membership.voters if voter not in (self._node_id, node)]

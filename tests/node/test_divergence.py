@@ -31,8 +31,17 @@ def test_one_of_three_differs_and_is_named_once_a_third_opinion_is_there():
     """With two against one the one is wrong; before the third has spoken nobody is accused."""
     digests, three = comparer(), Membership.of((1, 2, 3))
     assert digests.report(2, 10, 999, three) is None
+    assert digests.report(3, 11, 222, three) == (2, 10), "nobody need report again for that"
+    assert digests.report(3, 12, 333, three) is None, "it was told"
+    assert digests.report(2, 12, 998, three) == (2, 12), "but has not heard"
+
+
+def test_a_process_that_ended_takes_its_case_with_it():
+    """It may have been rebuilt meanwhile: an opinion from before says nothing of what it is now."""
+    digests, three = comparer(), Membership.of((1, 2, 3))
+    assert digests.report(2, 10, 999, three) is None
+    digests.forget(2)
     assert digests.report(3, 11, 222, three) is None
-    assert digests.report(2, 12, 998, three) == (2, 10)
 
 
 def test_the_leader_is_named_when_the_majority_differs_from_it():
