@@ -14,8 +14,10 @@ from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     ChunkPlan,
+    Refusal,
     SnapshotChunk,
     SnapshotReply,
+    SnapshotReport,
     SnapshotSender,
     SnapshotStore,
     Stage,
@@ -152,9 +154,23 @@ class Sending:
             logger.info("snapshot_transfer_done", to=sender.to, index=sender.snapshot.index)
         else:
             logger.warning("snapshot_transfer_failed", to=sender.to, index=sender.snapshot.index, reason=sender.failure)
+            if sender.refusal is Refusal.BAD_FILE:
+                self._verify(sender.snapshot)
         self._drop(sender.to)
         self._report(sender.to, ok)
         self._start_waiting()
+
+    def _verify(self, snapshot: SnapshotMeta) -> None:
+        """A receiver finds a file wrong that it got twice: then it has rotted here, and would be sent for ever."""
+
+        def verified(future: asyncio.Future[SnapshotReport]) -> None:
+            error = error_of(future)
+            if isinstance(error, SnapshotCorruption):
+                self._on_damaged(snapshot, error)
+            elif error is not None:
+                self._node.fail(error)
+
+        self._node.world.background_worker.run(self._store.verify, snapshot).add_done_callback(verified)
 
     def _report(self, to: NodeId, ok: bool) -> None:
         if self._node.failure is None:
