@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,7 +13,18 @@ from raftkv.errors import Corruption, HandshakeRefused, PeerError
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
-from raftkv.wire import PROTOCOL_VERSION, DigestReport, DivergedNotice, Hello, HelloReply, PeerMessage, Ping, Pong
+from raftkv.wire import (
+    PROTOCOL_VERSION,
+    Acquaintance,
+    Acquaintances,
+    DigestReport,
+    DivergedNotice,
+    Hello,
+    HelloReply,
+    PeerMessage,
+    Ping,
+    Pong,
+)
 
 if TYPE_CHECKING:
     from raftkv.node.node import Node
@@ -25,19 +36,12 @@ LEARNED_MAX = 64
 """Addresses that are kept of nodes which are in no membership known here; more than any cluster has."""
 
 
-class Known(msgspec.Struct, frozen=True, array_like=True):
-    """What a peer said of itself the last time."""
-
-    incarnation: str
-    boot: int
-    nonce: str
-
-
 class Links:
     """The node as its transport sees it (`TransportHandler`).
 
     It remembers, on disk, each peer's incarnation: a node that comes back with another data directory has
-    forgotten what it acknowledged, and must not count as the one that did (openraft#2002).
+    forgotten what it acknowledged, and must not count as the one that did (openraft#2002). Nodes tell each other
+    whom they have met, so that a new member is not the one who lets it in.
     """
 
     def __init__(self, node: Node, founding: Founding) -> None:
@@ -76,6 +80,7 @@ class Links:
             lease_reads=node.config.lease_reads,
             durable_index=node.raft.durable_index,
             address=node.options.peer_address,
+            known=self._known,
         )
 
     def check_hello(self, hello: Hello) -> None:
@@ -148,13 +153,28 @@ class Links:
             worker.run(save_founding, node.world.disk, node.paths.founding, self._founding).add_done_callback(
                 node.check_background
             )
-        known = Known(hello.incarnation, hello.boot, hello.nonce)
-        if self._known.get(hello.node_id) != known:
-            self._known[hello.node_id] = known
-            worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
+        known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
+        self._adopt({**hello.known, hello.node_id: known})
         if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
             self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
+
+    def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
+        """Learn whom this node or others have met; where they differ on whose a directory is, it believes itself."""
+        node = self._node
+        news = {}
+        for peer, their in met.items():
+            own = self._known.get(peer)
+            is_newer = own is None or (own.incarnation == their.incarnation and own.boot < their.boot)
+            if peer != node.options.node_id and is_newer:
+                news[peer] = their
+        if news:
+            self._known |= news
+            node.world.background_worker.run(save_known, node, dict(self._known)).add_done_callback(
+                node.check_background
+            )
+            for peer in node.transport.links():
+                node.transport.send(peer, Acquaintances(news))
 
     # ------------------------------------------------------------------------------ what arrives
 
@@ -166,6 +186,8 @@ class Links:
         match message:
             case DigestReport():
                 node.report(sender, message)
+            case Acquaintances():
+                self._adopt(message.known)
             case DivergedNotice():
                 if sender == node.raft.leader:
                     node.told_diverged(message.index)
@@ -189,6 +211,7 @@ class Links:
         """A connection broke: a hint for the core that the peer's process may have died."""
         node = self._node
         logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
+        node.digests.forget(peer)
         if node.failure is not None:
             return
         if not node.raft.is_leader and node.raft.log.last_index - node.applier.applied_index > (
@@ -226,13 +249,13 @@ class Links:
         self._node.transport.send(peer, DivergedNotice(index))
 
 
-def save_known(node: Node, known: dict[NodeId, Known]) -> None:
+def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
     """Durable on return. Blocking."""
     body = msgspec.msgpack.encode(known)
     node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
 
 
-def load_known(node: Node) -> dict[NodeId, Known]:
+def load_known(node: Node) -> dict[NodeId, Acquaintance]:
     """What was saved. Raises `Corruption`."""
     path, disk = node.paths.peers, node.world.disk
     if not disk.exists(path):
@@ -241,6 +264,6 @@ def load_known(node: Node) -> dict[NodeId, Known]:
     try:
         if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
             raise Corruption(f"{path} does not match its checksum: remove the file, it is written anew")
-        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Known])
+        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance])
     except msgspec.MsgspecError as exc:
         raise Corruption(f"{path} can't be read ({exc}): remove the file, it is written anew") from exc

@@ -22,6 +22,8 @@ from raftkv.wire.client import (
 )
 from raftkv.wire.frame import FRAME_HEAD_BYTES, PROTOCOL_VERSION, FrameDecoder, encode_frame
 from raftkv.wire.peer import (
+    Acquaintance,
+    Acquaintances,
     DigestReport,
     DivergedNotice,
     Hello,
@@ -36,6 +38,8 @@ from raftkv.wire.peer import (
 __all__ = [
     "FRAME_HEAD_BYTES",
     "PROTOCOL_VERSION",
+    "Acquaintance",
+    "Acquaintances",
     "ClientHello",
     "DigestReport",
     "DivergedNotice",

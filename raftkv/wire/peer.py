@@ -19,6 +19,14 @@ from raftkv.snapshot import SnapshotMessage
 from raftkv.wire.frame import UNREADABLE, encode_frame
 
 
+class Acquaintance(msgspec.Struct, frozen=True, array_like=True):
+    """What a node said of itself the last time that somebody met it; the fields are those of `Hello`."""
+
+    incarnation: str
+    boot: int
+    nonce: str
+
+
 class Hello(msgspec.Struct, array_like=True, tag=60):
     """The first message on a connection: who I am. Both sides check it, and refuse who doesn't belong."""
 
@@ -39,6 +47,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     durable_index: Index
     address: str = ""
     """Where the node listens for peers: how one that has not joined yet finds those who dial it."""
+    known: dict[NodeId, Acquaintance] = {}
+    """Whom the node has met: a new one must know a wiped directory from the one that acknowledged, too."""
 
 
 class HelloReply(msgspec.Struct, array_like=True, tag=61):
@@ -73,7 +83,15 @@ class DivergedNotice(msgspec.Struct, array_like=True, tag=65):
     index: Index
 
 
-PeerMessage: TypeAlias = Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport | DivergedNotice
+class Acquaintances(msgspec.Struct, array_like=True, tag=66):
+    """Whom the sender has met since its `Hello`."""
+
+    known: dict[NodeId, Acquaintance]
+
+
+PeerMessage: TypeAlias = (
+    Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport | DivergedNotice | Acquaintances
+)
 """Everything that travels between nodes."""
 
 _LENGTH = struct.Struct("<I")

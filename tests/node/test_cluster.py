@@ -343,6 +343,29 @@ def test_a_wiped_data_directory_under_an_old_id_is_refused():
     tell(story)
 
 
+def test_a_new_member_knows_a_wiped_directory_too():
+    """It never met the node before, but was told by those who did: else the two would elect each other (F20)."""
+
+    async def story(cluster):
+        leader = cluster.leader
+        wiped = follower_of(cluster)
+        wiped.crash()
+        new = cluster.add(4)
+        await new.start()
+        await leader.add_learner(new.member, 10)
+        await leader.promote(4, 10)
+        for other in cluster.nodes:
+            if other not in (4, wiped.node_id):
+                cluster.network.cut(other, wiped.node_id)
+        wiped.disk.__init__()
+        await wiped.start()
+        assert "another data directory" in await refusal(cluster, wiped.node_id)
+        assert new.node.transport.links()[wiped.node_id].refused is not None
+        cluster.network.heal()
+
+    tell(story)
+
+
 @pytest.mark.parametrize(("starts", "why"), [(1, "copies of one data directory"), (2, "older copy")])
 def test_a_copied_data_directory_is_refused(starts, why):
     """Two processes as one node: the second is told to go, and so is whoever comes with the older copy (F21, F22)."""
@@ -603,6 +626,28 @@ def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(by):
         await sim.start()
         await cluster.until_equal()
         assert not sim.disk.exists("/data/state.unfit")
+        await client.close()
+
+    tell(story)
+
+
+def test_a_snapshot_that_rots_at_the_sender_is_not_sent_for_ever():
+    """F70: the receiver finds it wrong twice; the sender looks at its own copy, and takes another snapshot."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 300)
+        leader = await cluster.until_leader()
+        disk = cluster.nodes[leader.node_id].disk
+        await leader.take_snapshot()
+        await fill(client, 60, start=300)
+        for name in disk.listdir("/data/snapshots"):
+            disk.flip(f"/data/snapshots/{name}/image", 100, 1)
+        new = cluster.add(4)
+        await new.start()
+        await leader.add_learner(new.member, 10)
+        await cluster.until_equal()
+        assert new.node.snapshots.installed == 1
         await client.close()
 
     tell(story)

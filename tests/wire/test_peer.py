@@ -33,6 +33,8 @@ from raftkv.snapshot import (
     SnapshotRefused,
 )
 from raftkv.wire import (
+    Acquaintance,
+    Acquaintances,
     DigestReport,
     DivergedNotice,
     FrameDecoder,
@@ -46,7 +48,9 @@ from raftkv.wire import (
 
 ENTRIES = make_entries(6, 3, 1234, 1, [b"a", b"", b"ccc"], 99)
 APPEND = AppendEntries(1, 2, 3, 5, 2, 99, 8, 4, 17, ENTRIES)
-HELLO = Hello(1, "cluster", 1, "incarnation", 2, "nonce", "machine", False, 7, "127.0.0.1:5")
+HELLO = Hello(
+    1, "cluster", 1, "incarnation", 2, "nonce", "machine", False, 7, "127.0.0.1:5", {2: Acquaintance("i", 1, "n")}
+)
 META = SnapshotMeta(5, 2, 77, 1000, Membership.of((1, 2), (3,)), 88)
 MESSAGES = [
     RequestVote(1, 2, 3, 4, 5, True, True),
@@ -72,6 +76,7 @@ MESSAGES = [
     Pong(5),
     DigestReport(5, 2**64 - 1),
     DivergedNotice(5),
+    Acquaintances({3: Acquaintance("incarnation", 4, "nonce")}),
 ]
 
 
