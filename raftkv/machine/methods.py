@@ -54,6 +54,7 @@ class Method:
         parameters = self._check(list(signature.parameters.values()))
         hints = self._hints(names)
         self.signature = signature.replace(parameters=parameters)
+        self._described = self._describe(signature.return_annotation)
         self._types = [hints[parameter.name] for parameter in parameters]
         self._result_type = hints["return"]
         for parameter, kind in zip(parameters, self._types, strict=True):
@@ -88,9 +89,11 @@ class Method:
 
     def describe(self) -> str:
         """`receive(sku: str, quantity: int) -> int`."""
-        signature = inspect.signature(self.function)
+        return self._described
+
+    def _describe(self, returned: Any) -> str:
         arguments = [f"{each.name}: {_written(each.annotation)}" for each in self.signature.parameters.values()]
-        return f"{self.name}({', '.join(arguments)}) -> {_written(signature.return_annotation)}"
+        return f"{self.name}({', '.join(arguments)}) -> {_written(returned)}"
 
     @property
     def types(self) -> dict[str, Any]:
