@@ -2,9 +2,9 @@
 
 from raftkv.client.admin import Admin
 from raftkv.client.blocking import BlockingClient
-from raftkv.client.client import Client, StaleRead
+from raftkv.client.client import Client, Read, StaleRead
 from raftkv.client.link import Dial
 from raftkv.client.methods import UnknownMethod
 from raftkv.client.options import ClientOptions
 
-__all__ = ["Admin", "BlockingClient", "Client", "ClientOptions", "Dial", "StaleRead", "UnknownMethod"]
+__all__ = ["Admin", "BlockingClient", "Client", "ClientOptions", "Dial", "Read", "StaleRead", "UnknownMethod"]

@@ -31,6 +31,13 @@ M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
 
 
+class Read(msgspec.Struct, Generic[T], frozen=True):
+    """What a query found, and the log index that it was read at."""
+
+    value: T
+    index: Index
+
+
 class StaleRead(msgspec.Struct, Generic[T], frozen=True):
     """What a query found on some node that may be behind, and the log index that it was read at."""
 
@@ -148,21 +155,30 @@ class Client(Generic[M]):
 
     async def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
         """What the methods of `remote` do. Raises as the class says."""
+        return method.decode_result((await self._perform(method, args, kwargs, deadline_s)).payload)
+
+    async def read(self, name: str, /, *args: Any, **kwargs: Any) -> Read[Any]:
+        """Call a query by name, with the default deadline; linearizable, with the log index that it was read at."""
+        method = self.method(name)
+        if not method.is_query:
+            raise UnknownMethod(f"{name!r} is a command of {self.machine.__name__}: call it")
+        answer = await self._perform(method, args, kwargs, self.options.deadline_s)
+        return Read(method.decode_result(answer.payload), answer.index)
+
+    async def _perform(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
+    ) -> Answer:
         if self._closed:
             raise Unavailable("the client is closed")
         values = method.encode_args(args, kwargs)
         self._channel.check(len(values), deadline_s)
         if method.is_query:
-            answer = await self._request(RequestKind.QUERY, method.query_payload(values), deadline_s)
-        elif self.options.sessions:
-            answer = await self._invoke_once(method, values, deadline_s)
-        else:
-            payload = method.command_payload(NO_SESSION, 0, 0, values)
-            call = self._channel.new_call(
-                RequestKind.COMMAND, payload, deadline_s, changes_state=True, repeatable=False
-            )
-            answer = await self._channel.perform(call)
-        return method.decode_result(answer.payload)
+            return await self._request(RequestKind.QUERY, method.query_payload(values), deadline_s)
+        if self.options.sessions:
+            return await self._invoke_once(method, values, deadline_s)
+        payload = method.command_payload(NO_SESSION, 0, 0, values)
+        call = self._channel.new_call(RequestKind.COMMAND, payload, deadline_s, changes_state=True, repeatable=False)
+        return await self._channel.perform(call)
 
     async def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float

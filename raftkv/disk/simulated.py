@@ -111,6 +111,9 @@ class SimDisk(Disk):
         """Whether a sync that a fault made fail has saved the data nevertheless. If not, they are read as if
         they were there until the power is cut, and no later sync saves them: so do page caches."""
         self.operations = 0
+        self.times_full = 0
+        self.lost_changes = 0
+        """Changes that were not synced when the power was cut: all of one is lost, or a part, or nothing."""
         self.generation = 0
         """Goes up at each crash; files and locks of an older one are dead."""
         self._now = _Names()
@@ -248,6 +251,7 @@ class SimDisk(Disk):
         self._pending = []
         inodes = {id(inode): inode for inode in [*self._now.files.values(), *self._durable.files.values()]}
         for inode in inodes.values():
+            self.lost_changes += len(inode.pending)
             if choose is not None:
                 for offset, data in inode.pending:
                     _keep_some(inode.durable, offset, data, choose)
@@ -356,6 +360,7 @@ class SimFile(File):
         self._before("write")
         if grows > self._disk.free("").free_bytes:
             self._poisoned = True
+            self._disk.times_full += 1
             fits = max(0, len(data) - grows + self._disk.free("").free_bytes)
             self._inode.change(offset, data[:fits])
             raise DiskFull(f"writing {self._path}: the disk is full")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from raftkv.core import invariants
-from raftkv.core.roles import Leader
+from raftkv.core.roles import Candidate, Leader
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import DiskError, StateCorruption
+from raftkv.errors import DiskError, NodeStopped, StateCorruption
 from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.state import MemoryStates
 
@@ -34,10 +34,12 @@ class Check:
 
 
 def working(cluster: SimCluster) -> Iterator[Node]:
-    """Nodes that are up, have recovered and have not stopped."""
+    """Nodes that are up, have recovered and have not stopped, and are who they say they are."""
     for sim in cluster.nodes.values():
         node = sim.node
-        if node is not None and hasattr(node, "engine") and node.failure is None and not node.is_closing:
+        if node is None or not hasattr(node, "engine") or sim.is_impostor:
+            continue
+        if node.failure is None and not node.is_closing:
             yield node
 
 
@@ -96,13 +98,15 @@ class CommittedIsForever(Check):
         self.last_term: Term = 0
 
     def look_at(self, node: Node) -> None:
-        log = node.raft.log
-        for index in range(max(log.start.index, 1, self.last - 300), node.raft.commit_index + 1):
-            chain = self.chains.setdefault(index, log.chain(index))
-            assert chain == log.chain(index), f"node {node.node_id} committed something else at {index}"
-        if node.raft.commit_index > self.last:
-            self.last = node.raft.commit_index
-            self.last_term = log.term(self.last)
+        log, commit = node.raft.log, node.raft.commit_index
+        # A chain value binds everything before it, so two logs that agree at an index agree up to it.
+        if commit >= max(log.start.index, 1):
+            chain = self.chains.setdefault(commit, log.chain(commit))
+            assert chain == log.chain(commit), f"node {node.node_id} committed something else at {commit}, or before"
+        if commit > self.last:
+            for index in range(max(log.start.index, 1, self.last + 1), commit):
+                self.chains.setdefault(index, log.chain(index))
+            self.last, self.last_term = commit, log.term(commit)
 
 
 class LogMatching(Check):
@@ -231,7 +235,12 @@ class SnapshotsHoldWhatTheySay(Check):
 
 
 class TheLogIsCoveredBySnapshots(Check):
-    """What the log has forgotten is in a snapshot on the same disk."""
+    """What the log has forgotten is in a snapshot on the same disk, unless that has rotted."""
+
+    def look(self, cluster: SimCluster) -> None:
+        for node in working(cluster):
+            if cluster.nodes[node.node_id].harm is None:
+                self.look_at(node)
 
     def look_at(self, node: Node) -> None:
         start = node.raft.log.start.index
@@ -334,7 +343,18 @@ class NobodyStopsWithoutAReason(Check):
         for sim in cluster.nodes.values():
             node = sim.node
             if node is not None and node.failure is not None:
-                assert isinstance(node.failure, self._allowed), f"node {sim.node_id} stopped: {node.failure!r}"
+                allowed = (*self._allowed, NodeStopped) if sim.harm is not None else self._allowed
+                assert isinstance(node.failure, allowed), f"node {sim.node_id} stopped: {node.failure!r}"
+
+
+class ImpostorsHaveNoSay(Check):
+    """Who comes with other files than those that the others know it by never leads, nor stands for election (F20)."""
+
+    def look(self, cluster: SimCluster) -> None:
+        for sim in cluster.nodes.values():
+            if sim.is_impostor and sim.node is not None and hasattr(sim.node, "raft"):
+                role = sim.node.raft.role
+                assert not isinstance(role, Leader | Candidate), f"node {sim.node_id}, with its {sim.harm}, is {role}"
 
 
 class NothingFailsUnseen(Check):
@@ -371,5 +391,6 @@ def all_checks() -> list[Check]:
         QueuesAreBounded(),
         FollowersAreNotAheadOfTheirMatch(),
         NobodyStopsWithoutAReason(),
+        ImpostorsHaveNoSay(),
         NothingFailsUnseen(),
     ]

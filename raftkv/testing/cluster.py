@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from contextvars import copy_context
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from raftkv.client import Admin, Client, ClientOptions
@@ -22,6 +24,7 @@ from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
 from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
+from raftkv.testing.loop import PROCESS, SimLoop
 from raftkv.transport import MemoryNetwork, MemoryTransport
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ CLIENT = 0
 START_MS = 1_577_836_800_000
 
 CONFIG = Config(
+    tick_ms=25,
+    heartbeat_ms=100,
     segment_bytes=16 * KIB,
     log_cache_bytes=8 * KIB,
     snapshot_entries=200,
@@ -48,6 +53,19 @@ CONFIG = Config(
     disk_free_bytes_min=0,
 )
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
+
+
+class Harm(StrEnum):
+    """What people and disks do to a node's files."""
+
+    ROT = "rot"
+    """A bit flips."""
+    STALE_WRITE = "stale write"
+    """A sector is as it was before, or as another one is."""
+    WIPED = "wiped directory"
+    """It starts with an empty disk, under the same id."""
+    OLDER_COPY = "older copy"
+    """It starts with what it had some starts ago, under the same id."""
 
 
 class Crash(BaseException):
@@ -126,6 +144,9 @@ class SimNode:
         self.workers: list[SimWorker] = []
         self.starts = 0
         self.is_stopping = False
+        self.is_frozen = False
+        self.harm: Harm | None = None
+        """What was done to its files, if anything: it need not come back, and nobody may be harmed by it."""
         self.durable_index = 0
         """What the log held durably when the node was last seen."""
         self.disk_s = 0.0005
@@ -143,7 +164,14 @@ class SimNode:
     def held_index(self) -> int:
         """What its log holds durably; also when the node has failed, or is down."""
         node = self.node
-        return node.opened.log.durable_index if node is not None and hasattr(node, "engine") else self.durable_index
+        if node is None or not hasattr(node, "engine") or self.is_impostor:
+            return self.durable_index
+        return node.opened.log.durable_index
+
+    @property
+    def is_impostor(self) -> bool:
+        """Whether its files are not those that the others know it by: it is no member of the cluster any more."""
+        return self.harm in (Harm.WIPED, Harm.OLDER_COPY)
 
     def world(self) -> World:
         """What the node stands on; new workers for each start."""
@@ -163,6 +191,12 @@ class SimNode:
     async def start(self, *, rebuild: bool = False) -> Node:
         """Start the node's process. Raises what `Node.start` raises."""
         assert not self.is_up, f"node {self.node_id} is up"
+        context = copy_context()
+        context.run(PROCESS.set, self.node_id)
+        return await asyncio.get_running_loop().create_task(self._start(rebuild), context=context)
+
+    async def _start(self, rebuild: bool) -> Node:
+        """As its own process: all that comes of it is what `freeze` stops."""
         self.starts += 1
         self.is_stopping = False
         cluster = self.cluster
@@ -193,8 +227,9 @@ class SimNode:
         if self.node is None:
             return
         self.cluster.note(f"crash {self.node_id}")
+        self.thaw()
         node, self.node, self.listener = self.node, None, None
-        if hasattr(node, "engine"):
+        if hasattr(node, "engine") and not self.is_impostor:
             self.durable_index = node.opened.log.durable_index
         node.abandon()
         for worker in self.workers:
@@ -202,6 +237,19 @@ class SimNode:
         self.cluster.network.drop(self.node_id)
         self.disk.fault = None
         self.disk.crash(self.dice)
+
+    def freeze(self) -> None:
+        """Stop the process, as SIGSTOP or the pause of a virtual machine does: time passes, and its inbox fills."""
+        self.is_frozen = True
+        self.cluster.network.freeze(self.node_id)
+        self.cluster.loop.freeze(self.node_id)
+
+    def thaw(self) -> None:
+        """Let it go on; what came in meanwhile is read before its timers tell it how late it is."""
+        if self.is_frozen:
+            self.is_frozen = False
+            self.cluster.network.thaw(self.node_id)
+            self.cluster.loop.thaw(self.node_id)
 
     def crash_at_operation(self, number: int) -> None:
         """The power goes out just before the `number`th operation on the disk from now."""
@@ -212,6 +260,7 @@ class SimNode:
             left -= 1
             if left > 0:
                 return
+            self.cluster.fired["crash in an operation"] += 1
             if any(worker.is_working for worker in self.workers):
                 raise Crash
             asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
@@ -236,6 +285,7 @@ class SimNode:
             nonlocal left
             left -= 1
             if left <= 0:
+                self.cluster.fired["failing disk"] += 1
                 raise DiskError(f"simulated: {kind} of {path} failed")
 
         self.disk.fault = hook
@@ -249,7 +299,8 @@ class SimNode:
         await listener.close()
         await node.stop()
         if self.node is node:
-            self.durable_index = node.opened.log.durable_index
+            if not self.is_impostor:
+                self.durable_index = node.opened.log.durable_index
             self.node = self.listener = None
             self.cluster.network.drop(self.node_id)
 
@@ -271,6 +322,8 @@ class SimCluster:
         self.dice = random.Random(seed)
         self.network = MemoryNetwork(delay_s)
         self.events: list[str] = []
+        self.fired: Counter[str] = Counter()
+        """How often each kind of fault really met something."""
         self.trace: Trace | None = None
         """Who records what happens, if anybody does."""
         self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
@@ -280,6 +333,15 @@ class SimCluster:
     def member(node_id: NodeId) -> Member:
         """The addresses of a node in this world."""
         return Member(node_id, f"peer-{node_id}:1", f"node-{node_id}:1")
+
+    def faults(self) -> dict[str, int]:
+        """How often each kind of fault has met something so far."""
+        disks = [sim.disk for sim in self.nodes.values()]
+        counted = {
+            "full disk": sum(disk.times_full for disk in disks),
+            "lost unsynced changes": sum(disk.lost_changes for disk in disks),
+        }
+        return {**self.fired, **{kind: times for kind, times in counted.items() if times}}
 
     def transport(self, sim: SimNode) -> MemoryTransport:
         """What a node's process sends and hears by."""
@@ -308,9 +370,11 @@ class SimCluster:
                 await node.stop()
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> SimLoop:
         """The world's time."""
-        return asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop), "a simulated world needs a SimLoop"
+        return loop
 
     @property
     def running(self) -> list[Node]:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from asyncio import base_events
+from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class _NoSelector:
-    """Stands where an event loop asks the operating system to wait; waiting is adding to a number."""
-
-    def __init__(self, loop: SimLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise Deadlock("every task waits for another, and no timer is set")
-        self._loop.advance(timeout)
-        return []
-
-    def close(self) -> None:
-        """Nothing is open."""
+PROCESS: ContextVar[object] = ContextVar("raftkv_process", default=None)
+"""Whose callbacks and timers these are; every context inherits it from the one that it was made in."""
 
 
 class Deadlock(RuntimeError):
@@ -44,11 +35,16 @@ class SimLoop(base_events.BaseEventLoop):
     a program that draws its randomness from a seed runs the same way every time.
     """
 
+    _ready: deque[Any]
+    _scheduled: list[Any]
+    _stopping: bool
+
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
-        self._selector = _NoSelector(self)
+        self._selector = None
         self._clock_resolution = 1e-9
+        self._frozen: dict[object, list[Any]] = {}
         self.failures: list[dict[str, Any]] = []
         """What tasks and callbacks raised with nobody to catch it."""
         self.observer: Callable[[], None] | None = None
@@ -60,12 +56,44 @@ class SimLoop(base_events.BaseEventLoop):
         return self._now
 
     def advance(self, seconds: float) -> None:
+        """Let time pass in which nobody does anything, as when the whole machine is stopped."""
         self._now += max(0.0, seconds)
 
+    def freeze(self, process: object) -> None:
+        """Run nothing of `process` until `thaw`: its callbacks and timers pile up, as of a process that is stopped."""
+        self._frozen.setdefault(process, [])
+
+    def thaw(self, process: object) -> None:
+        """Let `process` go on: it does at once all that it has missed, in the order in which it was due."""
+        self._ready.extend(self._frozen.pop(process, []))
+
     def _run_once(self) -> None:
-        super()._run_once()  # type: ignore[misc]
+        """One turn, as `asyncio` does it, without asking an operating system for what there can't be."""
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready and not self._stopping:
+            if not scheduled:
+                raise Deadlock("every task waits for another, and no timer is set")
+            self._now = max(self._now, scheduled[0]._when)
+        due = self._now + self._clock_resolution
+        while scheduled and scheduled[0]._when < due:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            if self._frozen and (held := self._frozen.get(handle._context.get(PROCESS))) is not None:
+                held.append(handle)
+            else:
+                handle._run()
         if self.observer is not None:
             self.observer()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is dropped when its time has come."""
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeAlias
 
-from raftkv.errors import NodeStopped, RaftKVError
+from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.kv import KeyValue
-from raftkv.testing.cluster import CLIENT, SimCluster, SimNode
+from raftkv.node import Node
+from raftkv.testing.cluster import CLIENT, Harm, SimCluster, SimNode
+from raftkv.testing.noise import Noise
+from raftkv.testing.vandal import Vandal, awake_leader
 
-Fault: TypeAlias = Callable[[], Awaitable[None]]
+Fault: TypeAlias = Callable[[], Awaitable[bool]]
+"""Does it, and says whether it met anything."""
 
 CAPACITY_BYTES = 1 << 40
 
 ADDED_MAX = 3
 """Nodes that a world adds beyond those it began with."""
+
+NOISES = ("bit flip", "lost frame", "repeated frame", "frame out of order")
+
+COUNTED_ELSEWHERE = {*NOISES, "crash in an operation", "failing disk", "full disk"}
+"""Faults that lie in wait: they count when they meet something."""
 
 
 class Nemesis:
@@ -30,25 +40,31 @@ class Nemesis:
     def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
         self._cluster = cluster
         self._dice = dice
-        self._stopping = False
+        self._operations: dict[asyncio.Future[None], None] = {}
         self._pause_s = dice.choice([0.05, 0.3, 1.0])
+        self._vandal = Vandal(cluster, random.Random(dice.getrandbits(64)), lambda: bool(self._operations))
         kinds: dict[str, Fault] = {
             "crash": self._crash,
             "crash in an operation": self._crash_in_operation,
             "crash of all": self._crash_all,
+            "pause": self._pause,
             "restart": self._restart,
             "graceful stop": self._stop,
             "cut": self._cut,
             "partition": self._partition,
             "one-way cut": self._cut_one_way,
+            "cuts of any shape": self._shape,
             "heal": self._heal,
             "reset": self._reset,
             "slow network": self._slow_network,
+            "slow link": self._slow_link,
+            **{kind: self._noisy(kind) for kind in NOISES},
             "slow disk": self._slow_disk,
             "hanging disk": self._hang_disk,
             "failing disk": self._fail_disk,
             "full disk": self._fill_disk,
             "clock": self._clock,
+            **{str(harm): self._vandal.doing(harm) for harm in Harm},
             "transfer": self._transfer,
             "snapshot": self._snapshot,
             "add": self._add,
@@ -60,7 +76,8 @@ class Nemesis:
         self.kinds = {name: fault for name, fault in kinds.items() if name in always or dice.random() < 0.6}
         self._weights = [dice.choice([1, 3, 9]) for _ in self.kinds]
         self._next_id = max(cluster.nodes) + 1
-        self._operations: dict[asyncio.Future[None], None] = {}
+        self.noise = Noise(random.Random(dice.getrandbits(64)), cluster.fired)
+        cluster.network.interference = self.noise
 
     async def run(self, duration_s: float) -> None:
         """Break things for some virtual seconds."""
@@ -69,14 +86,17 @@ class Nemesis:
         while loop.time() < end:
             await asyncio.sleep(self._dice.expovariate(1 / self._pause_s))
             (name,) = self._dice.choices(list(self.kinds), self._weights)
-            self._cluster.note(name)
-            await self.kinds[name]()
+            await self._do(name)
 
     async def strike(self, kind: str, chance: int) -> None:
         """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
         self._dice = random.Random(chance)
+        await self._do(kind)
+
+    async def _do(self, kind: str) -> None:
         self._cluster.note(kind)
-        await self._every[kind]()
+        if await self._every[kind]() and kind not in COUNTED_ELSEWHERE:
+            self._cluster.fired[kind] += 1
 
     @property
     def every_kind(self) -> list[str]:
@@ -84,15 +104,18 @@ class Nemesis:
         return list(self._every)
 
     async def mend(self) -> None:
-        """Heal the network, mend the disks, start everybody."""
+        """Heal the network, mend the disks, start everybody, and put new nodes in the place of those that are lost."""
         cluster = self._cluster
         cluster.network.heal()
         cluster.network.delay_s = 0.001
+        cluster.network.delays.clear()
+        self.noise.calm()
         for sim in cluster.nodes.values():
             sim.clock_offset_ms = 0
             sim.disk_s = 0.0005
             sim.disk.capacity_bytes = CAPACITY_BYTES
             sim.unhang()
+            sim.thaw()
         for operation in list(self._operations):
             operation.cancel()
         await asyncio.gather(*self._operations, return_exceptions=True)
@@ -102,12 +125,46 @@ class Nemesis:
                 sim.crash()
             if not sim.is_up:
                 await self._start(sim)
+        for sim in [sim for sim in cluster.nodes.values() if sim.harm is not None]:
+            if sim.is_impostor or not sim.is_up:
+                await self._replace(sim)
+
+    async def _replace(self, lost: SimNode) -> None:
+        """What the operator does about a node that has lost its files: remove it, and add another one."""
+        cluster = self._cluster
+        cluster.note(f"replace {lost.node_id}")
+        lost.crash()
+        new = cluster.add(self._next_id)
+        self._next_id += 1
+        await self._start(new)
+        await self._insist(lambda leader: leader.remove(lost.node_id, 10))
+        await self._insist(lambda leader: leader.add_learner(new.member, 10))
+        await self._insist(lambda leader: leader.promote(new.node_id, 10))
+
+    async def _insist(self, order: Callable[[Node], Awaitable[object]]) -> None:
+        """Give an order until it is carried out; raises `AssertionError` when that takes too long."""
+        error: Exception | None = None
+        for _ in range(20):
+            try:
+                await order(await self._cluster.until_leader(60))
+            except InvalidArgument:
+                return  # it was carried out before
+            except (RaftKVError, TimeoutError) as exc:
+                error = exc
+                await asyncio.sleep(0.5)
+            else:
+                return
+        raise AssertionError(f"an order of the operator's is not carried out: {error!r}\n{self._cluster.describe()}")
 
     # ------------------------------------------------------------------------------ processes
 
-    def _any(self, *, up: bool) -> SimNode | None:
-        found = [sim for sim in self._cluster.nodes.values() if sim.is_up == up]
+    def _any(self, *, up: bool, awake: bool = False) -> SimNode | None:
+        found = [sim for sim in self._cluster.nodes.values() if sim.is_up == up and not (awake and sim.is_frozen)]
         return self._dice.choice(found) if found else None
+
+    @property
+    def _leader(self) -> Node | None:
+        return awake_leader(self._cluster)
 
     async def _start(self, sim: SimNode) -> None:
         """Start a node; one that crashes while it recovers is tried again without the fault."""
@@ -122,31 +179,51 @@ class Nemesis:
             else:
                 return
 
-    async def _crash(self) -> None:
+    async def _crash(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.crash()
+        return sim is not None
 
-    async def _crash_in_operation(self) -> None:
+    async def _crash_in_operation(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.crash_at_operation(self._dice.randint(1, 30))
+        return sim is not None
 
-    async def _crash_all(self) -> None:
+    async def _crash_all(self) -> bool:
         for sim in self._cluster.nodes.values():
             sim.crash()
+        return True
 
-    async def _restart(self) -> None:
-        for sim in list(self._cluster.nodes.values()):
-            if not sim.is_up or (sim.node is not None and sim.node.failure is not None):
-                sim.crash()
-                sim.disk.capacity_bytes = CAPACITY_BYTES
-                if self._dice.random() < 0.2:
-                    sim.crash_at_operation(self._dice.randint(1, 15))
-                self._spawn(self._start(sim))
+    async def _restart(self) -> bool:
+        found = [
+            sim
+            for sim in self._cluster.nodes.values()
+            if not sim.is_up or (sim.node is not None and sim.node.failure is not None)
+        ]
+        for sim in found:
+            sim.crash()
+            sim.disk.capacity_bytes = CAPACITY_BYTES
+            self._vandal.keep_copy(sim)
+            if self._dice.random() < 0.2:
+                sim.crash_at_operation(self._dice.randint(1, 15))
+            self._spawn(self._start(sim))
+        return bool(found)
 
-    async def _stop(self) -> None:
-        sim = self._any(up=True)
-        if sim is not None and sim.listener is not None and not sim.is_stopping:
-            self._spawn(sim.stop())
+    async def _stop(self) -> bool:
+        sim = self._any(up=True, awake=True)
+        if sim is None or sim.listener is None or sim.is_stopping:
+            return False
+        self._spawn(sim.stop())
+        return True
+
+    async def _pause(self) -> bool:
+        """Stop a process for a while: it hears all that it missed when it wakes, and must not think it is then."""
+        sim = self._any(up=True, awake=True)
+        if sim is None:
+            return False
+        sim.freeze()
+        self._cluster.loop.call_later(self._dice.choice([0.1, 0.5, 2, 8]) * self._dice.uniform(0.5, 1.5), sim.thaw)
+        return True
 
     # ------------------------------------------------------------------------------ network
 
@@ -155,93 +232,144 @@ class Nemesis:
         one, other = self._dice.sample([CLIENT, *sorted(self._cluster.nodes)], 2)
         return one, other
 
-    async def _cut(self) -> None:
+    async def _cut(self) -> bool:
         self._cluster.network.cut(*self._two())
+        return True
 
-    async def _cut_one_way(self) -> None:
+    async def _cut_one_way(self) -> bool:
         self._cluster.network.cut(*self._two(), one_way=True)
+        return True
 
-    async def _partition(self) -> None:
+    async def _shape(self) -> bool:
+        """Any shape of a partition: each way between two nodes is cut or not."""
+        ways = list(itertools.permutations(sorted(self._cluster.nodes), 2))
+        cut = [way for way in ways if self._dice.random() < 0.4]
+        for way in cut:
+            self._cluster.network.cut(*way, one_way=True)
+        return bool(cut)
+
+    async def _partition(self) -> bool:
         ids = [CLIENT, *sorted(self._cluster.nodes)]
         self._dice.shuffle(ids)
         at = self._dice.randint(1, len(ids) - 1)
         for one in ids[:at]:
             for other in ids[at:]:
                 self._cluster.network.cut(one, other)
+        return True
 
-    async def _heal(self) -> None:
+    async def _heal(self) -> bool:
         self._cluster.network.heal()
+        self.noise.calm()
+        return True
 
-    async def _reset(self) -> None:
+    async def _reset(self) -> bool:
         self._cluster.network.reset(*self._two())
+        return True
 
-    async def _slow_network(self) -> None:
+    async def _slow_network(self) -> bool:
         self._cluster.network.delay_s = self._dice.choice([0.0, 0.001, 0.01, 0.05, 0.2])
+        return True
+
+    async def _slow_link(self) -> bool:
+        self._cluster.network.delays[self._two()] = self._dice.choice([0.0, 0.02, 0.1, 0.5])
+        return True
+
+    def _noisy(self, kind: str) -> Fault:
+        """Until the network is healed, some part of all frames meets this."""
+
+        async def begin() -> bool:
+            self.noise.chances[kind] = self._dice.choice([0.002, 0.02, 0.1])
+            return True
+
+        return begin
 
     # ------------------------------------------------------------------------------ machines
 
-    async def _slow_disk(self) -> None:
+    async def _slow_disk(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.disk_s = self._dice.choice([0.0001, 0.0005, 0.01, 0.1])
+        return sim is not None
 
-    async def _hang_disk(self) -> None:
+    async def _hang_disk(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.hang()
             asyncio.get_running_loop().call_later(self._dice.uniform(0.1, 3), sim.unhang)
+        return sim is not None
 
-    async def _fail_disk(self) -> None:
+    async def _fail_disk(self) -> bool:
         """Some operation fails: the node must stop at once, and trust nothing until it is started again."""
         if (sim := self._any(up=True)) is not None:
             sim.fail_at_operation(self._dice.randint(1, 20))
+        return sim is not None
 
-    async def _fill_disk(self) -> None:
+    async def _fill_disk(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
+        return sim is not None
 
-    async def _clock(self) -> None:
+    async def _clock(self) -> bool:
         sim = self._dice.choice(list(self._cluster.nodes.values()))
         sim.clock_offset_ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
+        return True
 
     # ------------------------------------------------------------------------------ operators
 
-    def _spawn(self, work: Awaitable[object]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         """An operator's command takes its time, and may fail."""
 
         async def tolerant() -> None:
             with contextlib.suppress(RaftKVError, TimeoutError):
                 await work
 
+        def ended(task: asyncio.Future[None]) -> None:
+            del self._operations[task]
+            work.close()  # one that was cancelled before it began was never awaited
+
         task = asyncio.ensure_future(tolerant())
         self._operations[task] = None
-        task.add_done_callback(self._operations.pop)
+        task.add_done_callback(ended)
 
-    async def _transfer(self) -> None:
-        if (leader := self._cluster.leader) is not None:
-            voters = leader.raft.membership.voters
-            self._spawn(leader.transfer_leadership(self._dice.choice([None, *voters]), 5))
+    async def _transfer(self) -> bool:
+        if (leader := self._leader) is None:
+            return False
+        voters = leader.raft.membership.voters
+        self._spawn(leader.transfer_leadership(self._dice.choice([None, *voters]), 5))
+        return True
 
-    async def _snapshot(self) -> None:
-        sim = self._any(up=True)
-        if sim is not None and sim.node is not None and sim.node.failure is None and hasattr(sim.node, "snapshots"):
-            self._spawn(sim.node.take_snapshot())
+    async def _snapshot(self) -> bool:
+        sim = self._any(up=True, awake=True)
+        if sim is None or sim.node is None or sim.node.failure is not None or not hasattr(sim.node, "snapshots"):
+            return False
+        self._spawn(sim.node.take_snapshot())
+        return True
 
-    async def _add(self) -> None:
+    async def _add(self) -> bool:
         cluster = self._cluster
-        if (leader := cluster.leader) is None or self._next_id > len(cluster.founders) + ADDED_MAX:
-            return
+        if (leader := self._leader) is None or self._next_id > len(cluster.founders) + ADDED_MAX:
+            return False
         sim = cluster.add(self._next_id)
         self._next_id += 1
         self._spawn(self._start(sim))
         self._spawn(leader.add_learner(sim.member, 10))
+        return True
 
-    async def _promote(self) -> None:
-        if (leader := self._cluster.leader) is not None and leader.raft.membership.learners:
-            self._spawn(leader.promote(self._dice.choice(leader.raft.membership.learners), 10))
+    async def _promote(self) -> bool:
+        if (leader := self._leader) is None or not leader.raft.membership.learners:
+            return False
+        self._spawn(leader.promote(self._dice.choice(leader.raft.membership.learners), 10))
+        return True
 
-    async def _remove(self) -> None:
-        leader = self._cluster.leader
-        if leader is not None and len(leader.raft.membership.voters) > 2:
-            self._spawn(leader.remove(self._dice.choice(leader.raft.membership.all_nodes()), 10))
+    async def _remove(self) -> bool:
+        leader = self._leader
+        if leader is None or len(leader.raft.membership.voters) <= 2:
+            return False
+        # With a node that is lost, another one less might be one too many.
+        harmed = [sim.node_id for sim in self._cluster.nodes.values() if sim.harm is not None]
+        candidates = [node for node in leader.raft.membership.all_nodes() if not harmed or node in harmed]
+        if not candidates:
+            return False
+        self._spawn(leader.remove(self._dice.choice(candidates), 10))
+        return True
 
 
 def fault_kinds() -> list[str]:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
-from raftkv.client import Client
-from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Rejected, SessionExpired
-from raftkv.kv import KeyValue
-from raftkv.testing.checks import Check, all_checks
+from raftkv.errors import RaftKVError
+from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.failure import Failure
-from raftkv.testing.history import History, Operation, counter, register
+from raftkv.testing.history import History
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
+from raftkv.testing.watching import look, watched
+from raftkv.testing.workload import Clients, Workload, model
 
 
 class Report(msgspec.Struct):
@@ -30,12 +31,13 @@ class Report(msgspec.Struct):
     events: list[str] = []
     terms: int = 0
     snapshots: int = 0
+    faults: dict[str, int] = {}
+    """How often each kind of fault met something."""
 
 
 class Simulation:
-    """A world with clients that count, write, compare and read, each in a session of its own.
+    """A world with clients that count, write, compare, append and read, each in a session of its own (`Clients`).
 
-    Counters show whether a command was applied twice or not at all; registers whether a read was stale.
     `observe` is called with the world's cluster before its nodes start (`Trace.attach`).
     """
 
@@ -57,9 +59,10 @@ class Simulation:
         self._dice = random.Random(seed)
         self._size = size if size is not None else self._dice.choice([1, 3, 3, 3, 5])
         self._duration_s = duration_s
-        self._clients = clients
-        self._stopping = False
+        self._client_count = clients
         self.history = History()
+        self._clients = Clients(seed, self.history)
+        self._lists: dict[Any, Any] = {}
         self.report = Report(seed)
 
     def run(self) -> Report:
@@ -75,132 +78,60 @@ class Simulation:
         return self.report
 
     async def _run(self, loop: SimLoop) -> None:
-        cluster = SimCluster(KeyValue, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
+        cluster = SimCluster(Workload, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
         if self._observe is not None:
             self._observe(cluster)
             self.history.listener = cluster.trace
         checks = all_checks()
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events
-        watcher = asyncio.ensure_future(self._watch(cluster, checks))
-        workers: list[asyncio.Future[None]] = []
         try:
-            await cluster.start()
-            await cluster.until_leader()
-            workers = [asyncio.ensure_future(self._work(cluster, number)) for number in range(self._clients)]
-            await self._unless(watcher, nemesis.run(self._duration_s))
-            await self._unless(watcher, nemesis.mend())
-            cluster.note("mended")
-            await self._unless(watcher, self._settle(cluster, workers))
-            for check in checks:
-                check.look(cluster)
-        except AssertionError as exc:
+            await watched(cluster, checks, self._live(cluster, nemesis))
+            look(cluster, checks)
+        except AssertionError:
             self.broken_at = loop.time()
-            raise AssertionError(f"{exc}\n{cluster.describe()}") from exc
-        finally:
-            for task in (watcher, *workers):
-                task.cancel()
-            await asyncio.gather(watcher, *workers, return_exceptions=True)
+            raise
         self._judge(cluster, loop)
 
-    async def _unless(self, watcher: asyncio.Future[None], work: object) -> None:
-        """Do `work`, but end at once when the watcher finds something."""
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        await asyncio.wait([watcher, task], return_when=asyncio.FIRST_COMPLETED)
-        if watcher.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            watcher.result()
-        task.result()
+    async def _live(self, cluster: SimCluster, nemesis: Nemesis) -> None:
+        """First whatever may go wrong does (safety), then everything is mended (liveness)."""
+        await cluster.start()
+        await cluster.until_leader()
+        clients = [cluster.client(deadline_s=8.0, sessions=True) for _ in range(self._client_count)]
+        workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
+        try:
+            await nemesis.run(self._duration_s)
+            await nemesis.mend()
+            cluster.note("mended")
+            await self._settle(cluster, workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _watch(self, cluster: SimCluster, checks: list[Check]) -> None:
-        while True:
-            await asyncio.sleep(0.02)
-            for check in checks:
-                try:
-                    check.look(cluster)
-                except AssertionError as exc:
-                    raise AssertionError(f"{check.name}: {exc}\n{cluster.describe()}") from exc
-
-    async def _settle(self, cluster: SimCluster, workers: list[asyncio.Future[None]]) -> None:
+    async def _settle(self, cluster: SimCluster, workers: Sequence[asyncio.Future[None]]) -> None:
         """With everything mended there is progress, and all replicas become equal (liveness)."""
         leader = await cluster.until_leader(60)
         async with cluster.client(deadline_s=60) as last:
             await last.put(b"mended", b"")
-        self._stopping = True
+        self._clients.stopping = True
         await asyncio.wait_for(asyncio.gather(*workers), 120)
         self.report.terms = leader.raft.term
         await cluster.until_equal()
-
-    # ------------------------------------------------------------------------------ load
-
-    async def _work(self, cluster: SimCluster, number: int) -> None:
-        dice = random.Random(f"{self.seed}.{number}")
-        client = cluster.client(deadline_s=8.0, sessions=True)
-        try:
-            while not self._stopping:
-                await asyncio.sleep(dice.expovariate(1 / 0.1))
-                await self._operate(client, number, dice)
-        finally:
-            await client.close()
-
-    async def _operate(self, client: Client[KeyValue], number: int, dice: random.Random) -> None:
-        loop, remote = asyncio.get_running_loop(), client.remote
-        kind = dice.choice(["increment", "increment", "read count", "write", "compare", "read"])
-        key = (
-            b"c%d" % dice.randrange(2)
-            if "c" in kind[:1] + kind[-5:] and "count" in kind
-            else b"r%d" % dice.randrange(2)
-        )
-        if kind == "increment":
-            key = b"c%d" % dice.randrange(2)
-        value = b"%d.%d" % (number, dice.randrange(10**6))
-        old = b"%d.%d" % (number, 0) if dice.random() < 0.5 else None
-        name = {"read count": "read"}.get(kind, kind)
-        argument = {"increment": 1, "write": value, "compare": (old, value)}.get(kind)
-        operation = self.history.call(number, key, name, argument, loop.time())
-        try:
-            if kind == "increment":
-                result: object = await remote.increment(key)
-            elif kind == "read count":
-                found = await remote.get(key)
-                result = int(found.value) if found is not None else 0
-            elif kind == "write":
-                await remote.put(key, value)
-                result = None
-            elif kind == "compare":
-                result = await remote.compare_and_set(key, old, value)
-            else:
-                found = await remote.get(key)
-                result = found.value if found is not None else None
-        except (Indeterminate, SessionExpired):
-            self.report.unknown += 1
-        except (NotAccepted, Rejected):
-            self.report.refused += 1
-            self.history.refused(operation)
-        except RaftKVError as exc:
-            raise AssertionError(f"{name} ended with {exc!r}, which no client should see") from exc
-        else:
-            self.history.returned(operation, result, loop.time())
-
-    # ------------------------------------------------------------------------------ the verdict
+        client = cluster.client(deadline_s=60)
+        self._lists = await self._clients.read_lists(client)
+        await client.close()
 
     def _judge(self, cluster: SimCluster, loop: SimLoop) -> None:
         report = self.report
         report.operations, report.virtual_s = len(self.history.operations), loop.time()
+        report.unknown, report.refused = self._clients.unknown, self._clients.refused
         report.snapshots = sum(node.snapshots.installed for node in cluster.running if hasattr(node, "snapshots"))
-        problems = self.history.problems(_model, None)
+        report.faults = cluster.faults()
+        problems = self._clients.problems(self._lists)
         if problems:
-            self.broken_at = self.history.broken_at(_model, None)
+            self.broken_at = self.history.broken_at(model, None)
             raise AssertionError("\n".join(problems))
-
-
-def _model(state: object, operation: Operation) -> tuple[object, object]:
-    """Keys that begin with a c are counters, all others registers."""
-    is_counter = bytes(operation.key)[:1] == b"c"  # type: ignore[call-overload]
-    if is_counter:
-        return counter(state or 0, operation)  # type: ignore[arg-type]
-    return register(state, operation)
 
 
 def replay_command(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> str:

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Any
+from contextvars import Context, copy_context
+from typing import Any, TypeAlias
 
 from raftkv.config import KIB, Config
 from raftkv.errors import ConfigError
@@ -19,6 +20,10 @@ WRITE_BUFFER_BYTES = 64 * KIB
 """What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
 
 
+Interference: TypeAlias = Callable[[NodeId, NodeId, bytes], list[bytes]]
+"""From a sender, a receiver and a piece that would arrive now to what arrives instead."""
+
+
 class MemoryNetwork:
     """Who listens where, who is connected to whom, and what is cut between them.
 
@@ -28,7 +33,13 @@ class MemoryNetwork:
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
+        self.delays: dict[tuple[NodeId, NodeId], float] = {}
+        """What bytes from one node to another take longer."""
+        self.interference: Interference | None = None
+        """What happens to bytes on their way, beyond cuts and delays."""
+        self._frozen: set[NodeId] = set()
         self._listeners: dict[str, tuple[NodeId, ProtocolFactory]] = {}
+        self._contexts: dict[NodeId, Context] = {}
         self._cuts: set[tuple[NodeId, NodeId]] = set()
         self._pipes: dict[Pipe, None] = {}
         self._healed: asyncio.Event = asyncio.Event()
@@ -48,6 +59,17 @@ class MemoryNetwork:
         self._healed = asyncio.Event()
         for pipe in list(self._pipes):
             pipe.travel()
+
+    def freeze(self, node: NodeId) -> None:
+        """The process of `node` is stopped: what is sent to it waits in the buffers of its machine."""
+        self._frozen.add(node)
+
+    def thaw(self, node: NodeId) -> None:
+        """It goes on, and reads what has come."""
+        self._frozen.discard(node)
+        for pipe in list(self._pipes):
+            if pipe.other.owner == node:
+                pipe.travel()
 
     def reset(self, a: NodeId, b: NodeId) -> None:
         """Break every connection between `a` and `b`, as a router that forgets them does."""
@@ -71,10 +93,15 @@ class MemoryNetwork:
     def is_cut(self, sender: NodeId, to: NodeId) -> bool:
         return (sender, to) in self._cuts
 
+    def is_blocked(self, sender: NodeId, to: NodeId) -> bool:
+        """Whether nothing can arrive at the moment."""
+        return (sender, to) in self._cuts or to in self._frozen
+
     # ------------------------------------------------------------------------------ connections
 
     def listen(self, node_id: NodeId, address: str, factory: ProtocolFactory) -> None:
-        """Raises `ConfigError` when the address is taken."""
+        """Raises `ConfigError` when the address is taken. Who dials it is heard in the context of this call."""
+        self._contexts[node_id] = copy_context()
         if address in self._listeners:
             raise ConfigError(f"can't listen for peers on {address}: node {self._listeners[address][0]} does")
         self._listeners[address] = (node_id, factory)
@@ -91,9 +118,10 @@ class MemoryNetwork:
             peer, accept = self._listeners[address]
             if not self.is_cut(node_id, peer) and not self.is_cut(peer, node_id):
                 here, there = Pipe(self, node_id, factory()), Pipe(self, peer, accept())
+                there.context = self._contexts.get(peer, here.context)
                 here.other, there.other = there, here
                 self._pipes[here] = self._pipes[there] = None
-                there.protocol.connection_made(there)
+                there.context.copy().run(there.protocol.connection_made, there)
                 here.protocol.connection_made(here)
                 return
             await self._healed.wait()
@@ -133,6 +161,8 @@ class Pipe(asyncio.Transport):
         super().__init__()
         self.owner = owner
         self.protocol = protocol
+        self.context = copy_context()
+        """Whose process it is, for whoever stops processes: what this end hears, it hears in this context."""
         self._network = network
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[float, bytes | None]] = deque()
@@ -172,7 +202,11 @@ class Pipe(asyncio.Transport):
         self.other.travel()
 
     def _send(self, piece: bytes | None) -> None:
-        self._pieces.append((self._loop.time() + self._network.delay_s, piece))
+        network = self._network
+        delay = network.delay_s
+        if network.delays:
+            delay += network.delays.get((self.owner, self.other.owner), 0.0)
+        self._pieces.append((self._loop.time() + delay, piece))
         self.travel()
 
     def travel(self) -> None:
@@ -189,17 +223,24 @@ class Pipe(asyncio.Transport):
 
     def _arrive(self) -> None:
         self._timer = None
-        if not self._pieces or self._network.is_cut(self.owner, self.other.owner) or not self.other._reading:
+        other, network = self.other, self._network
+        if not self._pieces or network.is_blocked(self.owner, other.owner) or not other._reading:
             return
         _, piece = self._pieces.popleft()
         if piece is None:
-            self.other.break_off(None)
+            other.hear(other.break_off, None)
         else:
             self._bytes -= len(piece)
-            if not self.other._closing:
-                self.other.protocol.data_received(piece)
+            arriving = [piece] if network.interference is None else network.interference(self.owner, other.owner, piece)
+            for each in arriving:
+                if not other._closing:
+                    other.hear(other.protocol.data_received, each)
             self._tell_writable()
         self.travel()
+
+    def hear(self, what: Callable[[Any], None], argument: object) -> None:
+        """Let this end's protocol hear something, as its process."""
+        self.context.copy().run(what, argument)
 
     def get_write_buffer_size(self) -> int:
         return self._bytes
@@ -212,7 +253,7 @@ class Pipe(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self._send(None)
-            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self._lose, None, context=self.context)
 
     def abort(self) -> None:
         """Close; what was written and is still here does not arrive."""
@@ -220,7 +261,7 @@ class Pipe(asyncio.Transport):
         self._bytes = 0
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._lose, None)
+            self._loop.call_soon(self._lose, None, context=self.context)
         self._send(None)
 
     def break_off(self, error: Exception | None) -> None:
@@ -229,7 +270,7 @@ class Pipe(asyncio.Transport):
         self._bytes = 0
         if not self._closing:
             self._closing = True
-            self._loop.call_soon(self._lose, error)
+            self._loop.call_soon(self._lose, error, context=self.context)
 
     def silence(self) -> None:
         """The process at this end is gone: it hears and says nothing any more, and the other end notices."""

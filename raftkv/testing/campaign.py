@@ -1,0 +1,142 @@
+"""Many simulated worlds, in processes beside each other: what came of them, added up."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.pool import IMapIterator
+
+import msgspec
+
+from raftkv.testing.coverage import table
+from raftkv.testing.failure import Failure
+from raftkv.testing.simulation import Simulation
+from raftkv.testing.watching import quiet
+
+
+class WorldOutcome(msgspec.Struct):
+    """What one world came to."""
+
+    seed: int
+    operations: int = 0
+    unknown: int = 0
+    virtual_s: float = 0.0
+    faults: dict[str, int] = {}
+    events: list[str] = []
+    failure: str | None = None
+    """What broke, and how to see it again; None when all is well."""
+
+
+def run_world(seed: int, virtual_s: float, *, keep_events: bool = False) -> WorldOutcome:
+    """Run one world here."""
+    world = Simulation(seed, duration_s=virtual_s)
+    failure = None
+    with quiet():
+        try:
+            world.run()
+        except Failure as exc:
+            failure = str(exc)
+    report = world.report
+    return WorldOutcome(
+        seed=seed,
+        operations=report.operations,
+        unknown=report.unknown,
+        virtual_s=report.virtual_s,
+        faults=report.faults,
+        events=report.events if keep_events else [],
+        failure=failure,
+    )
+
+
+def tell(outcome: WorldOutcome) -> str:
+    """A world in a line."""
+    return (
+        f"seed {outcome.seed}: {outcome.operations} operations, {outcome.unknown} with unknown ends, "
+        f"{sum(outcome.faults.values())} faults, {outcome.virtual_s:.0f} virtual seconds"
+    )
+
+
+class Campaign:
+    """Worlds from a seed on."""
+
+    def __init__(self, first: int, virtual_s: float, processes: int | None = None) -> None:
+        self._first = first
+        self._virtual_s = virtual_s
+        self._processes = processes or os.cpu_count() or 1
+        self._seconds = 0.0
+        self.worlds = 0
+        self.operations = 0
+        self.virtual_s = 0.0
+        self.faults: Counter[str] = Counter()
+        self.failed: list[int] = []
+
+    def run(self, *, seconds: float | None = None, worlds: int | None = None) -> Iterator[WorldOutcome]:
+        """Run them, so long or so many; each is given when it is over, in the order of the seeds."""
+        began = time.monotonic()
+        end = began + seconds if seconds is not None else float("inf")
+
+        def seeds() -> Iterator[tuple[int, float]]:
+            for number in itertools.count(self._first):
+                if time.monotonic() >= end or (worlds is not None and number >= self._first + worlds):
+                    return
+                yield number, self._virtual_s
+
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(self._processes, _begin) as pool:
+            for outcome in self._in_pieces(pool.imap, seeds()):
+                self._count(outcome)
+                self._seconds = time.monotonic() - began
+                yield outcome
+
+    def _in_pieces(self, imap: object, seeds: Iterator[tuple[int, float]]) -> Iterator[WorldOutcome]:
+        """A pool takes all it can get at once, so it gets little: else it would know no end."""
+        while piece := list(itertools.islice(seeds, 8 * self._processes)):
+            found: IMapIterator[WorldOutcome] = imap(_work, piece)  # type: ignore[operator]
+            yield from found
+
+    def _count(self, outcome: WorldOutcome) -> None:
+        self.worlds += 1
+        self.operations += outcome.operations
+        self.virtual_s += outcome.virtual_s
+        self.faults.update(outcome.faults)
+        if outcome.failure is not None:
+            self.failed.append(outcome.seed)
+
+    def summary(self) -> str:
+        """In a line."""
+        speed = self.virtual_s / self._seconds / self._processes if self._seconds else 0.0
+        return (
+            f"{self.worlds} worlds from seed {self._first} on, {self.operations} operations, "
+            f"{sum(self.faults.values())} faults, {speed:.0f} virtual seconds a second and process: "
+            f"{len(self.failed)} failed {self.failed or ''}".rstrip()
+        )
+
+    def account(self) -> dict[str, object]:
+        """For a ledger."""
+        return {
+            "first": self._first,
+            "worlds": self.worlds,
+            "seconds": round(self._seconds),
+            "processes": self._processes,
+            "virtual_s": round(self.virtual_s),
+            "operations": self.operations,
+            "faults": dict(self.faults),
+            "failed": self.failed,
+        }
+
+    def coverage(self) -> list[str]:
+        """A line for each kind of fault, and for each the rows that it stands for."""
+        return [f"{times:9,}  {kind:24} {rows}" for kind, rows, times in table(self.faults)]
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who began us is told, and ends us
+
+
+def _work(task: tuple[int, float]) -> WorldOutcome:
+    return run_world(*task)
