@@ -111,9 +111,10 @@ class Client(Generic[M]):
     ) -> None:
         await self.close()
 
-    async def close(self) -> None:
+    async def close(self, *, end_session: bool = True) -> None:
         """Close the session, if there is one and a leader takes note, then the connections.
 
+        Without `end_session` the cluster forgets the session by itself, and nothing is waited for.
         Calls that still wait end with `Indeterminate` or `Unavailable`.
         """
         if self._closed:
@@ -123,7 +124,7 @@ class Client(Generic[M]):
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)
         session, self._session = self._session, None
-        if session is not None and self._channel.connected_to is not None:
+        if end_session and session is not None and self._channel.connected_to is not None:
             # Should this fail, the cluster forgets the session by itself, after an hour of log time.
             with contextlib.suppress(RaftKVError):
                 await self._request(RequestKind.COMMAND, close_session_payload(session.id), CLOSE_DEADLINE_S)
