@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-import msgspec
 import structlog
 
 from raftkv.client import Admin, Client, ClientOptions, Dial
 from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
-from raftkv.machine import Runner, encode_query
+from raftkv.machine import Runner
 from raftkv.model import Index
 from raftkv.node import Node, Options
 from raftkv.server import Limits as ClientLimits
@@ -28,6 +27,7 @@ from raftkv.server import Listener
 from raftkv.state import Store
 from raftkv.syncobj.calls import Calls
 from raftkv.syncobj.door import DoorStreams
+from raftkv.syncobj.duties import BARRIER, Duties
 from raftkv.syncobj.founding import CLUSTER_NAME, Seeker
 from raftkv.syncobj.machine import SyncObjMachine, machine_of
 from raftkv.syncobj.objects import Objects
@@ -39,13 +39,8 @@ T = TypeVar("T")
 
 BEAT_S = 0.05
 """How often the host looks at what has no event of its own; also how exactly it knows how fresh its reads are."""
-COMPACT_S = 5.0
-"""Between two snapshots at least, however many calls there were: they sync files, and calls wait for the disk."""
 STOP_S = 15.0
 """How long `destroy` waits for the disk; then the thread is left to finish alone."""
-
-_NO_ARGUMENTS = msgspec.msgpack.encode(())
-_BARRIER = encode_query("barrier", _NO_ARGUMENTS)
 
 
 class HostedNode(Node):
@@ -62,7 +57,7 @@ class HostedNode(Node):
 
     async def before_checkpoint(self, store: Store) -> None:
         """Make an image, if the calls behind the last one have become as long as that."""
-        await self.host.make_image(store)
+        await self.host.duties.make_image(store)
 
     def _role_changed(self) -> None:
         super()._role_changed()
@@ -86,16 +81,11 @@ class Host:
             wait=lambda: bool(conf.commandsWaitLeader),
         )
         self.node: HostedNode | None = None
+        self.duties = Duties(conf, objects, self.begin_task, settings.config.election_timeout_ms / 4000)
         self.ready = False
         self.error: RaftKVError | None = None
         self.started_at = time.monotonic()
-        self.confirmed_at = float("-inf")
-        self._confirm_s = settings.config.election_timeout_ms / 4000
-        self._ask_at = 0.0
-        self.force_compaction = False
-        self._compacted_at = time.monotonic()
         self._state = 0
-        self._promoting = self._compacting = False
         self._loop = new_loop()
         self._thread: threading.Thread | None = None
         self.on_tick: list[Callable[[], Any]] = []
@@ -154,7 +144,7 @@ class Host:
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Begin `work` on the loop; from any thread."""
-        self._loop.call_soon_threadsafe(lambda: self._begin(work()))
+        self._loop.call_soon_threadsafe(lambda: self.begin_task(work()))
 
     def end(self) -> None:
         """Stop everything; harmless when it is stopped. From any thread; waits but for the loop's own."""
@@ -244,7 +234,7 @@ class Host:
         self._listener.begin()
         self._begin_calls()
         self._beat()
-        self._begin(self._become_ready())
+        self.begin_task(self._become_ready())
 
     def _begin_calls(self) -> None:
         settings, node = self.settings, self.node
@@ -261,7 +251,7 @@ class Host:
         node = self.node
         if node is not None:
             with contextlib.suppress(RaftKVError):
-                node.query(_BARRIER, False, lambda index, result: None)
+                node.query(BARRIER, False, lambda index, result: None)
 
     def _dialler(self) -> Dial:
         """Connects as clients do, but to this node itself where it listens: its address may not be its own here."""
@@ -295,7 +285,8 @@ class Host:
         if self._thread is not None:
             self._loop.call_soon(self._loop.stop)
 
-    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+    def begin_task(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Begin `work`; it is cancelled at the end."""
         if self._ending:
             work.close()
             return
@@ -322,7 +313,7 @@ class Host:
             else:
                 done.set_result(index)
 
-        self.node.query(_BARRIER, False, answered)
+        self.node.query(BARRIER, False, answered)
         return await done
 
     async def confirmed_barrier(self) -> Index:
@@ -379,79 +370,10 @@ class Host:
             self.calls.end()
             return
         self._loop.call_later(BEAT_S, self._beat)
-        self._confirm(node)
         self.calls.settle_passed()
         for callback in list(self.on_tick):
             self._tell(callback)
-        self._maybe_promote(node)
-        self._maybe_compact(node)
-
-    def _confirm(self, node: HostedNode) -> None:
-        """Ask what is committed, and remember since when: whatever was acknowledged before that is here."""
-        now = time.monotonic()
-        if now < self._ask_at:
-            return
-        # An answer that does not come must not keep the next question back for long.
-        self._ask_at = now + 10 * self._confirm_s
-
-        def answered(index: Index, result: bytes | RaftKVError) -> None:
-            self._ask_at = time.monotonic() + self._confirm_s
-            if not isinstance(result, RaftKVError):
-                self.confirmed_at = max(self.confirmed_at, now)
-
-        with contextlib.suppress(RaftKVError):
-            node.query(_BARRIER, False, answered)
-
-    def _maybe_promote(self, node: HostedNode) -> None:
-        """Whoever leads gives new nodes their vote, as soon as they have the log."""
-        learners = node.raft.membership.learners
-        if not node.raft.is_leader or not learners or node.raft.membership.is_joint or self._promoting:
-            return
-        self._promoting = True
-        self._begin(self._promote(node, learners[0]))
-
-    async def _promote(self, node: HostedNode, learner: int) -> None:
-        try:
-            await node.promote(learner, 5.0)
-        except RaftKVError as exc:
-            logger.info("node %d has no vote yet: %s", learner, exc)
-            await asyncio.sleep(BEAT_S)
-        finally:
-            self._promoting = False
-
-    def _maybe_compact(self, node: HostedNode) -> None:
-        conf, objects = self.conf, self.objects
-        passed = time.monotonic() - self._compacted_at
-        late = passed > conf.logCompactionMinTime and objects.calls_count > 0
-        many = passed > COMPACT_S and objects.calls_count > conf.logCompactionMinEntries
-        due = (late or many) and objects.image_pays
-        if self._compacting or not (due or self.force_compaction):
-            return
-        self._compacting = True
-        self._begin(self._compact(node))
-
-    async def _compact(self, node: HostedNode) -> None:
-        try:
-            await node.take_snapshot()
-            self.force_compaction = False
-            self._compacted_at = time.monotonic()
-        except RaftKVError as exc:
-            logger.warning("no snapshot was taken: %s", exc)
-            await asyncio.sleep(1.0)
-        finally:
-            self._compacting = False
-
-    async def make_image(self, store: Store) -> None:
-        """Nothing is applied meanwhile; the loop goes on with everything else."""
-        objects, node = self.objects, self.node
-        if node is None or not (self.force_compaction or (objects.calls_count > 0 and objects.image_pays)):
-            return
-        try:
-            await node.world.background_worker.run(objects.write_image, store)
-        except RaftKVError:
-            raise
-        except Exception:  # what can't be pickled stays in the calls, which the snapshot has as well
-            logger.exception("no image of the objects could be made; all calls are kept instead")
+        self.duties.beat(node)
 
     # ------------------------------------------------------------------------------ members
 

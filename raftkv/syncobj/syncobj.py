@@ -221,7 +221,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
 
         A few times in each election time-out this node asks the leader, who asks a majority. It goes up meanwhile,
         also while the process is paused; infinite before the first answer."""
-        confirmed = self._host.confirmed_at
+        confirmed = self._host.duties.confirmed_at
         return math.inf if confirmed == -math.inf else max(0.0, time.monotonic() - confirmed)
 
     @property
@@ -391,7 +391,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
     def forceLogCompaction(self) -> None:
         """Make an image of the objects and a snapshot soon, whatever has happened since the last one."""
         self._start()
-        self._host.force_compaction = True
+        self._host.duties.force_compaction = True
 
     def _forceLogCompaction(self) -> None:
         self.forceLogCompaction()

@@ -127,7 +127,9 @@ def test_images_do_not_pile_up_and_calls_are_forgotten(tmp_path):
         store.set(number, "x" * 300_000, sync=True, timeout=DEADLINE_S)
         before = store._objects._generation
         store.forceLogCompaction()
-        eventually(lambda before=before: store._objects._generation > before and not store._host.force_compaction)
+        eventually(
+            lambda before=before: store._objects._generation > before and not store._host.duties.force_compaction
+        )
     machine = store._host.node.applier.runner.instance
     assert {key[0] for key in machine.chunks} == {machine.image.generation}
     assert machine.image.size > 900_000
@@ -175,10 +177,10 @@ def forget_the_log(store):
     store.readBarrier(DEADLINE_S)
 
     async def forget():
-        host.force_compaction = True
+        host.duties.force_compaction = True
         host.node.snapshots._cut_index = lambda index: index
         await host.node.take_snapshot()
-        host.force_compaction = False
+        host.duties.force_compaction = False
 
     host.run(forget(), DEADLINE_S)
 
@@ -189,7 +191,7 @@ def test_a_state_that_cannot_be_pickled_is_kept_as_calls(tmp_path):
     store = Odd(place, tmp_path)
     store.keep("a", sync=True, timeout=DEADLINE_S)
     store.forceLogCompaction()
-    eventually(lambda: not store._host.force_compaction)
+    eventually(lambda: not store._host.duties.force_compaction)
     assert store._objects.image_size == 0
     store.keep("b", sync=True, timeout=DEADLINE_S)
     store.destroy()
