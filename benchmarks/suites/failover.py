@@ -118,6 +118,7 @@ class Found(msgspec.Struct):
     """What one plan came to."""
 
     figures: dict[str, float]
+    silences_ms: list[float]
     latencies: Latencies
     timeline: list[tuple[float, float]]
     problems: list[str]
@@ -129,7 +130,9 @@ def measure(run: Run) -> Report:
     for plan in sorted(plans(run), key=lambda plan: plan.silently):
         run.step(f"{plan.case}: {plan.who}, {plan.faults} times")
         found = figures_of(run, plan)
-        report.add(plan.case, plan.who, found.figures, found.latencies).group = plan.case
+        row = report.add(plan.case, plan.who, found.figures, found.latencies)
+        row.group = plan.case
+        row.figures["each_ms"] = found.silences_ms
         report.series.append(Series(plan.case, plan.who, found.timeline))
         report.notes += found.problems[:10]
     report.notes.append(
@@ -153,7 +156,7 @@ def figures_of(run: Run, plan: Plan) -> Found:
     }
     if problems is not None:
         figures["problems"] = float(len(problems))
-    return Found(figures, result.histogram(), timeline(result.answered_ns, taken), problems or [])
+    return Found(figures, silences, result.histogram(), timeline(result.answered_ns, taken), problems or [])
 
 
 def torture(
