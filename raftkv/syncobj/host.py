@@ -38,7 +38,7 @@ logger = logging.getLogger("raftkv.syncobj")
 T = TypeVar("T")
 
 BEAT_S = 0.05
-"""How often the host looks at what has no event of its own; also how exactly it knows how fresh its reads are."""
+"""How often the host looks at what has no event of its own."""
 STOP_S = 15.0
 """How long `destroy` waits for the disk; then the thread is left to finish alone."""
 
