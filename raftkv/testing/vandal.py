@@ -11,7 +11,7 @@ from raftkv.model import NodeId
 from raftkv.node import Node
 from raftkv.testing.cluster import Harm, SimCluster, SimNode
 
-STARTS_SINCE = 3
+STARTS_SINCE = 2
 """An older copy is put back only when the node was started so often since that the others know of it."""
 
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from raftkv.kv import KeyValue
+from raftkv.testing.campaign import Campaign, run_world
 from raftkv.testing.checks import all_checks
+from raftkv.testing.cluster import SimCluster
+from raftkv.testing.coverage import ROWS
+from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.nemesis import fault_kinds
 from raftkv.testing.simulation import Simulation, simulate
+
+SOAK = Path(__file__).parent.parent.parent / "tools" / "soak"
 
 SCRIPT = """
 import hashlib
@@ -22,11 +34,56 @@ print(hashlib.sha256(text.encode()).hexdigest())
 """
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(100, 120))
 def test_a_world_keeps_its_promise(seed):
     """Crashes, cuts, clocks, slow disks, snapshots, changing members: linearizable, nothing lost, and it recovers."""
     report = simulate(seed, duration_s=12.0)
     assert report.operations > 0
+
+
+def test_every_kind_of_fault_meets_something():
+    """Whatever a world can do to a cluster is done in some of the first worlds, and all keep their promise."""
+    faults: Counter[str] = Counter()
+    for seed in range(120):
+        outcome = run_world(seed, 20.0)
+        assert outcome.failure is None, outcome.failure
+        faults.update(outcome.faults)
+        if all(faults[kind] for kind in ROWS):
+            break
+    assert [kind for kind in ROWS if not faults[kind]] == []
+
+
+def test_each_kind_of_fault_says_for_which_rows_it_stands():
+    """The table of rows has every kind that there is, and no other."""
+    assert {*fault_kinds(), "lost unsynced changes"} == set(ROWS)
+
+
+@pytest.mark.parametrize("cut", range(64))
+def test_every_shape_of_a_partition_of_three(cut):
+    """Each of the six ways between three nodes is cut or not: who can talk makes progress, then all do (F39-F41)."""
+    ways = [way for bit, way in enumerate(itertools.permutations((1, 2, 3), 2)) if cut >> bit & 1]
+    talking = [pair for pair in itertools.combinations((1, 2, 3), 2) if not {pair, pair[::-1]} & set(ways)]
+
+    async def story():
+        cluster = SimCluster(KeyValue, 3, seed=cut)
+        await cluster.start()
+        await cluster.until_leader()
+        for way in ways:
+            cluster.network.cut(*way, one_way=True)
+        await elapse(3.0)
+        client = cluster.client(deadline_s=20.0)
+        if talking:
+            await client.remote.put(b"during", b"1")
+            terms = max(node.raft.term for node in cluster.running)
+            await elapse(10.0)
+            assert max(node.raft.term for node in cluster.running) <= terms + 1, "leadership flaps"
+        cluster.network.heal()
+        await client.remote.put(b"behind", b"2")
+        await cluster.until_equal()
+        await client.close()
+        await cluster.stop()
+
+    SimLoop().run(story())
 
 
 def test_there_are_enough_invariants():
@@ -59,3 +116,31 @@ def test_the_same_seed_is_the_same_world(seed):
 def test_other_seeds_are_other_worlds():
     """The seed decides, and nothing else."""
     assert simulate(1, duration_s=3.0).events != simulate(2, duration_s=3.0).events
+
+
+def test_a_campaign_adds_up_its_worlds():
+    """In processes beside each other, in the order of the seeds; the same worlds as here."""
+    campaign = Campaign(7, 2.0, processes=2)
+    outcomes = list(campaign.run(worlds=3))
+    assert [outcome.seed for outcome in outcomes] == [7, 8, 9]
+    assert outcomes[0] == run_world(7, 2.0)
+    assert campaign.operations == sum(outcome.operations for outcome in outcomes)
+    assert campaign.account()["failed"] == []
+    assert "3 worlds from seed 7 on" in campaign.summary()
+    assert len(campaign.coverage()) == len(ROWS)
+
+
+def test_a_soak_goes_on_where_the_ledger_ends(tmp_path):
+    """Each run adds a line that says which worlds it ran, and the next begins behind them."""
+    ledger = tmp_path / "soak.jsonl"
+    for _ in range(2):
+        subprocess.run(
+            [sys.executable, SOAK, "--minutes", "0.001", "--virtual", "1", "--ledger", ledger],
+            check=True,
+            capture_output=True,
+        )
+    first, second = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert first["first"] == 0
+    assert second["first"] == first["worlds"] > 0
+    assert first["failed"] == second["failed"] == []
+    assert sum(first["faults"].values()) > 0
