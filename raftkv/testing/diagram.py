@@ -41,6 +41,7 @@ MARKS = {
     What.SNAPSHOT: "▣",
     What.INSTALL: "▣",
     What.MEMBERS: "◇",
+    What.PAUSE: "‖",
     What.DISK: "!",
     What.CLOCK: "◷",
 }

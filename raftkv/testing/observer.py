@@ -36,6 +36,7 @@ class _Seen(msgspec.Struct):
     has_failed: bool = False
     is_stopping: bool = False
     is_stalled: bool = False
+    is_frozen: bool = False
     has_fault: bool = False
     clock_offset_ms: int = 0
 
@@ -171,6 +172,10 @@ class Observer:
             seen.is_stalled = is_stalled
             text = "disk hangs" if is_stalled else "disk works"
             self._happened(What.DISK, node_id, text, "while it hangs, no work gets done on it")
+        if sim.is_frozen != seen.is_frozen:
+            seen.is_frozen = sim.is_frozen
+            text = "paused" if sim.is_frozen else "goes on"
+            self._happened(What.PAUSE, node_id, text, "a paused process does nothing, and its inbox is kept")
         has_fault = sim.disk.fault is not None
         if has_fault != seen.has_fault:
             seen.has_fault = has_fault

@@ -67,7 +67,8 @@ text.mark { text-anchor: middle; font-size: 14px; }
 .crash text, .failed text { fill: var(--bad); font-weight: bold; } .crash .mark, .failed .mark { font-size: 17px; }
 .elected text { fill: var(--lead); font-weight: bold; } .elected .mark { font-size: 19px; }
 .commit text { fill: var(--good); } .role text, .term text { fill: var(--vote); }
-.disk text, .clock text { fill: var(--bad); } .snapshot text, .install text, .members text { fill: var(--snapshot); }
+.disk text, .clock text, .pause text { fill: var(--bad); }
+.snapshot text, .install text, .members text { fill: var(--snapshot); }
 .start text, .up text, .stop text { fill: var(--faint); }
 .network line { stroke: var(--bad); stroke-dasharray: 6 4; } .world line { stroke-dasharray: 6 4; }
 .broken line { stroke: var(--bad); stroke-width: 2; } .broken text { fill: var(--bad); font-weight: bold; }

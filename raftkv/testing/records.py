@@ -58,6 +58,7 @@ class What(StrEnum):
     SNAPSHOT = "snapshot"
     INSTALL = "install"
     MEMBERS = "members"
+    PAUSE = "pause"
     DISK = "disk"
     CLOCK = "clock"
     NETWORK = "network"

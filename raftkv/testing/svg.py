@@ -58,6 +58,7 @@ MARKS = {
     What.SNAPSHOT: "▣",
     What.INSTALL: "▣",
     What.MEMBERS: "◇",
+    What.PAUSE: "‖",
     What.DISK: "⚠",
     What.CLOCK: "◷",
 }

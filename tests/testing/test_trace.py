@@ -107,6 +107,10 @@ def test_cuts_and_clocks_and_disks_are_told():
         await elapse(0.1)
         cluster.nodes[3].unhang()
         await elapse(0.1)
+        cluster.nodes[1].freeze()
+        await elapse(0.1)
+        cluster.nodes[1].thaw()
+        await elapse(0.1)
 
     trace = recorded(harm)
     assert [each.label for each in happened(trace, What.NETWORK)] == [
@@ -116,6 +120,7 @@ def test_cuts_and_clocks_and_disks_are_told():
     ]
     assert [(each.node, each.label) for each in happened(trace, What.CLOCK)] == [(2, "clock -500 ms")]
     assert [(each.node, each.label) for each in happened(trace, What.DISK)] == [(3, "disk hangs"), (3, "disk works")]
+    assert [(each.node, each.label) for each in happened(trace, What.PAUSE)] == [(1, "paused"), (1, "goes on")]
 
 
 def test_a_message_that_comes_twice_is_one_that_arrived_twice():
