@@ -199,8 +199,11 @@ class Raft:
         if role.transfer is not None:
             election.continue_transfer(self)
 
-    def peer_lost(self, peer: NodeId) -> None:
-        """The connection to `peer` broke: a hint that its process died, not a proof."""
+    def peer_lost(self, peer: NodeId, *, campaigns: bool = True) -> None:
+        """The connection to `peer` broke: a hint that its process died, not a proof.
+
+        Unless it `campaigns`, a follower of it waits out its time-out, but has a vote for others at once.
+        """
         role = self.role
         if isinstance(role, Leader):
             progress = role.progress.get(peer)
@@ -209,7 +212,7 @@ class Raft:
                 progress.probe_sent = True
         elif not isinstance(role, PreCandidate | Candidate) and role.leader == peer and not self.config.lease_reads:
             role.leader_lost = True
-            if isinstance(role, Follower):
+            if campaigns and isinstance(role, Follower):
                 # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it. All
                 # followers notice at the same moment, so each has its turn, or they would split the vote.
                 turn = self.config.peer_lost_ticks

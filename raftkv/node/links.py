@@ -214,11 +214,9 @@ class Links:
         node.digests.forget(peer)
         if node.failure is not None:
             return
-        if not node.raft.is_leader and node.raft.log.last_index - node.applier.applied_index > (
-            node.config.early_campaign_lag_max
-        ):
-            return  # the time-out will do: a leader that has so much to apply would keep everybody waiting
-        node.raft.peer_lost(peer)
+        # A leader that has much to apply would keep everybody waiting; but this node's vote must not keep them waiting.
+        lag = node.raft.log.last_index - node.applier.applied_index
+        node.raft.peer_lost(peer, campaigns=lag <= node.config.early_campaign_lag_max)
         node.engine.wake()
 
     # ------------------------------------------------------------------------------ what is sent

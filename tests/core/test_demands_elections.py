@@ -395,6 +395,15 @@ def test_a_lost_connection_starts_a_pre_vote_soon():
     assert of(RequestVote, other.tick(5)) == [], "only the leader's connection matters"
 
 
+def test_who_lags_lets_others_go_first_and_votes_for_them_at_once():
+    """A deviation: a node with much left to apply does not campaign early, but its vote keeps nobody waiting."""
+    node = One(term=2, draw=lambda n: 0)
+    node.hear(2, term=2, prev=(0, 0))
+    node.raft.peer_lost(2, campaigns=False)
+    assert of(RequestVote, node.tick(5)) == []
+    assert of(RequestVoteReply, node.asked(3, term=3, pre_vote=True))[0].granted
+
+
 def test_a_leader_refuses_votes_while_it_leads():
     """§6: a working leader is not deposed by a server with a larger term."""
     node = One().lead()
