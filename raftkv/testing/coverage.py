@@ -32,7 +32,7 @@ ROWS: dict[str, str] = {
     "rot": "F9 F10 F61 F70",
     "stale write": "F19",
     "wiped directory": "F20",
-    "older copy": "F21 F22",
+    "older copy": "F21",
     "transfer": "F45 F48",
     "snapshot": "F59 F62 F69",
     "add": "F52 F54 F55",

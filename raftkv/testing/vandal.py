@@ -6,13 +6,15 @@ import posixpath
 import random
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
 from raftkv.model import NodeId
 from raftkv.node import Node
 from raftkv.testing.cluster import Harm, SimCluster, SimNode
+from raftkv.wire import Acquaintance
 
-STARTS_SINCE = 2
-"""An older copy is put back only when the node was started so often since that the others know of it."""
+PEERS = "/data/peers"
 
 
 def awake_leader(cluster: SimCluster) -> Node | None:
@@ -70,7 +72,22 @@ class Vandal:
             self._copies[sim.node_id] = (sim.starts, sim.disk.copy())
 
     def _has_old_copy(self, sim: SimNode) -> bool:
-        return sim.node_id in self._copies and sim.starts >= self._copies[sim.node_id][0] + STARTS_SINCE
+        """Whether there is one, and all others have met the node after more starts than the copy will have had.
+
+        Who has never met a node since its backup was made can't know that it is one.
+        """
+        if sim.node_id not in self._copies:
+            return False
+        starts, _ = self._copies[sim.node_id]
+        others = [other for other in self._cluster.nodes.values() if other is not sim]
+        return all(self._boot_known(other, sim.node_id) > starts + 1 for other in others)
+
+    @staticmethod
+    def _boot_known(by: SimNode, node_id: NodeId) -> int:
+        if not by.disk.exists(PEERS):
+            return 0
+        known = msgspec.msgpack.decode(by.disk.read_bytes(PEERS)[8:], type=dict[NodeId, Acquaintance])
+        return known[node_id].boot if node_id in known else 0
 
     def _damage(self, sim: SimNode, harm: Harm) -> bool:
         """Rot, or a sector that is another one. Not in the last segment: damage in a log's last batch looks like a
