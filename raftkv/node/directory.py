@@ -22,6 +22,7 @@ from raftkv.node.identity import (
     load_founding,
     save_founding,
 )
+from raftkv.node.starts import record_start
 from raftkv.node.world import World
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
@@ -57,6 +58,8 @@ class Opened(msgspec.Struct, kw_only=True):
     snapshot: SnapshotMeta | None
     store: Store
     founding: Founding
+    starts: list[tuple[int, str]]
+    """Of this directory, this one last."""
 
 
 class Paths:
@@ -68,6 +71,7 @@ class Paths:
         self.founding = posixpath.join(data_dir, "cluster")
         self.vote = posixpath.join(data_dir, "vote")
         self.peers = posixpath.join(data_dir, "peers")
+        self.starts = posixpath.join(data_dir, "starts")
         self.log = posixpath.join(data_dir, "log")
         self.snapshots = posixpath.join(data_dir, "snapshots")
         self.state = posixpath.join(data_dir, "state")
@@ -128,6 +132,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         snapshot=snapshot,
         store=store,
         founding=founding,
+        starts=record_start(disk, paths.starts, vote.boot, world.nonce),
     )
 
 

@@ -12,6 +12,7 @@ import xxhash
 from raftkv.errors import Corruption, HandshakeRefused, PeerError
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
+from raftkv.node.starts import is_continued
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -81,6 +82,7 @@ class Links:
             durable_index=node.raft.durable_index,
             address=node.options.peer_address,
             known=self._known,
+            starts=node.opened.starts,
         )
 
     def check_hello(self, hello: Hello) -> None:
@@ -133,15 +135,15 @@ class Links:
                 f"node {hello.node_id} comes with another data directory than before, so it has forgotten what it "
                 "acknowledged: give it its old directory back, or remove it and add it under a new id"
             )
-        if hello.boot < known.boot:
-            raise HandshakeRefused(
-                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
-                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
-            )
         if hello.boot == known.boot and hello.nonce != known.nonce:
             raise HandshakeRefused(
                 f"two processes run as node {hello.node_id} on copies of one data directory: stop one of them, "
                 "remove it, and add it under a new id with an empty directory"
+            )
+        if hello.boot < known.boot or not is_continued(hello.starts, known.boot, known.nonce):
+            raise HandshakeRefused(
+                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
+                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
             )
 
     def _learn(self, hello: Hello) -> None:
@@ -153,28 +155,28 @@ class Links:
             worker.run(save_founding, node.world.disk, node.paths.founding, self._founding).add_done_callback(
                 node.check_background
             )
+        self._adopt(hello.known)
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
-        self._adopt({**hello.known, hello.node_id: known})
+        if self._known.get(hello.node_id) != known:
+            self._tell({hello.node_id: known})
         if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
             self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
 
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
-        """Learn whom this node or others have met; where they differ on whose a directory is, it believes itself."""
-        node = self._node
-        news = {}
-        for peer, their in met.items():
-            own = self._known.get(peer)
-            is_newer = own is None or (own.incarnation == their.incarnation and own.boot < their.boot)
-            if peer != node.options.node_id and is_newer:
-                news[peer] = their
+        """Learn of those whom only others have met; of all others this node believes what it heard itself."""
+        own = self._node.options.node_id
+        news = {peer: their for peer, their in met.items() if peer not in self._known and peer != own}
         if news:
-            self._known |= news
-            node.world.background_worker.run(save_known, node, dict(self._known)).add_done_callback(
-                node.check_background
-            )
-            for peer in node.transport.links():
-                node.transport.send(peer, Acquaintances(news))
+            self._tell(news)
+
+    def _tell(self, news: Mapping[NodeId, Acquaintance]) -> None:
+        """Keep what is new, and pass it on."""
+        node = self._node
+        self._known |= news
+        node.world.background_worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
+        for peer in node.transport.links():
+            node.transport.send(peer, Acquaintances(dict(news)))
 
     # ------------------------------------------------------------------------------ what arrives
 

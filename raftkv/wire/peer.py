@@ -49,6 +49,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """Where the node listens for peers: how one that has not joined yet finds those who dial it."""
     known: dict[NodeId, Acquaintance] = {}
     """Whom the node has met: a new one must know a wiped directory from the one that acknowledged, too."""
+    starts: list[tuple[int, str]] = []
+    """The boots and nonces of the newest starts on its data directory: a copy has not had those that others met."""
 
 
 class HelloReply(msgspec.Struct, array_like=True, tag=61):

@@ -387,6 +387,29 @@ def test_a_copied_data_directory_is_refused(starts, why):
     tell(story)
 
 
+def test_an_older_copy_is_refused_however_often_it_is_started():
+    """Its number of starts catches up with the one that the others know, but it has not had the same starts (F21)."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        sim.crash()
+        image = sim.disk.copy()
+        for _ in range(2):
+            await sim.start()
+            await cluster.until_equal()
+            sim.crash()
+        sim.disk = image
+        for _ in range(5):
+            await sim.start()
+            await elapse(3.0)
+            assert not any(link.connected for link in sim.node.transport.links().values())
+            sim.crash()
+        await sim.start()
+        assert "older copy" in await refusal(cluster, sim.node_id)
+
+    tell(story)
+
+
 def test_a_removed_node_is_refused():
     """F57: its id was used, and it is told what to do instead of coming back."""
 
