@@ -20,7 +20,7 @@ from raftkv.testing.twin import Reply, Request, Setting, read_frame, write_frame
 
 SETTINGS = (
     (Setting(hash_seed=0, now_s=1_000_000_000, dice=1), {"TZ": "UTC0", "LC_ALL": "C"}),
-    (Setting(hash_seed=1, now_s=2_000_000_000, dice=2), {"TZ": "XXX-9:30", "LC_ALL": "C.UTF-8"}),
+    (Setting(hash_seed=1, now_s=2_000_000_000, dice=2), {"TZ": "EAR-9:30", "LC_ALL": "C.UTF-8"}),
 )
 """Two places that have as little in common as two nodes may have, with a time zone and a locale for each.
 
