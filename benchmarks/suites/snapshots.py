@@ -252,7 +252,7 @@ def plan(run: Run) -> list[tuple[str, int, int | str | None]]:
     """Case, size of the state, and the transfer's limit (or that it is about taking)."""
     sizes = (128,) if run.quick else (1024, 5120)
     found: list[tuple[str, int, int | str | None]] = [(f"taken, {mib} MiB", mib, "take") for mib in sizes]
-    found += [(f"installed, {mib} MiB, limit 100 MiB/s (default)", mib, None) for mib in sizes[:1]]
+    found += [(f"installed, {mib} MiB, default limit", mib, None) for mib in sizes[:1]]
     found += [(f"installed, {mib} MiB, no limit", mib, 0) for mib in sizes]
     return [each for each in found if run.wants(each[0])]
 
