@@ -36,6 +36,13 @@ class NodeProcess(msgspec.Struct):
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    listens: Member | None = None
+    """Where it really listens, if `member` says where somebody stands in between."""
+
+    @property
+    def own(self) -> Member:
+        """The node with the addresses that it listens at."""
+        return self.listens if self.listens is not None else self.member
 
     @property
     def node_id(self) -> NodeId:
@@ -85,6 +92,9 @@ class NodeProcess(msgspec.Struct):
 class ProcessCluster:
     """Real nodes in a directory, each with a data directory and a log file of its own.
 
+    With `apart`, nodes and clients are told of other addresses than those where nodes listen, for a proxy
+    to stand in between: without one nobody reaches anybody.
+
     Use it as a context manager: at its end every process that it started is gone.
     """
 
@@ -95,19 +105,20 @@ class ProcessCluster:
         *,
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self._arguments = list(arguments)
         self._environment = dict(environment or {})
-        ports = free_ports(2 * size)
-        self.founders = [
-            Member(at + 1, f"127.0.0.1:{ports[2 * at]}", f"127.0.0.1:{ports[2 * at + 1]}") for at in range(size)
-        ]
+        drawn = _members([*range(1, size + 1)] * (2 if apart else 1))
+        self.founders, listens = drawn[:size], drawn[-size:]
         members = [argument for member in self.founders for argument in ("--member", member_argument(member))]
-        self.nodes = {member.node_id: self._node(member, members) for member in self.founders}
+        self.nodes = {
+            member.node_id: self._node(member, own, members) for member, own in zip(self.founders, listens, strict=True)
+        }
 
-    def _node(self, member: Member, extra: Sequence[str]) -> NodeProcess:
+    def _node(self, member: Member, own: Member, extra: Sequence[str]) -> NodeProcess:
         data_dir = str(self.directory / f"n{member.node_id}")
         arguments = [
             "--node-id",
@@ -115,20 +126,19 @@ class ProcessCluster:
             "--data-dir",
             data_dir,
             "--listen",
-            member.client_address,
+            own.client_address,
             "--peer-listen",
-            member.peer_address,
+            own.peer_address,
             *extra,
             *self._arguments,
         ]
-        return NodeProcess(member, data_dir, arguments, dict(self._environment))
+        return NodeProcess(member, data_dir, arguments, dict(self._environment), listens=own)
 
     def add(self, node_id: NodeId) -> NodeProcess:
         """A further node that will join; it is not started yet."""
         assert node_id not in self.nodes, f"there is a node {node_id} already"
-        peer, client = free_ports(2)
-        member = Member(node_id, f"127.0.0.1:{peer}", f"127.0.0.1:{client}")
-        self.nodes[node_id] = self._node(member, ["--join"])
+        (member,) = _members([node_id])
+        self.nodes[node_id] = self._node(member, member, ["--join"])
         return self.nodes[node_id]
 
     @property
@@ -157,6 +167,15 @@ class ProcessCluster:
 
     def __exit__(self, *_: object) -> None:
         self.kill_all()
+
+
+def _members(node_ids: Sequence[NodeId]) -> list[Member]:
+    """Each with addresses of its own on loopback."""
+    ports = free_ports(2 * len(node_ids))
+    return [
+        Member(node_id, f"127.0.0.1:{ports[2 * at]}", f"127.0.0.1:{ports[2 * at + 1]}")
+        for at, node_id in enumerate(node_ids)
+    ]
 
 
 def _import_path() -> str:
