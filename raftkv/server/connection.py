@@ -18,6 +18,7 @@ from raftkv.wire import (
     RequestKind,
     Response,
     ServerHello,
+    address_text,
     decode_client_hello,
     decode_request,
     encode_response,
@@ -68,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._stats.connections_total += 1
         if not self._listener.admit(self):
             self._stats.connections_refused += 1
+            self._refused("connections", self._listener.full_text())
             self.closed = True
             transport.abort()
             return
@@ -115,6 +117,8 @@ class Connection(asyncio.Protocol):
         allowed = self._limits.frame_timeout_s if self._greeted else self._limits.hello_timeout_s
         if now - self.incomplete_since >= allowed:
             self._stats.closed_slow += 1
+            what = "a frame whose beginning has arrived" if self._greeted else "its hello"
+            self._refused("slow", f"{what} took longer than {allowed:g} s")
             self.abort()
 
     # ------------------------------------------------------------------------------ in
@@ -125,8 +129,8 @@ class Connection(asyncio.Protocol):
             return
         try:
             frames = self._decoder.feed(data)
-        except FrameError:
-            self._garbage()
+        except FrameError as exc:
+            self._garbage(exc)
             return
         self._backlog.extend(frames)
         self._drain()
@@ -150,8 +154,8 @@ class Connection(asyncio.Protocol):
                     self._take(decode_request(frame))
                 else:
                     self._greet(frame)
-        except FrameError:
-            self._garbage()
+        except FrameError as exc:
+            self._garbage(exc)
         transport = self._transport
         if self.closed or transport is None or self.is_full == self._paused:
             return
@@ -169,9 +173,15 @@ class Connection(asyncio.Protocol):
         """Whether the client has to wait: it asked for too much, or doesn't read its answers."""
         return self._unread or self.waiting >= self._limits.requests_max
 
-    def _garbage(self) -> None:
+    def _garbage(self, error: FrameError) -> None:
         self._stats.closed_garbage += 1
+        self._refused("garbage", str(error))
         self.abort()
+
+    def _refused(self, kind: str, reason: str) -> None:
+        assert self._transport is not None
+        address = address_text(self._transport.get_extra_info("peername"))
+        self._listener.refusals.note(kind, reason, address, self._loop.time())
 
     def _greet(self, frame: bytes | memoryview) -> None:
         hello = decode_client_hello(frame)
@@ -188,6 +198,7 @@ class Connection(asyncio.Protocol):
         )
         if refused:
             self._stats.handshakes_refused += 1
+            self._refused("handshake", refused)
             self._finish()
             return
         self._greeted = True
@@ -253,6 +264,7 @@ class Connection(asyncio.Protocol):
         transport.write(b"".join(out))
         if transport.get_write_buffer_size() > self._limits.write_bytes_max:
             self._stats.closed_unread += 1
+            self._refused("unread", f"it left {transport.get_write_buffer_size()} bytes of answers unread")
             self.abort()
         elif self._ending and self.waiting == 0:
             self._finish()

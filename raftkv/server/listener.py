@@ -11,6 +11,7 @@ from raftkv.errors import Busy, Unavailable
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
+from raftkv.wire import Refusals
 
 ADMIN_MAX = 64
 """Membership changes and the like under way at once; more than any operator starts."""
@@ -31,6 +32,7 @@ class Listener:
         self.service = service
         self.limits = limits if limits is not None else Limits()
         self.stats = ServerStats()
+        self.refusals = Refusals("client_refused")
         self._ssl = ssl
         self._connections: dict[Connection, None] = {}  # in order, so that simulated worlds can be repeated
         self._dirty: list[Connection] = []
@@ -90,6 +92,12 @@ class Listener:
         self.stats.connections = len(self._connections)
         return True
 
+    def full_text(self) -> str:
+        """Why there is no place for a connection."""
+        if self._closing:
+            return "the node is closing"
+        return f"{len(self._connections)} connections are open, and connections_max allows no more"
+
     def release(self, connection: Connection) -> None:
         """A connection is gone."""
         self._connections.pop(connection, None)
@@ -122,4 +130,5 @@ class Listener:
         now = loop.time()
         for connection in list(self._connections):
             connection.check_time(now)
+        self.refusals.tick(now)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, cast
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
 from raftkv.model import NodeId
 from raftkv.transport.tuning import set_no_delay
-from raftkv.wire import FrameDecoder, Hello, HelloReply, PeerMessage, Ping, Pong, decode_message, encode_message
+from raftkv.wire import (
+    FrameDecoder,
+    Hello,
+    HelloReply,
+    PeerMessage,
+    Ping,
+    Pong,
+    address_text,
+    decode_message,
+    encode_message,
+)
 
 if TYPE_CHECKING:
     from raftkv.transport.mesh import Mesh
@@ -35,6 +45,11 @@ class Incoming(asyncio.Protocol):
         self._since = self._heard_at = mesh.beat
         self.peer: NodeId | None = None
         self.established = False
+
+    @property
+    def address(self) -> str:
+        """Where it was dialled from."""
+        return address_text(self._transport.get_extra_info("peername") if self._transport is not None else None)
 
     # ------------------------------------------------------------------------------ life
 
@@ -77,7 +92,7 @@ class Incoming(asyncio.Protocol):
         elif not self.established:
             if beat - self._since >= limits.handshake_beats:
                 self._mesh.stats.slow_closed += 1
-                self.end(f"no handshake for {limits.handshake_s:g} s")
+                self._refuse("slow", f"no handshake for {limits.handshake_s:g} s")
         elif beat - self._heard_at >= limits.silence_beats:
             self._mesh.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s")
@@ -99,7 +114,13 @@ class Incoming(asyncio.Protocol):
                 self._take(payload)
         except PeerError as exc:
             stats.garbage_closed += 1
-            self.end(f"it sent garbage: {exc}")
+            self._refuse("garbage", f"it sent garbage: {exc}")
+
+    def _refuse(self, kind: str, reason: str) -> None:
+        """Close for what it did; a stranger's end has nobody else who would speak of it."""
+        if not self.established and not self._over:
+            self._mesh.refused_stranger(self, kind, reason)
+        self.end(reason)
 
     def _take(self, payload: bytes) -> None:
         if self._over:
@@ -127,7 +148,7 @@ class Incoming(asyncio.Protocol):
             self._mesh.handler.check_hello(message)
         except HandshakeRefused as exc:
             self._mesh.stats.handshake_refused += 1
-            self._mesh.refused_incoming(message.node_id, str(exc))
+            self._mesh.refused_incoming(self, message.node_id, str(exc))
             self._write(HelloReply(None, str(exc)))
             self._over = True
             assert self._transport is not None

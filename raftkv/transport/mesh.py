@@ -18,7 +18,7 @@ from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Streams
-from raftkv.wire import Hello, PeerMessage
+from raftkv.wire import Hello, PeerMessage, Refusals
 
 logger = structlog.get_logger("raftkv")
 
@@ -60,6 +60,8 @@ class Mesh(Transport):
         self._dirty: list[Outgoing] = []
         self._timer: asyncio.TimerHandle | None = None
         self._last_refused: tuple[NodeId, str] | None = None
+        self._refusals = Refusals("stranger_refused")
+        self._refused_peers = Refusals("peer_refused")
         self._closed = False
         self._all_gone: asyncio.Future[None] | None = None
 
@@ -125,6 +127,8 @@ class Mesh(Transport):
         for connection in list(self._open):
             if isinstance(connection, Incoming):
                 connection.check_time()
+        self._refusals.tick(loop.time())
+        self._refused_peers.tick(loop.time())
 
     # ------------------------------------------------------------------------------ for connections
 
@@ -168,6 +172,7 @@ class Mesh(Transport):
             return False
         if len(self._strangers) >= self.limits.strangers_max:
             self.stats.strangers_refused += 1
+            self.refused_stranger(connection, "handshakes", f"{len(self._strangers)} handshakes are under way")
             return False
         self._strangers[connection] = None
         self.opened(connection)
@@ -191,8 +196,13 @@ class Mesh(Transport):
         logger.info("peer_hung_up", peer=connection.peer, reason=reason)
         self.presence.broke(connection.peer, reason)
 
-    def refused_incoming(self, peer: NodeId, reason: str) -> None:
+    def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
+        """Somebody who was no peer yet did something wrong."""
+        self._refusals.note(kind, reason, connection.address, asyncio.get_running_loop().time())
+
+    def refused_incoming(self, connection: Incoming, peer: NodeId, reason: str) -> None:
         """Somebody who says to be `peer` was refused; said once, not at every try."""
         if self._last_refused != (peer, reason):
             self._last_refused = (peer, reason)
-            logger.warning("peer_refused", peer=peer, reason=reason)
+            now = asyncio.get_running_loop().time()
+            self._refused_peers.note("handshake", reason, connection.address, now, peer=peer)

@@ -34,6 +34,7 @@ from raftkv.wire.peer import (
     decode_message,
     encode_message,
 )
+from raftkv.wire.refusals import Refusals, address_text
 
 __all__ = [
     "FRAME_HEAD_BYTES",
@@ -49,11 +50,13 @@ __all__ = [
     "PeerMessage",
     "Ping",
     "Pong",
+    "Refusals",
     "Request",
     "RequestKind",
     "Response",
     "ServerHello",
     "Status",
+    "address_text",
     "decode_client_hello",
     "decode_message",
     "decode_request",

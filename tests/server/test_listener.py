@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
@@ -327,3 +328,25 @@ def test_closing_does_not_wait_for_ever() -> None:
         assert asyncio.get_running_loop().time() == pytest.approx(3)
 
     run(story)
+
+
+def test_every_refusal_is_in_the_log() -> None:
+    """An operator sees who was refused and why: garbage, another cluster, too slow, too many."""
+
+    async def story(world: World) -> None:
+        garbage = await world.connect()
+        garbage.send(encode_frame(b"\xc1"))
+        other = await world.connect(greet=False)
+        other.send(encode_client_hello(ClientHello(PROTOCOL_VERSION, "other")))
+        await settle()
+        assert garbage.lost and other.lost
+        await world.connect(greet=False)
+        await world.connect(greet=False)
+        await world.connect(greet=False)
+        await elapse(5)
+
+    with capture_logs() as lines:
+        run(story, hello_timeout_s=4, connections_max=2)
+    refused = [line for line in lines if line["event"] == "client_refused"]
+    assert [line["kind"] for line in refused] == ["garbage", "handshake", "connections", "slow", "slow"]
+    assert all(line["reason"] and line["address"] for line in refused)

@@ -8,8 +8,10 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from raftkv.wire import DigestReport, HelloReply, Ping, Pong, encode_frame, encode_message
+from raftkv.wire.refusals import LINES_MAX
 from tests.transport.raw import Listening, connect, hello, join
 from tests.transport.worlds import LIMITS, Talker, TcpWorld, UvloopWorld, tell
 
@@ -56,7 +58,27 @@ def test_garbage_closes_the_connection_and_nothing_else(garbage: bytes, world: t
         assert one.messages == [(2, DigestReport(7, 7))]
         assert not one.lost and not two.lost
 
-    tell(story, world)
+    with capture_logs() as lines:
+        tell(story, world)
+    (line,) = [line for line in lines if line["event"] == "stranger_refused"]
+    assert line["kind"] == "garbage" and line["address"].startswith("127.0.0.1:")
+    assert line["reason"].startswith("it sent garbage: ")
+
+
+def test_a_flood_of_wrong_hellos_is_no_flood_in_the_log(world: type[TcpWorld]) -> None:
+    """Each from another node, so that no two are alike: the first are named, the others counted."""
+
+    async def story(world: TcpWorld) -> None:
+        await world.start(1)
+        for node_id in range(2, 40):
+            raw = await connect(world.nodes[1].address)
+            raw.say(Talker(node_id, "other").hello())
+            await raw.closed()
+        assert world.nodes[1].stats.handshake_refused == 38
+
+    with capture_logs() as lines:
+        tell(story, world)
+    assert [line["peer"] for line in lines if line["event"] == "peer_refused"] == list(range(2, 2 + LINES_MAX))
 
 
 def test_a_peer_that_sends_garbage_is_lost_and_counted(world: type[TcpWorld]) -> None:
