@@ -1,4 +1,4 @@
-"""Metrics and health over HTTP, on a port of their own and a thread of their own."""
+"""Metrics and health over HTTP, on a port of their own and threads of their own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import make_server
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from raftkv.cli.wsgi import BoundedServer, QuietHandler
 from raftkv.errors import ConfigError
 from raftkv.node.status import NodeStatus
 
@@ -72,13 +73,6 @@ class NodeCollector(Collector):
         yield lag
 
 
-class _QuietHandler(WSGIRequestHandler):
-    timeout = 5.0  # a client that sends nothing must not hold the thread
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not news."""
-
-
 class HttpServer:
     """Serves `/metrics`, `/health` (200 while the node serves), `/ready` (200 when a leader is known) and `/status`."""
 
@@ -89,7 +83,7 @@ class HttpServer:
         self._registry = CollectorRegistry()
         self._registry.register(NodeCollector(self._ask))
         try:
-            self._server: WSGIServer = make_server(host, port, self._answer, handler_class=_QuietHandler)
+            self._server = make_server(host, port, self._answer, server_class=BoundedServer, handler_class=QuietHandler)
         except OSError as exc:
             raise ConfigError(f"http {host}:{port}: {exc.strerror}") from exc
         self.port = self._server.server_port

@@ -1,0 +1,99 @@
+"""An HTTP server for a handful of small pages that no client can hold up: bounded in threads and in time."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+from raftkv.wire import Refusals, address_text
+
+REQUESTS_MAX = 32
+"""Open at once; monitors have one or two. The oldest has to go for one more, as an honest one takes some ms."""
+
+REQUEST_S = 10.0
+"""From the connection to the last byte of the answer, however slowly the two sides drip."""
+
+SILENCE_S = 5.0
+
+
+class QuietHandler(WSGIRequestHandler):
+    """Answers one request on a connection, and says nothing of it."""
+
+    timeout = SILENCE_S
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not news."""
+
+    def log_error(self, format: str, *args: object) -> None:
+        """What was no request is told as a refusal."""
+        assert isinstance(self.server, BoundedServer)
+        self.server.refuse("garbage", format % args, self.client_address)
+
+
+class BoundedServer(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, `REQUESTS_MAX` of them, each for `REQUEST_S` at most.
+
+    With a single thread, whoever sends a byte now and then keeps everybody else from asking, and a node
+    that can't be asked is taken for dead by what watches it.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 64
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, tuple[float, Any]] = {}  # the oldest first
+        self._refusals = Refusals("http_refused")
+        super().__init__(*args, **more)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own; the oldest goes when there are too many."""
+        with self._lock:
+            oldest = next(iter(self._open.items())) if len(self._open) >= REQUESTS_MAX else None
+            if oldest is not None:
+                del self._open[oldest[0]]
+            self._open[request] = (time.monotonic(), client_address)
+        if oldest is not None:
+            self._end(oldest[0], "connections", f"{REQUESTS_MAX} requests are open, and it is the oldest", oldest[1][1])
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """A connection is at its end."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End what takes too long; called twice a second."""
+        now = time.monotonic()
+        with self._lock:
+            slow = [(each, who) for each, (since, who) in self._open.items() if now - since > REQUEST_S]
+            for each, _ in slow:
+                del self._open[each]
+            self._refusals.tick(now)
+        for each, who in slow:
+            self._end(each, "slow", f"its request took longer than {REQUEST_S:g} s", who)
+
+    def _end(self, request: socket.socket, kind: str, reason: str, client_address: Any) -> None:
+        """Wake up the thread that reads or writes it; that closes it."""
+        self.refuse(kind, reason, client_address)
+        try:
+            request.shutdown(socket.SHUT_RDWR)
+        except OSError:  # it has ended by itself
+            return
+
+    def refuse(self, kind: str, reason: str, client_address: Any) -> None:
+        """Say so in the log, from any thread."""
+        with self._lock:
+            self._refusals.note(kind, reason, address_text(client_address), time.monotonic())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no reason for a stack trace; anything else has its name in the log."""
+        error = sys.exception()
+        self.refuse("broken", f"{type(error).__name__}: {error}", client_address)
