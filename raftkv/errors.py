@@ -15,6 +15,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that are no message: the last two for text that is none, and for bytes
+that only open arrays. A stranger can send either, so whoever decodes what came from outside catches all three."""
+
 
 class RaftKVError(Exception):
     """The base of all of them."""

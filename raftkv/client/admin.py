@@ -13,7 +13,7 @@ import msgspec
 from raftkv.client.channel import Channel
 from raftkv.client.link import Dial
 from raftkv.client.options import ClientOptions
-from raftkv.errors import FrameError
+from raftkv.errors import UNREADABLE, FrameError
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.wire import RequestKind
 
@@ -109,5 +109,5 @@ def decode_answer(payload: bytes, kind: Any) -> object:
     """A node's answer as `kind`; raises `FrameError` when it is something else."""
     try:
         return msgspec.msgpack.decode(payload, type=kind)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise FrameError(f"an answer that can't be read: {exc}") from exc

@@ -8,7 +8,8 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
-from raftkv.errors import InvalidArgument, MachineError
+from raftkv.errors import UNREADABLE, InvalidArgument, MachineError
+from raftkv.machine.depth import is_shallow
 from raftkv.machine.payloads import encode_command, encode_query
 from raftkv.machine.types import check_type
 
@@ -63,6 +64,8 @@ class Method:
         self._args: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
             tuple[tuple(self._types)] if self._types else tuple[()]  # type: ignore[misc]
         )
+        self.is_shallow = is_shallow(self._types)
+        """Whether its arguments can't be nested deeper than their types say."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
 
     def _check(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
@@ -125,7 +128,7 @@ class Method:
         """Raises `InvalidArgument` when the node has another idea of the result: another version of the class."""
         try:
             return self._result.decode(payload)
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise InvalidArgument(
                 f"{self.describe()}: the result is of another type ({exc}): does the cluster run another version?"
             ) from exc
@@ -136,7 +139,7 @@ class Method:
         """Raises `InvalidArgument`."""
         try:
             return self._args.decode(args)  # type: ignore[no-any-return]
-        except msgspec.MsgspecError as exc:
+        except UNREADABLE as exc:
             raise InvalidArgument(f"{self.describe()}: {exc}") from exc
 
     def encode_result(self, result: Any) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from raftkv.errors import InvalidArgument
+from raftkv.errors import UNREADABLE, InvalidArgument
 
 NO_SESSION = 0
 """In place of a session's id: the command may be applied as often as it is in the log."""
@@ -16,8 +16,8 @@ CLOSE_SESSION = "*close"
 """Forgets the session that it names."""
 
 
-class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """A command as it stands in the log (thesis §6.3).
+class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
+    """A command as it stands in the log (thesis §6.3), and nothing behind it that nobody would look at.
 
     `sequence` is the client's number for it, unique in its session; every answer below `acked_below` has
     arrived at the client, so that nobody will ask for it again.
@@ -56,7 +56,7 @@ def decode_command(payload: bytes) -> CommandPayload:
     """Raises `InvalidArgument`."""
     try:
         return _commands.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise InvalidArgument(f"a command that can't be read: {exc}") from exc
 
 
@@ -64,5 +64,5 @@ def decode_query(payload: bytes) -> QueryPayload:
     """Raises `InvalidArgument`."""
     try:
         return _queries.decode(payload)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise InvalidArgument(f"a query that can't be read: {exc}") from exc

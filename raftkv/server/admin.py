@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from raftkv.errors import FrameError, InvalidArgument
+from raftkv.errors import UNREADABLE, FrameError, InvalidArgument
 from raftkv.model import Member, NodeId
 from raftkv.server.port import Service
 from raftkv.wire import Request, RequestKind, Response, Status
@@ -42,5 +42,5 @@ async def run_admin(service: Service, request: Request) -> Response:
 def _argument(request: Request, kind: Any) -> Any:
     try:
         return msgspec.msgpack.decode(request.payload, type=kind)
-    except msgspec.MsgspecError as exc:
+    except UNREADABLE as exc:
         raise InvalidArgument(f"{request.kind.name.lower()}: {exc}") from exc

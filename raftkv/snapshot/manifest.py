@@ -15,7 +15,7 @@ import msgspec
 import xxhash
 
 from raftkv.disk import Disk
-from raftkv.errors import FormatError, SnapshotCorruption
+from raftkv.errors import UNREADABLE, FormatError, SnapshotCorruption
 from raftkv.model import SnapshotMeta
 
 MANIFEST_NAME = "MANIFEST"
@@ -105,7 +105,7 @@ class SealedManifest(msgspec.Struct, frozen=True):
             )
         try:
             manifest = msgspec.msgpack.decode(body, type=Manifest)
-        except msgspec.DecodeError as exc:
+        except UNREADABLE as exc:
             raise SnapshotCorruption(f"{what} is no manifest: {exc}") from exc
         if problems := manifest.problems():
             raise SnapshotCorruption(f"{what} can't be used: {'; '.join(problems)}")

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 import msgspec
 
-from raftkv.errors import FrameError
+from raftkv.errors import UNREADABLE, FrameError
 from raftkv.model import Index, NodeId
-from raftkv.wire.frame import UNREADABLE, encode_frame
+from raftkv.wire.frame import encode_frame
 
 T = TypeVar("T")
 

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import struct
 
-import msgspec
 import xxhash
 
 from raftkv.errors import FrameError
 
 PROTOCOL_VERSION = 1
 """Of everything in this package. A hello of another version is refused by name, so hellos stay readable."""
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no message: the last two for text that is none, and for bytes
-that only open arrays. A stranger can send either."""
 
 _HEAD = struct.Struct("<IQ")
 FRAME_HEAD_BYTES = _HEAD.size

@@ -13,10 +13,10 @@ import msgspec
 
 from raftkv.core.messages import AppendEntries, Message
 from raftkv.entry import parse_records
-from raftkv.errors import CorruptRecord, FrameError
+from raftkv.errors import UNREADABLE, CorruptRecord, FrameError
 from raftkv.model import Index, NodeId
 from raftkv.snapshot import SnapshotMessage
-from raftkv.wire.frame import UNREADABLE, encode_frame
+from raftkv.wire.frame import encode_frame
 
 
 class Acquaintance(msgspec.Struct, frozen=True, array_like=True):

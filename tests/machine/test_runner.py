@@ -451,3 +451,24 @@ def test_the_digest_is_of_what_was_written_not_of_answers_alone(monkeypatch):
         found.append((outcome, runner.applied.digest))
     assert found[0][0] == found[1][0]
     assert found[0][1] != found[1][1]
+
+
+UNREADABLE = {
+    "no msgpack": b"\xc1",
+    "text that is none": b"\xa1\xff",
+    "arrays without end": b"\x91" * 60_000,
+    "an endless array": b"\xdd\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("bytes_", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_what_a_stranger_sends_is_a_mistake_of_the_caller(bytes_: bytes) -> None:
+    """In the place of a name or of arguments: `InvalidArgument`, not an error that would stop the node."""
+    run, name, none = runner(), msgspec.msgpack.encode("add"), msgspec.msgpack.encode(())
+    for payload in (bytes_, b"\x95\0\0\0" + bytes_ + none, b"\x95\0\0\0" + name + b"\x92" + bytes_ + b"\x01"):
+        with pytest.raises(InvalidArgument):
+            run.check(payload)
+    name = msgspec.msgpack.encode("get")
+    for payload in (bytes_, b"\x92" + bytes_ + none, b"\x92" + name + b"\x91" + bytes_):
+        with pytest.raises(InvalidArgument):
+            run.query(payload)

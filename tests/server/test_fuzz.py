@@ -78,3 +78,24 @@ def test_noise_is_harmless(noise: bytes, framed: bool, greeted: bool) -> None:
         assert world.service.log.index == 0
 
     run(story)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([RequestKind.QUERY, RequestKind.PROMOTE, RequestKind.TRANSFER]),
+    st.sampled_from([b"\xa1\xff", b"\x92\xa1\xff\x90", b"\x95\0\0\0\xa1\xff\x90", b"\x91" * 60_000, b"\xc1"]),
+    st.booleans(),
+)
+def test_a_payload_that_nobody_can_read_is_answered(kind: RequestKind, payload: bytes, stale: bool) -> None:
+    """The request is `INVALID`, and nothing waits for ever or ends with it; the connection goes on."""
+
+    async def story(world: World) -> None:
+        client = await world.connect()
+        client.send(encode_request(Request(1, kind, payload, stale, 1000)))
+        await settle()
+        client.ask(2, command("increment", b"m", 1))
+        await settle()
+        assert [(r.id, r.status) for r in client.responses] == [(1, Status.INVALID), (2, Status.OK)]
+        assert world.listener.stats.requests_waiting == 0
+
+    run(story)
