@@ -17,6 +17,7 @@ from raftkv.errors import (
     SafetyViolation,
     UnknownCommand,
 )
+from raftkv.machine.depth import with_less_room
 from raftkv.machine.methods import Method
 from raftkv.machine.outcome import Outcome, OutcomeKind, rejected, rejection_of
 from raftkv.machine.overlay import Overlay
@@ -95,11 +96,17 @@ class Runner:
     def check(self, payload: bytes) -> None:
         """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log."""
         command = decode_command(payload)
-        if command.name not in (OPEN_SESSION, CLOSE_SESSION):
-            method = self.machine.methods.get(command.name)
-            if method is None or method.is_query:
-                raise InvalidArgument(f"{self.machine.__name__} has no command {command.name!r}")
+        if command.name in (OPEN_SESSION, CLOSE_SESSION):
+            with_less_room(decode_command, payload)
+            return
+        method = self.machine.methods.get(command.name)
+        if method is None or method.is_query:
+            raise InvalidArgument(f"{self.machine.__name__} has no command {command.name!r}")
+        if method.is_shallow:
             method.decode_args(command.args)
+        else:
+            with_less_room(decode_command, payload)
+            with_less_room(method.decode_args, command.args)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         """Apply committed entries, as one write to the store; an outcome for each, None for what is no command.
