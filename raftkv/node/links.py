@@ -34,7 +34,7 @@ logger = structlog.get_logger("raftkv")
 
 
 LEARNED_MAX = 64
-"""Addresses that are kept of nodes which are in no membership known here; more than any cluster has."""
+"""Nodes in no membership known here of which something is kept; more than any cluster has."""
 
 
 class Links:
@@ -171,8 +171,19 @@ class Links:
             self._tell(news)
 
     def _tell(self, news: Mapping[NodeId, Acquaintance]) -> None:
-        """Keep what is new, and pass it on."""
+        """Keep what is new, and pass it on.
+
+        Of nodes that are no members only so many are kept: all that is known has to fit into a hello, and a
+        stranger may have as many names as it likes.
+        """
         node = self._node
+        membership = node.raft.membership
+        room = LEARNED_MAX - sum(membership.member(peer) is None for peer in self._known)
+        strangers = [peer for peer in news if peer not in self._known and membership.member(peer) is None]
+        if dropped := set(strangers[max(0, room) :]):
+            news = {peer: their for peer, their in news.items() if peer not in dropped}
+        if not news:
+            return
         self._known |= news
         node.world.background_worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
         for peer in node.transport.links():
@@ -212,7 +223,8 @@ class Links:
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """A connection broke: a hint for the core that the peer's process may have died."""
         node = self._node
-        logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
+        if node.raft.membership.member(peer) is not None:  # others come and go as they like, as often as they like
+            logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
         node.digests.forget(peer)
         if node.failure is not None:
             return

@@ -193,7 +193,10 @@ class Mesh(Transport):
         assert connection.peer is not None
         if self._incoming.get(connection.peer) is connection:
             del self._incoming[connection.peer]
-        logger.info("peer_hung_up", peer=connection.peer, reason=reason)
+        if connection.peer in self._links:
+            logger.info("peer_hung_up", peer=connection.peer, reason=reason)
+        else:
+            self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
         self.presence.broke(connection.peer, reason)
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:

@@ -25,11 +25,13 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.node import Options
+from raftkv.node.links import LEARNED_MAX
 from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.trace import Trace
+from raftkv.wire import Acquaintance, encode_message
 
 
 def tell(story, size=3, observe=None, **settings):
@@ -837,6 +839,47 @@ def test_commands_are_checked_before_they_get_into_the_log():
         assert leader.raft.log.last_index == last
         with pytest.raises(NotAccepted):
             follower_of(cluster).node.submit(b"", lambda index, outcome: None)
+
+    tell(story)
+
+
+def test_a_query_that_nobody_can_read_stops_nobody():
+    """F75: text that is none and arrays without end, asked of the leader and of a follower, fresh and stale."""
+
+    async def story(cluster):
+        answers = []
+        asked = 0
+        for node in (cluster.leader, follower_of(cluster).node):
+            for payload in (b"\xc1", b"\x92\xa1\xff\x90", b"\x92\xa3get" + b"\x91" * 60_000):
+                for stale in (False, True):
+                    node.query(payload, stale, lambda index, result: answers.append(result))
+                    asked += 1
+        await elapse(1)
+        assert len(answers) == asked
+        assert all(isinstance(answer, InvalidArgument) for answer in answers)
+        client = cluster.client()
+        await fill(client, 3)
+        await client.close()
+
+    tell(story)
+
+
+def test_strangers_who_introduce_themselves_are_not_remembered_without_end():
+    """Who knows the cluster's name may say to be a thousand nodes: what is kept still fits into a hello."""
+
+    async def story(cluster):
+        node = cluster.leader
+        for number in range(1_000):
+            known = {5_000 + number: Acquaintance(f"i{number}", 1, "x" * 32)}
+            hello = msgspec.structs.replace(node.links.hello(), node_id=1_000 + number, nonce="n", known=known)
+            node.links.check_hello(hello)
+        follower = follower_of(cluster)
+        follower.crash()
+        await elapse(1)
+        await follower.start()
+        await cluster.until(lambda: follower.node.raft.leader == node.node_id, 10, "the follower back among friends")
+        assert len(node.links.hello().known) <= LEARNED_MAX + 3
+        assert len(encode_message(node.links.hello())) < 16 * KIB
 
     tell(story)
 
