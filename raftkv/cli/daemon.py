@@ -12,13 +12,14 @@ from typing import Any
 
 import structlog
 
+from raftkv.cli import descriptors
 from raftkv.cli.http import HttpServer
 from raftkv.cli.settings import Settings, lone_founder, parse_address
 from raftkv.cli.tls import client_context, server_context
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
-from raftkv.server import Limits, Listener
+from raftkv.server import Listener
 from raftkv.transport import TcpTransport
 
 logger = structlog.get_logger("raftkv")
@@ -76,6 +77,7 @@ class _Process:
         world = World.real()
         files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
         server_tls, client_tls = server_context(*files), client_context(*files)
+        room = descriptors.make_room()
         host, port = parse_address(settings.peer_listen.value)
         transport = TcpTransport(
             settings.node_id,
@@ -85,13 +87,15 @@ class _Process:
             ssl_server=server_tls,
             ssl_client=client_tls,
             draw=world.draw,
+            limits=room.transport_limits(settings.config),
         )
         self.node = Node(machine, node_options(settings), transport, world)
-        self.listener = Listener(self.node, Limits.of(settings.config), ssl=server_tls)
+        self.listener = Listener(self.node, room.server_limits(settings.config), ssl=server_tls)
         self.http: HttpServer | None = None
 
     async def run(self) -> None:
         asked = self._listen_for_signals()
+        watching = asyncio.create_task(descriptors.watch(), name="raftkv-files")
         try:
             await self.node.start()
             await self._open_doors()
@@ -101,6 +105,7 @@ class _Process:
                 logger.info("stopping", node=self.settings.node_id, signal=asked.result())
                 await self._hand_over()
         finally:
+            watching.cancel()
             await self._close()
         if self.node.failure is not None:
             raise self.node.failure

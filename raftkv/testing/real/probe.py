@@ -1,0 +1,42 @@
+"""What a node's process takes of its host, and what its log says of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from raftkv.testing.processes import NodeProcess
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Of one process, now."""
+
+    rss_bytes: int
+    """Memory that is really there."""
+    descriptors: int
+    threads: int
+
+
+def usage(node: NodeProcess) -> Usage:
+    """Raises `FileNotFoundError` when the process is gone."""
+    assert node.process is not None, f"node {node.node_id} was never started"
+    place = Path("/proc") / str(node.process.pid)
+    fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
+    return Usage(
+        rss_bytes=int(fields["VmRSS"].split()[0]) * 1024,
+        descriptors=len(os.listdir(place / "fd")),
+        threads=int(fields["Threads"]),
+    )
+
+
+def events(node: NodeProcess) -> Counter[str]:
+    """How often each event is in the node's log, as people read it: time, [level], event, and what else is known."""
+    counts: Counter[str] = Counter()
+    for line in node.log_path.read_text(errors="replace").splitlines():
+        words = line.split("]", 1)[-1].split()
+        if "[" in line and words:
+            counts[words[0]] += 1
+    return counts
