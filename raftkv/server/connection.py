@@ -213,8 +213,10 @@ class Connection(asyncio.Protocol):
                 raise Unavailable(f"node {self._service.node_id} is closing")
             match request.kind:
                 case RequestKind.COMMAND:
+                    self._listener.check_share(self)
                     self._service.submit(request.payload, partial(self._command_done, request.id))
                 case RequestKind.QUERY:
+                    self._listener.check_share(self)
                     self._service.query(request.payload, request.stale, partial(self._query_done, request.id))
                 case _:
                     self._listener.spawn(self._admin(request))

@@ -13,6 +13,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: int = 10_000
     requests_max: int = 10_000
     """Requests of one connection that wait for an answer; over it the connection isn't read."""
+    crowd_requests: int = 25_000
+    """Over so many requests that wait, of all connections together, none gets more than an equal share: who asks
+    again as soon as it is refused must not keep out who asks now and then. Half of what the node takes."""
     frame_bytes_max: int = 9 * MIB
     write_pause_bytes: int = MIB
     """Unread answers at which a connection isn't read any more, so that it can't ask for more …"""
@@ -31,6 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             connections_max=config.connections_max,
             requests_max=config.connection_requests_max,
+            crowd_requests=config.waiting_requests_max // 2,
             frame_bytes_max=config.client_frame_bytes_max,
         )
 

@@ -92,6 +92,12 @@ class Listener:
         self.stats.connections = len(self._connections)
         return True
 
+    def check_share(self, connection: Connection) -> None:
+        """Raises `Busy` for a request over the connection's share, when many others want to be served."""
+        crowd = self.limits.crowd_requests
+        if self.stats.requests_waiting > crowd and connection.waiting > max(1, crowd // len(self._connections)):
+            raise Busy(f"{self.stats.requests_waiting} requests wait here, {connection.waiting} of them of this client")
+
     def full_text(self) -> str:
         """Why there is no place for a connection."""
         if self._closing:

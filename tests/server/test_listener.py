@@ -350,3 +350,27 @@ def test_every_refusal_is_in_the_log() -> None:
     refused = [line for line in lines if line["event"] == "client_refused"]
     assert [line["kind"] for line in refused] == ["garbage", "handshake", "connections", "slow", "slow"]
     assert all(line["reason"] and line["address"] for line in refused)
+
+
+def test_who_asks_without_end_does_not_keep_out_who_asks_once() -> None:
+    """Over the bound a connection has an equal share and no more: the greedy one is `BUSY`, the modest one served."""
+
+    async def story(world: World) -> None:
+        world.service.holding = True
+        greedy, modest = await world.connect(), await world.connect()
+        for number in range(30):
+            greedy.ask(number, command("increment", b"n", 1))
+        await settle()
+        assert [r.status for r in greedy.responses] == [Status.BUSY] * 10
+        modest.ask(1, command("increment", b"n", 1))
+        await settle()
+        assert modest.responses == [] and len(world.service.held) == 21
+        world.service.holding = False
+        world.service.release()
+        await settle()
+        assert [r.status for r in modest.responses] == [Status.OK]
+        greedy.ask(31, command("increment", b"n", 1))
+        await settle()
+        assert greedy.responses[-1].status is Status.OK
+
+    run(story, crowd_requests=20)
