@@ -49,7 +49,15 @@ class Listener:
         """
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self.connection, host, port, ssl=self._ssl, backlog=1024)
+            self._server = await loop.create_server(
+                self.connection,
+                host,
+                port,
+                ssl=self._ssl,
+                # Until then nobody here knows of a connection, so it would count for no bound.
+                ssl_handshake_timeout=self.limits.hello_timeout_s if self._ssl is not None else None,
+                backlog=1024,
+            )
         except OSError as exc:
             raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
         self.begin()
