@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -49,9 +48,9 @@ REQUESTS = 24
 class Told(msgspec.Struct):
     """What came of it all."""
 
-    heard: Counter[str] = msgspec.field(default_factory=Counter)
+    heard: dict[str, int] = {}
     """Malformed frames by port and kind that were answered, or whose connection the node has closed."""
-    ignored: Counter[str] = msgspec.field(default_factory=Counter)
+    ignored: dict[str, int] = {}
     """Those without any reaction."""
     refused: int = 0
     """Connections that nobody accepted."""
@@ -132,9 +131,11 @@ class Storm:
             return None
         return talker
 
-    def count(self, name: str, heard: bool) -> None:
-        """One malformed frame more."""
-        (self._told.heard if heard else self._told.ignored)[name] += 1
+    def count(self, name: str, heard: bool, times: int = 1) -> None:
+        """Malformed frames more."""
+        if times:
+            counts = self._told.heard if heard else self._told.ignored
+            counts[name] = counts.get(name, 0) + times
 
     async def client(self, address: str) -> None:
         """Nonsense instead of a hello, or many requests that nobody can read and then nonsense."""
@@ -153,8 +154,8 @@ class Storm:
         answered = len({decode_response(frame).id for frame in talker.frames[1:]})
         if talker.frames:
             self.identity = decode_server_hello(talker.frames[0])
-        self._told.heard["client/payload"] += answered
-        self._told.ignored["client/payload"] += REQUESTS - answered
+        self.count("client/payload", True, answered)
+        self.count("client/payload", False, REQUESTS - answered)
         self.count(f"client/{piece.kind}", await talker.end(piece.data))
 
     async def peer(self, address: str, to: int) -> None:
@@ -174,7 +175,7 @@ class Storm:
             talker.transport.write(encode_message(Ping(1)) + b"".join(untimely) + encode_message(Ping(2)))
             heard = await talker.hear(3)  # the second pong: everything before it was taken in
             if heard:
-                self._told.heard["peer/untimely"] += len(untimely)
+                self.count("peer/untimely", True, len(untimely))
             elif untimely:
                 self.count("peer/untimely", talker.ended.done())  # one of them was too much, and the rest unheard
         piece = talk.piece(self._dice, greeted=True)
@@ -209,7 +210,7 @@ async def rage(options: argparse.Namespace) -> Told:
         todo: list[Callable[[], Awaitable[None]]] = [partial(storm.client, each) for each in options.client]
         todo += [partial(storm.peer, address, int(node_id)) for node_id, address in options.peer]
         todo += [partial(storm.http, each) for each in options.http]
-        while loop.time() < until and told.heard.total() < options.frames:
+        while loop.time() < until and sum(told.heard.values()) < options.frames:
             began = loop.time()
             await dice.choice(todo)()
             if options.rest:
