@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -50,11 +51,8 @@ async def leader_of(cluster: ProcessCluster) -> NodeProcess:
 
 
 async def _leader_says(node: NodeProcess) -> int | None:
-    try:
-        async with Admin([node.own.client_address]) as admin:
-            return (await admin.status(2.0))["leader"]
-    except RaftKVError:
-        return None
+    status = await status_of(node)
+    return status["leader"] if status is not None else None
 
 
 class Load:
@@ -123,3 +121,41 @@ def with_http(cluster: ProcessCluster) -> list[str]:
 def tell(story: Coroutine[Any, Any, None]) -> None:
     """Run a story to its end."""
     asyncio.run(story)
+
+
+class Scene:
+    """Where faults happen: what they did is counted, and said when a test fails."""
+
+    def __init__(self, cluster: ProcessCluster) -> None:
+        self.cluster = cluster
+        self.fired: Counter[str] = Counter()
+        self.notes: list[str] = []
+
+    def met(self, kind: str, times: int = 1) -> None:
+        self.fired[kind] += times
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    async def leader(self) -> NodeProcess:
+        return await leader_of(self.cluster)
+
+
+async def until_equal(cluster: ProcessCluster) -> None:
+    """Wait until all nodes have applied the same last entry, with the same digest, and nothing is under way."""
+
+    async def look() -> bool | None:
+        said = [await status_of(node) for node in cluster.nodes.values()]
+        places = {(each["applied_index"], each["last_index"], each["digest"]) for each in said if each is not None}
+        return (None not in said and len(places) == 1) or None
+
+    await until(look, "all nodes with the same state")
+
+
+async def status_of(node: NodeProcess) -> dict[str, Any] | None:
+    """What a node says of itself, asked past any proxy; None when it doesn't."""
+    try:
+        async with Admin([node.own.client_address]) as admin:
+            return await admin.status(2.0)
+    except RaftKVError:
+        return None
