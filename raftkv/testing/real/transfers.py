@@ -27,6 +27,9 @@ SETTINGS = ("--set", "keep_entries=20", "--set", "segment_bytes=4KiB", "--set", 
 
 POLL_S = 0.05
 
+PATIENCE_S = 45.0
+"""For a follower to be left behind and its snapshot to begin; both take a second or two on an idle machine."""
+
 
 class TransferCut(LinkFault):
     """A follower is kept away until it needs a snapshot; then the link is cut while that is on its way, and again.
@@ -41,6 +44,7 @@ class TransferCut(LinkFault):
         super().__init__(proxy, dice)
         self._cuts = cuts
         self._met = 0
+        self._first = asyncio.Event()
 
     @property
     def done_so_far(self) -> int:
@@ -48,6 +52,14 @@ class TransferCut(LinkFault):
 
     def times(self) -> int:
         return self._met
+
+    async def begin(self, stage: Stage) -> None:
+        """Returns when the first transfer was cut, or when none will be."""
+        await super().begin(stage)
+        assert self._task is not None
+        first = asyncio.ensure_future(self._first.wait())
+        await asyncio.wait([self._task, first], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
 
     async def go_on(self, stage: Stage) -> None:
         leader = (await stage.leader()).node_id
@@ -67,6 +79,7 @@ class TransferCut(LinkFault):
                 stage.note(f"cut {number + 1} of {self._cuts} while the snapshot is sent")
                 self.proxy.put(away, CUT)
                 self._met += 1
+                self._first.set()
                 await asyncio.sleep(self.dice.uniform(0.2, 3.5))
             self.proxy.heal()
 
