@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from raftkv.server.listener import Listener
 
 
+ANSWER_BYTES_LARGE = 64 * 1024
+"""Answers of one turn of the loop from which on their memory is counted at once, not when they leave."""
+
+
 class Connection(asyncio.Protocol):
     """A client's connection, as a protocol of asyncio.
 
@@ -52,10 +56,14 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._backlog: deque[bytes | memoryview] = deque()
         self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._unread_bytes = 0
         self._paused = False
         self._unread = False
         self._ending = False
         self.waiting = 0
+        self.held_bytes = 0
+        """What the listener was told that this connection keeps in memory."""
         self.closed = False
         self.incomplete_since: float | None = None
         """Since when the handshake or a frame is awaited whose beginning has arrived."""
@@ -69,7 +77,7 @@ class Connection(asyncio.Protocol):
         self._stats.connections_total += 1
         if not self._listener.admit(self):
             self._stats.connections_refused += 1
-            self._refused("connections", self._listener.full_text())
+            self.refuse("connections", self._listener.full_text())
             self.closed = True
             transport.abort()
             return
@@ -89,8 +97,11 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, without sending what waits."""
         self.closed = True
+        self._decoder = FrameDecoder(0)
         self._backlog.clear()
         self._out.clear()
+        self._out_bytes = self._unread_bytes = 0
+        self._tell_held()
         if self._transport is not None:
             self._transport.abort()
 
@@ -118,7 +129,7 @@ class Connection(asyncio.Protocol):
         if now - self.incomplete_since >= allowed:
             self._stats.closed_slow += 1
             what = "a frame whose beginning has arrived" if self._greeted else "its hello"
-            self._refused("slow", f"{what} took longer than {allowed:g} s")
+            self.refuse("slow", f"{what} took longer than {allowed:g} s")
             self.abort()
 
     # ------------------------------------------------------------------------------ in
@@ -134,7 +145,8 @@ class Connection(asyncio.Protocol):
             return
         self._backlog.extend(frames)
         self._drain()
-        if self._greeted:
+        self._tell_held()
+        if self._greeted and not self.closed:
             if not self._decoder.has_partial:
                 self.incomplete_since = None
             elif frames or self.incomplete_since is None:
@@ -175,13 +187,33 @@ class Connection(asyncio.Protocol):
 
     def _garbage(self, error: FrameError) -> None:
         self._stats.closed_garbage += 1
-        self._refused("garbage", str(error))
+        self.refuse("garbage", str(error))
         self.abort()
 
-    def _refused(self, kind: str, reason: str) -> None:
+    def refuse(self, kind: str, reason: str) -> None:
+        """Say in the log what it is closed for."""
         assert self._transport is not None
         address = address_text(self._transport.get_extra_info("peername"))
         self._listener.refusals.note(kind, reason, address, self._loop.time())
+
+    # ------------------------------------------------------------------------------ memory
+
+    def weigh(self) -> int:
+        """What it keeps in memory, now that somebody asks; the listener is told of less, never of more."""
+        transport = self._transport
+        if not self.closed and transport is not None:
+            self._unread_bytes = min(self._unread_bytes, transport.get_write_buffer_size())
+        self._tell_held()
+        return self.held_bytes
+
+    def _tell_held(self) -> None:
+        """Tell the listener of what has changed."""
+        held = self._decoder.partial_bytes + self._out_bytes + self._unread_bytes
+        more, self.held_bytes = held - self.held_bytes, held
+        if more:
+            self._listener.hold(more)
+
+    # ------------------------------------------------------------------------------ requests
 
     def _greet(self, frame: bytes | memoryview) -> None:
         hello = decode_client_hello(frame)
@@ -198,7 +230,7 @@ class Connection(asyncio.Protocol):
         )
         if refused:
             self._stats.handshakes_refused += 1
-            self._refused("handshake", refused)
+            self.refuse("handshake", refused)
             self._finish()
             return
         self._greeted = True
@@ -256,17 +288,23 @@ class Connection(asyncio.Protocol):
         if not self._out:
             self._listener.flush_later(self)
         self._out.append(frame)
+        self._out_bytes += len(frame)
+        if self._out_bytes > ANSWER_BYTES_LARGE:
+            self._tell_held()
 
     def flush(self) -> None:
         """Send what was answered in this turn of the loop, in one write."""
         out, self._out = self._out, []
+        self._out_bytes = 0
         transport = self._transport
         if not out or self.closed or transport is None:
             return
         transport.write(b"".join(out))
-        if transport.get_write_buffer_size() > self._limits.write_bytes_max:
+        self._unread_bytes = transport.get_write_buffer_size()
+        self._tell_held()
+        if self._unread_bytes > self._limits.write_bytes_max:
             self._stats.closed_unread += 1
-            self._refused("unread", f"it left {transport.get_write_buffer_size()} bytes of answers unread")
+            self.refuse("unread", f"it left {self._unread_bytes} bytes of answers unread")
             self.abort()
         elif self._ending and self.waiting == 0:
             self._finish()

@@ -21,6 +21,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Unread answers at which a connection isn't read any more, so that it can't ask for more …"""
     write_bytes_max: int = 64 * MIB
     """… and at which it is closed: what it had asked for before may still be this large."""
+    held_bytes_max: int = 256 * MIB
+    """Beginnings of frames and unread answers of all connections together: each alone may be large, a thousand
+    of them may not. Over it those that hold most are closed; four times what the log takes uncommitted."""
     hello_timeout_s: float = 5.0
     """A connection that has not said who it is by then is closed."""
     frame_timeout_s: float = 30.0
@@ -40,10 +43,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStats(msgspec.Struct):
-    """What a listener has seen; all but the first two only go up."""
+    """What a listener has seen; all but the first three only go up."""
 
     connections: int = 0
     requests_waiting: int = 0
+    held_bytes: int = 0
+    """Beginnings of frames and unread answers, of all connections; what clients have read since may still count."""
     connections_total: int = 0
     connections_refused: int = 0
     """Over `connections_max`."""
@@ -55,6 +60,8 @@ class ServerStats(msgspec.Struct):
     """Handshakes or frames that took too long to arrive."""
     closed_unread: int = 0
     """Clients that didn't read their answers."""
+    closed_memory: int = 0
+    """Connections that held most when all together held too much."""
     paused: int = 0
     """Times a connection was not read for a while because it had reached a bound."""
     requests: int = 0

@@ -100,6 +100,22 @@ class Listener:
         self.stats.connections = len(self._connections)
         return True
 
+    def hold(self, more_bytes: int) -> None:
+        """A connection keeps so much more in memory, or less; the largest are closed when it is too much."""
+        self.stats.held_bytes += more_bytes
+        if more_bytes > 0 and self.stats.held_bytes > self.limits.held_bytes_max:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Ask every connection what it holds now, as what was read since is not known here; then close the largest."""
+        weights = {connection: connection.weigh() for connection in list(self._connections)}
+        for connection in sorted(weights, key=weights.__getitem__, reverse=True):
+            if self.stats.held_bytes <= self.limits.held_bytes_max:
+                break
+            self.stats.closed_memory += 1
+            connection.refuse("memory", f"it held {weights[connection]} bytes of {self.stats.held_bytes} in all")
+            connection.abort()
+
     def check_share(self, connection: Connection) -> None:
         """Raises `Busy` for a request over the connection's share, when many others want to be served."""
         crowd = self.limits.crowd_requests
@@ -114,7 +130,9 @@ class Listener:
 
     def release(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._connections.pop(connection, None)
+        if connection in self._connections:
+            del self._connections[connection]
+            self.stats.held_bytes -= connection.held_bytes
         self.stats.connections = len(self._connections)
         if not self._connections and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)

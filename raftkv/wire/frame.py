@@ -37,6 +37,11 @@ class FrameDecoder:
         self._buffer = bytearray()
 
     @property
+    def partial_bytes(self) -> int:
+        """How much has arrived of a frame whose end has not."""
+        return len(self._buffer)
+
+    @property
     def has_partial(self) -> bool:
         """Whether the beginning of a frame has arrived whose end has not."""
         return bool(self._buffer)

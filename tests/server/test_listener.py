@@ -374,3 +374,38 @@ def test_who_asks_without_end_does_not_keep_out_who_asks_once() -> None:
         assert greedy.responses[-1].status is Status.OK
 
     run(story, crowd_requests=20)
+
+
+def test_what_all_clients_together_hold_is_bounded() -> None:
+    """Half frames and unread answers of many: those that hold most go, the log says why, and nothing is left."""
+
+    async def story(world: World) -> None:
+        world.service.log.apply(command("put", b"a", bytes(2000)))
+        modest = await world.connect()
+        halves = [await world.connect() for _ in range(4)]
+        for number, client in enumerate(halves):
+            client.send(encode_frame(bytes(30_000))[: 6_000 + number])
+        await settle()
+        assert [client.lost for client in halves] == [False, False, False, False]
+        deaf = await world.connect()
+        deaf.transport.pause_reading()
+        for number in range(8):
+            deaf.ask(number, query("get", b"a"), RequestKind.QUERY)
+        await settle()
+        assert deaf.lost and world.listener.stats.closed_memory == 1
+        halves[0].send(bytes(10_000))
+        await settle()
+        assert [client.lost for client in halves] == [True, False, False, False]
+        modest.ask(1, command("increment", b"n", 1))
+        await settle()
+        assert modest.responses[0].status is Status.OK
+        for client in halves[1:]:
+            client.transport.abort()
+        await settle()
+        modest.ask(2, command("increment", b"n", 1))
+        await settle()
+        assert world.listener.stats.held_bytes <= 100 and world.listener.stats.connections == 1
+
+    with capture_logs() as lines:
+        run(story, held_bytes_max=32_000)
+    assert [line["kind"] for line in lines if line["event"] == "client_refused"] == ["memory", "memory"]
