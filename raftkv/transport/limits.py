@@ -18,7 +18,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     hello_bytes_max: int = 64 * KIB
     """A frame in the handshake; a hello has a few hundred bytes."""
     strangers_max: int = 256
-    """Incoming connections in their handshake at once; a cluster has a handful, for some ms."""
+    """Incoming connections in their handshake, or of nodes that are no peers, at once; a cluster has a handful."""
     handshake_s: float = 5.0
     ping_s: float
     """How often every connection is pinged and looked at."""

@@ -91,6 +91,8 @@ class Mesh(Transport):
         for peer, address in peers.items():
             if peer != self.node_id and peer not in self._links:
                 self._links[peer] = Link(self, peer, address)
+                if (connection := self._incoming.get(peer)) is not None:
+                    self._strangers.pop(connection, None)
 
     def links(self) -> dict[NodeId, LinkStatus]:
         return {peer: self._links[peer].status for peer in sorted(self._links)}
@@ -179,8 +181,12 @@ class Mesh(Transport):
         return True
 
     def incoming_established(self, connection: Incoming, peer: NodeId) -> None:
-        """`connection` is the one from `peer` from now on: the newest wins, as the peer replaced the other."""
-        self._strangers.pop(connection, None)
+        """`connection` is the one from `peer` from now on: the newest wins, as the peer replaced the other.
+
+        Who is no peer of this node, though it may become one, stays a stranger among so many.
+        """
+        if peer in self._links:
+            self._strangers.pop(connection, None)
         if (old := self._incoming.get(peer)) is not None:
             old.abort()
         self._incoming[peer] = connection

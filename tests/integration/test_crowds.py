@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 
-from raftkv.client import Admin
+from raftkv.client import Admin, Client
+from raftkv.kv import KeyValue
 from raftkv.testing.processes import NodeProcess, ProcessCluster
 from raftkv.testing.real.generators import Crowd
 from raftkv.testing.real.probe import Usage, events, usage
 from raftkv.transport.tcp import split_address
-from raftkv.wire import PROTOCOL_VERSION, ClientHello, encode_client_hello
+from raftkv.wire import PROTOCOL_VERSION, ClientHello, Request, RequestKind, encode_client_hello, encode_request
 from tests.integration.nodes import DEADLINE_S, WORKLOAD, leader_of, load, tell, until
 
 MIB = 1024 * 1024
@@ -54,8 +57,10 @@ def test_two_thousand_clients_come_work_and_vanish(tmp_path: Path) -> None:
                     assert (standing.connected, standing.closed) == (MANY, 0)
                     assert usage(leader).descriptors > MANY
                     await clients.more(50)
-                    standing = await crowd.standing()
-                    assert standing.connected == MANY and standing.answers["OK"] > MANY
+                    async with asyncio.timeout(DEADLINE_S):
+                        while standing.answers.get("OK", 0) < 2 * MANY:
+                            standing = await crowd.standing()
+                    assert standing.connected == MANY
                 finally:
                     await crowd.vanish()
                 await settles(leader, before)
@@ -80,12 +85,13 @@ def test_a_full_backlog_is_refused_by_name_and_others_are_served(tmp_path: Path)
                 await clients.more(20)
                 crowd = await Crowd.start([leader.own.client_address], connections=40, outstanding=100, rest_s=0.1)
                 try:
-                    await asyncio.wait_for(crowd.standing(), DEADLINE_S)
                     await clients.more(60)
-                    standing = await crowd.standing()
+                    async with asyncio.timeout(DEADLINE_S):
+                        standing = await crowd.standing()
+                        while min(standing.answers.get(status, 0) for status in ("BUSY", "OK")) < 1_000:
+                            standing = await crowd.standing()
                 finally:
                     await crowd.vanish()
-                assert standing.answers["BUSY"] > 1_000 and standing.answers["OK"] > 1_000
                 assert set(standing.answers) <= {"BUSY", "OK", "NOT_LEADER"}
                 await clients.more(20)
             assert usage(leader).rss_bytes < before.rss_bytes + 96 * MIB
@@ -120,6 +126,35 @@ def test_a_node_without_files_left_serves_who_is_connected_and_says_so(tmp_path:
                 await clients.more(20)
                 first.close()
             assert node.is_running
+
+    tell(story())
+
+
+def test_clients_who_begin_and_do_not_read_hold_no_more_than_they_may(tmp_path: Path) -> None:
+    """Sixty with 8 MiB of a frame that never ends, and forty who leave answers of a megabyte unread, which together
+    were 2.7 GiB: the largest go, and others are served (slow loris, F34)."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 1, arguments=WORKLOAD) as cluster:
+            cluster.start_all()
+            node = await leader_of(cluster)
+            before = usage(node).rss_bytes
+            half = struct.pack("<IQ", 9 * MIB, 1) + bytes(8 * MIB)
+            method = KeyValue.methods["get"]
+            payload = method.query_payload(method.encode_args((b"large",), {}))
+            asked = [encode_request(Request(number, RequestKind.QUERY, payload, True, 10_000)) for number in range(56)]
+            async with load(cluster, clients=3) as clients:
+                async with Client(KeyValue, [node.own.client_address]) as client:
+                    await client.put(b"large", bytes(MIB - 100))
+                with contextlib.ExitStack() as held:
+                    for said in [half] * 60 + [b"".join(asked)] * 40:
+                        one = held.enter_context(await greeted(node))
+                        with contextlib.suppress(ConnectionError):
+                            await asyncio.get_running_loop().sock_sendall(one, said)
+                    await clients.more(20)
+                    assert usage(node).rss_bytes < before + 512 * MIB
+                await clients.more(20)
+            assert 0 < events(node)["client_refused"] < 40
 
     tell(story())
 

@@ -135,6 +135,8 @@ def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, strangers_max=3)
+        listening = Listening()
+        world.nodes[1].set_peers({5: await listening.start()})
         first = await join(world.nodes[1].address, 5)
         strangers = [await connect(world.nodes[1].address) for _ in range(4)]
         await strangers[3].closed()
@@ -143,6 +145,29 @@ def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
         await one.until(lambda: one.messages)
         for raw in (first, *strangers):
             raw.transport.abort()
+        listening.close()
+
+    tell(story, world)
+
+
+def test_nodes_that_are_no_peers_are_bounded(world: type[TcpWorld]) -> None:
+    """A stranger may say to be as many nodes as it likes: they count as strangers until they are peers."""
+
+    async def story(world: TcpWorld) -> None:
+        one = await world.start(1, strangers_max=3)
+        first = [await join(world.nodes[1].address, node_id) for node_id in (5, 6, 7)]
+        fourth = await connect(world.nodes[1].address)
+        await fourth.closed()
+        assert world.nodes[1].stats.strangers_refused == 1
+        listening = Listening()
+        world.nodes[1].set_peers({5: await listening.start()})
+        fifth = await join(world.nodes[1].address, 8)
+        for raw in (*first, fifth):
+            raw.say(DigestReport(1, 1))
+        await one.until(lambda: len(one.messages) == 4)
+        for raw in (*first, fifth):
+            raw.transport.abort()
+        listening.close()
 
     tell(story, world)
 
