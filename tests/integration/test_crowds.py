@@ -14,11 +14,13 @@ import pytest
 from raftkv.client import Admin, Client
 from raftkv.kv import KeyValue
 from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.testing.real.clients import MACHINE, recorded
 from raftkv.testing.real.generators import Crowd
 from raftkv.testing.real.probe import Usage, events, usage
+from raftkv.testing.real.stage import DEADLINE_S, Stage
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, ClientHello, Request, RequestKind, encode_client_hello, encode_request
-from tests.integration.nodes import DEADLINE_S, WORKLOAD, leader_of, load, tell, until
+from tests.integration.nodes import start, tell
 
 MIB = 1024 * 1024
 
@@ -30,13 +32,13 @@ needs_files = pytest.mark.skipif(
 )
 
 
-async def settles(node: NodeProcess, before: Usage, spare: int = 40) -> None:
+async def settles(stage: Stage, node: NodeProcess, before: Usage, spare: int = 40) -> None:
     """Wait until the node has about as many files open as before."""
 
     async def look() -> bool | None:
         return usage(node).descriptors < before.descriptors + spare or None
 
-    await until(look, f"node {node.node_id} closing what vanished")
+    await stage.until(look, f"node {node.node_id} closing what vanished")
 
 
 @needs_files
@@ -45,11 +47,11 @@ def test_two_thousand_clients_come_work_and_vanish(tmp_path: Path) -> None:
     during and after; nothing is left of the crowd but the files' numbers."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=WORKLOAD) as cluster:
-            cluster.start_all()
-            leader = await leader_of(cluster)
+        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            leader = await stage.leader()
             before = usage(leader)
-            async with load(cluster) as clients:
+            async with recorded(cluster.addresses) as clients:
                 await clients.more(20)
                 crowd = await Crowd.start([leader.own.client_address], connections=MANY, outstanding=2, rest_s=1.0)
                 try:
@@ -63,10 +65,10 @@ def test_two_thousand_clients_come_work_and_vanish(tmp_path: Path) -> None:
                     assert standing.connected == MANY
                 finally:
                     await crowd.vanish()
-                await settles(leader, before)
+                await settles(stage, leader, before)
                 await clients.more(20)
             assert usage(leader).rss_bytes < before.rss_bytes + 96 * MIB
-            assert (await leader_of(cluster)).node_id == leader.node_id, "the crowd cost the leader its place"
+            assert (await stage.leader()).node_id == leader.node_id, "the crowd cost the leader its place"
 
     tell(story())
 
@@ -76,12 +78,12 @@ def test_a_full_backlog_is_refused_by_name_and_others_are_served(tmp_path: Path)
     and clients who ask for little are served all the time (F34)."""
 
     async def story() -> None:
-        arguments = [*WORKLOAD, "--set", "waiting_requests_max=400"]
+        arguments = [*MACHINE, "--set", "waiting_requests_max=400"]
         with ProcessCluster(tmp_path, 3, arguments=arguments) as cluster:
-            cluster.start_all()
-            leader = await leader_of(cluster)
+            stage = start(cluster, tmp_path)
+            leader = await stage.leader()
             before = usage(leader)
-            async with load(cluster) as clients:
+            async with recorded(cluster.addresses) as clients:
                 await clients.more(20)
                 crowd = await Crowd.start([leader.own.client_address], connections=40, outstanding=100, rest_s=0.1)
                 try:
@@ -104,11 +106,11 @@ def test_a_node_without_files_left_serves_who_is_connected_and_says_so(tmp_path:
     there is room again the next is let in."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 1, arguments=WORKLOAD) as cluster:
-            cluster.start_all()
-            node = await leader_of(cluster)
+        with ProcessCluster(tmp_path, 1, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            node = await stage.leader()
             assert node.process is not None
-            async with load(cluster, clients=3) as clients:
+            async with recorded(cluster.addresses, clients=3) as clients:
                 await clients.more(20)
                 limits = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
                 full = usage(node).descriptors + 1
@@ -118,7 +120,7 @@ def test_a_node_without_files_left_serves_who_is_connected_and_says_so(tmp_path:
                     return bool(events(node)["files_run_out"]) or None
 
                 first = await greeted(node)
-                await until(said, "the log saying that files run out")
+                await stage.until(said, "the log saying that files run out")
                 assert not await is_greeted(node)
                 await clients.more(20)
                 resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, limits)
@@ -135,15 +137,15 @@ def test_clients_who_begin_and_do_not_read_hold_no_more_than_they_may(tmp_path: 
     were 2.7 GiB: the largest go, and others are served (slow loris, F34)."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 1, arguments=WORKLOAD) as cluster:
-            cluster.start_all()
-            node = await leader_of(cluster)
+        with ProcessCluster(tmp_path, 1, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            node = await stage.leader()
             before = usage(node).rss_bytes
             half = struct.pack("<IQ", 9 * MIB, 1) + bytes(8 * MIB)
             method = KeyValue.methods["get"]
             payload = method.query_payload(method.encode_args((b"large",), {}))
             asked = [encode_request(Request(number, RequestKind.QUERY, payload, True, 10_000)) for number in range(56)]
-            async with load(cluster, clients=3) as clients:
+            async with recorded(cluster.addresses, clients=3) as clients:
                 async with Client(KeyValue, [node.own.client_address]) as client:
                     await client.put(b"large", bytes(MIB - 100))
                 with contextlib.ExitStack() as held:
@@ -165,12 +167,11 @@ def test_a_low_limit_of_files_leaves_room_for_the_nodes_own(tmp_path: Path) -> N
     what its log and a snapshot need (EMFILE)."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 1, arguments=[*WORKLOAD, "--set", "segment_bytes=4KiB"]) as cluster:
+        with ProcessCluster(tmp_path, 1, arguments=[*MACHINE, "--set", "segment_bytes=4KiB"]) as cluster:
             node = cluster.nodes[1]
             node.wrapper = ["/bin/sh", "-c", 'ulimit -n 160 && exec "$0" "$@"']
-            node.start()
-            await leader_of(cluster)
-            async with load(cluster, clients=3) as clients, Admin([node.own.client_address]) as admin:
+            await start(cluster, tmp_path).leader()
+            async with recorded(cluster.addresses, clients=3) as clients, Admin([node.own.client_address]) as admin:
                 first = await admin.take_snapshot()
                 crowd = await Crowd.start([node.own.client_address], connections=400, rest_s=0.5)
                 try:

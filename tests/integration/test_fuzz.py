@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import shutil
 import socket
 import ssl
@@ -21,12 +20,14 @@ from hypothesis import strategies as st
 from raftkv.client import Admin
 from raftkv.server import Limits
 from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.testing.real.clients import MACHINE, recorded
 from raftkv.testing.real.malformed import STREAMS, ClientTalk, PeerTalk, http_piece
 from raftkv.testing.real.probe import events
+from raftkv.testing.real.stage import DEADLINE_S, Stage
 from raftkv.testing.real.strangers import Malformed, SlowStrangers, VanishingCrowd
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
-from tests.integration.nodes import DEADLINE_S, WORKLOAD, Scene, leader_of, load, tell, with_http
+from tests.integration.nodes import start, tell, with_http
 
 PEER_TALK = PeerTalk(Hello(PROTOCOL_VERSION, "another cluster", 900, "i", 1, "n", "Workload/x", False, 0))
 
@@ -42,19 +43,22 @@ def test_strangers_cost_nobody_but_themselves(tmp_path: Path) -> None:
     grows, every frame gets a reaction, clients are served, the log names some and counts the rest (fuzz)."""
 
     async def story() -> None:
-        cluster = ProcessCluster(tmp_path, 3, arguments=WORKLOAD)
+        cluster = ProcessCluster(tmp_path, 3, arguments=MACHINE)
         https = with_http(cluster)
         with cluster:
-            cluster.start_all()
-            await leader_of(cluster)
-            scene, dice = Scene(cluster), random.Random(1)
-            malformed = Malformed(dice, 20_000)
-            async with load(cluster) as clients:
-                for fault in (malformed, SlowStrangers(dice, each=15), VanishingCrowd(dice, connections=200)):
-                    await fault.inject(scene)
+            stage = start(cluster, tmp_path)
+            await stage.leader()
+            malformed = Malformed(stage.dice, 20_000)
+            async with recorded(cluster.addresses) as clients:
+                for fault in (
+                    malformed,
+                    SlowStrangers(stage.dice, each=15),
+                    VanishingCrowd(stage.dice, connections=200),
+                ):
+                    await fault.inject(stage)
                     await clients.more(20)
-                    await fault.heal(scene)
-                    assert scene.fired[fault.kind], f"{fault.describe()} did nothing"
+                    await fault.heal(stage)
+                    assert stage.fired[fault.kind], f"{fault.describe()} did nothing"
             assert malformed.told is not None
             kinds = {f"{port}/{kind}" for port in ("peer", "client") for kind in (*STREAMS, "nesting", "order")}
             assert set(malformed.told.heard) >= kinds
@@ -66,16 +70,15 @@ def test_strangers_cost_nobody_but_themselves(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, str]]:
     """One node and its HTTP port."""
-    cluster = ProcessCluster(tmp_path_factory.mktemp("target"), 1, arguments=WORKLOAD)
+    cluster = ProcessCluster(tmp_path_factory.mktemp("target"), 1, arguments=MACHINE)
     (http,) = with_http(cluster)
     with cluster:
-        cluster.start_all()
-        asyncio.run(_served(cluster))
+        asyncio.run(_until_served(start(cluster, cluster.directory)))
         yield cluster.nodes[1], http
 
 
-async def _served(cluster: ProcessCluster) -> None:
-    await leader_of(cluster)
+async def _until_served(stage: Stage) -> None:
+    await stage.leader()
 
 
 async def _status(node: NodeProcess) -> str:
@@ -178,7 +181,7 @@ def certificate(tmp_path: Path) -> list[str]:
 
 def test_plain_text_at_a_port_with_tls_is_refused_in_few_words(tmp_path: Path, certificate: list[str]) -> None:
     """Frames, HTTP and noise without TLS: closed, no flood of stack traces, and those with a certificate served."""
-    with ProcessCluster(tmp_path / "nodes", 1, arguments=[*WORKLOAD, *certificate]) as cluster:
+    with ProcessCluster(tmp_path / "nodes", 1, arguments=[*MACHINE, *certificate]) as cluster:
         cluster.start_all()
         node = cluster.nodes[1]
         context = ssl.create_default_context(cafile=certificate[1])

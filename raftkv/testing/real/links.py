@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.lane import Conditions
 from raftkv.testing.real.proxy import LinkProxy, Way
 from raftkv.testing.real.relay import CLIENTS
+from raftkv.testing.real.stage import Stage
 
 CUT = Conditions(cut=True)
+
+BITE_S = 20.0
+"""By then a frame must have met the fault, or it has none to meet."""
+
+SHAPES = 5
+"""Of partitions in one round."""
 
 
 def shapes(nodes: Sequence[int]) -> list[tuple[Way, ...]]:
@@ -28,34 +33,13 @@ def written(ways: Iterable[Way]) -> str:
     return " ".join(f"{one or 'c'}→{two or 'c'}" for one, two in ways) or "nothing"
 
 
-class Stage(Protocol):
-    """What a fault needs of where it happens."""
-
-    cluster: ProcessCluster
-
-    def met(self, kind: str, times: int = 1) -> None:
-        """The fault really did something."""
-
-    def note(self, text: str) -> None:
-        """A line of the run's log."""
-
-    async def leader(self) -> NodeProcess:
-        """Who leads now."""
-
-
-class LinkFault(ABC):
+class LinkFault(Fault):
     """Something that the proxy does; it has met something when the proxy has counted that.
 
     Subclasses say in `counted` which counts of the proxy show that the fault did anything.
     """
 
-    kind: str
-    rows: str
     counted: tuple[str, ...] = ()
-
-    @abstractmethod
-    def describe(self) -> str:
-        """What it does, with its parameters."""
 
     def __init__(self, proxy: LinkProxy, dice: random.Random) -> None:
         self.proxy = proxy
@@ -69,9 +53,14 @@ class LinkFault(ABC):
         return sum(self.proxy.counts[name] for name in self.counted)
 
     async def inject(self, stage: Stage) -> None:
-        """Begin; what goes on and on does so in a task of its own, until `heal`."""
+        """Begin, and see it happen once; what goes on and on does so in a task of its own, until `heal`."""
         self._before = self.done_so_far
         await self.begin(stage)
+
+        async def bites() -> bool | None:
+            return self.done_so_far > self._before or None
+
+        await stage.until(bites, f"{self.describe()} meeting a frame", BITE_S)
 
     async def begin(self, stage: Stage) -> None:
         """What a subclass does to links."""
@@ -128,7 +117,7 @@ class Weather(LinkFault):
 
 
 class Partitions(LinkFault):
-    """One shape after the other, each for a while, with a calm while between two of them."""
+    """One shape after the other, each for a while, with a calm while between two of them; then it is done."""
 
     kind = "partitions of any shape"
     rows = "F39 F40 F41"
@@ -144,11 +133,11 @@ class Partitions(LinkFault):
         calm_s: tuple[float, float] = (0.2, 1.0),
     ) -> None:
         super().__init__(proxy, dice)
-        self._chosen = list(chosen) if chosen is not None else dice.sample(shapes(proxy.nodes)[1:], k=8)
+        self._chosen = list(chosen) if chosen is not None else dice.sample(shapes(proxy.nodes)[1:], k=SHAPES)
         self._hold_s, self._calm_s = hold_s, calm_s
         self._met: list[tuple[Way, ...]] = []
 
-    async def go_on(self, stage: Stage) -> None:
+    async def begin(self, stage: Stage) -> None:
         for shape in self._chosen:
             before = self.proxy.counts["cut"]
             stage.note(f"cut {written(shape)}")
@@ -160,8 +149,7 @@ class Partitions(LinkFault):
             await asyncio.sleep(self.dice.uniform(*self._calm_s))
 
     def times(self) -> int:
-        """The last one counts too, if it was being held when everything was healed."""
-        return max(1, len(self._met))
+        return len(self._met)
 
     def describe(self) -> str:
         return f"{self.kind}: {', then '.join(written(shape) for shape in self._chosen)}"
@@ -295,6 +283,27 @@ class LostReplies(LinkFault):
         return f"{self.kind}: three of ten, and a reset behind them"
 
 
+class ClientsCutOff(LinkFault):
+    """Clients reach the leader and don't hear it, or don't reach it, or both: nobody is served meanwhile."""
+
+    kind = "clients cut off from the leader"
+    rows = "F36 F74"
+    counted = ("cut",)
+
+    def __init__(self, proxy: LinkProxy, dice: random.Random) -> None:
+        super().__init__(proxy, dice)
+        self._there, self._back = dice.choice(((True, False), (False, True), (True, True)))
+
+    async def begin(self, stage: Stage) -> None:
+        leader = (await stage.leader()).node_id
+        ways = [(CLIENTS, leader)] * self._there + [(leader, CLIENTS)] * self._back
+        stage.note(f"cut {written(ways)}")
+        self.proxy.put(ways, CUT)
+
+    def describe(self) -> str:
+        return f"{self.kind}: {'requests' * self._there} {'answers' * self._back}"
+
+
 def rough(proxy: LinkProxy, dice: random.Random) -> Weather:
     """Frames between nodes late, in another order, twice, or not at all."""
     conditions = Conditions(
@@ -325,10 +334,18 @@ def replays(proxy: LinkProxy, dice: random.Random) -> Weather:
 
 
 def flips(proxy: LinkProxy, dice: random.Random, *, of_clients: bool) -> Weather:
-    """One bit of one frame in fifty is wrong."""
+    """One bit of one frame in fifty, or of one in twenty of the fewer ones of clients, is wrong."""
     ways = proxy.client_ways if of_clients else proxy.ways
     kind = "bits flipped on the way " + ("of clients" if of_clients else "between nodes")
-    return Weather(proxy, dice, kind=kind, rows="F61", ways=ways, conditions=Conditions(flip=0.02), counted=("flip",))
+    return Weather(
+        proxy,
+        dice,
+        kind=kind,
+        rows="F61",
+        ways=ways,
+        conditions=Conditions(flip=0.05 if of_clients else 0.02),
+        counted=("flip",),
+    )
 
 
 def throttle(proxy: LinkProxy, dice: random.Random) -> Weather:
@@ -339,14 +356,6 @@ def throttle(proxy: LinkProxy, dice: random.Random) -> Weather:
     return Weather(
         proxy, dice, kind="a slow link", rows="F34 F67", ways=ways, conditions=conditions, counted=("throttle",)
     )
-
-
-def clients_cut_off(proxy: LinkProxy, dice: random.Random) -> Weather:
-    """Clients reach one node and don't hear it, or don't reach it, or both; if it leads, nobody is served."""
-    node = dice.choice(proxy.nodes)
-    both = [(CLIENTS, node), (node, CLIENTS)]
-    ways = dice.choice((both, both[:1], both[1:]))
-    return Weather(proxy, dice, kind="clients cut off", rows="F36 F74", ways=ways, conditions=CUT, counted=("cut",))
 
 
 def link_faults(proxy: LinkProxy, dice: random.Random) -> list[LinkFault]:
@@ -366,5 +375,5 @@ def link_faults(proxy: LinkProxy, dice: random.Random) -> list[LinkFault]:
         HalfOpen(proxy, dice, of_clients=False),
         HalfOpen(proxy, dice, of_clients=True),
         LostReplies(proxy, dice),
-        clients_cut_off(proxy, dice),
+        ClientsCutOff(proxy, dice),
     ]

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from raftkv.model import NodeId
 from raftkv.testing.processes import NodeProcess
+from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.generators import Crowd, storm
-from raftkv.testing.real.links import Stage
 from raftkv.testing.real.malformed import ClientTalk
 from raftkv.testing.real.probe import events, usage
+from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.storm import Told
 from raftkv.transport.tcp import split_address
 from raftkv.wire import encode_frame
@@ -31,11 +32,8 @@ LINES_MAX = 500
 """Refusals in a node's log that one fault may cause; each kind is said a few times every ten seconds."""
 
 
-class StrangerFault:
+class StrangerFault(Fault):
     """Somebody outside does something wrong, and no node may die of it, grow by it, or fill its log with it."""
-
-    kind: str
-    rows: str
 
     def __init__(self) -> None:
         self._before: dict[NodeId, tuple[int, int]] = {}

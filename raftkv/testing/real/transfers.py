@@ -13,8 +13,9 @@ from raftkv.errors import RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.testing.real.lane import Conditions
-from raftkv.testing.real.links import CUT, LinkFault, Stage
+from raftkv.testing.real.links import CUT, LinkFault
 from raftkv.testing.real.proxy import LinkProxy
+from raftkv.testing.real.stage import Stage
 
 PADDING = (24, 64 * 1024)
 """Values that make a snapshot large enough to be cut in its middle: how many, and bytes of each."""

@@ -1,0 +1,101 @@
+"""Every kind of fault that a run of chaos chooses from, and how many of which a long run owes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from raftkv.testing.real import links, strangers
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
+from raftkv.testing.real.proxy import LinkProxy
+from raftkv.testing.real.stage import Stage
+from raftkv.testing.real.transfers import SETTINGS, TransferCut
+
+Make = Callable[[Stage], Fault]
+
+ARGUMENTS = SETTINGS
+"""What `raftkv serve` is told so that all of these can happen."""
+
+
+def _proxy(stage: Stage) -> LinkProxy:
+    assert stage.proxy is not None, "this kind of fault needs a proxy on every link"
+    return stage.proxy
+
+
+def _link(make: Callable[..., Fault], **more: bool) -> Make:
+    return lambda stage: make(_proxy(stage), stage.dice, **more)
+
+
+KINDS: dict[str, Make] = {
+    "kill-leader": lambda stage: LeaderKilled(stage.dice),
+    "kill-nodes": lambda stage: NodesKilled(stage.dice),
+    "pause": lambda stage: Paused(stage.dice),
+    "rolling-restart": lambda stage: RollingRestart(),
+    "partitions": _link(links.Partitions),
+    "leader-cut-off": _link(links.LeaderCutOff),
+    "bridge": _link(links.Bridge),
+    "flapping": _link(links.Flapping),
+    "rough": _link(links.rough),
+    "replays": _link(links.replays),
+    "flips-peers": _link(links.flips, of_clients=False),
+    "flips-clients": _link(links.flips, of_clients=True),
+    "slow-link": _link(links.throttle),
+    "resets-peers": _link(links.Resets, of_clients=False),
+    "resets-clients": _link(links.Resets, of_clients=True),
+    "half-open-peers": _link(links.HalfOpen, of_clients=False),
+    "half-open-clients": _link(links.HalfOpen, of_clients=True),
+    "lost-replies": _link(links.LostReplies),
+    "clients-cut-off": _link(links.ClientsCutOff),
+    "transfer-cut": _link(TransferCut),
+    "malformed": lambda stage: strangers.Malformed(stage.dice),
+    "slow-strangers": lambda stage: strangers.SlowStrangers(stage.dice),
+    "crowd": lambda stage: strangers.VanishingCrowd(stage.dice),
+}
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What a run of twenty minutes owes: so many of these, counted together."""
+
+    name: str
+    wanted: int
+    kinds: dict[str, str]
+    """Names in `KINDS`, and what they count as."""
+
+    def done(self, fired: Counter[str]) -> int:
+        """How many there were."""
+        return sum(fired[counted] for counted in set(self.kinds.values()))
+
+
+QUOTAS = (
+    Quota("kills", 300, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
+    Quota("pauses", 100, {"pause": Paused.kind}),
+    Quota(
+        "partitions",
+        100,
+        {
+            "partitions": links.Partitions.kind,
+            "leader-cut-off": links.LeaderCutOff.kind,
+            "bridge": links.Bridge.kind,
+            "transfer-cut": TransferCut.kind,
+        },
+    ),
+    Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
+)
+
+RUN_S = 1200.0
+"""The length of a run that owes all of them; a shorter one owes its part."""
+
+
+def owed(fired: Counter[str], played_s: float) -> list[Quota]:
+    """Those that a run of so many seconds has not met yet, the most behind first."""
+    part = min(1.0, played_s / RUN_S)
+    behind = [quota for quota in QUOTAS if quota.done(fired) < quota.wanted * part]
+    return sorted(behind, key=partial(_share, fired))
+
+
+def _share(fired: Counter[str], quota: Quota) -> float:
+    return quota.done(fired) / quota.wanted

@@ -1,0 +1,121 @@
+"""Rounds of faults under recorded load on one cluster, and the verdict on what clients saw."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from raftkv.errors import RaftKVError
+from raftkv.testing.processes import ProcessCluster, free_ports
+from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.kinds import ARGUMENTS, KINDS
+from raftkv.testing.real.proxy import LinkProxy
+from raftkv.testing.real.stage import Stage
+
+CLIENTS = 8
+
+INJECT_S = 180.0
+"""For a fault to be done: some are done again and again."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What a round takes, and what it owes."""
+
+    hold_s: tuple[float, float] = (1.0, 4.0)
+    """Between the fault and its end."""
+    operations_min: int = 20
+    """Operations answered in a round, or it shows nothing."""
+    recover_s: float = 20.0
+    """By then clients have to be served again."""
+    recovered: int = 10
+    """So many answers are it."""
+
+
+class Report(msgspec.Struct):
+    """What came of a scene."""
+
+    seed: int
+    kinds: list[str]
+    fired: dict[str, int] = {}
+    proxied: dict[str, int] = {}
+    """What the proxy did to frames and connections."""
+    operations: int = 0
+    unknown: int = 0
+    recover_s_max: float = 0.0
+    failure: str | None = None
+
+
+async def play_round(stage: Stage, clients: RecordedClients, fault: Fault, bounds: Bounds) -> float:
+    """One fault: injected, held, healed. Returns how long clients then waited to be served (s).
+
+    Raises `AssertionError` when it did nothing, clients did too little, a node has ended, or nobody serves in time.
+    """
+    stage.note(fault.describe())
+    fired, answered = stage.fired[fault.kind], clients.answered
+    try:
+        async with asyncio.timeout(INJECT_S):
+            await fault.inject(stage)
+        await asyncio.sleep(stage.dice.uniform(*bounds.hold_s))
+    finally:
+        await fault.heal(stage)
+    healed = time.monotonic()
+    await clients.more(bounds.recovered, bounds.recover_s)
+    recover_s = time.monotonic() - healed
+    await stage.leader()
+    await clients.more(max(0, answered + bounds.operations_min - clients.answered))
+    assert stage.fired[fault.kind] > fired, f"{fault.kind}: it did nothing"
+    ended = [node.node_id for node in stage.cluster.nodes.values() if not node.is_running]
+    assert not ended, f"{fault.kind}: nodes {ended} have ended by themselves"
+    stage.note(f"served again after {recover_s:.2f} s")
+    return recover_s
+
+
+async def play_scene(
+    seed: int, kinds: Sequence[str], directory: Path, bounds: Bounds | None = None, *, size: int = 3
+) -> Report:
+    """A fresh cluster, these kinds of faults one after the other, and the verdict.
+
+    Everything is drawn from the seed; when what happens is repeated, only the time between processes differs.
+    """
+    report = Report(seed, list(kinds))
+    cluster = ProcessCluster(directory, size, arguments=[*MACHINE, *ARGUMENTS], apart=True)
+    for node, port in zip(cluster.nodes.values(), free_ports(size), strict=True):
+        node.arguments += ["--http", f"127.0.0.1:{port}"]
+    with cluster, LinkProxy.of(cluster, seed) as proxy:
+        stage = Stage(cluster, random.Random(seed), directory, proxy)
+        try:
+            await _play(stage, kinds, seed, bounds if bounds is not None else Bounds(), report)
+        except (AssertionError, OSError, RaftKVError) as exc:
+            report.failure = str(exc) or type(exc).__name__
+            stage.note(f"FAILED: {report.failure}")
+        report.fired, report.proxied = dict(stage.fired), dict(proxy.counts)
+    return report
+
+
+async def _play(stage: Stage, kinds: Sequence[str], seed: int, bounds: Bounds, report: Report) -> None:
+    stage.cluster.start_all()
+    await stage.leader()
+    async with recorded(stage.cluster.addresses, clients=CLIENTS, seed=seed) as clients:
+        try:
+            await clients.more(bounds.operations_min)
+            for kind in kinds:
+                recover_s = await play_round(stage, clients, KINDS[kind](stage), bounds)
+                report.recover_s_max = max(report.recover_s_max, recover_s)
+        finally:
+            report.operations, report.unknown = clients.operations, clients.unknown
+    await stage.until_equal()
+
+
+def total(reports: Sequence[Report]) -> Counter[str]:
+    """All faults of all scenes."""
+    fired: Counter[str] = Counter()
+    for report in reports:
+        fired.update(report.fired)
+    return fired

@@ -1,0 +1,90 @@
+"""The harness itself: rounds that must fail do, scenes that hold are reported, and a run knows what it owes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from raftkv.testing.processes import ProcessCluster
+from raftkv.testing.real.clients import MACHINE, recorded
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.kills import LeaderKilled
+from raftkv.testing.real.kinds import KINDS, QUOTAS, RUN_S, owed
+from raftkv.testing.real.round import Bounds, play_round, play_scene
+from raftkv.testing.real.stage import Stage
+from tests.integration.nodes import start, tell
+
+ROOT = Path(__file__).parents[2]
+BOUNDS = Bounds(hold_s=(0.1, 0.2), operations_min=10)
+
+
+class Harmless(Fault):
+    """Says that it did something, or not."""
+
+    kind = "harmless"
+    rows = ""
+
+    def __init__(self, *, counts: bool, kills: bool = False) -> None:
+        self._counts = counts
+        self._kills = kills
+
+    async def inject(self, stage: Stage) -> None:
+        if self._counts:
+            stage.met(self.kind)
+        if self._kills:
+            leader = (await stage.leader()).node_id
+            stage.cluster.kill(next(node_id for node_id in stage.cluster.nodes if node_id != leader))
+
+    def describe(self) -> str:
+        return self.kind
+
+
+def test_a_round_whose_fault_does_nothing_fails(tmp_path: Path) -> None:
+    """And so does one that leaves a node dead behind; one that did something passes."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            await stage.leader()
+            async with recorded(cluster.addresses) as clients:
+                await play_round(stage, clients, Harmless(counts=True), BOUNDS)
+                with pytest.raises(AssertionError, match="did nothing"):
+                    await play_round(stage, clients, Harmless(counts=False), BOUNDS)
+                with pytest.raises(AssertionError, match="have ended by themselves"):
+                    await play_round(stage, clients, Harmless(counts=True, kills=True), BOUNDS)
+            assert stage.fired == {"harmless": 2}
+
+    tell(story())
+
+
+def test_a_scene_of_kills_and_a_restart_holds(tmp_path: Path) -> None:
+    """The leader killed again and again, all nodes at once, a pause, a rolling restart (F2, F4, F26, F72)."""
+
+    async def story() -> None:
+        kinds = ["kill-leader", "kill-nodes", "pause", "rolling-restart"]
+        report = await play_scene(3, kinds, tmp_path, BOUNDS)
+        assert report.failure is None
+        assert report.fired[LeaderKilled.kind] >= 3 and len(report.fired) == 4
+        assert report.operations > 40
+        assert "SIGKILL" in (tmp_path / "run.log").read_text()
+
+    tell(story())
+
+
+def test_what_a_run_owes_can_be_met() -> None:
+    """Every quota names kinds that there are; a run that did nothing owes all of it, one that did all owes nothing."""
+    assert all(set(quota.kinds) <= set(KINDS) for quota in QUOTAS)
+    assert {quota.name for quota in owed(Counter(), RUN_S)} == {quota.name for quota in QUOTAS}
+    everything = Counter({counted: quota.wanted for quota in QUOTAS for counted in quota.kinds.values()})
+    assert owed(everything, RUN_S) == []
+
+
+def test_the_tool_says_what_there_is() -> None:
+    """Without starting anything."""
+    done = subprocess.run([sys.executable, ROOT / "tools/chaos", "--list"], capture_output=True, text=True, check=True)
+    assert set(KINDS) <= set(done.stdout.splitlines())
+    assert "200,000 malformed frames" in done.stdout
