@@ -22,7 +22,7 @@ from raftkv.node.identity import (
     load_founding,
     save_founding,
 )
-from raftkv.node.starts import record_start
+from raftkv.node.starts import load_starts, record_start
 from raftkv.node.world import World
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
@@ -109,6 +109,12 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     snapshots = SnapshotStore.open(disk, paths.snapshots)
     snapshot = snapshots.latest()
     log, view = _open_log(disk, paths, config, vote, founding, snapshot)
+    if view.last_index > view.start.index and view.last_term > vote.hard_state.term:
+        # The vote file is always written first (`Writer`), so it knew of that term once.
+        raise Corruption(
+            f"{paths.vote} is an older copy: it knows of term {vote.hard_state.term}, but {paths.log} has an entry of "
+            f"term {view.last_term}. Remove this node from the cluster and add it under a new id."
+        )
     if snapshot is not None and not _log_agrees(view, snapshot):
         # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
         logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=view.last_index)
@@ -172,8 +178,22 @@ def _open_identity(options: Options, world: World, paths: Paths) -> tuple[Foundi
             f"{paths.root} belongs to node {vote.identity.node_id}, not to node {options.node_id}: "
             "give the right id or another data directory"
         )
+    _check_vote_is_newest(disk, paths, vote)
     vote.new_boot()
     return founding, vote
+
+
+def _check_vote_is_newest(disk: Disk, paths: Paths, vote: VoteFile) -> None:
+    """A start is counted in the vote file before it is recorded, so a record of a later one shows an older vote.
+
+    It is looked at before this start is counted: else the vote would have caught up after a few tries.
+    """
+    starts = load_starts(disk, paths.starts)
+    if starts and starts[-1][0] > vote.boot:
+        raise Corruption(
+            f"{paths.vote} is an older copy: it knows of {vote.boot} starts, {paths.starts} of {starts[-1][0]}. What "
+            "this node voted since then is not known any more. Remove it from the cluster and add it under a new id."
+        )
 
 
 def _found(options: Options) -> Founding:

@@ -546,8 +546,42 @@ def test_a_data_directory_without_its_vote_or_its_cluster_is_refused(name):
     tell(story)
 
 
+@pytest.mark.parametrize(("tries", "said"), [(3, "it knows of 1 starts"), (0, "it knows of term")])
+def test_an_older_vote_beside_newer_files_is_refused_however_often_it_is_started(tries, said):
+    """F19: with its older vote a node would vote twice in a term; the record of starts and the log show it.
+
+    Nobody else can: the record of starts is the true one, and peers believe who has had the starts that they know.
+    """
+
+    async def story(cluster):
+        sim = cluster.nodes[1]
+        await sim.stop()
+        older = sim.disk.read_bytes("/data/vote")
+        for _ in range(tries):
+            await sim.start()
+            await cluster.until_equal()
+            await sim.stop()
+        await sim.start()
+        await cluster.until_equal()
+        cluster.nodes[cluster.leader.node_id].crash()
+        await elapse(3)
+        for other in cluster.nodes.values():
+            if not other.is_up:
+                await other.start()
+        await cluster.until_equal()
+        await sim.stop()
+        if not tries:  # then its starts are as few as the vote knows of
+            sim.disk.remove("/data/starts")
+        sim.disk.write_atomic("/data/vote", older)
+        for _ in range(tries + 3):
+            with pytest.raises(Corruption, match=said):
+                await sim.start()
+
+    tell(story)
+
+
 def test_a_state_that_is_ahead_of_the_log_is_not_served():
-    """F6: the log and the vote are older copies, so acknowledged entries are missing, though the state has them."""
+    """F6: log, vote and starts are older copies, so acknowledged entries are missing, though the state has them."""
 
     async def story(cluster):
         sim = cluster.nodes[1]
@@ -555,7 +589,11 @@ def test_a_state_that_is_ahead_of_the_log_is_not_served():
         await fill(client, 5)
         await client.close()
         await sim.stop()
-        older = {path: data for path, data in sim.disk.image().items() if "/log/" in path or path.endswith("/vote")}
+        older = {
+            path: data
+            for path, data in sim.disk.image().items()
+            if "/log/" in path or path.endswith(("/vote", "/starts"))
+        }
         await sim.start()
         await cluster.until_leader()
         client = cluster.client()
