@@ -38,6 +38,8 @@ class NodeProcess(msgspec.Struct):
     starts: int = 0
     listens: Member | None = None
     """Where it really listens, if `member` says where somebody stands in between."""
+    module: str = "raftkv"
+    """What is run as `python -m …`; for a node that does something wrong on purpose."""
     wrapper: list[str] = []
     """A command that the node's is given to, and that becomes it: a shell that sets limits first, a tracer."""
 
@@ -65,7 +67,7 @@ class NodeProcess(msgspec.Struct):
         self.starts += 1
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", "raftkv", "serve", *self.arguments, *extra],
+                [*self.wrapper, sys.executable, "-m", self.module, "serve", *self.arguments, *extra],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
