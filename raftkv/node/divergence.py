@@ -40,10 +40,11 @@ class DigestComparer:
     def report(self, node: NodeId, index: Index, digest: int, membership: Membership) -> tuple[NodeId, Index] | None:
         """Take in a report; returns who has diverged and at which index it was noticed, or None.
 
-        A report for an index that this node has not applied yet, or has long left behind, says nothing.
+        A report for an index that this node has not applied yet, or has long left behind, says nothing, and
+        neither does one of a node that is no member.
         """
         own = self._digest_at(index)
-        if own is None:
+        if own is None or membership.member(node) is None:
             return None
         self.compared += 1
         verdict = self._verdicts.setdefault(node, _Verdict())
@@ -67,8 +68,9 @@ class DigestComparer:
     def _judge(self, node: NodeId, index: Index, membership: Membership) -> tuple[NodeId, Index] | None:
         others = [voter for voter in membership.voters if voter not in (self._node_id, node)]
         agree = sum(self._verdict(voter).agreed_index >= index for voter in others)
-        differ = sum(self._verdict(voter).differs_index is not None for voter in others)
-        if 2 * (differ + 1) > len(membership.voters):
+        # Only voters are opinions: a learner that differs, however many there are, is no case against the leader.
+        differ = sum(self._verdict(voter).differs_index is not None for voter in others) + (node in membership.voters)
+        if 2 * differ > len(membership.voters):
             return self._node_id, index
         if 2 * (agree + 1) > len(membership.voters) or len(membership.voters) <= 2:
             return node, index

@@ -62,3 +62,22 @@ def test_a_learner_that_differs_is_named_when_voters_agree():
 def test_of_two_the_follower_stops():
     """There is no majority to ask; the follower can be rebuilt from the leader."""
     assert comparer().report(2, 10, 999, Membership.of((1, 2))) == (2, 10)
+
+
+def test_learners_never_outvote_a_leader():
+    """The only voter of a cluster that begins to grow, and a leader with one other opinion against it (F54)."""
+    digests = comparer()
+    assert digests.report(2, 10, 999, Membership.of((1,), (2,))) == (2, 10)
+    digests, three = comparer(), Membership.of((1, 2, 3), (4, 5))
+    assert digests.report(2, 10, 999, three) is None
+    assert digests.report(4, 10, 998, three) is None
+    assert digests.report(5, 10, 997, three) is None
+    assert digests.report(3, 12, 333, three) == (2, 10)
+
+
+def test_a_stranger_has_no_opinion():
+    """Who is no member may say what it likes."""
+    digests = comparer()
+    assert digests.report(9, 10, 999, Membership.of((1,))) is None
+    assert digests.report(9, 10, 999, Membership.of((1, 2, 3))) is None
+    assert digests.compared == 0
