@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ class Links:
         self._known = load_known(node)
         self._learned: dict[NodeId, str] = {}
         """Addresses of peers that dialled this node before it knew of a membership with them."""
+        self._saving: asyncio.Future[None] | None = None
+        self._is_unsaved = False
         self._reported: Index = 0
         self._ticks = 0
 
@@ -185,9 +188,23 @@ class Links:
         if not news:
             return
         self._known |= news
-        node.world.background_worker.run(save_known, node, dict(self._known)).add_done_callback(node.check_background)
+        self._save_known()
         for peer in node.transport.links():
             node.transport.send(peer, Acquaintances(dict(news)))
+
+    def _save_known(self) -> None:
+        """Write it in the background, once for all that is learned while one write is under way."""
+        node = self._node
+        self._is_unsaved = True
+        if self._saving is None or self._saving.done():
+            self._is_unsaved = False
+            self._saving = node.world.background_worker.run(save_known, node, dict(self._known))
+            self._saving.add_done_callback(self._saved)
+
+    def _saved(self, done: asyncio.Future[None]) -> None:
+        self._node.check_background(done)
+        if self._is_unsaved and not done.cancelled() and done.exception() is None:
+            self._save_known()
 
     # ------------------------------------------------------------------------------ what arrives
 

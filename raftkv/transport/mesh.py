@@ -204,6 +204,8 @@ class Mesh(Transport):
         else:
             self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
         self.presence.broke(connection.peer, reason)
+        if connection.peer not in self._links:
+            self.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
         """Somebody who was no peer yet did something wrong."""

@@ -24,8 +24,8 @@ from raftkv.errors import (
     WrongDataDir,
 )
 from raftkv.kv import KeyValue
-from raftkv.node import Options
-from raftkv.node.links import LEARNED_MAX
+from raftkv.node import Options, links
+from raftkv.node.links import LEARNED_MAX, load_known, save_known
 from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import CONFIG, SimCluster
@@ -918,6 +918,30 @@ def test_strangers_who_introduce_themselves_are_not_remembered_without_end():
         await cluster.until(lambda: follower.node.raft.leader == node.node_id, 10, "the follower back among friends")
         assert len(node.links.hello().known) <= LEARNED_MAX + 3
         assert len(encode_message(node.links.hello())) < 16 * KIB
+
+    tell(story)
+
+
+def test_who_starts_again_and_again_does_not_fill_the_queue_of_the_disk(monkeypatch):
+    """A thousand starts of one node are a few writes, and the newest is on disk when they are over."""
+    writes = []
+
+    def save(node, known):
+        writes.append(node.node_id)
+        save_known(node, known)
+
+    monkeypatch.setattr(links, "save_known", save)
+
+    async def story(cluster):
+        node = cluster.leader
+        await elapse(1)
+        writes.clear()
+        for boot in range(1, 1_001):
+            hello = msgspec.structs.replace(node.links.hello(), node_id=77, boot=boot, nonce=f"n{boot}", starts=[])
+            node.links.check_hello(hello)
+        await elapse(1)
+        assert 1 <= writes.count(node.node_id) <= 3
+        assert load_known(node)[77].boot == 1_000
 
     tell(story)
 
