@@ -53,7 +53,7 @@ class ServerStats(msgspec.Struct):
     connections_refused: int = 0
     """Over `connections_max`."""
     handshakes_refused: int = 0
-    """Another cluster or version."""
+    """Another cluster or version, or no TLS where it is spoken."""
     closed_garbage: int = 0
     """Frames that were too long, damaged or made no sense."""
     closed_slow: int = 0

@@ -11,7 +11,7 @@ from raftkv.errors import Busy, Unavailable
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
-from raftkv.wire import Refusals
+from raftkv.wire import NO_TLS, Refusals
 
 ADMIN_MAX = 64
 """Membership changes and the like under way at once; more than any operator starts."""
@@ -35,6 +35,7 @@ class Listener:
         self.refusals = Refusals("client_refused")
         self._ssl = ssl
         self._connections: dict[Connection, None] = {}  # in order, so that simulated worlds can be repeated
+        self._unmade: dict[Connection, float] = {}  # since when, the oldest first
         self._dirty: list[Connection] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
@@ -69,8 +70,10 @@ class Listener:
         self._sweeper = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
 
     def connection(self) -> Connection:
-        """The protocol of a new connection."""
-        return Connection(self)
+        """The protocol of a new connection, which comes to be with the end of its TLS handshake, if there is one."""
+        connection = Connection(self)
+        self._unmade[connection] = asyncio.get_running_loop().time()
+        return connection
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Take no more requests, wait up to `grace_s` seconds for answers that are due, and close."""
@@ -94,6 +97,7 @@ class Listener:
 
     def admit(self, connection: Connection) -> bool:
         """Whether a new connection may stay."""
+        self._unmade.pop(connection, None)
         if self._closing or len(self._connections) >= self.limits.connections_max:
             return False
         self._connections[connection] = None
@@ -162,5 +166,11 @@ class Listener:
         now = loop.time()
         for connection in list(self._connections):
             connection.check_time(now)
+        for connection, since in list(self._unmade.items()):
+            if now - since <= self.limits.hello_timeout_s + self.limits.sweep_s:
+                break
+            del self._unmade[connection]
+            self.stats.handshakes_refused += 1
+            self.refusals.note("tls", NO_TLS, "unknown", now)
         self.refusals.tick(now)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)

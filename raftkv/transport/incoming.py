@@ -45,6 +45,7 @@ class Incoming(asyncio.Protocol):
         self._since = self._heard_at = mesh.beat
         self.peer: NodeId | None = None
         self.established = False
+        mesh.expect(self)
 
     @property
     def address(self) -> str:

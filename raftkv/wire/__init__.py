@@ -34,10 +34,11 @@ from raftkv.wire.peer import (
     decode_message,
     encode_message,
 )
-from raftkv.wire.refusals import Refusals, address_text
+from raftkv.wire.refusals import NO_TLS, Refusals, address_text
 
 __all__ = [
     "FRAME_HEAD_BYTES",
+    "NO_TLS",
     "PROTOCOL_VERSION",
     "Acquaintance",
     "Acquaintances",

@@ -9,6 +9,9 @@ logger = structlog.get_logger("raftkv")
 LINES_MAX = 5
 """Lines of one kind in one window: enough to see a pattern."""
 
+NO_TLS = "its TLS handshake failed: it shows no certificate of the authority, or speaks no TLS"
+"""Of a connection that was accepted and never came to be; who it was is not known."""
+
 WINDOW_S = 10.0
 """A stranger who tries a thousand times a second must not fill the disk; an operator who looks sees it at once."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import shutil
 import socket
 import ssl
@@ -204,4 +205,9 @@ def test_plain_text_at_a_port_with_tls_is_refused_in_few_words(tmp_path: Path, c
             mute.settimeout(4 * Limits().hello_timeout_s)
             assert mute.recv(1) == b""
         assert asyncio.run(served()) == "leader"
+
+        async def said() -> bool | None:
+            return (events(node)["client_refused"] > 0 and events(node)["stranger_refused"] > 0) or None
+
+        asyncio.run(Stage(cluster, random.Random(1), tmp_path).until(said, "the log naming those without TLS"))
         assert node.log_path.read_text().count("\n") < 60

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from raftkv.transport import TcpTransport
 from raftkv.transport.limits import Limits
@@ -76,3 +77,22 @@ def test_nodes_talk_over_tls_and_strangers_do_not(kind: type[TcpWorld], certific
         assert [peer for peer, _ in one.lost] == [2]
 
     tell(story, tls_world(kind, certificate))
+
+
+@pytest.mark.parametrize("kind", [TcpWorld, UvloopWorld], ids=["tcp", "uvloop"])
+def test_who_does_not_get_through_the_handshake_is_in_the_log(
+    kind: type[TcpWorld], certificate: tuple[Path, Path]
+) -> None:
+    """Such a connection never comes to be; an operator still has to learn of it (TLS expiry)."""
+
+    async def story(world: TcpWorld) -> None:
+        await world.start(1, handshake_s=0.2, ping_s=0.05, silence_s=0.4)
+        for _ in range(3):
+            stranger = await connect(world.nodes[1].address)
+            stranger.transport.write(b"no TLS at all")
+            await stranger.closed()
+        await world.until(lambda: world.nodes[1].stats.handshake_refused == 3)
+
+    with capture_logs() as lines:
+        tell(story, tls_world(kind, certificate))
+    assert [line["kind"] for line in lines if line["event"] == "stranger_refused"] == ["tls"] * 3
