@@ -35,6 +35,18 @@ ANSWER_BYTES_LARGE = 64 * 1024
 """Answers of one turn of the loop from which on their memory is counted at once, not when they leave."""
 
 
+KEEPALIVE_S = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
+"""A client whose host has vanished keeps its place for two minutes; by the system's own choice it is two hours."""
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Ask now and then whether anybody is there, so that one who vanished does not keep its place for ever."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE_S.items():
+        if hasattr(socket, name):  # not every system lets one choose
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Connection(asyncio.Protocol):
     """A client's connection, as a protocol of asyncio.
 
@@ -82,8 +94,7 @@ class Connection(asyncio.Protocol):
             transport.abort()
             return
         if (sock := transport.get_extra_info("socket")) is not None:
-            # A client whose host has vanished must not keep its place for ever.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            keep_alive(sock)
         transport.set_write_buffer_limits(self._limits.write_pause_bytes)
         self.incomplete_since = self._loop.time()
 

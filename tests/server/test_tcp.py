@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
 from raftkv.model import Member, Membership
 from raftkv.server import Listener
+from raftkv.server.connection import KEEPALIVE_S, keep_alive
 from tests.server.service import FakeService
 
 
@@ -124,3 +126,13 @@ def test_an_address_in_use_is_said_so() -> None:
                 await Listener(FakeService(KeyValue)).start(host, int(port))
 
         asyncio.run(main())
+
+
+def test_a_client_whose_host_vanished_is_missed_within_minutes() -> None:
+    """No RST ever comes from it (half-open): the system asks, and sooner than after two hours."""
+    with socket.socket() as sock:
+        keep_alive(sock)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            found = {name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE_S}
+            assert found == KEEPALIVE_S
