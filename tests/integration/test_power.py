@@ -97,9 +97,12 @@ def test_a_cluster_of_one_loses_nothing_either(kind: str, tmp_path: Path) -> Non
     cut(tmp_path, kind, [lambda *more: WholePowerCut(*more, times=3)], size=1)
 
 
-@file_systems
+@pytest.mark.parametrize("kind", [_or_skipped("xfs")])
 def test_names_that_change_when_the_power_goes_are_the_old_or_the_new_ones(kind: str, tmp_path: Path) -> None:
-    """In the middle of taking and of installing a snapshot, and right after renames (F12, F59, F60)."""
+    """In the middle of taking and of installing a snapshot, and right after renames (F12, F59, F60).
+
+    Here on the file system that orders less; runs of chaos do it on both.
+    """
     cut(tmp_path, kind, [CutAtMoment], arguments=SETTINGS)
 
 
