@@ -13,14 +13,14 @@ from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.filesystem import KINDS, Image, images, missing
-from raftkv.testing.real.power import CutAtMoment, PowerCut, PowerSupply, WholePowerCut
+from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.transfers import SETTINGS
 from tests.integration.nodes import start, tell
 
 pytestmark = pytest.mark.root
 
-Making = Callable[[PowerSupply, random.Random], Fault]
+Making = Callable[[str, random.Random], Fault]
 
 
 def _or_skipped(kind: str) -> object:
@@ -67,16 +67,17 @@ def cut(
         node.module = module
     with images(kind, {node.node_id: node.data_dir for node in cluster.nodes.values()}) as disks, cluster:
         stage = start(cluster, tmp_path)
-        tell(_cut(stage, PowerSupply(disks), faults))
+        stage.images = disks
+        tell(_cut(stage, kind, faults))
         return stage
 
 
-async def _cut(stage: Stage, supply: PowerSupply, faults: Sequence[Making]) -> None:
+async def _cut(stage: Stage, kind: str, faults: Sequence[Making]) -> None:
     await stage.leader()
     async with recorded(stage.cluster.addresses) as clients:
         await clients.more(10)
         for make in faults:
-            fault = make(supply, stage.dice)
+            fault = make(kind, stage.dice)
             await fault.inject(stage)
             await fault.heal(stage)
             assert stage.fired[fault.kind], f"{fault.kind} did nothing: {stage.notes}"
@@ -110,7 +111,7 @@ class CutAfterOneSync(WholePowerCut):
     """What there is is synced once from outside, so that careless nodes find sound files again, and too old ones."""
 
     async def inject(self, stage: Stage) -> None:
-        for image in self._supply.images.values():
+        for image in stage.images.values():
             image.sync()
         await super().inject(stage)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import os
 import random
@@ -191,6 +192,13 @@ def _advice_in(said: str) -> Advice:
     advice = next((advice for words, advice in _WORDS.items() if words in said), None)
     assert advice is not None, f"it is not said what to do: {said}"
     return advice
+
+
+async def take_snapshot(node: NodeProcess) -> None:
+    """Make a node take a snapshot, if it can just now."""
+    with contextlib.suppress(RaftKVError):
+        async with Admin([node.own.client_address]) as admin:
+            await admin.take_snapshot(5.0)
 
 
 def last_line(node: NodeProcess) -> str:

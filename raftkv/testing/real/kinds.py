@@ -8,12 +8,15 @@ from functools import partial
 
 import msgspec
 
-from raftkv.testing.real import links, strangers
+from raftkv.testing.real import filesystem, links, strangers
+from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
+from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.transfers import SETTINGS, TransferCut
+from raftkv.testing.real.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged
 
 Make = Callable[[Stage], Fault]
 
@@ -29,6 +32,16 @@ def _proxy(stage: Stage) -> LinkProxy:
 def _link(make: Callable[..., Fault], **more: bool) -> Make:
     return lambda stage: make(_proxy(stage), stage.dice, **more)
 
+
+def _power(make: Callable[..., Fault], file_system: str) -> Make:
+    return lambda stage: make(file_system, stage.dice)
+
+
+FILE_SYSTEMS = [kind for kind in filesystem.KINDS if filesystem.missing(kind) is None]
+"""On which power can be cut here."""
+
+SKIPPED = {f"power-{kind}": reason for kind in filesystem.KINDS if (reason := filesystem.missing(kind)) is not None}
+"""What can't be done here, and why."""
 
 KINDS: dict[str, Make] = {
     "kill-leader": lambda stage: LeaderKilled(stage.dice),
@@ -54,6 +67,12 @@ KINDS: dict[str, Make] = {
     "malformed": lambda stage: strangers.Malformed(stage.dice),
     "slow-strangers": lambda stage: strangers.SlowStrangers(stage.dice),
     "crowd": lambda stage: strangers.VanishingCrowd(stage.dice),
+    "file-flips": lambda stage: FilesDamaged(stage.dice),
+    "file-damage": lambda stage: FilesDamaged(stage.dice, [Damage.CUT, Damage.GONE, Damage.OLDER]),
+    "directories": lambda stage: DirectoryLost(stage.dice),
+    **{f"power-{file_system}": _power(PowerCut, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-all-{file_system}": _power(WholePowerCut, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-names-{file_system}": _power(CutAtMoment, file_system) for file_system in FILE_SYSTEMS},
 }
 
 
@@ -84,6 +103,9 @@ QUOTAS = (
         },
     ),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
+    Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
+    *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
+    *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
 )
 
 RUN_S = 1200.0

@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raftkv.client import Admin
-from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.testing.processes import NodeProcess
+from raftkv.testing.real.damage import copy_directory, take_snapshot
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.filesystem import Image
 from raftkv.testing.real.stage import Stage
@@ -29,31 +30,24 @@ WATCHED_S = 5.0
 """For a moment to be met; snapshots of small states take a few milliseconds, some hundred times as often."""
 
 
-class PowerSupply:
-    """Cuts the power of nodes, and brings them back."""
+async def cut(stage: Stage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> None:
+    """The power of all of these at once; their processes are killed `dead_s` seconds later."""
+    for node_id in node_ids:
+        stage.images[node_id].cut()
+    if dead_s:
+        await asyncio.sleep(dead_s)
+    stage.cluster.kill(*node_ids)
 
-    def __init__(self, images: Mapping[NodeId, Image]) -> None:
-        assert images, "nodes without images can't lose power"
-        self.images = images
-        self.kind = next(iter(images.values())).kind
 
-    async def cut(self, stage: Stage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> None:
-        """All of these at once; their processes are killed `dead_s` seconds later."""
-        for node_id in node_ids:
-            self.images[node_id].cut()
-        if dead_s:
-            await asyncio.sleep(dead_s)
-        stage.cluster.kill(*node_ids)
-
-    async def restore(self, stage: Stage, node_ids: Sequence[NodeId]) -> None:
-        """Mount what is left, and start the nodes; returns when they answer."""
-        for node_id in node_ids:
-            image = self.images[node_id]
-            await asyncio.to_thread(image.unmount)
-            await asyncio.to_thread(image.mount)
-            stage.cluster.nodes[node_id].start()
-        for node_id in node_ids:
-            await until_answers(stage, stage.cluster.nodes[node_id])
+async def restore(stage: Stage, node_ids: Sequence[NodeId]) -> None:
+    """Mount what is left, and start the nodes; returns when they answer."""
+    for node_id in node_ids:
+        image = stage.images[node_id]
+        await asyncio.to_thread(image.unmount)
+        await asyncio.to_thread(image.mount)
+        stage.cluster.nodes[node_id].start()
+    for node_id in node_ids:
+        await until_answers(stage, stage.cluster.nodes[node_id])
 
 
 async def until_answers(stage: Stage, node: NodeProcess) -> None:
@@ -67,27 +61,38 @@ async def until_answers(stage: Stage, node: NodeProcess) -> None:
     await stage.until(look, f"node {node.node_id} answering")
 
 
+def one_node(file_system: str) -> str:
+    """The kind of fault that `PowerCut` is."""
+    return f"power cut of one node, {file_system}"
+
+
+def all_nodes(file_system: str) -> str:
+    """The kind of fault that `WholePowerCut` is."""
+    return f"power cut of all nodes, {file_system}"
+
+
 class PowerCut(Fault):
     """The power of one node, mostly the leader, again and again."""
 
     rows = "F1 F2 F4 F7 F12"
 
     def __init__(
-        self, supply: PowerSupply, dice: random.Random, times: int = 5, *, before_s: tuple[float, float] = (0.05, 0.3)
+        self, file_system: str, dice: random.Random, times: int = 5, *, before_s: tuple[float, float] = (0.05, 0.3)
     ) -> None:
-        self.kind = f"power cut of one node, {supply.kind}"
-        self._supply, self._dice, self._times, self._before_s = supply, dice, times, before_s
+        self.kind = one_node(file_system)
+        self._file_system, self._dice, self._times, self._before_s = file_system, dice, times, before_s
 
     async def inject(self, stage: Stage) -> None:
+        await move_to(stage, self._file_system)
         for _ in range(self._times):
             await asyncio.sleep(self._dice.uniform(*self._before_s))
             chosen = await self._choose(stage)
             dead_s = self._dice.choice(DEAD_S)
             stage.note(f"power of nodes {chosen} cut, their processes killed {dead_s:g} s later")
-            await self._supply.cut(stage, chosen, dead_s)
+            await cut(stage, chosen, dead_s)
             stage.met(self.kind)
             await asyncio.sleep(self._dice.choice((0.0, 0.0, 0.5)))
-            await self._supply.restore(stage, chosen)
+            await restore(stage, chosen)
 
     async def _choose(self, stage: Stage) -> list[NodeId]:
         if self._dice.random() < 0.6:
@@ -104,10 +109,10 @@ class WholePowerCut(PowerCut):
     rows = "F2 F4 F5 F7 F12"
 
     def __init__(
-        self, supply: PowerSupply, dice: random.Random, times: int = 3, *, before_s: tuple[float, float] = (0.05, 0.3)
+        self, file_system: str, dice: random.Random, times: int = 3, *, before_s: tuple[float, float] = (0.05, 0.3)
     ) -> None:
-        super().__init__(supply, dice, times, before_s=before_s)
-        self.kind = f"power cut of all nodes, {supply.kind}"
+        super().__init__(file_system, dice, times, before_s=before_s)
+        self.kind = all_nodes(file_system)
 
     async def _choose(self, stage: Stage) -> list[NodeId]:
         await stage.leader()  # else nothing was acknowledged since the last one
@@ -154,11 +159,12 @@ class CutAtMoment(Fault):
 
     rows = "F12 F59 F60"
 
-    def __init__(self, supply: PowerSupply, dice: random.Random, moments: Sequence[Moment] = MOMENTS) -> None:
-        self.kind = f"power cut as names change, {supply.kind}"
-        self._supply, self._dice, self._moments = supply, dice, moments
+    def __init__(self, file_system: str, dice: random.Random, moments: Sequence[Moment] = MOMENTS) -> None:
+        self.kind = f"power cut as names change, {file_system}"
+        self._file_system, self._dice, self._moments = file_system, dice, moments
 
     async def inject(self, stage: Stage) -> None:
+        await move_to(stage, self._file_system)
         for moment in self._moments:
             leader = await stage.leader()
             node_id = self._dice.choice(sorted(stage.cluster.nodes.keys() - {leader.node_id}))
@@ -166,10 +172,10 @@ class CutAtMoment(Fault):
             if moment.is_install:
                 await self._leave_behind(stage, node)
             if await self._wait_for(moment, node):
-                await self._supply.cut(stage, [node_id])
+                await cut(stage, [node_id])
                 stage.note(f"power of node {node_id} cut: {moment.name}")
                 stage.met(self.kind)
-                await self._supply.restore(stage, [node_id])
+                await restore(stage, [node_id])
 
     async def _leave_behind(self, stage: Stage, node: NodeProcess) -> None:
         """Down until the others' logs begin behind what it has."""
@@ -179,7 +185,7 @@ class CutAtMoment(Fault):
         async def look() -> bool | None:
             for other in stage.cluster.nodes.values():
                 if other is not node:
-                    await _take_snapshot(other)
+                    await take_snapshot(other)
             return min(status.first_index for status in await stage.statuses()) > last + 1 or None
 
         await stage.until(look, f"logs that begin behind entry {last}")
@@ -187,7 +193,7 @@ class CutAtMoment(Fault):
 
     async def _wait_for(self, moment: Moment, node: NodeProcess) -> bool:
         has_come = moment.watch(node.data_dir)
-        taking = asyncio.ensure_future(_take_snapshot(node)) if not moment.is_install else None
+        taking = asyncio.ensure_future(take_snapshot(node)) if not moment.is_install else None
         loop = asyncio.get_running_loop()
         end, met = loop.time() + WATCHED_S, False
         while not met and loop.time() < end:
@@ -202,7 +208,44 @@ class CutAtMoment(Fault):
         return f"{self.kind}: {', '.join(moment.name for moment in self._moments)}"
 
 
-async def _take_snapshot(node: NodeProcess) -> None:
-    with contextlib.suppress(RaftKVError):
-        async with Admin([node.own.client_address]) as admin:
-            await admin.take_snapshot(5.0)
+async def move_to(stage: Stage, kind: str) -> None:
+    """Move the nodes' directories to file systems of this kind of their own, unless they are on them already."""
+    if stage.images and all(image.kind == kind for image in stage.images.values()):
+        return
+    stage.cluster.kill_all()
+    await asyncio.to_thread(move_out, stage)
+    await asyncio.to_thread(_move_in, stage, kind)
+    stage.cluster.start_all()
+    for node in stage.cluster.nodes.values():
+        await until_answers(stage, node)
+
+
+def _move_in(stage: Stage, kind: str) -> None:
+    for node in stage.cluster.nodes.values():
+        place, moved = Path(node.data_dir), Path(node.data_dir + ".moved")
+        image = stage.images[node.node_id] = Image(kind, Path(node.data_dir + f".{kind}"), place)
+        place.rename(moved)
+        image.make()
+        image.mount()
+        copy_directory(moved, place)
+        image.sync()  # nodes rely on what they synced, wherever it was
+        shutil.rmtree(moved)
+
+
+def move_out(stage: Stage) -> None:
+    """Nodes, which must not run, have plain directories again; what was on images is in them, if it can be read."""
+    for node_id, image in list(stage.images.items()):
+        place, moved = (
+            Path(stage.cluster.nodes[node_id].data_dir),
+            Path(stage.cluster.nodes[node_id].data_dir + ".moved"),
+        )
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            if image.is_mounted:
+                image.unmount()  # after a cut, what is left can be read only when it is mounted again
+            image.mount()
+            copy_directory(place, moved)
+        image.remove()
+        if moved.exists():
+            place.rmdir()
+            moved.rename(place)
+        del stage.images[node_id]

@@ -16,6 +16,7 @@ from raftkv.testing.processes import ProcessCluster, free_ports
 from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kinds import ARGUMENTS, KINDS
+from raftkv.testing.real.power import move_out
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
 
@@ -95,6 +96,9 @@ async def play_scene(
         except (AssertionError, OSError, RaftKVError) as exc:
             report.failure = str(exc) or type(exc).__name__
             stage.note(f"FAILED: {report.failure}")
+        finally:
+            cluster.kill_all()
+            move_out(stage)  # what is kept must not need a mount to be read
         report.fired, report.proxied = dict(stage.fired), dict(proxy.counts)
     return report
 

@@ -19,6 +19,7 @@ from raftkv.node.status import NodeStatus
 from raftkv.testing.processes import NodeProcess, ProcessCluster
 
 if TYPE_CHECKING:
+    from raftkv.testing.real.filesystem import Image
     from raftkv.testing.real.proxy import LinkProxy
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class Stage:
         """Stands on every link, if the cluster was made with `apart`."""
         self.dice = dice
         self.directory = directory
+        self.images: dict[NodeId, Image] = {}
+        """File systems that data directories were moved to, for losses of power; gone at the end of the scene."""
         self.fired: Counter[str] = Counter()
         self.notes: list[str] = []
         self._began = time.monotonic()

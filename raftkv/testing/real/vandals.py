@@ -21,9 +21,12 @@ from raftkv.testing.real.damage import (
     judge_end,
     part_of,
     start_and_judge,
+    take_snapshot,
 )
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.stage import Stage
+
+FILE_FLIPPED = "a bit of a file flipped"
 
 REPAIRS_MAX = 4
 """One damage may hide another one: a state that has to be rebuilt, and then the snapshot that it was to come from."""
@@ -38,13 +41,14 @@ class FilesDamaged(Fault):
     """
 
     def __init__(self, dice: random.Random, kinds: Sequence[Damage] = (Damage.FLIP,), times: int = 10) -> None:
-        self.kind = "a bit of a file flipped" if tuple(kinds) == (Damage.FLIP,) else "a file cut, gone or old"
+        self.kind = FILE_FLIPPED if tuple(kinds) == (Damage.FLIP,) else "a file cut, gone or old"
         self.rows = "F8 F9 F10 F61 F70" if tuple(kinds) == (Damage.FLIP,) else "F8 F11 F19"
         self._dice, self._kinds, self._times = dice, kinds, times
 
     async def inject(self, stage: Stage) -> None:
         node = stage.cluster.nodes[self._dice.choice(sorted(stage.cluster.nodes))]
         good, older = stage.directory / "good", stage.directory / "older"
+        await take_snapshot(node)
         await _stop(node)
         await asyncio.to_thread(copy_directory, node.data_dir, older)
         await asyncio.to_thread(copy_directory, node.data_dir, good)
@@ -91,7 +95,7 @@ async def _repair(stage: Stage, node: NodeProcess, verdict: Verdict, good: Path)
                 return
             case Advice.REPLACE:
                 node.kill()
-                await asyncio.to_thread(copy_directory, good, node.data_dir)
+                await _put_back(stage, node, good)
                 verdict = await start_and_judge(stage.cluster, node)
             case Advice.REMOVE_FILE:
                 (Path(node.data_dir) / "peers").unlink()
@@ -101,6 +105,13 @@ async def _repair(stage: Stage, node: NodeProcess, verdict: Verdict, good: Path)
             case Advice.REBUILD:
                 verdict = await start_and_judge(stage.cluster, node, "--rebuild")
     raise AssertionError(f"node {node.node_id} says after {REPAIRS_MAX} repairs: {verdict.said}")
+
+
+async def _put_back(stage: Stage, node: NodeProcess, source: Path) -> None:
+    """Replace a node's files by a copy, durably where power may be cut: the node relies on what it had synced."""
+    await asyncio.to_thread(copy_directory, source, node.data_dir)
+    if (image := stage.images.get(node.node_id)) is not None:
+        await asyncio.to_thread(image.sync)
 
 
 class DirectoryLost(Fault):
@@ -127,10 +138,10 @@ class DirectoryLost(Fault):
         await asyncio.to_thread(empty_directory, node.data_dir)
         await _expect(stage, node, Advice.REPLACE)
         node.kill()
-        await asyncio.to_thread(copy_directory, older, node.data_dir)
+        await _put_back(stage, node, older)
         await _expect(stage, node, Advice.REPLACE)
         node.kill()
-        await asyncio.to_thread(copy_directory, good, node.data_dir)
+        await _put_back(stage, node, good)
         await _expect(stage, node, None)
         await self._start_copy(stage, node, good)
 
