@@ -77,7 +77,7 @@ class PowerCut(Fault):
     rows = "F1 F2 F4 F7 F12"
 
     def __init__(
-        self, file_system: str, dice: random.Random, times: int = 5, *, before_s: tuple[float, float] = (0.05, 0.3)
+        self, file_system: str, dice: random.Random, times: int = 12, *, before_s: tuple[float, float] = (0.05, 0.3)
     ) -> None:
         self.kind = one_node(file_system)
         self._file_system, self._dice, self._times, self._before_s = file_system, dice, times, before_s
@@ -109,7 +109,7 @@ class WholePowerCut(PowerCut):
     rows = "F2 F4 F5 F7 F12"
 
     def __init__(
-        self, file_system: str, dice: random.Random, times: int = 3, *, before_s: tuple[float, float] = (0.05, 0.3)
+        self, file_system: str, dice: random.Random, times: int = 6, *, before_s: tuple[float, float] = (0.05, 0.3)
     ) -> None:
         super().__init__(file_system, dice, times, before_s=before_s)
         self.kind = all_nodes(file_system)

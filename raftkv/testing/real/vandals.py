@@ -40,7 +40,7 @@ class FilesDamaged(Fault):
     nodes left after some hundred of these. `tests.integration` follows that advice, too.
     """
 
-    def __init__(self, dice: random.Random, kinds: Sequence[Damage] = (Damage.FLIP,), times: int = 10) -> None:
+    def __init__(self, dice: random.Random, kinds: Sequence[Damage] = (Damage.FLIP,), times: int = 25) -> None:
         self.kind = FILE_FLIPPED if tuple(kinds) == (Damage.FLIP,) else "a file cut, gone or old"
         self.rows = "F8 F9 F10 F61 F70" if tuple(kinds) == (Damage.FLIP,) else "F8 F11 F19"
         self._dice, self._kinds, self._times = dice, kinds, times
