@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from raftkv import failpoints
+
 
 class DiskSpace(msgspec.Struct, frozen=True):
     """Free and total bytes of a file system."""
@@ -139,5 +141,7 @@ class Disk(ABC):
             file.sync()
         finally:
             file.close()
+        failpoints.reach("atomic.before_rename")
         self.rename(temporary, path)
+        failpoints.reach("atomic.after_rename")
         self.sync_dir(path.rpartition("/")[0] or ".")

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from raftkv import failpoints
 from raftkv.disk.port import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 
@@ -103,6 +104,7 @@ class RealFile(File):
 
     def sync(self) -> None:
         with self._changing("syncing"):
+            failpoints.reach("disk.before_sync")
             os.fdatasync(self._fd)
 
     def truncate(self, size: int) -> None:

@@ -18,6 +18,7 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DiskError, SafetyViolation
@@ -169,8 +170,12 @@ class Log:
         segment = self._segments[-1]
         is_full = not segment.is_empty and segment.size_with(len(records)) > self._segment_bytes
         if is_full or before.index < segment.prev.index:
+            failpoints.reach("log.roll.before")
             segment = self._roll(before)
+            failpoints.reach("log.roll.after")
+        failpoints.reach("log.batch.before_sync")
         segment.write(first, len(entries), before.chain, records)
+        failpoints.reach("log.batch.after_sync")
         if entries:
             before = _start_behind(entries[-1])
         self._tail = before
@@ -213,6 +218,7 @@ class Log:
             if len(kept) < len(self._segments):
                 # First, as from here on nobody may ask for what is about to go.
                 self.start = kept[0].prev
+                failpoints.reach("log.compact.begun")
                 self._replace_segments(kept)
 
     def reset(self, start: LogStart) -> None:
@@ -225,7 +231,9 @@ class Log:
         if self._cache.has_unfinished:
             raise SafetyViolation(f"the log can't begin anew at {start.index} while a write is under way")
         with self._changing():
+            failpoints.reach("log.reset.before")
             self._replace_segments([self._create_segment(start)])
+            failpoints.reach("log.reset.after")
             self._tail = start
             self.start = start
             self._cache = Cache(start.index, self._cache_bytes)
@@ -250,17 +258,21 @@ class Log:
         self._next_number += 1
         path = segment_path(self._directory, number)
         segment = Segment.create(self._disk, path, number, prev, self._fill_bytes)
+        failpoints.reach("log.segment.created")
         self._disk.sync_dir(self._directory)
         return segment
 
     def _replace_segments(self, segments: list[Segment]) -> None:
         """Commit a new list of segments, then remove the files that are not in it any more."""
+        failpoints.reach("log.manifest.before")
         self._write_manifest(segments)
+        failpoints.reach("log.manifest.after")
         dropped = [segment for segment in self._segments if segment not in segments]
         self._segments = segments
         for segment in dropped:
             segment.close()
             self._disk.remove(segment.path)
+            failpoints.reach("log.segment.removed")
         if dropped:
             self._disk.sync_dir(self._directory)
 

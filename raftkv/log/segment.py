@@ -13,6 +13,7 @@ from bisect import bisect_right
 import msgspec
 import xxhash
 
+from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.entry import Entry, parse_record
 from raftkv.errors import Corruption, CorruptRecord
@@ -157,6 +158,7 @@ class Segment:
             self._is_torn = False
         if not self.is_empty:
             data = self._file.pread(self._end - self._last_batch_at, self._last_batch_at)
+            failpoints.reach("log.settle.before_rewrite")
             self._file.pwrite([data], self._last_batch_at, sync=True)
 
     def clip(self, index: Index) -> None:

@@ -11,6 +11,7 @@ import posixpath
 
 import msgspec
 
+from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, SafetyViolation
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
@@ -126,8 +127,11 @@ class VoteFile:
 
     def _store(self, slot: _Slot) -> None:
         data = _encode(slot)
+        failpoints.reach("vote.before_write")
         self._file.pwrite([data], 0, sync=True)
+        failpoints.reach("vote.between_copies")
         self._file.pwrite([data], _SLOT_BYTES, sync=True)
+        failpoints.reach("vote.after_sync")
 
 
 def _encode(slot: _Slot) -> bytes:

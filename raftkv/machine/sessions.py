@@ -11,6 +11,7 @@ from collections import OrderedDict
 
 import msgspec
 
+from raftkv import failpoints
 from raftkv.machine.outcome import SESSION_EXPIRED, STALE_DUPLICATE, Outcome
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import CommandPayload
@@ -96,6 +97,7 @@ class Sessions:
         while len(self._sessions) >= self._max:
             self.close(next(iter(self._sessions)))
         session = self._sessions[index] = _Session(index, _Record(index, time_ms, 0))
+        failpoints.reach("session.opened")
         self.changes[session.place] = msgspec.msgpack.encode(session.record)
         return index
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from raftkv import failpoints
 from raftkv.config import MIB
 from raftkv.entry import Entry
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
@@ -113,12 +114,15 @@ class Applier:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         try:
+            failpoints.reach("apply.before")
             outcomes = self.runner.apply(entries)
         except Exception as exc:  # noqa: BLE001 (whatever it is, going on would skip the entry)
             # What came before the failing entry may have been applied; nobody is told of it, as the node stops.
             self._on_failure(exc)
             return
+        failpoints.reach("apply.after")
         self._commands.applied(entries, outcomes)
+        failpoints.reach("answer.after")
         self._on_applied(self.runner.applied.index)
         self.answer_queries()
         self._schedule()

@@ -7,6 +7,7 @@ import posixpath
 import msgspec
 import structlog
 
+from raftkv import failpoints
 from raftkv.config import Config
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
@@ -129,6 +130,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
             f"the state in {paths.state} has applied {store.applied.index} entries, but the log ends at "
             f"{view.last_index}: entries are missing. Remove this node from the cluster and add it under a new id."
         )
+    failpoints.reach("start.recovered")
     return Opened(
         lock=lock,
         vote=vote,
@@ -180,6 +182,7 @@ def _open_identity(options: Options, world: World, paths: Paths) -> tuple[Foundi
         )
     _check_vote_is_newest(disk, paths, vote)
     vote.new_boot()
+    failpoints.reach("start.counted")
     return founding, vote
 
 
@@ -353,13 +356,18 @@ def restore_state(world: World, paths: Paths, snapshots: SnapshotStore, snapshot
     if disk.is_dir(paths.new_state):
         disk.remove_tree(paths.new_state)
     snapshots.link_to(snapshot, paths.new_state)
+    failpoints.reach("install.state_linked")
     if disk.is_dir(paths.state):
         disk.rename(paths.state, paths.old_state)
+    failpoints.reach("install.state_aside")
     disk.rename(paths.new_state, paths.state)
+    failpoints.reach("install.state_renamed")
     disk.sync_dir(paths.root)
     if disk.is_dir(paths.old_state):
+        failpoints.reach("install.before_removal")
         disk.remove_tree(paths.old_state)
     store = states.open(paths.state)
+    failpoints.reach("install.opened")
     if store.applied.index != snapshot.index or store.applied.digest != snapshot.digest:
         found = store.applied
         store.close()

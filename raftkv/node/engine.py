@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from raftkv import failpoints
 from raftkv.config import MIB, Config
-from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIndex
+from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIndex, TimeoutNow
 from raftkv.core.raft import Raft
 from raftkv.core.ready import Ready
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
@@ -123,8 +124,10 @@ class Engine:
 
     def durable(self, write: int, messages: list[Message]) -> None:
         """The writer is done with everything up to `write`; the messages that waited for it may go."""
+        failpoints.reach("send.before")
         for message in messages:
             self._transport.send(message.to, message)
+        failpoints.reach("send.after")
         self.raft.persisted(write)
         # No detour over another turn of the loop: a lone command is acknowledged as soon as it is durable.
         self.turn()
@@ -179,6 +182,7 @@ class Engine:
                 done(0, exc)
             return
         self._commands.add(first, self.raft.term, [done for _, done in proposals])
+        failpoints.reach("propose.before_write")
 
     def _read(self) -> None:
         token = self._queries.next_batch()
@@ -227,6 +231,8 @@ class Engine:
                     self._send_entries(message)
                 case InstallSnapshot():
                     self._send_snapshot(message.to, message.snapshot)
+                case TimeoutNow() if failpoints.reach("send.timeout_now"):
+                    continue
                 case _:
                     self._transport.send(message.to, message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import xxhash
 
+from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import ConfigError, Corruption, FormatError
 from raftkv.model import Member, Membership
@@ -37,6 +38,7 @@ def cluster_id_of(name: str, membership: Membership) -> str:
 
 def save_founding(disk: Disk, path: str, founding: Founding) -> None:
     """Durable on return."""
+    failpoints.reach("cluster.before_save")
     body = msgspec.msgpack.encode(founding)
     disk.write_atomic(path, xxhash.xxh3_64_digest(body) + body)
 

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 import xxhash
 
+from raftkv import failpoints
 from raftkv.errors import Corruption, HandshakeRefused, PeerError
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
@@ -280,6 +281,7 @@ class Links:
 
 def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
     """Durable on return. Blocking."""
+    failpoints.reach("peers.before_save")
     body = msgspec.msgpack.encode(known)
     node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from raftkv import failpoints
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import (
@@ -446,7 +447,9 @@ class Node:
     async def change_membership(self, target: Membership, deadline_s: float = 30.0) -> Membership:
         """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
         `NotCaughtUp`, `InvalidArgument`, or `Unavailable` after the deadline (the change may still happen)."""
+        failpoints.reach("membership.before_append")
         self.raft.change_membership(target)
+        failpoints.reach("membership.after_append")
         self.engine.wake()
         term = self.raft.term
 
@@ -456,6 +459,7 @@ class Node:
             return settled or raft.term != term
 
         await self.until(done, deadline_s, "the membership change is not committed")
+        failpoints.reach("membership.committed")
         if self.raft.term != term:
             raise Unavailable("leadership was lost during the membership change; look at the status, then try again")
         return self.raft.membership
@@ -518,6 +522,7 @@ class Node:
                 raise ChangeRefused("there is no other voter to lead")
             to = max(others, key=lambda voter: (role.progress[voter].match_index, -voter))
         self.raft.transfer_leadership(to)
+        failpoints.reach("transfer_leadership.begun")
         self.engine.wake()
         await self.until(
             lambda: self.raft.leader == to or (self.raft.is_leader and self._transfer_over()),

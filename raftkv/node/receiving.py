@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from raftkv import failpoints
 from raftkv.core.messages import InstallSnapshot
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
@@ -104,6 +105,7 @@ class Receiving:
         raft, snapshot = self._node.raft, step.snapshot
         assert snapshot is not None, "only called with a snapshot"
         logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
+        failpoints.reach("receive.arrived")
         leader = raft.leader
         if leader is not None and leader != raft.node_id:
             self._node.engine.step(InstallSnapshot(sender=leader, to=raft.node_id, term=raft.term, snapshot=snapshot))

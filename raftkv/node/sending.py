@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from raftkv import failpoints
 from raftkv.errors import NodeStopped, SnapshotCorruption
 from raftkv.model import NodeId, SnapshotMeta
 from raftkv.node.ports import error_of
@@ -110,6 +111,7 @@ class Sending:
                 return
             if action is None:
                 break
+            failpoints.reach("transfer.before_offer")
             self._node.transport.send(sender.to, action)
         if sender.is_over:
             self._end(transfer)
@@ -117,6 +119,7 @@ class Sending:
             transfer.timer = loop.call_at(at, self._pump, transfer)
 
     def _read(self, transfer: Transfer, plan: ChunkPlan) -> None:
+        failpoints.reach("transfer.before_read")
         future = self._node.world.transfer_worker.run(transfer.sender.read, plan)
         transfer.reading = future
         self._reads[future] = None
@@ -151,6 +154,7 @@ class Sending:
         sender = transfer.sender
         ok = sender.stage is Stage.DONE
         if ok:
+            failpoints.reach("transfer.done")
             logger.info("snapshot_transfer_done", to=sender.to, index=sender.snapshot.index)
         else:
             logger.warning("snapshot_transfer_failed", to=sender.to, index=sender.snapshot.index, reason=sender.failure)

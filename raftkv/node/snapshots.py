@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from raftkv import failpoints
 from raftkv.errors import ChangeRefused, DiskFull, NodeStopped, RaftKVError, SnapshotCorruption, Unavailable
 from raftkv.model import Index, NodeId, SnapshotMeta
 from raftkv.node.directory import Opened, restore_state
@@ -130,6 +131,7 @@ class Snapshotter:
         await worker.run(store.flush)
         self._check_not_replaced()
         draft = self._store.begin()
+        failpoints.reach("snapshot.begun")
         began = loop.time()
         await worker.run(store.freeze)
         try:
@@ -149,6 +151,7 @@ class Snapshotter:
             seconds=round(loop.time() - began, 3),
             held_up_ms=round(held_up * 1000, 1),
         )
+        failpoints.reach("snapshot.before_told")
         raft.snapshot_taken(snapshot)
         await self._forget_behind(snapshot)
         node.engine.wake()
@@ -211,7 +214,9 @@ class Snapshotter:
                 node.raft.compact(index)
             except ChangeRefused:
                 return
+            failpoints.reach("snapshot.before_log_cut")
             await node.world.log_worker.run(self._log.compact, index)
+        failpoints.reach("snapshot.before_prune")
         retired = self._store.retire(node.config.snapshots_kept)
         await node.world.background_worker.run(self._store.prune, retired)
 
@@ -279,6 +284,7 @@ class Snapshotter:
             await world.log_worker.run(self._reset_log, snapshot)
         old = node.applier.runner.store
         store = await world.background_worker.run(self._swap_state, old, snapshot)
+        failpoints.reach("install.before_told")
         node.raft.snapshot_installed()
         node.applier.resume(node.new_runner(store))
         self._flushed = store.applied.index
@@ -296,12 +302,16 @@ class Snapshotter:
 
     def _reset_log(self, snapshot: SnapshotMeta) -> None:
         """On the log's worker. The bound goes down first, else a start would take the cut for a loss."""
+        failpoints.reach("install.before_bound")
         self._vote.write(self._vote.hard_state, min(self._vote.durable_index, snapshot.index))
+        failpoints.reach("install.before_log_reset")
         self._log.reset(snapshot.log_start)
 
     def _swap_state(self, old: Store, snapshot: SnapshotMeta) -> Store:
         """On the background worker."""
+        failpoints.reach("install.before_swap")
         old.close()
+        failpoints.reach("install.old_closed")
         return restore_state(self._node.world, self._node.paths, self._store, snapshot)
 
     def _install_ended(self, task: asyncio.Task[None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 import xxhash
 
+from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
 
@@ -18,6 +19,7 @@ KEPT = 128
 def record_start(disk: Disk, path: str, boot: int, nonce: str) -> list[tuple[int, str]]:
     """Add a start; returns the newest ones, oldest first. Durable on return. Raises `Corruption`, `DiskError`."""
     starts = [*load_starts(disk, path), (boot, nonce)][-KEPT:]
+    failpoints.reach("start.before_record")
     body = msgspec.msgpack.encode(starts)
     disk.write_atomic(path, xxhash.xxh3_64_digest(body) + body)
     return starts

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from raftkv import failpoints
 from raftkv.disk import Disk, RealDisk
 from raftkv.node.ports import ThreadWorker, Worker, wall_clock_ms
 from raftkv.state import RocksStates, States
@@ -32,7 +33,11 @@ class World(msgspec.Struct, kw_only=True):
 
     @classmethod
     def real(cls) -> World:
-        """Real files and RocksDB, three threads, the system's clock and dice."""
+        """Real files and RocksDB, three threads, the system's clock and dice; failpoints as the environment says.
+
+        Raises `ConfigError` when that can't be read.
+        """
+        failpoints.arm()
         return cls(
             disk=RealDisk(),
             states=RocksStates(),

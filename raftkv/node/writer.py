@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from raftkv import failpoints
 from raftkv.core.messages import Message
 from raftkv.model import HardState, Index
 from raftkv.node.ports import Worker
@@ -97,6 +98,7 @@ class Writer:
             # The bound must be lowered before anything is cut off, else recovery would take the cut for a loss.
             self._hard_state = hard_state or self._hard_state
             self._vote.write(self._hard_state, bound)
+            failpoints.reach("writer.after_vote")
         writes = [task.write for task in tasks if task.write is not None]
         if writes:
             self._log.write(writes)
@@ -115,6 +117,7 @@ class Writer:
             return
         if self._queue:
             self._start()
+        failpoints.reach("writer.before_told")
         self._on_durable(tasks[-1].number, [message for task in tasks for message in task.messages])
         if self.is_idle:
             waiters, self._idle = self._idle, []

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from raftkv import failpoints
 from raftkv.errors import DiskFull, FormatError, SnapshotCorruption
 from raftkv.model import NodeId, SnapshotMeta, Term
 from raftkv.snapshot.manifest import SealedManifest
@@ -133,6 +134,7 @@ class SnapshotReceiver:
         transfer = self._transfer
         if transfer is None or transfer.sealed.digest != sealed.digest:
             self.suspend()
+            failpoints.reach("receive.offer")
             staging = self._store.stage(sealed)
             transfer = self._transfer = _Transfer(offer, sealed, staging, staging.prepare(self._store.sources()))
         transfer.sender, transfer.term, transfer.attempt = offer.sender, offer.term, offer.attempt
@@ -156,6 +158,7 @@ class SnapshotReceiver:
                     transfer.examined_bytes += examined
                     return Step((self._preparing(transfer),))
             transfer.preparing = None
+            failpoints.reach("receive.prepared")
             self._store.drop_other_stagings()
         except DiskFull as exc:
             return self._give_up(transfer, Refusal.DISK_FULL, str(exc))
@@ -178,7 +181,9 @@ class SnapshotReceiver:
         if chunk.checksum != chunk.compute_checksum() or not self._fits(transfer, chunk):
             return self._new_round(transfer)
         try:
+            failpoints.reach("receive.chunk.before_write")
             spoiled = self._write(transfer, chunk)
+            failpoints.reach("receive.chunk.after_write")
             if spoiled is not None:
                 return self._spoiled(transfer, spoiled)
             if transfer.staging.complete_files == len(transfer.staging.files):

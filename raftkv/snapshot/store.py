@@ -14,6 +14,7 @@ from __future__ import annotations
 import posixpath
 from typing import TypeAlias
 
+from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, DiskFull, FormatError, SafetyViolation, SnapshotCorruption
 from raftkv.model import SnapshotMeta
@@ -162,6 +163,7 @@ class SnapshotStore:
         `DiskError`; `SafetyViolation` when there is another state for the same index and term.
         """
         try:
+            failpoints.reach("snapshot.seal.before")
             sealed = self._seal(draft, snapshot, cluster_id, key_count, inspect)
             self._place(draft, sealed)
         except (DiskFull, Corruption):
@@ -184,7 +186,9 @@ class SnapshotStore:
         if problems:
             raise SnapshotCorruption(f"the checkpoint can't be the snapshot at {snapshot.id}: {'; '.join(problems)}")
         sealed = SealedManifest.seal(manifest)
+        failpoints.reach("snapshot.manifest.before")
         write_synced(self.disk, posixpath.join(draft, MANIFEST_NAME), sealed.data)
+        failpoints.reach("snapshot.manifest.after")
         self.disk.sync_dir(draft)
         return sealed
 
@@ -231,10 +235,13 @@ class SnapshotStore:
         if self.disk.is_dir(self._path(name)):
             aside = self.begin()
             self.disk.rename(self._path(name), aside)
+        failpoints.reach("snapshot.rename.before")
         self.disk.rename(directory, self._path(name))
+        failpoints.reach("snapshot.rename.after")
         self.disk.sync_dir(self.directory)
         self._damaged.pop(name, None)
         self._published[name] = sealed
+        failpoints.reach("snapshot.published")
         if aside is not None:
             self.disk.remove_tree(aside)
 
@@ -294,6 +301,7 @@ class SnapshotStore:
         for name in retired:
             doomed.append(self.begin())
             self.disk.rename(self._path(name), doomed[-1])
+            failpoints.reach("snapshot.prune.renamed")
         if doomed:
             self.disk.sync_dir(self.directory)
         for path in doomed:
@@ -338,7 +346,9 @@ class SnapshotStore:
 
         Raises `DiskError`, `DiskFull`.
         """
+        failpoints.reach("receive.before_sync")
         staging.make_durable()
+        failpoints.reach("receive.after_sync")
         self._place(staging.directory, staging.sealed, from_leader=True)
         self._receiving = None
         return staging.sealed.manifest.snapshot

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import rocksdict
 
+from raftkv import failpoints
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
 from raftkv.state.port import META_KEY, Applied, Changes, States, Store, decode_meta, encode_meta
 
@@ -147,7 +148,9 @@ class RocksStore(Store):
 
     def flush(self) -> None:
         with _translated("flushing", self._directory):
+            failpoints.reach("state.flush.before")
             self._db.flush()
+            failpoints.reach("state.flush.after")
 
     def freeze(self) -> None:
         with _translated("copying", self._directory):
@@ -161,6 +164,7 @@ class RocksStore(Store):
         """
         with _translated("copying", self._directory):
             self._db.flush()
+            failpoints.reach("state.checkpoint.before_links")
             os.makedirs(directory)
             for name in sorted(os.listdir(self._directory)):
                 source, target = os.path.join(self._directory, name), os.path.join(directory, name)
@@ -168,9 +172,11 @@ class RocksStore(Store):
                     os.link(source, target)
                 elif not name.startswith(_NOT_COPIED):
                     shutil.copyfile(source, target)
+                failpoints.reach("state.checkpoint.between_links")
 
     def thaw(self) -> None:
         with _translated("copying", self._directory):
+            failpoints.reach("state.thaw.before")
             self._db.set_options({"disable_auto_compactions": "false"})
 
     def verify(self) -> int:
