@@ -49,6 +49,7 @@ KINDS: dict[str, Make] = {
     "pause": lambda stage: Paused(stage.dice),
     "rolling-restart": lambda stage: RollingRestart(),
     "partitions": _link(links.Partitions),
+    "every-shape": _link(links.EveryShape),
     "leader-cut-off": _link(links.LeaderCutOff),
     "bridge": _link(links.Bridge),
     "flapping": _link(links.Flapping),
@@ -102,11 +103,15 @@ QUOTAS = (
             "transfer-cut": TransferCut.kind,
         },
     ),
+    Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
     Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
     *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
     *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
 )
+
+LONG = ("every-shape",)
+"""Kinds that take minutes: once in a scene is enough."""
 
 RUN_S = 1200.0
 """The length of a run that owes all of them; a shorter one owes its part."""

@@ -143,9 +143,14 @@ class Partitions(LinkFault):
             stage.note(f"cut {written(shape)}")
             self.proxy.put(shape, CUT)
             await asyncio.sleep(self.dice.uniform(*self._hold_s))
+
+            async def bites(before: int = before) -> bool | None:
+                return self.proxy.counts["cut"] > before or None
+
+            # A link that an earlier cut has ended may need some seconds to be there again.
+            await stage.until(bites, f"a cut of {written(shape)} meeting a frame", BITE_S)
             self.proxy.heal()
-            if self.proxy.counts["cut"] > before:
-                self._met.append(shape)
+            self._met.append(shape)
             await asyncio.sleep(self.dice.uniform(*self._calm_s))
 
     def times(self) -> int:
@@ -153,6 +158,19 @@ class Partitions(LinkFault):
 
     def describe(self) -> str:
         return f"{self.kind}: {', then '.join(written(shape) for shape in self._chosen)}"
+
+
+class EveryShape(Partitions):
+    """All shapes of a partition, in some order, each for a moment longer than an election takes."""
+
+    kind = "every shape of a partition"
+
+    def __init__(self, proxy: LinkProxy, dice: random.Random) -> None:
+        every = shapes(proxy.nodes)[1:]
+        super().__init__(proxy, dice, dice.sample(every, k=len(every)), hold_s=(0.8, 1.4), calm_s=(0.1, 0.5))
+
+    def describe(self) -> str:
+        return f"{self.kind}: {len(self._chosen)}"
 
 
 class LeaderCutOff(LinkFault):

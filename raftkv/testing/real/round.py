@@ -22,7 +22,7 @@ from raftkv.testing.real.stage import Stage
 
 CLIENTS = 8
 
-INJECT_S = 180.0
+INJECT_S = 300.0
 """For a fault to be done: some are done again and again."""
 
 
