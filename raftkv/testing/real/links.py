@@ -167,7 +167,7 @@ class EveryShape(Partitions):
 
     def __init__(self, proxy: LinkProxy, dice: random.Random) -> None:
         every = shapes(proxy.nodes)[1:]
-        super().__init__(proxy, dice, dice.sample(every, k=len(every)), hold_s=(0.8, 1.4), calm_s=(0.1, 0.5))
+        super().__init__(proxy, dice, dice.sample(every, k=len(every)), hold_s=(0.7, 1.1), calm_s=(0.1, 0.3))
 
     def describe(self) -> str:
         return f"{self.kind}: {len(self._chosen)}"
