@@ -12,6 +12,7 @@ from raftkv.testing.real import filesystem, links, strangers
 from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
+from raftkv.testing.real.points import KilledAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
@@ -46,6 +47,7 @@ SKIPPED = {f"power-{kind}": reason for kind in filesystem.KINDS if (reason := fi
 KINDS: dict[str, Make] = {
     "kill-leader": lambda stage: LeaderKilled(stage.dice),
     "kill-nodes": lambda stage: NodesKilled(stage.dice),
+    "failpoints": lambda stage: KilledAt(stage.dice),
     "pause": lambda stage: Paused(stage.dice),
     "rolling-restart": lambda stage: RollingRestart(),
     "partitions": _link(links.Partitions),
@@ -94,6 +96,7 @@ class Quota(msgspec.Struct, frozen=True):
 
 QUOTAS = (
     Quota("kills", 300, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
+    Quota("kills at failpoints", 72, {"failpoints": KilledAt.kind}),
     Quota("pauses", 100, {"pause": Paused.kind}),
     Quota(
         "partitions",

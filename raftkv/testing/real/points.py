@@ -1,0 +1,220 @@
+"""Nodes killed at failpoints: between two steps of a change of files, of an election, of a snapshot's way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import subprocess
+from collections.abc import Sequence
+
+from raftkv import failpoints
+from raftkv.client import Admin, Client
+from raftkv.errors import RaftKVError
+from raftkv.kv import KeyValue
+from raftkv.model import Member
+from raftkv.testing.processes import NodeProcess
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.power import until_answers
+from raftkv.testing.real.stage import POLL_S, Stage
+
+FRESH = ("cluster.before_save",)
+"""Reached only by a node that is new."""
+
+OFTEN = ("apply.", "answer.", "log.batch.", "propose.", "send.before", "send.after", "writer.before_told")
+"""Reached all the time under load, so that any time of many may be the one."""
+
+INSTALLING = ("install.", "log.reset.", "receive.")
+"""Reached by a follower that was left behind and gets a snapshot."""
+
+LEADING = ("membership.", "propose.", "send.timeout_now", "transfer.", "transfer_leadership.")
+"""Reached by a leader."""
+
+TRY_S = 15.0
+"""For a failpoint to be reached, before the node is started anew: some need a start that meets more than others."""
+
+TRIES = 4
+
+SPARES = 900
+"""Ids from here on are of nodes that are never started, or only for a moment."""
+
+
+class KilledAt(Fault):
+    """A node is started with a failpoint armed, brought to it, and found killed there; then it goes on.
+
+    The cluster must take small snapshots and keep little log.
+    """
+
+    kind = "a node killed at a failpoint"
+    rows = "F1 F6 F7 F31 F45 F50 F59 F60"
+
+    def __init__(self, dice: random.Random, names: Sequence[str] | None = None, times: int = 6) -> None:
+        self._dice = dice
+        self._names = list(names) if names is not None else dice.sample(failpoints.names(), k=times)
+        self._spare = SPARES
+
+    async def inject(self, stage: Stage) -> None:
+        for name in self._names:
+            if name in FRESH:
+                await self._kill_fresh(stage, name)
+            else:
+                leader = await stage.leader()
+                others = sorted(stage.cluster.nodes.keys() - {leader.node_id})
+                await self._kill(stage, stage.cluster.nodes[self._dice.choice(others)], name)
+            stage.met(self.kind)
+            stage.met(f"failpoint {name}")
+
+    async def _kill_fresh(self, stage: Stage, name: str) -> None:
+        """A new node, which is killed, starts again, and is taken away: nobody has added it."""
+        node = stage.cluster.add(self._next_spare(stage))
+        try:
+            _start(stage, node, f"{name}:kill")
+            assert await _ends(node, TRY_S), f"a new node does not come to {name}"
+            _check(stage, node, name)
+            node.start()
+            await until_answers(stage, node)
+        finally:
+            node.kill()
+            del stage.cluster.nodes[node.node_id]
+
+    async def _kill(self, stage: Stage, node: NodeProcess, name: str) -> None:
+        at = self._dice.randint(1, 40) if name.startswith(OFTEN) else 1
+        stage.note(f"node {node.node_id} will be killed at {name}, time {at}")
+        for _ in range(TRIES):
+            node.kill()
+            if name.startswith(INSTALLING):
+                await leave_behind(stage, node)
+            elif name.startswith("peers."):
+                await self._meet_again(stage, node)
+            _start(stage, node, f"{name}:kill@{at}")
+            driving = asyncio.ensure_future(self._drive(stage, node, name))
+            has_ended = await _ends(node, TRY_S)
+            driving.cancel()
+            await asyncio.wait([driving])
+            if has_ended:
+                break
+        _check(stage, node, name)
+        node.start()
+        await until_answers(stage, node)
+
+    async def _meet_again(self, stage: Stage, node: NodeProcess) -> None:
+        """While a node is down another one starts anew, which is news to it."""
+        other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
+        other.kill()
+        other.start()
+        await until_answers(stage, other)
+
+    # ------------------------------------------------------------------------------ what brings it there
+
+    async def _drive(self, stage: Stage, node: NodeProcess, name: str) -> None:
+        """Do again and again what leads to the failpoint; that it ends in the middle is the point of it."""
+        while True:
+            with contextlib.suppress(RaftKVError):
+                if name.startswith(LEADING):
+                    async with Admin(_addresses(stage)) as admin:
+                        if (await stage.leader()) is not node:
+                            await admin.transfer_leadership(node.node_id, 5.0)
+                if name.startswith("transfer."):
+                    await self._send_snapshot(stage, node)
+                elif name.startswith("membership."):
+                    await self._change_members(stage)
+                elif name.startswith(("send.timeout_now", "transfer_leadership.", "vote.", "writer.after_vote")):
+                    async with Admin(_addresses(stage)) as admin:
+                        await admin.transfer_leadership(None, 5.0)
+                elif not name.startswith(INSTALLING):
+                    await take_snapshot(node)
+                    await self._open_session(stage)
+            await asyncio.sleep(POLL_S)
+
+    async def _send_snapshot(self, stage: Stage, node: NodeProcess) -> None:
+        """Somebody else is left behind, and comes back to this one, which leads."""
+        other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
+        try:
+            other.kill()
+            await leave_behind(stage, other)
+        finally:
+            if not other.is_running:
+                other.start()
+        await until_answers(stage, other)
+
+    async def _change_members(self, stage: Stage) -> None:
+        spare = self._next_spare(stage)
+        async with Admin(_addresses(stage)) as admin:
+            try:
+                await admin.add_learner(Member(spare, "127.0.0.1:1", "127.0.0.1:2"), 5.0)
+            finally:
+                with contextlib.suppress(RaftKVError):
+                    await admin.remove(spare, 5.0)
+
+    async def _open_session(self, stage: Stage) -> None:
+        client = Client(KeyValue, _addresses(stage))
+        try:
+            await client.call("put", b"session", b"opened")
+        finally:
+            await client.close()
+
+    def _next_spare(self, stage: Stage) -> int:
+        self._spare = max(self._spare, SPARES + 10 * stage.fired[self.kind]) + 1
+        return self._spare
+
+    async def heal(self, stage: Stage) -> None:
+        stage.cluster.start_all()
+        for node in stage.cluster.nodes.values():
+            await until_answers(stage, node)
+
+    def describe(self) -> str:
+        return f"{self.kind}: {', '.join(self._names)}"
+
+
+async def leave_behind(stage: Stage, node: NodeProcess) -> None:
+    """Wait until the logs of the others begin behind what a node that is down may have."""
+    statuses = await stage.statuses()
+    last = max((status.last_index for status in statuses), default=0)
+
+    async def look() -> bool | None:
+        others = [each for each in stage.cluster.nodes.values() if each is not node]
+        await asyncio.gather(*[take_snapshot(other) for other in others])
+        found = await stage.statuses()
+        return (len(found) == len(others) and min(status.first_index for status in found) > last + 1) or None
+
+    await stage.until(look, f"logs that begin behind entry {last}")
+
+
+async def take_snapshot(node: NodeProcess) -> None:
+    """Have a node take a snapshot, if it can."""
+    with contextlib.suppress(RaftKVError):
+        async with Admin([node.own.client_address]) as admin:
+            await admin.take_snapshot(5.0)
+
+
+def _addresses(stage: Stage) -> list[str]:
+    return [node.own.client_address for node in stage.cluster.nodes.values()]
+
+
+def _start(stage: Stage, node: NodeProcess, value: str) -> None:
+    """Start it once with failpoints armed."""
+    armed = {failpoints.VARIABLE: value, failpoints.LOG_VARIABLE: str(stage.directory / "failpoints.log")}
+    node.environment.update(armed)
+    try:
+        node.start()
+    finally:
+        for key in armed:
+            del node.environment[key]
+
+
+async def _ends(node: NodeProcess, within_s: float) -> bool:
+    assert node.process is not None
+    try:
+        await asyncio.to_thread(node.process.wait, within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _check(stage: Stage, node: NodeProcess, name: str) -> None:
+    """The process was killed where it was to be: it has said so itself. Raises `AssertionError`."""
+    assert node.process is not None
+    log = stage.directory / "failpoints.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    said = [line for line in lines if line.startswith(f"{name}:") and line.endswith(f" pid={node.process.pid}")]
+    assert said, f"node {node.node_id} was not killed at {name}; it ended with {node.process.poll()}"

@@ -1,0 +1,44 @@
+"""Real nodes killed at every failpoint, each of which has to fire: nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from raftkv import failpoints
+from raftkv.testing.processes import ProcessCluster
+from raftkv.testing.real.clients import MACHINE, recorded
+from raftkv.testing.real.points import INSTALLING, LEADING, KilledAt
+from raftkv.testing.real.round import Bounds, play_round
+from raftkv.testing.real.transfers import SETTINGS
+from tests.integration.nodes import start, tell
+
+BOUNDS = Bounds(hold_s=(0.0, 0.1), operations_min=20, recover_s=30.0)
+
+OTHERS = [name for name in failpoints.names() if not name.startswith((*INSTALLING, *LEADING))]
+
+GROUPS: dict[str, Sequence[str]] = {
+    "installing": [name for name in failpoints.names() if name.startswith(INSTALLING)],
+    "leading": [name for name in failpoints.names() if name.startswith(LEADING)],
+    "early": OTHERS[: len(OTHERS) // 2],
+    "late": OTHERS[len(OTHERS) // 2 :],
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_node_killed_anywhere_goes_on(group: str, tmp_path: Path) -> None:
+    """At each of these places in turn, under recorded load; then all states are equal (F1, F6, F50, F59, F60)."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS]) as cluster:
+            stage = start(cluster, tmp_path)
+            await stage.leader()
+            async with recorded(cluster.addresses) as clients:
+                for name in GROUPS[group]:
+                    await play_round(stage, clients, KilledAt(stage.dice, [name]), BOUNDS)
+            await stage.until_equal()
+            assert all(stage.fired[f"failpoint {name}"] == 1 for name in GROUPS[group])
+
+    tell(story())
