@@ -32,7 +32,7 @@ from raftkv.node.directory import Opened, Options, Paths, close_directory, mark_
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
-from raftkv.node.ports import error_of
+from raftkv.node.ports import Worker, error_of
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
@@ -222,8 +222,9 @@ class Node:
         await self.transport.close()
         await self.snapshots.wait()
         await self.writer.idle()
-        await self.world.log_worker.run(self.opened.log.close)
-        await self.world.background_worker.run(self._close_files)
+        await self._close_on(self.world.log_worker, self.opened.log.close)
+        await self._close_on(self.world.background_worker, lambda: self.applier.runner.store.close())
+        await self._close_on(self.world.background_worker, self._close_files)
         for worker in (self.world.log_worker, self.world.background_worker, self.world.transfer_worker):
             await worker.close()
         if not self.stopped.done():
@@ -245,8 +246,16 @@ class Node:
             self.applier.stop()
             self.snapshots.abandon()
 
+    async def _close_on(self, worker: Worker, close: Callable[[], None]) -> None:
+        try:
+            await worker.run(close)
+        except DiskError as exc:
+            if self.failure is None:
+                raise
+            # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
+            logger.warning("not_closed", node=self.options.node_id, error=str(exc))
+
     def _close_files(self) -> None:
-        self.applier.runner.store.close()
         self.opened.vote.close()
         self.opened.lock.release()
 

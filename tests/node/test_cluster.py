@@ -580,6 +580,24 @@ def test_an_older_vote_beside_newer_files_is_refused_however_often_it_is_started
     tell(story)
 
 
+@pytest.mark.parametrize("part", ["log", "store"])
+def test_why_a_node_has_stopped_is_not_hidden_by_a_disk_that_fails_again(part):
+    """F15: what could not be closed is said in the log, but the reason that the operator gets is the first one."""
+
+    async def story(cluster):
+        node = follower_of(cluster).node
+
+        def fail():
+            raise DiskError("it fails again")
+
+        (node.opened.log if part == "log" else node.applier.runner.store).close = fail
+        node.fail(DiskError("it has failed"))
+        await node.stop()
+        assert str(node.stopped.result()) == "it has failed"
+
+    tell(story)
+
+
 def test_a_state_that_is_ahead_of_the_log_is_not_served():
     """F6: log, vote and starts are older copies, so acknowledged entries are missing, though the state has them."""
 
