@@ -25,6 +25,9 @@ _IMMUTABLE = (".sst", ".blob")
 _NOT_COPIED = ("LOCK", "LOG", "IDENTITY")
 """What belongs to the open database and not to its content; a copy makes its own."""
 
+_FREE_SPACE = "free some space, then start the node again"
+_CHECK_DISK = "check the disk, then start the node again"
+
 
 @contextmanager
 def _translated(what: str, path: str) -> Iterator[None]:
@@ -34,16 +37,18 @@ def _translated(what: str, path: str) -> Iterator[None]:
     except NodeStopped:
         raise
     except OSError as exc:
-        raise (DiskFull if exc.errno in (errno.ENOSPC, errno.EDQUOT) else DiskError)(f"{what} {path}: {exc}") from exc
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{what} {path}: {exc}: {_FREE_SPACE}") from exc
+        raise DiskError(f"{what} {path}: {exc}; {_CHECK_DISK}") from exc
     except Exception as exc:
         text = str(exc)
         message = f"{what} {path}: {text}"
         if "No space left" in text or "NoSpace" in text:
-            raise DiskFull(f"{message}: free some space, then start the node again") from exc
+            raise DiskFull(f"{message}: {_FREE_SPACE}") from exc
         if "lock hold" in text or "While lock file" in text:
             raise DataDirLocked(f"{message}: another process uses it") from exc
         if text.startswith("IO error") and "No such file" not in text:
-            raise DiskError(message) from exc
+            raise DiskError(f"{message}; {_CHECK_DISK}") from exc
         raise StateCorruption(message) from exc
 
 
