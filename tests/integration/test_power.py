@@ -89,10 +89,10 @@ async def _cut(stage: Stage, kind: str, faults: Sequence[Making]) -> None:
 @file_systems
 def test_nothing_is_lost_when_the_power_of_one_node_or_of_all_goes(kind: str, tmp_path: Path) -> None:
     """The leader's or a follower's disk, then all at once (F1, F2, F4, F7)."""
-    cut(tmp_path, kind, [lambda *more: PowerCut(*more, times=3), lambda *more: WholePowerCut(*more, times=2)])
+    cut(tmp_path, kind, [lambda *more: PowerCut(*more, times=2), lambda *more: WholePowerCut(*more, times=2)])
 
 
-@file_systems
+@pytest.mark.parametrize("kind", [_or_skipped("ext4")])
 def test_a_cluster_of_one_loses_nothing_either(kind: str, tmp_path: Path) -> None:
     """F5: a leader that counts its own entry before it is synced would, and nobody else has it."""
     cut(tmp_path, kind, [lambda *more: WholePowerCut(*more, times=3)], size=1)
@@ -116,7 +116,7 @@ class CutAfterOneSync(WholePowerCut):
         await super().inject(stage)
 
 
-@file_systems
+@pytest.mark.parametrize("kind", [_or_skipped("ext4")])
 def test_nodes_that_do_not_sync_are_found_out(kind: str, tmp_path: Path) -> None:
     """A test of the tests: the same cut, with nodes that lie about fsync, loses what was acknowledged."""
     with pytest.raises(AssertionError, match="is not linearizable"):

@@ -8,14 +8,16 @@ from functools import partial
 
 import msgspec
 
-from raftkv.testing.real import filesystem, links, strangers
+from raftkv.testing.real import filesystem, links, strangers, syscalls
 from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
 from raftkv.testing.real.points import KilledAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
+from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
 from raftkv.testing.real.transfers import SETTINGS, TransferCut
 from raftkv.testing.real.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged
 
@@ -41,8 +43,30 @@ def _power(make: Callable[..., Fault], file_system: str) -> Make:
 FILE_SYSTEMS = [kind for kind in filesystem.KINDS if filesystem.missing(kind) is None]
 """On which power can be cut here."""
 
-SKIPPED = {f"power-{kind}": reason for kind in filesystem.KINDS if (reason := filesystem.missing(kind)) is not None}
+_REASONS = {
+    **{f"power-{kind}": filesystem.missing(kind) for kind in filesystem.KINDS},
+    "disk-full": filesystem.missing("ext4"),
+    "disk-fails": syscalls.missing(),
+}
+
+SKIPPED = {name: reason for name, reason in _REASONS.items() if reason is not None}
 """What can't be done here, and why."""
+
+_OF_CALLS: dict[str, Make] = (
+    {
+        "disk-fails": lambda stage: CallsFail(stage.dice.choice(ERRORS), stage.dice),
+        "disk-interrupted": lambda stage: CallsFail(INTERRUPTED, stage.dice, ends=False),
+        "disk-slow": lambda stage: SlowDisk(stage.dice),
+    }
+    if syscalls.missing() is None
+    else {}
+)
+
+_OF_SPACE: dict[str, Make] = (
+    {"disk-full": lambda stage: DiskFull(stage.dice, stage.dice.randint(1, 3), of_leader=stage.dice.random() < 0.5)}
+    if "ext4" in FILE_SYSTEMS
+    else {}
+)
 
 KINDS: dict[str, Make] = {
     "kill-leader": lambda stage: LeaderKilled(stage.dice),
@@ -73,6 +97,8 @@ KINDS: dict[str, Make] = {
     "file-flips": lambda stage: FilesDamaged(stage.dice),
     "file-damage": lambda stage: FilesDamaged(stage.dice, [Damage.CUT, Damage.GONE, Damage.OLDER]),
     "directories": lambda stage: DirectoryLost(stage.dice),
+    **_OF_CALLS,
+    **_OF_SPACE,
     **{f"power-{file_system}": _power(PowerCut, file_system) for file_system in FILE_SYSTEMS},
     **{f"power-all-{file_system}": _power(WholePowerCut, file_system) for file_system in FILE_SYSTEMS},
     **{f"power-names-{file_system}": _power(CutAtMoment, file_system) for file_system in FILE_SYSTEMS},

@@ -1,0 +1,90 @@
+"""Disks that are full, to the last byte, and have space again later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+from raftkv.client import Client, ClientOptions
+from raftkv.errors import RaftKVError
+from raftkv.testing.processes import NodeProcess
+from raftkv.testing.real.damage import judge_end, start_and_judge
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.power import move_to
+from raftkv.testing.real.stage import Stage
+from raftkv.testing.workload import Workload
+
+FILLER = "filler"
+VALUE_BYTES = 100_000
+"""Of commands that make logs grow; what was written ahead of them is soon used up."""
+
+
+class DiskFull(Fault):
+    """Somebody else fills the disks of some nodes, while commands need space; then there is space again.
+
+    A node must refuse commands or end, and say so. One that has ended is started again when there is space.
+    Each node's directory is a small file system of its own; they are moved to such, unless they are.
+    """
+
+    rows = "F13 F14"
+
+    kind = "a full disk"
+
+    def __init__(self, dice: random.Random, count: int, *, of_leader: bool) -> None:
+        self._dice, self._count, self._of_leader = dice, count, of_leader
+        self._chosen: list[NodeProcess] = []
+
+    async def inject(self, stage: Stage) -> None:
+        if not stage.images:
+            await move_to(stage, "ext4")
+        leader = await stage.leader()
+        followers = [node for node in stage.cluster.nodes.values() if node is not leader]
+        self._dice.shuffle(followers)
+        self._chosen = ([leader, *followers] if self._of_leader else [*followers, leader])[: self._count]
+        for node in self._chosen:
+            fill(stage.images[node.node_id].mount_point / FILLER)
+        async with Client(Workload, stage.cluster.addresses, options=ClientOptions(deadline_s=1.0)) as client:
+
+            async def look() -> bool | None:
+                try:
+                    await client.call("put", b"large", bytes(VALUE_BYTES))
+                except RaftKVError as exc:
+                    stage.note(f"a large value: {exc}")
+                return all([await self._says_so(stage, node) for node in self._chosen]) or None
+
+            await stage.until(look, "every node with a full disk saying so")
+
+    async def _says_so(self, stage: Stage, node: NodeProcess) -> bool:
+        if not node.is_running:
+            said = judge_end(node).said
+            assert "disk is full" in said or "No space" in said, said
+            return True
+        # One that leads refuses commands and goes on; one that follows has to write, and ends.
+        status = await stage.status(node.node_id)
+        return status is not None and status.disk_low and status.role == "leader"
+
+    async def heal(self, stage: Stage) -> None:
+        for node in self._chosen:
+            (stage.images[node.node_id].mount_point / FILLER).unlink()
+            stage.met(self.kind)
+            if not node.is_running:
+                verdict = await start_and_judge(stage.cluster, node)
+                assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
+
+    def describe(self) -> str:
+        return f"{self.kind}: of {self._count} nodes, {'with' if self._of_leader else 'without'} the leader"
+
+
+def fill(path: Path) -> None:
+    """Write a file until nothing more fits on its file system."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError as exc:
+                if exc.errno != errno.ENOSPC:
+                    raise
+        os.fsync(file.fileno())

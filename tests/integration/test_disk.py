@@ -1,0 +1,116 @@
+"""Full, failing and slow disks under real nodes: no acknowledgement is lost, the node says so, and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from raftkv.config import MIB
+from raftkv.testing.processes import ProcessCluster
+from raftkv.testing.real import filesystem, syscalls
+from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
+from raftkv.testing.real.filesystem import images
+from raftkv.testing.real.fullness import DiskFull
+from raftkv.testing.real.stage import Stage
+from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
+from tests.integration.nodes import start, tell
+
+strace = pytest.mark.skipif(syscalls.missing() is not None, reason=syscalls.missing() or "")
+full_disks = pytest.mark.skipif(filesystem.missing("ext4") is not None, reason=filesystem.missing("ext4") or "")
+
+
+def under_load(
+    cluster: ProcessCluster, tmp_path: Path, what: Callable[[Stage, RecordedClients], Awaitable[None]]
+) -> None:
+    """Something done under recorded load, and the verdict."""
+
+    async def story(stage: Stage) -> None:
+        await stage.leader()
+        async with recorded(cluster.addresses) as clients:
+            await clients.more(20)
+            await what(stage, clients)
+            await stage.leader()
+            await clients.more(20)
+        await stage.until_equal()
+
+    tell(story(start(cluster, tmp_path)))
+
+
+@strace
+def test_a_node_whose_disk_fails_ends_at_once_and_comes_back_with_everything(tmp_path: Path) -> None:
+    """F13, F15, F17: never tried again, since nobody knows what an fsync that failed has left on disk; but a call
+    that a signal has interrupted is no failure, and is made again."""
+
+    async def fail(stage: Stage, clients: RecordedClients) -> None:
+        faults = [CallsFail(each, stage.dice) for each in ERRORS]
+        for fault in [*faults, CallsFail(INTERRUPTED, stage.dice, ends=False)]:
+            before = stage.fired[fault.kind]
+            await fault.inject(stage)
+            assert stage.fired[fault.kind] > before, fault.describe()
+            assert all(node.is_running for node in stage.cluster.nodes.values())
+
+    # A vote, a log segment and a manifest are synced by calls of their own, so there must be some of each.
+    more = [*MACHINE, "--set", "segment_bytes=1KiB", "--set", "state_flush_entries=5"]
+    with ProcessCluster(tmp_path, 3, arguments=more) as cluster:
+        under_load(cluster, tmp_path, fail)
+
+
+@strace
+def test_entries_that_cannot_be_read_stop_the_node_and_are_never_skipped(tmp_path: Path) -> None:
+    """F18: a leader that has to read old entries for a follower, from a disk that can't."""
+
+    async def fail(stage: Stage, clients: RecordedClients) -> None:
+        leader = await stage.leader()
+        away = next(node for node in stage.cluster.nodes.values() if node is not leader)
+        stage.cluster.kill(away.node_id)
+        await clients.more(60)
+        fault = CallsFail(READ_ERRORS, stage.dice, of_leader=True, then=away.start)
+        await fault.inject(stage)
+        assert stage.fired[fault.kind]
+
+    with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, "--set", "log_cache_bytes=1KiB"]) as cluster:
+        under_load(cluster, tmp_path, fail)
+
+
+@strace
+def test_a_slow_disk_costs_the_leader_its_place_and_nobody_anything_else(tmp_path: Path) -> None:
+    """F16: each sync takes two seconds."""
+
+    async def slow(stage: Stage, clients: RecordedClients) -> None:
+        leader = await stage.leader()
+        fault = SlowDisk(stage.dice, [2.0])
+        await fault.inject(stage)
+        await stage.until(lambda: _other_than(stage, leader.node_id), "another leader")
+        await fault.heal(stage)
+        assert stage.fired[fault.kind]
+
+    with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+        under_load(cluster, tmp_path, slow)
+
+
+async def _other_than(stage: Stage, node_id: int) -> bool | None:
+    leaders = [status.leader for status in await stage.statuses() if status.node_id != node_id]
+    return all(leader not in (None, node_id) for leader in leaders) or None
+
+
+@pytest.mark.root
+@full_disks
+def test_full_disks_cost_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """F13, F14: a follower's, the leader's, a majority's. Commands are refused or the node ends, and says so; with
+    space again everybody serves."""
+    small = [*MACHINE, "--set", "segment_bytes=64KiB", "--set", "state_flush_entries=20"]
+    cluster = ProcessCluster(tmp_path, 3, arguments=small)
+    with images("ext4", {node.node_id: node.data_dir for node in cluster.nodes.values()}, 48 * MIB) as disks, cluster:
+
+        async def fill(stage: Stage, clients: RecordedClients) -> None:
+            stage.images = disks
+            for count, of_leader in [(1, False), (1, True), (2, False)]:
+                fault = DiskFull(stage.dice, count, of_leader=of_leader)
+                await fault.inject(stage)
+                await fault.heal(stage)
+                await clients.more(20)
+            assert stage.fired[fault.kind] == 4
+
+        under_load(cluster, tmp_path, fill)
