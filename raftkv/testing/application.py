@@ -16,7 +16,7 @@ from raftkv.testing.determinism import TwinDied
 from raftkv.testing.example import run_example
 from raftkv.testing.failure import Cause, CounterExample
 from raftkv.testing.keeping import keep
-from raftkv.testing.models import check_model
+from raftkv.testing.models import UnfitModel, check_model
 from raftkv.testing.references import Reference
 from raftkv.testing.script import Script
 from raftkv.testing.strategies import Calls, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
@@ -72,6 +72,10 @@ class FaultTest:
         budget: str | Budget | None,
     ) -> None:
         """Raises as `fault_test` does."""
+        if not (isinstance(machine, type) and issubclass(machine, StateMachine)):
+            raise UnfitModel(f"{machine!r} can't be tested: it must be a class made from StateMachine")
+        if not isinstance(model, type):
+            raise UnfitModel(f"model={model!r}: it must be a class, as each history begins with a new instance")
         Reference.of(machine)
         Reference.of(model)
         self.call = any_call(machine, commands, key)
@@ -124,7 +128,7 @@ class _Hunt:
         with contextlib.suppress(CounterExample, _Enough):
             self._hypothesis()()
         if self._trouble is not None:
-            raise self._trouble
+            raise self._trouble.with_traceback(None) from None
         if self._smallest is None:
             return None
         self._left += 5 * self._budget.shrinks

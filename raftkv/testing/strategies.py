@@ -30,14 +30,22 @@ class UnfitStrategy(InvalidArgument):
 class Calls:
     """Calls of one command or query, with a strategy for each argument; made by `calls`."""
 
-    def __init__(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], function: Callable[..., Any] | None = None
+    ) -> None:
+        """`function` is the very method that was named, if not by its name alone."""
         self.name = name
+        self.function = function
         self.args = args
         self.kwargs = kwargs
 
     def strategy(self, machine: type[StateMachine], key: str | None) -> SearchStrategy[Call]:
         """The calls as a strategy. Raises `UnfitStrategy`."""
         method = method_of(machine, self.name, key)
+        if self.function is not None and all(
+            vars(each).get(self.name) is not self.function for each in machine.__mro__
+        ):
+            raise UnfitStrategy(f"{self.function.__qualname__} is not {machine.__name__}.{self.name}")
         self._check(method)
         bound = method.signature.bind(*self.args, **self.kwargs)
         bound.apply_defaults()
@@ -66,7 +74,12 @@ def calls(method: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Cal
     There is a strategy for each argument, by position or name; what is no strategy is always passed as it is, and
     arguments with a default may be left out. Let few keys be drawn: what never meets never goes wrong.
     """
-    return Calls(method if isinstance(method, str) else method.__name__, args, kwargs)
+    if isinstance(method, str):
+        return Calls(method, args, kwargs)
+    name = getattr(method, "__name__", None)
+    if name is None:
+        raise UnfitStrategy(f"calls({method!r}, …): must be a command or a query, such as calls(Inventory.receive, …)")
+    return Calls(name, args, kwargs, method)
 
 
 def method_of(machine: type[StateMachine], name: str, key: str | None) -> Method:
@@ -127,6 +140,8 @@ def any_call(
             found.append(source.map(lambda call: fitting(machine, call, key)))
         else:
             raise UnfitStrategy(f"commands[{number}] is {source!r}: it must be `calls(…)` or a strategy of `Call`s")
+        if found[-1].is_empty:
+            raise UnfitStrategy(f"commands[{number}] holds a strategy that gives nothing, as st.nothing() does")
     names = [source.name for source in sources if isinstance(source, Calls)]
     if len(names) == len(sources) and all(machine.methods[name].is_query for name in names):
         raise UnfitStrategy(f"commands holds only queries ({', '.join(names)}): nothing would ever change")

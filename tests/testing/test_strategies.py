@@ -20,6 +20,15 @@ PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SKUS = st.sampled_from(["apple", "pear"])
 RECEIVE = calls(Inventory.receive, SKUS, st.integers(1, 9))
 
+
+class Stranger:
+    """Has a method of the same name."""
+
+    def receive(self, sku: str, quantity: int) -> int:
+        """As it says."""
+        return quantity
+
+
 UNFIT = {
     "an argument is missing": (
         {"commands": [calls(Inventory.receive, SKUS)]},
@@ -49,6 +58,14 @@ UNFIT = {
     "queries only": (
         {"commands": [calls(Inventory.on_hand, SKUS)]},
         "commands holds only queries (on_hand): nothing would ever change",
+    ),
+    "nothing to draw from": (
+        {"commands": [RECEIVE, calls(Inventory.on_hand, st.nothing())]},
+        "commands[1] holds a strategy that gives nothing",
+    ),
+    "another class's command": (
+        {"commands": [calls(Stranger.receive, SKUS, st.integers())]},
+        "Stranger.receive is not Inventory.receive",
     ),
     "an unknown key": (
         {"commands": [RECEIVE], "key": "shop"},
@@ -150,6 +167,20 @@ def test_a_model_that_does_not_fit_is_an_error(model, text):
     """Like the strategies."""
     with pytest.raises(UnfitModel, match=re.escape(text)):
         fault_test(Inventory, model=model, commands=[RECEIVE, calls(Inventory.on_hand, SKUS)])
+
+
+def test_an_instance_is_no_model():
+    """Each history begins with a new one, so the class is what is needed."""
+    with pytest.raises(UnfitModel, match="it must be a class"):
+        fault_test(Inventory, model=InventoryModel(), commands=[RECEIVE])
+    with pytest.raises(UnfitModel, match="made from StateMachine"):
+        fault_test(InventoryModel, model=InventoryModel, commands=[RECEIVE])
+
+
+def test_what_is_no_method_is_an_error():
+    """A table, for instance."""
+    with pytest.raises(UnfitStrategy, match="must be a command or a query"):
+        calls(Inventory.stock, SKUS)
 
 
 def test_a_machine_in_a_function_is_an_error():
