@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from raftkv.cli.common import Target, cluster_command
+from raftkv.cli.common import Seconds, Target, cluster_command
 from raftkv.cli.output import make_console, print_json
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
@@ -35,7 +35,7 @@ def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
 @click.command()
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option(
-    "--interval", type=click.FloatRange(0.1), default=1.0, show_default=True, metavar="SECONDS", help="For --watch."
+    "--interval", type=Seconds(0.1, 86_400), default=1.0, show_default=True, metavar="SECONDS", help="For --watch."
 )
 @cluster_command(timeout_s=5.0)
 def status(target: Target, watch: bool, interval: float) -> None:

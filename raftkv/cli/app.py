@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import sys
+from typing import Any
+
 import click
 
 from raftkv.cli import admin, data
@@ -22,6 +26,16 @@ class _InOrder(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        """As every click command, but when there is no room for what is printed, that is said in one line."""
+        try:
+            return super().main(*args, **settings)
+        except OSError as exc:
+            if exc.errno != errno.ENOSPC or exc.filename is not None:
+                raise
+            sys.stdout = None  # nobody is to try once more when the process ends
+            sys.exit(f"raftkv: what there was to print could not be written: {exc.strerror}")
 
 
 @click.group(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
@@ -17,6 +18,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from raftkv.cli.output import errors_reported
 from raftkv.cli.tls import client_context
 from raftkv.client import Admin
+from raftkv.client.address import parse_address
+from raftkv.client.options import SECONDS_MAX
+from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValueClient
 
 T = TypeVar("T")
@@ -85,15 +89,26 @@ async def progress(what: str) -> AsyncIterator[None]:
             shown.stop()
 
 
-def _seconds(_: click.Context, __: click.Parameter, value: float) -> float:
-    if not value > 0:
-        raise click.BadParameter("must be above 0 seconds")
-    return value
+class Seconds(click.FloatRange):
+    """A time from `min` to `max` seconds; to click, nan is in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Raises `click.BadParameter`."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value} is no time", param, ctx)
+        return seconds
 
 
 def _addresses(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> list[str]:
     # One variable of the environment holds all of them; commas or blanks, as people write lists.
-    return [address for given in value for address in given.replace(",", " ").split()] or [DEFAULT_ADDRESS]
+    addresses = [address for given in value for address in given.replace(",", " ").split()] or [DEFAULT_ADDRESS]
+    for address in addresses:
+        try:
+            parse_address(address)
+        except InvalidArgument as exc:
+            raise click.BadParameter(str(exc)) from None
+    return addresses
 
 
 def _cluster_options(timeout_s: float) -> list[Callable[[Command], Command]]:
@@ -111,11 +126,10 @@ def _cluster_options(timeout_s: float) -> list[Callable[[Command], Command]]:
         ),
         click.option(
             "--timeout",
-            type=float,
+            type=Seconds(0.001, SECONDS_MAX),
             default=timeout_s,
             metavar="SECONDS",
             envvar="RAFTKV_TIMEOUT",
-            callback=_seconds,
             help=f"Give up after this time.  [env: RAFTKV_TIMEOUT; default: {timeout_s:g}]",
         ),
         click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too."),

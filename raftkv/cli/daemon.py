@@ -97,6 +97,7 @@ class _Process:
         asked = self._listen_for_signals()
         watching = asyncio.create_task(descriptors.watch(), name="raftkv-files")
         try:
+            await self._check_address()
             await self.node.start()
             await self._open_doors()
             ends: list[asyncio.Future[Any]] = [asked, self.node.stopped]
@@ -123,6 +124,16 @@ class _Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
         return asked
+
+    async def _check_address(self) -> None:
+        """Before anything is written: an address that is taken is not to found a cluster. Raises `ConfigError`."""
+        listen = self.settings.listen
+        try:
+            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, *parse_address(listen.value))
+        except OSError as exc:
+            raise ConfigError(f"listen = {listen.value!r} (from {listen.source}): {exc.strerror or exc}") from exc
+        server.close()
+        await server.wait_closed()
 
     async def _open_doors(self) -> None:
         settings = self.settings

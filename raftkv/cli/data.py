@@ -126,7 +126,11 @@ def get(target: Target, key: str, stale: bool, output: Any, as_hex: bool) -> Non
     if item is None:
         return print_answer(target, False, {"key": key, "value": None, **read_at}, f"no key {key}")
     if output is not None:
-        output.write(item.value)
+        try:
+            output.write(item.value)
+            output.close()
+        except OSError as exc:
+            raise InvalidArgument(f"can't write {output.name}: {exc.strerror}") from exc
         return None
     return print_answer(target, True, {**item_value(item, as_hex), **read_at}, to_text(item.value, as_hex))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from raftkv.cli.common import stderr
+from raftkv.cli.common import Seconds, stderr
 from raftkv.cli.output import errors_reported, make_console, print_json
 from raftkv.errors import InvalidArgument
 
@@ -20,15 +20,18 @@ PAGE_S = 10.0
 """Of virtual time before the failure, on a page that is not told what to show: a browser scrolls it with ease."""
 
 
+VIRTUAL = Seconds(0, 1_000_000)
+
+
 @click.command()
 @click.argument("target", metavar="SEED|FILE")
 @click.option("--html", type=click.Path(dir_okay=False), metavar="FILE", help="Write the diagram there, for a browser.")
 @click.option("--rows", type=click.IntRange(1), default=60, show_default=True, help="Print so many rows of it.")
 @click.option("--width", type=click.IntRange(60), default=120, show_default=True, help="Characters in a line.")
-@click.option("--since", type=float, metavar="SECONDS", help="Show what happened from this virtual time on.")
-@click.option("--until", type=float, metavar="SECONDS", help="Show what happened up to it.  [default: the failure]")
+@click.option("--since", type=VIRTUAL, metavar="SECONDS", help="Show what happened from this virtual time on.")
+@click.option("--until", type=VIRTUAL, metavar="SECONDS", help="Show what happened up to it.  [default: the failure]")
 @click.option("--size", type=click.IntRange(1, 9), metavar="NODES", help="Of a seed's world.  [default: drawn]")
-@click.option("--virtual", type=float, default=20.0, show_default=True, help="Seconds of faults in a seed's world.")
+@click.option("--virtual", type=VIRTUAL, default=20.0, show_default=True, help="Seconds of faults in a seed's world.")
 @click.option("--clients", type=click.IntRange(1), default=4, show_default=True, help="Clients in a seed's world.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
 def replay(

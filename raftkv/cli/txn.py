@@ -11,6 +11,8 @@ import msgspec
 from raftkv.errors import InvalidArgument
 from raftkv.kv import Item
 from raftkv.kv.model import (
+    COUNTER_MAX,
+    COUNTER_MIN,
     ChangedAt,
     Condition,
     Delete,
@@ -98,9 +100,12 @@ def _operation(line: str, words: list[str], to_bytes: ToBytes) -> Operation:
 
 def _number(line: str, text: str) -> int:
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
         raise InvalidArgument(f"{line!r}: {text!r} must be a whole number") from None
+    if not COUNTER_MIN <= number <= COUNTER_MAX:
+        raise InvalidArgument(f"{line!r}: {text} does not fit 64 bits")
+    return number
 
 
 # ---------------------------------------------------------------------------- what came out

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from raftkv.client.address import parse_address
 from raftkv.client.call import Answer, Call
 from raftkv.client.link import Dial
-from raftkv.client.options import ClientOptions
+from raftkv.client.options import SECONDS_MAX, ClientOptions
 from raftkv.client.router import Router
 from raftkv.config import KIB
 from raftkv.errors import InvalidArgument, Unavailable
@@ -62,8 +62,8 @@ class Channel:
 
     def check(self, payload_bytes: int, deadline_s: float) -> None:
         """Raises `InvalidArgument` for a request that is too large, or has no time."""
-        if not deadline_s > 0:
-            raise InvalidArgument(f"deadline_s = {deadline_s!r}: must be above 0")
+        if not 0 < deadline_s <= SECONDS_MAX:
+            raise InvalidArgument(f"deadline_s = {deadline_s!r}: must be above 0 and at most {SECONDS_MAX:g}")
         if payload_bytes + FRAME_MARGIN > self.options.frame_bytes_max:
             raise InvalidArgument(f"a request of {payload_bytes} bytes: must be below {self.options.frame_bytes_max}")
 

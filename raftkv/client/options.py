@@ -7,6 +7,9 @@ import msgspec
 from raftkv.config import MIB
 from raftkv.errors import ConfigError
 
+SECONDS_MAX = 366 * 86_400.0
+"""A year: longer times are typing errors, and an infinite one can't be sent."""
+
 
 class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client tries, how fast, and how much it holds."""
@@ -41,11 +44,11 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("deadline_s", "connect_timeout_s", "silence_s", "probe_s", "probe_answer_s", "backoff_min_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0")
+            if not 0 < getattr(self, name) <= SECONDS_MAX:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0 and at most {SECONDS_MAX:g}")
         for name in ("backoff_max_s", "busy_backoff_max_s"):
-            if getattr(self, name) < self.backoff_min_s:
-                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least backoff_min_s")
+            if not self.backoff_min_s <= getattr(self, name) <= SECONDS_MAX:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be from backoff_min_s to {SECONDS_MAX:g}")
         for name in ("in_flight_max", "waiting_max"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be at least 1")

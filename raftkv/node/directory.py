@@ -84,6 +84,7 @@ class Paths:
 def open_directory(options: Options, world: World) -> Opened:
     """Open a data directory, or make it. Blocking; raises a `NodeStopped` that says what to do, or `ConfigError`."""
     disk, paths = world.disk, Paths(options.data_dir)
+    _found(options)  # what is wrong with it is to be said before anything is made
     try:
         disk.mkdir(paths.root)
     except FileNotFoundError as exc:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from raftkv.testing.processes import free_ports
@@ -74,6 +78,37 @@ def test_compare_and_set_wants_one_condition_and_one_change(arguments):
     assert invoke("cas", *arguments).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "k", "--timeout", "inf"),
+        ("get", "k", "--timeout", "1e300"),
+        ("get", "k", "--timeout", "nan"),
+        ("get", "k", "--timeout", "0"),
+        ("get", "k", "--address", "nowhere"),
+        ("status", "--interval", "inf"),
+        ("replay", "1", "--virtual", "nan"),
+        ("replay", "1", "--virtual", "-1"),
+    ],
+)
+def test_times_and_addresses_are_checked_before_anything_is_sent(arguments):
+    """What is no time, or no address, is wrong usage."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert arguments[-1] in result.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [("--help",), ("replay", "1", "--virtual", "1", "--size", "1", "--json")])
+def test_no_room_for_what_is_printed_is_one_line(arguments):
+    """No traceback, and an exit code that says that something is missing."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "raftkv", *arguments]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "raftkv: what there was to print could not be written: No space left on device\n"
+
+
 def test_counters_count(run):
     """By one, by more, downwards; something that is no number is rejected by the command itself."""
     assert run("increment", "n").stdout == "1\n"
@@ -127,7 +162,7 @@ def test_a_stale_read_says_at_which_index(run):
         (("put", "", "x"), "a key of 0 bytes"),
         (("put", "k" * 5000, "x"), "a key of 5000 bytes"),
         (("get", "x", "-a", "nowhere"), "address 'nowhere': must be host:port"),
-        (("get", "x", "--timeout", "0"), "must be above 0 seconds"),
+        (("get", "x", "--timeout", "0"), "is not in the range"),
         (("get", "x", "--tls-ca", "ca.pem"), "all three are needed"),
         (("txn", "fly"), "an operation is one of"),
     ],

@@ -104,6 +104,7 @@ def test_an_address_that_is_taken_is_named(node, tmp_path):
     )
     assert taken.returncode == 2
     assert f"listen = '{node.member.client_address}' (from --listen)" in taken.stderr
+    assert not (tmp_path / "other").exists(), "nothing was founded"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,7 @@ def test_an_address_that_is_taken_is_named(node, tmp_path):
         (("--config", "nowhere.toml"), "nowhere.toml: No such file"),
         (("--tls-ca", "ca.pem"), "all three are needed"),
         (("--listen", "0.0.0.0:7001"), "no address that others could use"),
+        (("--member", "1=127.0.0.1:18001/127.0.0.1:17001", "--member", "1=127.0.0.1:2/127.0.0.1:1"), "members: "),
         (("--nonsense",), "No such option"),
     ],
 )

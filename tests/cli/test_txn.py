@@ -36,6 +36,8 @@ def test_every_line_has_its_meaning():
         ("if", "a condition is one of"),
         ("if value a", "a condition is one of"),
         ("if version a b", "'b' must be a whole number"),
+        ("increment a 9223372036854775808", "does not fit 64 bits"),
+        ("if version a 99999999999999999999", "does not fit 64 bits"),
         ("put a", "an operation is one of"),
         ("else", "an operation is one of"),
         ("rename a b", "an operation is one of"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 
 import pytest
 
 from raftkv.client import Client, UnknownMethod
-from raftkv.errors import Busy, Indeterminate, InvalidArgument, Rejected, SessionExpired, Unavailable
+from raftkv.errors import Busy, ConfigError, Indeterminate, InvalidArgument, Rejected, SessionExpired, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.testing.loop import elapse
 from raftkv.wire import Request, RequestKind, Response, Status
@@ -236,6 +237,19 @@ def test_wrong_calls_are_errors_before_anything_is_sent() -> None:
         assert cluster.network.dialled == []
 
     run_world(story)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, 1e300])
+def test_a_deadline_is_a_time(seconds: float) -> None:
+    """A server is told the deadline, so it can't be infinite; the default one neither."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        with pytest.raises(InvalidArgument, match="deadline_s"):
+            await client.remote.increment.within(seconds)(b"n")
+
+    run_world(story)
+    with pytest.raises(ConfigError, match="deadline_s"):
+        Client(KeyValue, ["a:1"], deadline_s=seconds)
 
 
 def test_addresses_are_checked() -> None:
