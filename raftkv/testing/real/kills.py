@@ -9,6 +9,7 @@ import signal
 from raftkv.testing.processes import NodeProcess
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.stage import Stage
+from raftkv.testing.real.waking import awaited
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """From what nobody notices to what costs the leader its place many times over."""
@@ -74,21 +75,25 @@ class Paused(Fault):
     kind = "a node paused"
     rows = "F16 F72"
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, seconds: float | None = None, *, of_leader: bool | None = None) -> None:
         self._dice = dice
-        self._seconds = dice.choices(PAUSES_S, weights=(4, 4, 4, 4, 2, 1, 0.2))[0]
+        drawn = dice.choices(PAUSES_S, weights=(4, 4, 4, 4, 2, 1, 0.2))[0]
+        self._seconds = seconds if seconds is not None else drawn
         self._times = max(1, min(REPEATED_MAX, int(PAUSED_S / self._seconds)))
-        self._is_leader = dice.random() < 0.7
+        self._is_leader = of_leader if of_leader is not None else dice.random() < 0.7
 
     async def inject(self, stage: Stage) -> None:
         for _ in range(self._times):
             node = await self._choose(stage)
             stage.note(f"SIGSTOP to node {node.node_id} for {self._seconds:g} s")
-            node.signal(signal.SIGSTOP)
-            try:
-                await asyncio.sleep(self._seconds)
-            finally:
-                node.signal(signal.SIGCONT)
+            async with awaited(stage, node) as wakes:
+                node.signal(signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(self._seconds)
+                    await wakes.prepare()
+                finally:
+                    node.signal(signal.SIGCONT)
+                await wakes.check()
             stage.met(self.kind)
 
     async def _choose(self, stage: Stage) -> NodeProcess:

@@ -10,6 +10,7 @@ import msgspec
 
 from raftkv.testing.real import filesystem, links, strangers, syscalls
 from raftkv.testing.real.damage import Damage
+from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
@@ -73,6 +74,8 @@ KINDS: dict[str, Make] = {
     "kill-nodes": lambda stage: NodesKilled(stage.dice),
     "failpoints": lambda stage: KilledAt(stage.dice),
     "pause": lambda stage: Paused(stage.dice),
+    "surroundings": lambda stage: Surroundings(stage.dice),
+    "slow-follower": lambda stage: SlowFollower(stage.dice),
     "rolling-restart": lambda stage: RollingRestart(),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),

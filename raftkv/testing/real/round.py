@@ -11,12 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from raftkv.config import MIB
 from raftkv.errors import RaftKVError
 from raftkv.testing.processes import ProcessCluster, free_ports
 from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kinds import ARGUMENTS, KINDS
 from raftkv.testing.real.power import move_out
+from raftkv.testing.real.probe import disk_bytes, usage
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
 
@@ -37,6 +39,12 @@ class Bounds(msgspec.Struct, frozen=True):
     """By then clients have to be served again."""
     recovered: int = 10
     """So many answers are it."""
+    rss_bytes_max: int = 1024 * MIB
+    """Of each node after each round: what its settings allow it to keep, with what its clients have under way."""
+    descriptors_max: int = 3000
+    """A crowd of clients may be there still."""
+    disk_bytes_max: int = 1024 * MIB
+    """State, log and snapshots; what clients write in a scene is some tens of MiB."""
 
 
 class Report(msgspec.Struct):
@@ -50,6 +58,10 @@ class Report(msgspec.Struct):
     operations: int = 0
     unknown: int = 0
     recover_s_max: float = 0.0
+    rss_bytes_max: int = 0
+    descriptors_max: int = 0
+    disk_bytes_max: int = 0
+    """Of any node after any round."""
     failure: str | None = None
 
 
@@ -112,9 +124,22 @@ async def _play(stage: Stage, kinds: Sequence[str], seed: int, bounds: Bounds, r
             for kind in kinds:
                 recover_s = await play_round(stage, clients, KINDS[kind](stage), bounds)
                 report.recover_s_max = max(report.recover_s_max, recover_s)
+                _take_stock(stage, bounds, report)
         finally:
             report.operations, report.unknown = clients.operations, clients.unknown
     await stage.until_equal()
+
+
+def _take_stock(stage: Stage, bounds: Bounds, report: Report) -> None:
+    """What the nodes take of their host now. Raises `AssertionError` when that is more than it may be."""
+    for node in stage.cluster.nodes.values():
+        taken, disk = usage(node), disk_bytes(node)
+        report.rss_bytes_max = max(report.rss_bytes_max, taken.rss_bytes)
+        report.descriptors_max = max(report.descriptors_max, taken.descriptors)
+        report.disk_bytes_max = max(report.disk_bytes_max, disk)
+        assert taken.rss_bytes < bounds.rss_bytes_max, f"node {node.node_id} has {taken.rss_bytes / MIB:.0f} MiB"
+        assert taken.descriptors < bounds.descriptors_max, f"node {node.node_id} has {taken.descriptors} files open"
+        assert disk < bounds.disk_bytes_max, f"node {node.node_id} has {disk / MIB:.0f} MiB on its disk"
 
 
 def total(reports: Sequence[Report]) -> Counter[str]:

@@ -1,0 +1,97 @@
+"""Nodes that differ in what must not matter: the seed of hashes, the time zone, the language; and one that is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+
+from raftkv.client import Client
+from raftkv.config import MIB
+from raftkv.errors import RaftKVError
+from raftkv.kv import KeyValue
+from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.power import until_answers
+from raftkv.testing.real.probe import usage
+from raftkv.testing.real.stage import Stage
+
+ZONES = ("UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Kiritimati", "<+05>-5")
+LANGUAGES = ("C", "C.UTF-8", "POSIX", "de_DE.UTF-8", "tr_TR.UTF-8")
+
+SLOW_RSS_MAX = 192 * MIB
+"""What a leader may need more because a follower does not listen: its cache of the log, what is under way to it, and
+what clients wait for; all are bounded by the configuration."""
+
+
+class Surroundings(Fault):
+    """One node after the other comes back with other surroundings; at the end their states have to be equal."""
+
+    kind = "nodes in different surroundings"
+    rows = "F42 F76"
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+
+    async def inject(self, stage: Stage) -> None:
+        zones, languages = self._dice.sample(ZONES, k=3), self._dice.sample(LANGUAGES, k=3)
+        for number, node in enumerate(stage.cluster.nodes.values()):
+            await stage.leader()
+            await asyncio.to_thread(node.terminate)
+            node.environment["PYTHONHASHSEED"] = str(self._dice.randrange(1, 2**32))
+            node.environment["TZ"], node.environment["LC_ALL"] = zones[number % 3], languages[number % 3]
+            stage.note(f"node {node.node_id} starts with {node.environment}")
+            node.start()
+            await until_answers(stage, node)
+            stage.met(self.kind)
+
+    def describe(self) -> str:
+        return self.kind
+
+
+class SlowFollower(Fault):
+    """SIGSTOP to a follower under heavy load: the leader's memory stays bounded, and the others go on (F34)."""
+
+    kind = "a follower stopped under load"
+    rows = "F34"
+
+    def __init__(self, dice: random.Random, seconds: float = 10.0, *, value_bytes: int = 64 * 1024) -> None:
+        self._dice = dice
+        self._seconds = seconds
+        self._value_bytes = value_bytes
+        self._written = 0
+
+    async def inject(self, stage: Stage) -> None:
+        leader = await stage.leader()
+        others = [node for node in stage.cluster.nodes.values() if node is not leader]
+        node = self._dice.choice(others)
+        before = usage(leader).rss_bytes
+        stage.note(f"SIGSTOP to node {node.node_id}, which follows, for {self._seconds:g} s")
+        node.signal(signal.SIGSTOP)
+        loads = [asyncio.ensure_future(self._load(stage, number)) for number in range(4)]
+        try:
+            await asyncio.sleep(self._seconds)
+            grown = usage(leader).rss_bytes - before
+        finally:
+            node.signal(signal.SIGCONT)
+            for load in loads:
+                load.cancel()
+            await asyncio.wait(loads)
+        stage.note(f"{self._written / MIB:.0f} MiB were written, and the leader has grown by {grown / MIB:.0f} MiB")
+        assert grown < SLOW_RSS_MAX, f"the leader has grown by {grown / MIB:.0f} MiB while a follower was stopped"
+        if self._written:
+            stage.met(self.kind)
+
+    async def _load(self, stage: Stage, number: int) -> None:
+        client = Client(KeyValue, stage.cluster.addresses)
+        value = self._dice.randbytes(self._value_bytes)
+        try:
+            while True:
+                with contextlib.suppress(RaftKVError):
+                    await client.call("put", b"load%d" % number, value)
+                    self._written += len(value)
+        finally:
+            await client.close()
+
+    def describe(self) -> str:
+        return f"{self.kind}: {self._seconds:g} s"
