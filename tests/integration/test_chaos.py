@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from raftkv.client import Client
 from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
+from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
 from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kills import LeaderKilled, Paused
@@ -22,6 +23,7 @@ from raftkv.testing.real.round import Bounds, play_round, play_scene
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.transfers import SETTINGS
 from raftkv.testing.real.waking import READS
+from raftkv.testing.workload import Workload
 from tests.integration.nodes import start, tell
 
 ROOT = Path(__file__).parents[2]
@@ -111,6 +113,24 @@ def test_surroundings_make_no_difference(tmp_path: Path) -> None:
 def test_a_slow_follower_costs_the_leader_little(tmp_path: Path) -> None:
     """Its memory is bounded while a follower does not listen, and that follower catches up (F34)."""
     assert on_a_stage(tmp_path, lambda dice: SlowFollower(dice, 4.0)).fired[SlowFollower.kind] == 1
+
+
+def test_losses_are_counted(tmp_path: Path) -> None:
+    """A counter that somebody else moves is as wrong for the checkers as an increment applied twice."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+            start(cluster, tmp_path)
+            async with Client(Workload, cluster.addresses) as stranger:
+                with pytest.raises(Contradiction) as found:
+                    async with recorded(cluster.addresses) as clients:
+                        await clients.more(10)
+                        for key in (b"c0", b"c1"):
+                            await stranger.increment(key)
+                        await clients.more(60)
+            assert found.value.count >= 1
+
+    tell(story())
 
 
 def test_what_a_run_owes_can_be_met() -> None:

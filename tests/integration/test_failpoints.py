@@ -10,7 +10,7 @@ import pytest
 from raftkv import failpoints
 from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.points import INSTALLING, LEADING, KilledAt
+from raftkv.testing.real.points import INSTALLING, LEADING, HandoverDropped, KilledAt
 from raftkv.testing.real.round import Bounds, play_round
 from raftkv.testing.real.transfers import SETTINGS
 from tests.integration.nodes import start, tell
@@ -40,5 +40,18 @@ def test_a_node_killed_anywhere_goes_on(group: str, tmp_path: Path) -> None:
                     await play_round(stage, clients, KilledAt(stage.dice, [name]), BOUNDS)
             await stage.until_equal()
             assert all(stage.fired[f"failpoint {name}"] == 1 for name in GROUPS[group])
+
+    tell(story())
+
+
+def test_a_handover_whose_message_is_lost(tmp_path: Path) -> None:
+    """Writes go on, whoever leads then (F45)."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            async with recorded(cluster.addresses) as clients:
+                await play_round(stage, clients, HandoverDropped(), BOUNDS)
+            await stage.until_equal()
 
     tell(story())

@@ -16,6 +16,14 @@ MACHINE = ("--machine", "raftkv.testing.workload:Workload")
 """What nodes have to run."""
 
 
+class Contradiction(AssertionError):
+    """What clients saw can't be true of one machine: something was lost, applied twice, or read too old."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.count = len(problems)
+
+
 class RecordedClients:
     """Clients that write down what they asked and heard, until `stop`."""
 
@@ -52,7 +60,7 @@ class RecordedClients:
         await asyncio.gather(*[self._clients.act(Client(Workload, self._addresses), number) for number in range(count)])
 
     async def stop(self, running: asyncio.Task[None]) -> None:
-        """Let them end. Raises `AssertionError` with what the three checkers say against it, if they do."""
+        """Let them end. Raises `Contradiction` with what the three checkers say against it, if they do."""
         self._clients.stopping = True
         await asyncio.wait_for(running, DEADLINE_S)
         client = Client(Workload, self._addresses)
@@ -60,7 +68,8 @@ class RecordedClients:
             problems = self._clients.problems(await self._clients.read_lists(client))
         finally:
             await client.close()
-        assert not problems, "\n".join(problems)
+        if problems:
+            raise Contradiction(problems)
 
 
 @asynccontextmanager

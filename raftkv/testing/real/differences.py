@@ -1,4 +1,4 @@
-"""Nodes that differ in what must not matter: the seed of hashes, the time zone, the language; and one that is slow."""
+"""Nodes that differ in what must not matter: hash seed, time zone, language, clock; and one that is slow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 import signal
+import subprocess
 
 from raftkv.client import Client
 from raftkv.config import MIB
@@ -24,11 +25,27 @@ SLOW_RSS_MAX = 192 * MIB
 what clients wait for; all are bounded by the configuration."""
 
 
+def shifted(seconds: int) -> list[str]:
+    """A command that gives the one behind it a monotonic clock of its own, so much ahead; none without root.
+
+    The wall clock is the same for all processes of a host, and is set apart in simulated worlds only.
+    """
+    command = ["unshare", "--time", "--monotonic", str(seconds)]
+    try:
+        works = subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    except OSError:
+        works = False
+    return command if works else []
+
+
 class Surroundings(Fault):
-    """One node after the other comes back with other surroundings; at the end their states have to be equal."""
+    """One node after the other comes back with other surroundings; at the end their states have to be equal.
+
+    They differ in the seed of hashes, time zone and language, and with root in what their monotonic clocks say.
+    """
 
     kind = "nodes in different surroundings"
-    rows = "F42 F76"
+    rows = "F42 F73 F76"
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -40,7 +57,8 @@ class Surroundings(Fault):
             await asyncio.to_thread(node.terminate)
             node.environment["PYTHONHASHSEED"] = str(self._dice.randrange(1, 2**32))
             node.environment["TZ"], node.environment["LC_ALL"] = zones[number % 3], languages[number % 3]
-            stage.note(f"node {node.node_id} starts with {node.environment}")
+            node.wrapper = await asyncio.to_thread(shifted, self._dice.randrange(10**6))
+            stage.note(f"node {node.node_id} starts with {node.environment} and its clock by {node.wrapper}")
             node.start()
             await until_answers(stage, node)
             stage.met(self.kind)

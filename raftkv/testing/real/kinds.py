@@ -14,7 +14,7 @@ from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
-from raftkv.testing.real.points import KilledAt
+from raftkv.testing.real.points import HandoverDropped, KilledAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
@@ -73,6 +73,7 @@ KINDS: dict[str, Make] = {
     "kill-leader": lambda stage: LeaderKilled(stage.dice),
     "kill-nodes": lambda stage: NodesKilled(stage.dice),
     "failpoints": lambda stage: KilledAt(stage.dice),
+    "handover-dropped": lambda stage: HandoverDropped(),
     "pause": lambda stage: Paused(stage.dice),
     "surroundings": lambda stage: Surroundings(stage.dice),
     "slow-follower": lambda stage: SlowFollower(stage.dice),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 import subprocess
 from collections.abc import Sequence
 
@@ -166,6 +167,35 @@ class KilledAt(Fault):
         return f"{self.kind}: {', '.join(self._names)}"
 
 
+class HandoverDropped(Fault):
+    """The message that hands over leadership is lost: the next one does it, or the old leader goes on (F45)."""
+
+    kind = "the message of a handover dropped"
+    rows = "F45"
+
+    async def inject(self, stage: Stage) -> None:
+        node = await stage.leader()
+        node.kill()
+        _start(stage, node, "send.timeout_now:drop")
+        await until_answers(stage, node)
+
+        async def hand_over() -> bool | None:
+            """To the node, and then away from it."""
+            with contextlib.suppress(RaftKVError):
+                async with Admin(_addresses(stage)) as admin:
+                    if (await stage.leader()) is node:
+                        await admin.transfer_leadership(None, 5.0)
+                    else:
+                        await admin.transfer_leadership(node.node_id, 5.0)
+            return was_reached(stage, node, "send.timeout_now") or None
+
+        await stage.until(hand_over, "a handover's message dropped")
+        stage.met(self.kind)
+
+    def describe(self) -> str:
+        return self.kind
+
+
 async def leave_behind(stage: Stage, node: NodeProcess) -> None:
     """Wait until the logs of the others begin behind what a node that is down may have."""
     statuses = await stage.statuses()
@@ -214,7 +244,14 @@ async def _ends(node: NodeProcess, within_s: float) -> bool:
 def _check(stage: Stage, node: NodeProcess, name: str) -> None:
     """The process was killed where it was to be: it has said so itself. Raises `AssertionError`."""
     assert node.process is not None
+    code = node.process.poll()
+    assert was_reached(stage, node, name), f"node {node.node_id} was not killed at {name}; it ended with {code}"
+    assert code == -signal.SIGKILL, f"node {node.node_id} came to {name} and ended with {code}"
+
+
+def was_reached(stage: Stage, node: NodeProcess, name: str) -> bool:
+    """Whether the node's last process has written down that the failpoint has fired."""
+    assert node.process is not None
     log = stage.directory / "failpoints.log"
     lines = log.read_text().splitlines() if log.exists() else []
-    said = [line for line in lines if line.startswith(f"{name}:") and line.endswith(f" pid={node.process.pid}")]
-    assert said, f"node {node.node_id} was not killed at {name}; it ended with {node.process.poll()}"
+    return any(line.startswith(f"{name}:") and line.endswith(f" pid={node.process.pid}") for line in lines)

@@ -14,7 +14,7 @@ import msgspec
 from raftkv.config import MIB
 from raftkv.errors import RaftKVError
 from raftkv.testing.processes import ProcessCluster, free_ports
-from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
+from raftkv.testing.real.clients import MACHINE, Contradiction, RecordedClients, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kinds import ARGUMENTS, KINDS
 from raftkv.testing.real.power import move_out
@@ -63,6 +63,8 @@ class Report(msgspec.Struct):
     disk_bytes_max: int = 0
     """Of any node after any round."""
     failure: str | None = None
+    losses: int = 0
+    """What the checkers found: writes lost or applied twice, reads that were too old."""
 
 
 async def play_round(stage: Stage, clients: RecordedClients, fault: Fault, bounds: Bounds) -> float:
@@ -106,6 +108,7 @@ async def play_scene(
         try:
             await _play(stage, kinds, seed, bounds if bounds is not None else Bounds(), report)
         except (AssertionError, OSError, RaftKVError) as exc:
+            report.losses = exc.count if isinstance(exc, Contradiction) else 0
             report.failure = str(exc) or type(exc).__name__
             stage.note(f"FAILED: {report.failure}")
         finally:
