@@ -245,6 +245,7 @@ class Node:
             self.engine.stopped = True
             self.applier.stop()
             self.snapshots.abandon()
+        self.transport.abort()  # else its links went on dialling, and a node that is gone would answer handshakes
 
     async def _close_on(self, worker: Worker, close: Callable[[], None]) -> None:
         try:

@@ -291,9 +291,9 @@ class SimNode:
         self.disk.fault = hook
 
     async def stop(self) -> None:
-        """End the process gracefully."""
-        assert self.node is not None
-        assert self.listener is not None
+        """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""
+        if self.node is None or self.listener is None:
+            return
         node, listener = self.node, self.listener
         self.is_stopping = True
         await listener.close()

@@ -105,7 +105,6 @@ class Mesh(Transport):
             await self._all_gone
 
     def abort(self) -> None:
-        """`close` without waiting for connections to be gone: nothing is said or reported from now on."""
         if self._closed:
             return
         self._closed = True

@@ -113,3 +113,7 @@ class Transport(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Stop listening and break every connection; what is queued is lost, and nothing is reported any more."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """`close` without waiting for connections to be gone: nothing is said or reported from now on."""

@@ -1071,3 +1071,24 @@ def test_config_with_room_for_nothing_is_refused():
     """A config is checked when it is made, before any node is."""
     with pytest.raises(InvalidArgument):
         Config(segment_bytes=1)
+
+
+def test_a_crashed_node_is_gone_for_good():
+    """It dials nobody, whoever would listen, and to end what has ended is nothing."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        others = [each for each in cluster.nodes.values() if each is not sim]
+        for other in others:
+            cluster.network.cut(sim.node_id, other.node_id)  # so that it is about to dial again
+        await elapse(1.0)
+        node = sim.node
+        sim.crash()
+        cluster.network.heal()
+        await elapse(5.0)
+        assert node.transport.links() == {}
+        names = [task.get_name() for task in asyncio.all_tasks()]
+        assert sum(name.startswith("raftkv-link-") for name in names) == 4, names  # two of each other node
+        await sim.stop()
+
+    tell(story)
