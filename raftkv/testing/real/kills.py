@@ -14,10 +14,10 @@ from raftkv.testing.real.waking import awaited
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """From what nobody notices to what costs the leader its place many times over."""
 
-PAUSED_S = 6.0
+PAUSED_S = 4.0
 """Shorter pauses are repeated for about so long."""
 
-REPEATED_MAX = 5
+REPEATED_MAX = 8
 
 
 class LeaderKilled(Fault):
@@ -28,7 +28,7 @@ class LeaderKilled(Fault):
 
     def __init__(self, dice: random.Random, times: int | None = None) -> None:
         self._dice = dice
-        self._times = times if times is not None else dice.randint(3, 7)
+        self._times = times if times is not None else dice.randint(5, 9)
         self._gap_s = dice.uniform(0.1, 0.5)
 
     async def inject(self, stage: Stage) -> None:
