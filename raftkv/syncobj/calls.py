@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from pysyncobj.config import FAIL_REASON
 
 from raftkv.client import Client
+from raftkv.client.options import SECONDS_MAX
 from raftkv.config import MIB
 from raftkv.errors import InvalidArgument, NotAccepted, RaftKVError
 from raftkv.model import Index
@@ -25,8 +26,6 @@ Callback: TypeAlias = Callable[[Any, int], Any]
 BATCH_CALLS_MAX = 1_024
 """Calls in one entry: enough to make its sync cheap, few enough that the loop is not held up for long."""
 BATCH_BYTES_MAX = MIB
-FOREVER_S = 3e8
-"""Ten years, where a call waits for a leader as long as it takes."""
 ATTEMPT_S = 30.0
 """Otherwise: how long the outcome of what was sent is waited for, through changes of leaders."""
 
@@ -142,7 +141,8 @@ class Calls:
 
     async def _send_batch(self, client: Client[SyncObjMachine], numbers: range, calls: list[bytes]) -> None:
         method = client.method("call")
-        deadline_s = FOREVER_S if self._wait() else ATTEMPT_S
+        # Where a call waits for a leader as long as it takes, that is the longest that a client waits.
+        deadline_s = SECONDS_MAX if self._wait() else ATTEMPT_S
         try:
             index = await client.invoke(method, (self.origin, numbers.start, calls), {}, deadline_s)
         except NotAccepted:
