@@ -45,25 +45,28 @@ class DiskFull(Fault):
         self._chosen = ([leader, *followers] if self._of_leader else [*followers, leader])[: self._count]
         for node in self._chosen:
             fill(stage.images[node.node_id].mount_point / FILLER)
-        async with Client(Workload, stage.cluster.addresses, options=ClientOptions(deadline_s=1.0)) as client:
+        client = Client(Workload, stage.cluster.addresses, options=ClientOptions(deadline_s=1.0))
+        try:
+            await stage.until(lambda: self._all_say_so(stage, client), "every node with a full disk saying so")
+        finally:
+            await client.close()
 
-            async def look() -> bool | None:
-                try:
-                    await client.call("put", b"large", bytes(VALUE_BYTES))
-                except RaftKVError as exc:
-                    stage.note(f"a large value: {exc}")
-                return all([await self._says_so(stage, node) for node in self._chosen]) or None
-
-            await stage.until(look, "every node with a full disk saying so")
-
-    async def _says_so(self, stage: Stage, node: NodeProcess) -> bool:
-        if not node.is_running:
-            said = judge_end(node).said
-            assert "disk is full" in said or "No space" in said, said
-            return True
-        # One that leads refuses commands and goes on; one that follows has to write, and ends.
-        status = await stage.status(node.node_id)
-        return status is not None and status.disk_low and status.role == "leader"
+    async def _all_say_so(self, stage: Stage, client: Client[Workload]) -> bool | None:
+        try:
+            await client.call("put", b"large", bytes(VALUE_BYTES))
+        except RaftKVError as exc:
+            stage.note(f"a large value: {exc}")
+        statuses = [await stage.status(node.node_id) for node in self._chosen]
+        low = [status for status in statuses if status is not None and status.disk_low]
+        # A leader refuses commands and goes on, so its followers need no space. Those of another one have to write.
+        is_refused = any(status.role == "leader" for status in low)
+        for node in self._chosen:
+            if not node.is_running:
+                said = judge_end(node).said
+                assert "disk is full" in said or "No space" in said, said
+            elif not is_refused or not any(status.node_id == node.node_id for status in low):
+                return None
+        return True
 
     async def heal(self, stage: Stage) -> None:
         for node in self._chosen:
