@@ -13,12 +13,16 @@ from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.filesystem import KINDS, Image, images, missing
-from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut
+from raftkv.testing.real.points import PowerCutAt
+from raftkv.testing.real.power import MOMENTS, CutAtMoment, PowerCut, WholePowerCut
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.transfers import SETTINGS
 from tests.integration.nodes import start, tell
 
 pytestmark = pytest.mark.root
+
+POINTS = ("atomic.after_rename", "log.segment.created", "snapshot.rename.after", "install.state_renamed")
+"""Names that are not durable yet."""
 
 Making = Callable[[str, random.Random], Fault]
 
@@ -100,11 +104,17 @@ def test_a_cluster_of_one_loses_nothing_either(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", [_or_skipped("xfs")])
 def test_names_that_change_when_the_power_goes_are_the_old_or_the_new_ones(kind: str, tmp_path: Path) -> None:
-    """In the middle of taking and of installing a snapshot, and right after renames (F12, F59, F60).
+    """While snapshots are taken and installed, and right after renames (F12, F59, F60).
 
-    Here on the file system that orders less; runs of chaos do it on both.
+    Here on the file system that orders less, at some moments; runs of chaos do it on both, at all of them.
     """
-    cut(tmp_path, kind, [CutAtMoment], arguments=SETTINGS)
+    moments = [MOMENTS[0], MOMENTS[-1]]
+    cut(
+        tmp_path,
+        kind,
+        [lambda *more: CutAtMoment(*more, moments), lambda *more: PowerCutAt(*more, POINTS)],
+        arguments=SETTINGS,
+    )
 
 
 class CutAfterOneSync(WholePowerCut):

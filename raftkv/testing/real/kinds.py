@@ -14,7 +14,7 @@ from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
-from raftkv.testing.real.points import HandoverDropped, KilledAt
+from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
@@ -105,6 +105,7 @@ KINDS: dict[str, Make] = {
     **_OF_SPACE,
     **{f"power-{file_system}": _power(PowerCut, file_system) for file_system in FILE_SYSTEMS},
     **{f"power-all-{file_system}": _power(WholePowerCut, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-points-{file_system}": _power(PowerCutAt, file_system) for file_system in FILE_SYSTEMS},
     **{f"power-names-{file_system}": _power(CutAtMoment, file_system) for file_system in FILE_SYSTEMS},
 }
 

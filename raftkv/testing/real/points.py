@@ -15,8 +15,9 @@ from raftkv.errors import RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.model import Member
 from raftkv.testing.processes import NodeProcess
+from raftkv.testing.real.damage import take_snapshot
 from raftkv.testing.real.fault import Fault
-from raftkv.testing.real.power import until_answers
+from raftkv.testing.real.power import cut, leave_behind, move_to, restore, until_answers
 from raftkv.testing.real.stage import POLL_S, Stage
 
 FRESH = ("cluster.before_save",)
@@ -95,6 +96,9 @@ class KilledAt(Fault):
             if has_ended:
                 break
         _check(stage, node, name)
+        await self._bring_back(stage, node)
+
+    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
         node.start()
         await until_answers(stage, node)
 
@@ -196,25 +200,27 @@ class HandoverDropped(Fault):
         return self.kind
 
 
-async def leave_behind(stage: Stage, node: NodeProcess) -> None:
-    """Wait until the logs of the others begin behind what a node that is down may have."""
-    statuses = await stage.statuses()
-    last = max((status.last_index for status in statuses), default=0)
+class PowerCutAt(KilledAt):
+    """The same, and the power goes at that moment: what the node had not synced then is gone, names too."""
 
-    async def look() -> bool | None:
-        others = [each for each in stage.cluster.nodes.values() if each is not node]
-        await asyncio.gather(*[take_snapshot(other) for other in others])
-        found = await stage.statuses()
-        return (len(found) == len(others) and min(status.first_index for status in found) > last + 1) or None
+    rows = "F1 F6 F7 F12 F59 F60"
 
-    await stage.until(look, f"logs that begin behind entry {last}")
+    def __init__(
+        self, file_system: str, dice: random.Random, names: Sequence[str] | None = None, times: int = 6
+    ) -> None:
+        known = [name for name in failpoints.names() if name not in FRESH]
+        super().__init__(dice, names if names is not None else dice.sample(known, k=times))
+        self.kind = f"power cut at a failpoint, {file_system}"
+        self._file_system = file_system
 
+    async def inject(self, stage: Stage) -> None:
+        await move_to(stage, self._file_system)
+        await super().inject(stage)
 
-async def take_snapshot(node: NodeProcess) -> None:
-    """Have a node take a snapshot, if it can."""
-    with contextlib.suppress(RaftKVError):
-        async with Admin([node.own.client_address]) as admin:
-            await admin.take_snapshot(5.0)
+    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+        # Nobody has touched its files since it was killed, so this is the moment of the failpoint.
+        await cut(stage, [node.node_id])
+        await restore(stage, [node.node_id])
 
 
 def _addresses(stage: Stage) -> list[str]:

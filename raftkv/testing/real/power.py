@@ -170,26 +170,15 @@ class CutAtMoment(Fault):
             node_id = self._dice.choice(sorted(stage.cluster.nodes.keys() - {leader.node_id}))
             node = stage.cluster.nodes[node_id]
             if moment.is_install:
-                await self._leave_behind(stage, node)
+                # Down until the others' logs begin behind what it has: it needs a snapshot then.
+                node.kill()
+                await leave_behind(stage, node)
+                node.start()
             if await self._wait_for(moment, node):
                 await cut(stage, [node_id])
                 stage.note(f"power of node {node_id} cut: {moment.name}")
                 stage.met(self.kind)
                 await restore(stage, [node_id])
-
-    async def _leave_behind(self, stage: Stage, node: NodeProcess) -> None:
-        """Down until the others' logs begin behind what it has."""
-        last = max(status.last_index for status in await stage.statuses())
-        stage.cluster.kill(node.node_id)
-
-        async def look() -> bool | None:
-            for other in stage.cluster.nodes.values():
-                if other is not node:
-                    await take_snapshot(other)
-            return min(status.first_index for status in await stage.statuses()) > last + 1 or None
-
-        await stage.until(look, f"logs that begin behind entry {last}")
-        node.start()
 
     async def _wait_for(self, moment: Moment, node: NodeProcess) -> bool:
         has_come = moment.watch(node.data_dir)
@@ -206,6 +195,20 @@ class CutAtMoment(Fault):
 
     def describe(self) -> str:
         return f"{self.kind}: {', '.join(moment.name for moment in self._moments)}"
+
+
+async def leave_behind(stage: Stage, node: NodeProcess) -> None:
+    """Wait until the logs of the others begin behind what a node that is down may have."""
+    statuses = await stage.statuses()
+    last = max((status.last_index for status in statuses), default=0)
+
+    async def look() -> bool | None:
+        others = [each for each in stage.cluster.nodes.values() if each is not node]
+        await asyncio.gather(*[take_snapshot(other) for other in others])
+        found = await stage.statuses()
+        return (len(found) == len(others) and min(status.first_index for status in found) > last + 1) or None
+
+    await stage.until(look, f"logs that begin behind entry {last}")
 
 
 async def move_to(stage: Stage, kind: str) -> None:
