@@ -172,7 +172,7 @@ def test_wrong_settings_are_refused_before_anything_happens(tmp_path, settings):
 
 
 def test_a_state_that_rots_is_rebuilt_at_the_next_start(tmp_path):
-    """F60 on the real RocksDB: a block that is damaged is met while the node starts, and the log makes it whole."""
+    """F10 on the real RocksDB: a block that is damaged is met while the node starts, and the log makes it whole."""
 
     async def story():
         async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:

@@ -49,7 +49,7 @@ class Receiving:
         self._work: dict[asyncio.Future[Step], None] = {}
 
     def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
-        """Part of a snapshot. From a deposed leader it is refused (F63); from one not known yet, dropped."""
+        """Part of a snapshot. From a deposed leader it is refused (F65); from one not known yet, dropped."""
         raft = self._node.raft
         if message.term < raft.term:
             if isinstance(message, SnapshotOffer):

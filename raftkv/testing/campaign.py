@@ -13,7 +13,7 @@ from multiprocessing.pool import IMapIterator
 
 import msgspec
 
-from raftkv.testing.coverage import table
+from raftkv.testing.coverage import by_kind, by_row
 from raftkv.testing.failure import Failure
 from raftkv.testing.simulation import Simulation
 from raftkv.testing.watching import quiet
@@ -130,8 +130,8 @@ class Campaign:
         }
 
     def coverage(self) -> list[str]:
-        """A line for each kind of fault, and for each the rows that it stands for."""
-        return [f"{times:9,}  {kind:24} {rows}" for kind, rows, times in table(self.faults)]
+        """Lines: each kind of fault with how often it met something, then each row with what covers it."""
+        return [*by_kind(self.faults), "", *by_row(self.faults)]
 
 
 def _begin() -> None:

@@ -183,7 +183,7 @@ class AppliedNeverGoesBack(Check):
 
 
 class DigestsAgree(Check):
-    """Replicas at the same index have the same state (F65)."""
+    """Replicas at the same index have the same state (F76)."""
 
     def __init__(self) -> None:
         self.digests: dict[Index, int] = {}
@@ -275,7 +275,7 @@ class TheStateSaysWhatIsApplied(Check):
 
 
 class SessionsAgree(Check):
-    """Replicas at the same index know the same number of sessions, never more than allowed (F75)."""
+    """Replicas at the same index know the same number of sessions, never more than allowed (F74)."""
 
     def __init__(self) -> None:
         self._sessions: dict[Index, int] = {}

@@ -71,7 +71,7 @@ def test_a_torn_end_is_said_and_left(directory):
 
 
 def test_damage_is_said_segment_by_segment(directory):
-    """Exit code 5; the segments around it are still read (F1)."""
+    """Exit code 5; the segments around it are still read (F9)."""
     first = min((directory / "log").glob("*.log"))
     data = bytearray(first.read_bytes())
     data[700] ^= 1

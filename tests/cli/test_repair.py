@@ -55,7 +55,7 @@ def eventually(condition, tries: int = 300) -> None:
 
 
 def test_a_damaged_state_is_rebuilt_from_the_snapshot_beside_it(cluster, tmp_path):
-    """By itself: what is damaged is only a copy of what the snapshot and the log have (F61)."""
+    """By itself: what is damaged is only a copy of what the snapshot and the log have (F10)."""
     node = cluster.nodes[2]
     assert node.terminate() == 0
     (tmp_path / "n2" / "state" / "CURRENT").unlink()
@@ -65,7 +65,7 @@ def test_a_damaged_state_is_rebuilt_from_the_snapshot_beside_it(cluster, tmp_pat
 
 
 def test_a_state_without_any_good_copy_is_rebuilt_from_a_peer_when_told_to(cluster, tmp_path):
-    """It does not start, and says how: with --rebuild it gets a snapshot from another node (F68)."""
+    """It does not start, and says how: with --rebuild it gets a snapshot from another node (F70)."""
     node = cluster.nodes[2]
     assert node.terminate() == 0
     (tmp_path / "n2" / "state" / "CURRENT").unlink()

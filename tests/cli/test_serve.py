@@ -135,7 +135,7 @@ def test_a_wrong_setting_ends_it_before_it_touches_anything(arguments, said, tmp
 
 
 def test_damage_ends_it_with_what_to_do(node, tmp_path):
-    """A record in the middle of the log is broken: it does not start, and does not start empty (F1)."""
+    """A record in the middle of the log is broken: it does not start, and does not start empty (F9)."""
     node.start()
     for turn in range(5):
         put(node, "a", str(turn))

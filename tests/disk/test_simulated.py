@@ -243,7 +243,7 @@ def test_a_directory_is_durable_when_it_is_made(disk):
 
 
 def test_a_removed_tree_may_come_back_in_part():
-    """Its files go one by one, so a crash leaves any rest of it (F14)."""
+    """Its files go one by one, so a crash leaves any rest of it (F59)."""
 
     def prepare(disk):
         disk.mkdir("/d/t")

@@ -132,7 +132,7 @@ def run(twin, steps):
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_a_log_is_a_list(steps):
-    """Whatever is done to it, with segments so small that most writes begin a new one (F17, F32)."""
+    """Whatever is done to it, with segments so small that most writes begin a new one (F32)."""
     run(Twin(SimDisk(), DIRECTORY), steps)
 
 

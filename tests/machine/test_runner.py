@@ -109,7 +109,7 @@ def test_a_range_is_applied_in_order_as_one_write():
 
 
 def test_a_rejected_command_has_no_effect():
-    """Its writes are undone, those of its neighbours are not; no address of an object is in its text (F68)."""
+    """Its writes are undone, those of its neighbours are not; no address of an object is in its text (F75)."""
     run, chain = runner(), Chain()
     outcomes = run.apply([chain.call("add", "a", 1), chain.call("add", "a", -5), chain.call("fail", "own")])
     assert results(outcomes) == [
@@ -131,7 +131,7 @@ def test_a_result_of_another_type_is_a_rejection():
 
 @pytest.mark.parametrize("how", ["os", "memory", "deep"])
 def test_an_error_that_is_not_the_commands_own_stops_before_it(how):
-    """What may happen on one node and not on another is never taken for the command's answer (F67)."""
+    """What may happen on one node and not on another is never taken for the command's answer (F75)."""
     run, chain = runner(), Chain()
     with pytest.raises(MachineFailed, match="fail in entry 2"):
         run.apply([chain.call("add", "a", 1), chain.call("fail", how), chain.call("add", "a", 1)])
@@ -149,7 +149,7 @@ def test_a_failing_disk_stays_a_failing_disk():
 
 
 def test_an_unknown_command_stops_before_it():
-    """A node of an older version must not skip what the others applied; the text says what to do (F66)."""
+    """A node of an older version must not skip what the others applied; the text says what to do (F24)."""
     run, chain = runner(), Chain()
     with pytest.raises(UnknownCommand, match=r"'new'.*Start this node with the version"):
         run.apply([chain.call("add", "a", 1), chain.call("new")])
@@ -275,7 +275,7 @@ def test_a_rejected_command_does_not_bring_an_expired_session_back():
 
 
 def test_the_table_is_bounded_and_the_least_recently_used_goes():
-    """One more than fits pushes out who was silent longest, whatever its age (F75)."""
+    """One more than fits pushes out who was silent longest, whatever its age (F74)."""
     run, chain, first = opened(sessions_max=3)
     second, third = (msgspec.msgpack.decode(o.payload) for o in run.apply([chain.call(OPEN_SESSION) for _ in range(2)]))
     run.apply([chain.call("add", "a", 1, session=first, sequence=1)])

@@ -71,7 +71,7 @@ async def read_all(cluster, client, count):
 
 
 def test_what_was_acknowledged_survives_a_crash_of_all():
-    """F1: the power goes out everywhere at once; every acknowledged write is there again."""
+    """F4: the power goes out everywhere at once; every acknowledged write is there again."""
 
     async def story(cluster):
         client = cluster.client()
@@ -116,7 +116,7 @@ def test_a_dead_leader_is_replaced_at_once():
 
 
 def test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log():
-    """F57: the entries that it needs are gone, so it installs a snapshot and catches up behind it."""
+    """F67: the entries that it needs are gone, so it installs a snapshot and catches up behind it."""
 
     async def story(cluster):
         client = cluster.client()
@@ -135,7 +135,7 @@ def test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log():
 
 
 def test_an_install_that_is_interrupted_anywhere_is_finished_later():
-    """F58: the power goes out before every operation on the disk, from the first chunk to the new state."""
+    """F60: the power goes out before every operation on the disk, from the first chunk to the new state."""
 
     async def story(cluster):
         client = cluster.client()
@@ -498,7 +498,7 @@ def test_a_data_directory_of_another_node_is_refused():
 
 
 def test_a_damaged_state_is_rebuilt_from_the_local_snapshot():
-    """F60: the state's file is damaged; the newest snapshot and the log make it whole again."""
+    """F10: the state's file is damaged; the newest snapshot and the log make it whole again."""
 
     async def story(cluster):
         client = cluster.client()
@@ -680,7 +680,7 @@ def test_without_any_snapshot_nobody_guesses_who_the_members_are():
 
 @pytest.mark.parametrize("by", ["a query", "a command"])
 def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(by):
-    """F60: a block that can't be read: the node stops, and its next start rebuilds the state before it serves."""
+    """F10: a block that can't be read: the node stops, and its next start rebuilds the state before it serves."""
 
     async def story(cluster):
         client = cluster.client()
@@ -735,7 +735,7 @@ def test_a_snapshot_that_rots_at_the_sender_is_not_sent_for_ever():
 
 
 def test_a_diverged_replica_is_found_and_stopped():
-    """F65: one replica's state is changed behind its back; it stops, says so, and the others go on."""
+    """F76: one replica's state is changed behind its back; it stops, says so, and the others go on."""
 
     async def story(cluster):
         client = cluster.client()
@@ -774,7 +774,7 @@ def test_a_diverged_replica_is_found_and_stopped():
 
 
 def test_a_full_disk_stops_the_node_and_space_brings_it_back():
-    """F10: no acknowledgement without space; started again with space, it has all that was acknowledged."""
+    """F13: no acknowledgement without space; started again with space, it has all that was acknowledged."""
 
     async def story(cluster):
         client = cluster.client()
@@ -1006,7 +1006,7 @@ def test_a_snapshot_of_a_deposed_leader_is_not_even_begun():
 
 
 def test_a_log_that_begins_anew_is_no_loss_at_the_next_start():
-    """F60: a deposed leader's longer log makes way for a snapshot; what its vote file counted as durable is gone."""
+    """F63: a deposed leader's longer log makes way for a snapshot; what its vote file counted as durable is gone."""
 
     async def story(cluster):
         client, late = cluster.client(), cluster.client()

@@ -44,7 +44,7 @@ def test_a_snapshot_that_is_there_is_not_made_again(store):
 
 
 def test_what_is_inside_must_be_what_the_manifest_says(store):
-    """The database's own index and digest are compared before anything is published (F61)."""
+    """The database's own index and digest are compared before anything is published (F61, F68)."""
 
     def say(**changed):
         content = {"index": 10, "term": 1, "digest": 30, "key_count": 5, **changed}
@@ -96,7 +96,7 @@ def test_a_linked_copy_may_be_written_to(store):
 
 
 def test_every_flipped_byte_is_found():
-    """F24: in the manifest or in any file; the snapshot is reported, and never used."""
+    """F70: in the manifest or in any file; the snapshot is reported, and never used."""
     disk = SimDisk()
     store = SnapshotStore.open(disk, "/s")
     files = contents(1, sizes=(0, 1, 300, 200))
@@ -172,7 +172,7 @@ def test_names_that_lead_out_of_the_directory_are_refused(name):
 
 
 def test_a_full_disk_leaves_no_draft():
-    """F10: nothing is published, the draft is gone, and the snapshots that were there are as before."""
+    """F14: nothing is published, the draft is gone, and the snapshots that were there are as before."""
     disk = SimDisk()
     store = SnapshotStore.open(disk, "/s")
     publish(store, meta(10), contents(1))
@@ -215,7 +215,7 @@ def crash_in_operation(number, work, dice):
 
 @pytest.mark.parametrize("keep", [None, 1, 2, 3])
 def test_power_lost_at_any_operation_leaves_whole_snapshots(keep):
-    """F56: while one is published and others are pruned: what is listed is sound, and there always is one."""
+    """F59: while one is published and others are pruned: what is listed is sound, and there always is one."""
 
     def work(store):
         publish(store, meta(30), contents(3))

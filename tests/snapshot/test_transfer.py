@@ -65,7 +65,7 @@ def test_memory_stays_flat():
 
 @pytest.mark.parametrize("how", ["the process ends", "the power goes out"])
 def test_a_transfer_is_resumed_wherever_it_was_cut(how):
-    """F58, NuRaft#118: cut after any number of messages; what was received is not sent again, but for what was lost."""
+    """F66, NuRaft#118: cut after any number of messages; what was received is not sent again, but for what was lost."""
     whole = sum(map(len, contents(1).values()))
     turns, done = 0, False
     while not done:
@@ -86,7 +86,7 @@ def test_a_transfer_is_resumed_wherever_it_was_cut(how):
 
 
 def test_power_lost_at_any_operation_of_the_receiver():
-    """F58: before each operation on its disk, with any part of what was not synced: the next transfer finishes."""
+    """F60: before each operation on its disk, with any part of what was not synced: the next transfer finishes."""
     number, finished = 0, False
     while not finished:
         number += 1
@@ -113,7 +113,7 @@ def test_power_lost_at_any_operation_of_the_receiver():
 
 
 def test_files_that_are_there_already_are_not_sent():
-    """By content, whatever they are called: from an older snapshot, and from a transfer that was given up (F59)."""
+    """By content, whatever they are called: from an older snapshot, and from a transfer that was given up (F66)."""
     shared = contents(1, (10, 20, 50_000, 40_000))
     ends = Ends({**shared, "000099.sst": b"new" * 1000})
     publish(ends.target, meta(5), {"000001.sst": shared["000010.sst"], "000002.sst": shared["000011.sst"]})
@@ -246,7 +246,7 @@ def test_a_node_without_a_cluster_takes_any():
 
 
 def test_a_damaged_snapshot_at_the_leader_is_found_by_the_follower():
-    """F57: a flipped bit in the source: the file is asked for once more, then refused by name; nothing is published."""
+    """F70: a flipped bit in the source: the file is asked for once more, then refused by name; nothing is published."""
     ends = Ends()
     ends.source.disk.flip(f"{ends.source.path(ends.snapshot)}/000011.sst", 100, 1)
     channel = ends.channel().run()
@@ -327,7 +327,7 @@ def test_a_lost_chunk_is_asked_for_at_once():
 
 
 def test_answers_of_another_term_or_transfer_change_nothing():
-    """F63: what a former leader's follower says is not taken for this one's."""
+    """F66: what a former leader's follower says is not taken for this one's."""
     ends = Ends()
     sender = ends.sender(term=2)
     sender.poll(0.0)

@@ -45,7 +45,7 @@ def read(directory):
 
 
 def test_a_flip_in_any_file_is_found_or_harmless(sound, tmp_path):
-    """Each file, at several places: the same state, or a typed error, and never a part of it (F60).
+    """Each file, at several places: the same state, or a typed error, and never a part of it (F10, F68).
 
     A database that opens as an empty one is the state before the first entry, and is rebuilt from there.
     """
@@ -67,7 +67,7 @@ def test_a_flip_in_any_file_is_found_or_harmless(sound, tmp_path):
 
 
 def test_a_missing_file_is_found(sound, tmp_path):
-    """Without any one of its data files the store does not open, or not as a state with holes (F60)."""
+    """Without any one of its data files the store does not open, or not as a state with holes (F11)."""
     for file in sorted(path.name for path in sound.iterdir() if path.suffix == ".sst" or path.name == "CURRENT"):
         copy = tmp_path / file
         shutil.copytree(sound, copy)

@@ -227,7 +227,7 @@ def test_a_silent_peer_is_given_up_in_both_directions(world: type[TcpWorld]) -> 
 
 
 def test_a_peer_that_never_reads_is_bounded_and_given_up(world: type[TcpWorld]) -> None:
-    """What waits for it stays below the bound all the time, and silence ends it (F39)."""
+    """What waits for it stays below the bound all the time, and silence ends it (F34)."""
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, **QUICK)
