@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import DiskError
+from raftkv.errors import DiskError, NodeStopped
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
@@ -143,6 +143,7 @@ class SimNode:
         self.listener: Listener | None = None
         self.workers: list[SimWorker] = []
         self.starts = 0
+        self._starting: asyncio.Task[Node] | None = None
         self.is_stopping = False
         self.is_frozen = False
         self.harm: Harm | None = None
@@ -189,11 +190,17 @@ class SimNode:
         )
 
     async def start(self, *, rebuild: bool = False) -> Node:
-        """Start the node's process. Raises what `Node.start` raises."""
+        """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
         assert not self.is_up, f"node {self.node_id} is up"
         context = copy_context()
         context.run(PROCESS.set, self.node_id)
-        return await asyncio.get_running_loop().create_task(self._start(rebuild), context=context)
+        starting = self._starting = asyncio.get_running_loop().create_task(self._start(rebuild), context=context)
+        try:
+            return await starting
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            raise NodeStopped("it crashed while it started") from None
 
     async def _start(self, rebuild: bool) -> Node:
         """As its own process: all that comes of it is what `freeze` stops."""
@@ -214,9 +221,11 @@ class SimNode:
         try:
             await node.start()
         except BaseException:
+            self._starting = None
             if self.node is node:
                 self.crash()
             raise
+        self._starting = None
         self.listener = Listener(node, Limits.of(cluster.config))
         self.listener.begin()
         cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
@@ -229,6 +238,9 @@ class SimNode:
         self.cluster.note(f"crash {self.node_id}")
         self.thaw()
         node, self.node, self.listener = self.node, None, None
+        if (starting := self._starting) is not None:
+            self._starting = None
+            starting.cancel()  # else it went on where it waits, and a process that is gone would listen
         if hasattr(node, "engine") and not self.is_impostor:
             self.durable_index = node.opened.log.durable_index
         node.abandon()

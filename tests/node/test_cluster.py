@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from raftkv.errors import (
     DiskFull,
     Diverged,
     InvalidArgument,
+    NodeStopped,
     NotAccepted,
     PeerError,
     StateCorruption,
@@ -25,6 +27,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.node import Options, links
+from raftkv.node.directory import open_directory
 from raftkv.node.links import LEARNED_MAX, load_known, save_known
 from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
@@ -1090,5 +1093,47 @@ def test_a_crashed_node_is_gone_for_good():
         names = [task.get_name() for task in asyncio.all_tasks()]
         assert sum(name.startswith("raftkv-link-") for name in names) == 4, names  # two of each other node
         await sim.stop()
+
+    tell(story)
+
+
+def test_a_node_that_crashes_while_it_starts_goes_no_further():
+    """Wherever it waits at that moment: who starts it hears of it, nobody listens, and it can start anew."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        for wait_s in [number * 0.0005 for number in range(1, 60)]:
+            sim.crash()
+            starting = asyncio.ensure_future(sim.start())
+            await elapse(wait_s)
+            sim.crash()
+            with contextlib.suppress(NodeStopped):
+                await starting
+            assert not sim.is_up
+            with pytest.raises(ConnectionRefusedError):
+                await cluster.network.dial(0, asyncio.Protocol, sim.member.peer_address)
+        await sim.start()
+        await cluster.until_equal()
+
+    tell(story)
+
+
+def test_a_crash_right_behind_recovery_is_one_too(monkeypatch):
+    """Its files are open, and the node has not heard of it yet: it does not listen once it is gone (seed 1265)."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        sim.crash()
+
+        def open_and_crash(options, world):
+            opened = open_directory(options, world)
+            asyncio.get_running_loop().call_soon(sim.crash)
+            return opened
+
+        with monkeypatch.context() as patch, pytest.raises(NodeStopped):
+            patch.setattr("raftkv.node.node.open_directory", open_and_crash)
+            await sim.start()
+        await sim.start()
+        await cluster.until_equal()
 
     tell(story)
