@@ -40,6 +40,8 @@ class Vandal:
             sim = self._victim()
             if sim is None or (harm is Harm.OLDER_COPY and not self._has_old_copy(sim)):
                 return False
+            if harm is Harm.WIPED and self._is_founder_alone(sim):
+                return False
             sim.crash()
             match harm:
                 case Harm.WIPED:
@@ -65,6 +67,10 @@ class Vandal:
             return None
         voters = [voter for voter in membership.voters if voter in cluster.nodes]
         return cluster.nodes[self._dice.choice(voters)] if voters else None
+
+    def _is_founder_alone(self, sim: SimNode) -> bool:
+        """Whether a node that starts with nothing has nobody to ask whether it is new: it founds its cluster again."""
+        return self._cluster.founders == (sim.member,)
 
     def keep_copy(self, sim: SimNode) -> None:
         """Make a backup of a node that is down, if there is none and one might be used."""
