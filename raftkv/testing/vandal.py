@@ -99,7 +99,7 @@ class Vandal:
         """Rot, or a sector that is another one. Not in the last segment: damage in a log's last batch looks like a
         write that the crash has torn, and only the other nodes could tell the difference."""
         files = {path: data for path, data in sim.disk.image().items() if data and not path.endswith("LOCK")}
-        segments = sorted(path for path in files if posixpath.dirname(path).endswith("/log"))
+        segments = sorted(path for path in files if posixpath.dirname(path).endswith("/log") and path.endswith(".log"))
         paths = [path for path in files if path not in segments[-1:]]
         if not paths:
             return False
