@@ -110,6 +110,10 @@ class SimDisk(Disk):
         self.failed_sync_keeps = False
         """Whether a sync that a fault made fail has saved the data nevertheless. If not, they are read as if
         they were there until the power is cut, and no later sync saves them: so do page caches."""
+        self.failed_write_keeps = 0.0
+        """The part of a write that a fault made fail which is there nevertheless: a write may be cut short."""
+        self.harmed = False
+        """Whether a test has damaged what was durable."""
         self.operations = 0
         self.times_full = 0
         self.lost_changes = 0
@@ -267,6 +271,7 @@ class SimDisk(Disk):
 
     def flip(self, path: str, offset: int, bit: int = 0) -> None:
         """Rot: change one bit of a file, durably."""
+        self.harmed = True
         inode = self._now.files[_clean(path)]
         for image in (inode.content, inode.durable):
             if offset < len(image):
@@ -274,9 +279,16 @@ class SimDisk(Disk):
 
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
         """A stale or misdirected write: change bytes behind everybody's back, durably."""
+        self.harmed = True
         inode = self._now.files[_clean(path)]
         for image in (inode.content, inode.durable):
             _change(image, offset, data)
+
+    def lose(self, path: str) -> None:
+        """A file is gone, durably, as after a repair of the file system."""
+        self.harmed = True
+        for names in (self._now, self._durable):
+            names.files.pop(_clean(path), None)
 
     def image(self) -> dict[str, bytes]:
         """Every file's content as it is read now."""
@@ -357,7 +369,12 @@ class SimFile(File):
     def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
         data = b"".join(buffers)
         grows = max(0, offset + len(data) - len(self._inode.content)) if data else 0
-        self._before("write")
+        self._check()
+        try:
+            self._before("write")
+        except DiskError:
+            self._inode.change(offset, data[: int(len(data) * self._disk.failed_write_keeps)])
+            raise
         if grows > self._disk.free("").free_bytes:
             self._poisoned = True
             self._disk.times_full += 1

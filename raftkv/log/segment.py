@@ -115,6 +115,11 @@ class Segment:
         """Bytes of the file that hold something; the zeros written ahead do not count."""
         return self._end
 
+    @property
+    def last_batch_at(self) -> int:
+        """Where the last whole batch begins: from there on damage can't be told from a write that a crash has torn."""
+        return self._last_batch_at
+
     def size_with(self, size: int) -> int:
         """The file's bytes if a batch with `size` bytes of records were added."""
         return self._end + BATCH_HEAD_BYTES + size

@@ -225,6 +225,8 @@ class SnapshotsHoldWhatTheySay(Check):
     def _compare(node: Node, snapshot: SnapshotMeta) -> None:
         disk, path = node.world.disk, node.opened.snapshots.path(snapshot)
         assert isinstance(disk, SimDisk), "only a simulated disk can be looked at in passing"
+        if disk.harmed:
+            return  # files are damaged or gone, and who uses it verifies it
         try:
             applied = MemoryStates(disk.excerpt(path)).open(path).applied
         except StateCorruption:

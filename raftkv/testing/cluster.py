@@ -61,7 +61,11 @@ class Harm(StrEnum):
     ROT = "rot"
     """A bit flips."""
     STALE_WRITE = "stale write"
-    """A sector is as it was before, or as another one is."""
+    """A sector is as it was before: a write that the disk has confirmed never came to it."""
+    MISDIRECTED_WRITE = "misdirected write"
+    """A sector is as another one is: the right data have come to the wrong place."""
+    MISSING = "missing file"
+    """A file is gone."""
     WIPED = "wiped directory"
     """It starts with an empty disk, under the same id."""
     OLDER_COPY = "older copy"
@@ -231,11 +235,14 @@ class SimNode:
         cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
         return node
 
-    def crash(self) -> None:
-        """The power goes out: what was not synced may be lost, as the dice say."""
+    def crash(self, *, power: bool = True) -> None:
+        """The power goes out: what was not synced may be lost, as the dice say.
+
+        Without `power` only the process ends: what it wrote is read by the next one, and still not durable.
+        """
         if self.node is None:
             return
-        self.cluster.note(f"crash {self.node_id}")
+        self.cluster.note(f"{'crash' if power else 'kill'} {self.node_id}")
         self.thaw()
         node, self.node, self.listener = self.node, None, None
         if (starting := self._starting) is not None:
@@ -247,8 +254,16 @@ class SimNode:
         for worker in self.workers:
             worker.die()
         self.cluster.network.drop(self.node_id)
-        self.disk.fault = None
-        self.disk.crash(self.dice)
+        self.mend_disk()
+        if power:
+            self.disk.crash(self.dice)
+        else:
+            self.disk.kill()
+
+    def mend_disk(self) -> None:
+        """Whatever was to fail from now on works."""
+        self.disk.fault = self.disk.read_fault = None
+        self.disk.failed_write_keeps, self.disk.failed_sync_keeps = 0.0, False
 
     def freeze(self) -> None:
         """Stop the process, as SIGSTOP or the pause of a virtual machine does: time passes, and its inbox fills."""
@@ -291,16 +306,30 @@ class SimNode:
 
     def fail_at_operation(self, number: int) -> None:
         """The `number`th operation on the disk from now fails, and so does every later one until a restart."""
+        self.disk.fault = self._failing("failing disk", number)
+
+    def cut_short_at_write(self, number: int, kept: float) -> None:
+        """Of the `number`th write from now only the part `kept` is there, and no later one works until a restart."""
+        self.disk.failed_write_keeps = kept
+        self.disk.fault = self._failing("write cut short", number, "write")
+
+    def fail_at_read(self, number: int) -> None:
+        """The `number`th read from now fails, and so does every later one until a restart."""
+        self.disk.read_fault = self._failing("failing read", number)
+
+    def _failing(self, fault: str, number: int, only: str | None = None) -> Callable[[str, str], None]:
         left = number
 
         def hook(kind: str, path: str) -> None:
             nonlocal left
+            if only is not None and kind != only:
+                return
             left -= 1
             if left <= 0:
-                self.cluster.fired["failing disk"] += 1
+                self.cluster.fired[fault] += 1
                 raise DiskError(f"simulated: {kind} of {path} failed")
 
-        self.disk.fault = hook
+        return hook
 
     async def stop(self) -> None:
         """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""

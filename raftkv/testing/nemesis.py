@@ -30,7 +30,15 @@ ADDED_MAX = 3
 
 NOISES = ("bit flip", "lost frame", "repeated frame", "frame out of order")
 
-COUNTED_ELSEWHERE = {*NOISES, "crash in an operation", "failing disk", "full disk"}
+COUNTED_ELSEWHERE = {
+    *NOISES,
+    "crash in an operation",
+    "failing disk",
+    "write cut short",
+    "failing read",
+    "full disk",
+    *map(str, Harm),
+}
 """Faults that lie in wait: they count when they meet something."""
 
 
@@ -42,11 +50,17 @@ class Nemesis:
         self._dice = dice
         self._operations: dict[asyncio.Future[None], None] = {}
         self._pause_s = dice.choice([0.05, 0.3, 1.0])
-        self._vandal = Vandal(cluster, random.Random(dice.getrandbits(64)), lambda: bool(self._operations))
+        self._vandal = Vandal(
+            cluster,
+            random.Random(dice.getrandbits(64)),
+            lambda: bool(self._operations),
+            lambda sim: self._spawn(self._start(sim)),
+        )
         kinds: dict[str, Fault] = {
             "crash": self._crash,
             "crash in an operation": self._crash_in_operation,
             "crash of all": self._crash_all,
+            "kill": self._kill,
             "pause": self._pause,
             "restart": self._restart,
             "graceful stop": self._stop,
@@ -62,6 +76,8 @@ class Nemesis:
             "slow disk": self._slow_disk,
             "hanging disk": self._hang_disk,
             "failing disk": self._fail_disk,
+            "write cut short": self._cut_write_short,
+            "failing read": self._fail_read,
             "full disk": self._fill_disk,
             "clock": self._clock,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
@@ -73,8 +89,13 @@ class Nemesis:
         }
         self._every = kinds
         always = {"restart", "heal", "transfer", "snapshot", "add", "promote", "remove"}
-        self.kinds = {name: fault for name, fault in kinds.items() if name in always or dice.random() < 0.6}
-        self._weights = [dice.choice([1, 3, 9]) for _ in self.kinds]
+        # One node is harmed, once: a kind that is always at hand would leave nothing to those that need a story.
+        harm = dice.choice([*Harm])
+        drawn = {name for name in kinds if name in always or dice.random() < 0.6}
+        drawn = (drawn - {*map(str, Harm)}) | {harm}
+        self.kinds = {name: fault for name, fault in kinds.items() if name in drawn}
+        mending = dice.choice([3, 6, 12])  # in worlds where little is mended there is hardly ever a leader
+        self._weights = [mending if kind in ("restart", "heal") else dice.choice([1, 3, 9]) for kind in self.kinds]
         self._next_id = max(cluster.nodes) + 1
         self.noise = Noise(random.Random(dice.getrandbits(64)), cluster.fired)
         cluster.network.interference = self.noise
@@ -87,6 +108,7 @@ class Nemesis:
             await asyncio.sleep(self._dice.expovariate(1 / self._pause_s))
             (name,) = self._dice.choices(list(self.kinds), self._weights)
             await self._do(name)
+            await self._vandal.retry()
 
     async def strike(self, kind: str, chance: int) -> None:
         """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
@@ -120,7 +142,7 @@ class Nemesis:
             operation.cancel()
         await asyncio.gather(*self._operations, return_exceptions=True)
         for sim in cluster.nodes.values():
-            sim.disk.fault = None
+            sim.mend_disk()
             if sim.node is not None and (sim.node.failure is not None or sim.is_stopping):
                 sim.crash()
             if not sim.is_up:
@@ -173,7 +195,7 @@ class Nemesis:
                 await asyncio.wait_for(sim.start(), 30)
             except (TimeoutError, NodeStopped, asyncio.CancelledError):
                 sim.crash()
-                sim.disk.fault = None
+                sim.mend_disk()
                 if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                     raise
             else:
@@ -182,6 +204,12 @@ class Nemesis:
     async def _crash(self) -> bool:
         if (sim := self._any(up=True)) is not None:
             sim.crash()
+        return sim is not None
+
+    async def _kill(self) -> bool:
+        """Only the process ends: what it wrote and did not sync is read by the next one, and may go later."""
+        if (sim := self._any(up=True)) is not None:
+            sim.crash(power=False)
         return sim is not None
 
     async def _crash_in_operation(self) -> bool:
@@ -201,7 +229,7 @@ class Nemesis:
             if not sim.is_up or (sim.node is not None and sim.node.failure is not None)
         ]
         for sim in found:
-            sim.crash()
+            sim.crash(power=self._dice.random() < 0.5)
             sim.disk.capacity_bytes = CAPACITY_BYTES
             self._vandal.keep_copy(sim)
             if self._dice.random() < 0.2:
@@ -297,9 +325,24 @@ class Nemesis:
         return sim is not None
 
     async def _fail_disk(self) -> bool:
-        """Some operation fails: the node must stop at once, and trust nothing until it is started again."""
+        """Some operation fails: the node must stop at once, and trust nothing until it is started again.
+
+        If it is a sync, the data may have become durable nevertheless.
+        """
         if (sim := self._any(up=True)) is not None:
+            sim.disk.failed_sync_keeps = self._dice.random() < 0.5
             sim.fail_at_operation(self._dice.randint(1, 20))
+        return sim is not None
+
+    async def _cut_write_short(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.cut_short_at_write(self._dice.randint(1, 10), self._dice.random())
+        return sim is not None
+
+    async def _fail_read(self) -> bool:
+        """Entries, snapshots or the files of a start can't be read: the node stops, or does without them."""
+        if (sim := self._any(up=True)) is not None:
+            sim.fail_at_read(self._dice.randint(1, 4))
         return sim is not None
 
     async def _fill_disk(self) -> bool:

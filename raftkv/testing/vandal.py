@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import posixpath
 import random
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
+from raftkv.disk.simulated import SimDisk
 from raftkv.model import NodeId
 from raftkv.node import Node
+from raftkv.testing import harming
 from raftkv.testing.cluster import Harm, SimCluster, SimNode
 from raftkv.wire import Acquaintance
 
 PEERS = "/data/peers"
+
+COPIES_MAX = 4
+"""Backups of each node's disk: the first ones, as only the older a copy is the more will it be missed."""
 
 
 def awake_leader(cluster: SimCluster) -> Node | None:
@@ -23,96 +26,157 @@ def awake_leader(cluster: SimCluster) -> Node | None:
     return leader if leader is not None and not cluster.nodes[leader.node_id].is_frozen else None
 
 
+class Copy(msgspec.Struct, frozen=True):
+    """A backup of a disk, from before the start of that number."""
+
+    starts: int
+    disk: SimDisk
+
+
 class Vandal:
     """Harms one node's files in each world: no cluster survives the loss of a majority's."""
 
-    def __init__(self, cluster: SimCluster, dice: random.Random, is_changing: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        cluster: SimCluster,
+        dice: random.Random,
+        is_changing: Callable[[], bool],
+        begin: Callable[[SimNode], None],
+    ) -> None:
         self._cluster = cluster
         self._dice = dice
         self._is_changing = is_changing
-        self._copies: dict[NodeId, tuple[int, SimDisk]] = {}
-        """Backups of disks, each from before the start of that number."""
+        self._begin = begin
+        """Starts a node that is down, beside whatever else happens."""
+        self._copies: dict[NodeId, list[Copy]] = {}
+        self._due: Harm | None = None
+        """What was to be done, and could not be done yet."""
 
     def doing(self, harm: Harm) -> Callable[[], Awaitable[bool]]:
         """The fault: crash a node, and do this to its files before it is started again."""
 
         async def do() -> bool:
-            sim = self._victim()
-            if sim is None or (harm is Harm.OLDER_COPY and not self._has_old_copy(sim)):
-                return False
-            if harm is Harm.WIPED and self._is_founder_alone(sim):
-                return False
-            sim.crash()
-            match harm:
-                case Harm.WIPED:
-                    sim.disk = SimDisk()
-                case Harm.OLDER_COPY:
-                    sim.disk = self._copies[sim.node_id][1]
-                case _:
-                    if not self._damage(sim, harm):
-                        return False
-            sim.harm = harm
-            return True
+            self._due = harm
+            return await self.retry()
 
         return do
 
-    def _victim(self) -> SimNode | None:
-        """A voter whose files may be harmed: the first, when the others are a majority and nothing is changing."""
+    async def retry(self) -> bool:
+        """Do what is due, if it can be done now: it needs a leader, a majority, and sometimes a story before it."""
+        if (harm := self._due) is None:
+            return False
+        voters = self._victims()
+        ready = [sim for sim in voters if self._is_ready(sim, harm)]
+        if not ready:
+            self._age(voters, harm)
+            return False
+        sim = self._dice.choice(ready)
+        sim.crash()
+        self.keep_copy(sim)
+        if not self._harm(sim, harm):
+            return False
+        self._due, sim.harm = None, harm
+        self._cluster.fired[harm] += 1
+        return True
+
+    def _victims(self) -> list[SimNode]:
+        """Voters whose files may be harmed: of the first, when the others are a majority and nothing is changing."""
         cluster, leader = self._cluster, awake_leader(self._cluster)
         if leader is None or self._is_changing() or any(sim.harm is not None for sim in cluster.nodes.values()):
-            return None
+            return []
         membership = leader.raft.membership
         is_changing = membership.outgoing or leader.raft.log.membership_index > leader.raft.commit_index
         if is_changing or len(membership.voters) < 3:
-            return None
-        voters = [voter for voter in membership.voters if voter in cluster.nodes]
-        return cluster.nodes[self._dice.choice(voters)] if voters else None
+            return []
+        return [cluster.nodes[voter] for voter in membership.voters if voter in cluster.nodes]
+
+    def _is_ready(self, sim: SimNode, harm: Harm) -> bool:
+        match harm:
+            case Harm.OLDER_COPY:
+                return bool(self.old_copies(sim))
+            case Harm.STALE_WRITE:
+                return bool(self._copies.get(sim.node_id))
+            case Harm.WIPED:
+                return not self._is_founder_alone(sim)
+            case _:
+                return True
 
     def _is_founder_alone(self, sim: SimNode) -> bool:
         """Whether a node that starts with nothing has nobody to ask whether it is new: it founds its cluster again."""
         return self._cluster.founders == (sim.member,)
 
-    def keep_copy(self, sim: SimNode) -> None:
-        """Make a backup of a node that is down, if there is none and one might be used."""
-        if len(self._cluster.founders) >= 3 and sim.node_id not in self._copies and sim.harm is None:
-            self._copies[sim.node_id] = (sim.starts, sim.disk.copy())
+    def _age(self, voters: list[SimNode], harm: Harm) -> None:
+        """Start a node anew, the same one each time, until it has a backup that is old enough for this harm."""
+        sim = min(voters, key=lambda sim: sim.node_id, default=None)
+        if sim is not None and sim.is_up and self._boot_known(sim) >= sim.starts:
+            self._cluster.note(f"start node {sim.node_id} anew, before its {harm}")
+            sim.crash()
+            self.keep_copy(sim)
+            self._begin(sim)
 
-    def _has_old_copy(self, sim: SimNode) -> bool:
-        """Whether there is one, and all others have met the node after more starts than the copy will have had.
+    def keep_copy(self, sim: SimNode) -> None:
+        """Make a backup of a node that is down, if one might be used."""
+        copies = self._copies.setdefault(sim.node_id, [])
+        if len(self._cluster.founders) < 3 or sim.harm is not None or len(copies) >= COPIES_MAX:
+            return
+        if not copies or copies[-1].starts < sim.starts:
+            copies.append(Copy(sim.starts, sim.disk.copy()))
+
+    def old_copies(self, sim: SimNode) -> list[SimDisk]:
+        """Backups that all others know to be too old: they have met the node after more starts than it will have had.
 
         Who has never met a node since its backup was made can't know that it is one.
         """
-        if sim.node_id not in self._copies:
-            return False
-        starts, _ = self._copies[sim.node_id]
-        others = [other for other in self._cluster.nodes.values() if other is not sim]
-        return all(self._boot_known(other, sim.node_id) > starts + 1 for other in others)
+        if not self._copies.get(sim.node_id):
+            return []
+        known = self._boot_known(sim)
+        return [copy.disk for copy in self._copies[sim.node_id] if known > copy.starts + 1]
 
-    @staticmethod
-    def _boot_known(by: SimNode, node_id: NodeId) -> int:
-        if not by.disk.exists(PEERS):
-            return 0
-        known = msgspec.msgpack.decode(by.disk.read_bytes(PEERS)[8:], type=dict[NodeId, Acquaintance])
-        return known[node_id].boot if node_id in known else 0
+    def _boot_known(self, sim: SimNode) -> int:
+        """The last start of a node that all others know of, but for those that have never met anybody."""
+        images = [other.disk.image().get(PEERS) for other in self._cluster.nodes.values() if other is not sim]
+        found = [msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance]) for data in images if data]
+        return min((known[sim.node_id].boot if sim.node_id in known else 0 for known in found), default=0)
 
-    def _damage(self, sim: SimNode, harm: Harm) -> bool:
-        """Rot, or a sector that is another one. Not in the last segment: damage in a log's last batch looks like a
-        write that the crash has torn, and only the other nodes could tell the difference."""
-        files = {path: data for path, data in sim.disk.image().items() if data and not path.endswith("LOCK")}
-        segments = sorted(path for path in files if posixpath.dirname(path).endswith("/log") and path.endswith(".log"))
-        paths = [path for path in files if path not in segments[-1:]]
+    def _harm(self, sim: SimNode, harm: Harm) -> bool:
+        match harm:
+            case Harm.WIPED:
+                sim.disk = SimDisk()
+            case Harm.OLDER_COPY:
+                sim.disk = self._dice.choice(self.old_copies(sim)).copy()
+            case Harm.MISSING:
+                return self._lose_file(sim)
+            case Harm.ROT:
+                return self._rot(sim)
+            case _:
+                return self._overwrite(sim, harm)
+        return True
+
+    def _lose_file(self, sim: SimNode) -> bool:
+        paths = [path for path in sim.disk.image() if not path.endswith("LOCK")]
         if not paths:
             return False
         path = self._dice.choice(paths)
-        data = files[path]
-        at = self._dice.randrange(len(data))
-        self._cluster.note(f"{harm} in {path} of node {sim.node_id} at {at}")
-        if harm is Harm.ROT:
-            sim.disk.flip(path, at, self._dice.randrange(8))
-            return True
-        sector = at // SECTOR_BYTES * SECTOR_BYTES
-        other = files[self._dice.choice(list(files))]
-        begin = self._dice.randrange(len(other)) // SECTOR_BYTES * SECTOR_BYTES
-        piece = other[begin : begin + SECTOR_BYTES][: len(data) - sector]
-        sim.disk.overwrite(path, sector, piece)
-        return piece != data[sector : sector + len(piece)]
+        self._cluster.note(f"{path} of node {sim.node_id} is gone")
+        sim.disk.lose(path)
+        return True
+
+    def _rot(self, sim: SimNode) -> bool:
+        place = harming.any_byte(sim.disk, self._dice)
+        if place is None:
+            return False
+        self._cluster.note(f"rot in {place.path} of node {sim.node_id} at {place.at}")
+        sim.disk.flip(place.path, place.at, self._dice.randrange(8))
+        return True
+
+    def _overwrite(self, sim: SimNode, harm: Harm) -> bool:
+        if harm is Harm.STALE_WRITE:
+            older = [copy.disk for copy in self._copies.get(sim.node_id, [])]
+            place = harming.stale(sim.disk, older, self._dice)
+        else:
+            place = harming.misdirected(sim.disk, self._dice)
+        if place is None:
+            return False
+        self._cluster.note(f"{harm} in {place.path} of node {sim.node_id} at {place.at}")
+        sim.disk.overwrite(place.path, place.at, place.data)
+        return True

@@ -388,7 +388,31 @@ def test_a_failed_read_poisons_nothing(disk):
     assert disk.operations == before
 
 
+def test_a_write_that_is_cut_short_leaves_a_part(disk):
+    """The call fails, a part of the data is there nevertheless, and the handle is of no use any more (F17)."""
+    file = synced(disk, "/d/f", b"abcdef")
+    disk.failed_write_keeps = 0.5
+    failing_at(disk, 1, DiskError)
+    with pytest.raises(DiskError, match="write of /d/f"):
+        file.pwrite([b"UV", b"WXYZ"], 2)
+    assert disk.read_bytes("/d/f") == b"abUVWf"
+    with pytest.raises(DiskError, match="unusable"):
+        file.pwrite([b"!"], 0)
+    disk.crash()
+    assert disk.read_bytes("/d/f") == b"abcdef"
+
+
 # ---------------------------------------------------------------------------- damage
+
+
+def test_a_lost_file_does_not_come_back(disk):
+    """Neither its name nor its content, whatever was pending (F11)."""
+    synced(disk, "/d/f", b"abc").pwrite([b"X"], 0)
+    disk.lose("/d/f")
+    assert not disk.exists("/d/f")
+    disk.crash(random.Random(1))
+    assert not disk.exists("/d/f")
+    assert disk.harmed
 
 
 def test_rot_and_misdirected_writes_are_durable(disk):

@@ -1,0 +1,95 @@
+"""Which bytes of a node's disk a world may harm, so that nothing is lost that only a miracle could bring back.
+
+The last whole batch of a log that did not end well can't be told from one that a crash has torn: damage there is cut
+off, and what it held is on the other nodes only (see the README's limits). So all that stands before it may be harmed.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import random
+
+import msgspec
+
+from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
+from raftkv.errors import Corruption, FormatError
+from raftkv.log.manifest import read_manifest
+from raftkv.log.recovery import MANIFEST, segment_path
+from raftkv.log.segment import Segment
+
+LOG = "/data/log"
+VOTE = "/data/vote"
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Bytes of a file."""
+
+    path: str
+    at: int
+    data: bytes
+
+
+def harmable(disk: SimDisk) -> dict[str, bytes]:
+    """The files, each as far as damage in it must be noticed."""
+    ends = _log_ends(disk)
+    files = {path: data[: ends.get(path)] for path, data in disk.image().items() if not path.endswith("LOCK")}
+    return {path: data for path, data in files.items() if data}
+
+
+def _log_ends(disk: SimDisk) -> dict[str, int]:
+    """By file that may end in a torn batch: where its last whole one begins."""
+    try:
+        numbers = read_manifest(disk, posixpath.join(LOG, MANIFEST)).numbers
+        path = segment_path(LOG, numbers[-1])
+        segment = Segment.open(disk, path, numbers[-1], 0)
+        segment.scan(is_last=True)
+    except (FileNotFoundError, Corruption, FormatError):
+        # There is no log yet, or it is damaged: leave it as it is.
+        return {path: 0 for path in disk.image() if posixpath.dirname(path) == LOG}
+    return {path: segment.last_batch_at}
+
+
+def any_byte(disk: SimDisk, dice: random.Random) -> Place | None:
+    """For rot."""
+    files = harmable(disk)
+    if not files:
+        return None
+    path = dice.choice(list(files))
+    at = dice.randrange(len(files[path]))
+    return Place(path, at, files[path][at : at + 1])
+
+
+def misdirected(disk: SimDisk, dice: random.Random) -> Place | None:
+    """A sector, with what another one holds."""
+    files = {path: data for path, data in harmable(disk).items() if len(data) >= SECTOR_BYTES}
+    if not files:
+        return None
+    path = dice.choice(list(files))
+    sector = _sector(files[path], dice)
+    other = files[dice.choice(list(files))]
+    begin = _sector(other, dice)
+    piece = other[begin : begin + SECTOR_BYTES]
+    return Place(path, sector, piece) if piece != files[path][sector : sector + SECTOR_BYTES] else None
+
+
+def _sector(data: bytes, dice: random.Random) -> int:
+    """Where some whole sector begins."""
+    return dice.randrange(len(data) // SECTOR_BYTES) * SECTOR_BYTES
+
+
+def stale(disk: SimDisk, older: list[SimDisk], dice: random.Random) -> Place | None:
+    """A sector that has changed since one of the `older` images was made, with what it held then.
+
+    Only files that are written in place have such sectors; the others are replaced as a whole, by others.
+    """
+    found: list[Place] = []
+    for path, data in harmable(disk).items():
+        if posixpath.dirname(path) != LOG and path != VOTE:
+            continue
+        for then in (image.image().get(path, b"") for image in older):
+            whole = min(len(data), len(then)) // SECTOR_BYTES * SECTOR_BYTES
+            for at in range(0, whole, SECTOR_BYTES):
+                piece = then[at : at + SECTOR_BYTES]
+                if piece != data[at : at + SECTOR_BYTES]:
+                    found.append(Place(path, at, piece))
+    return dice.choice(found) if found else None
