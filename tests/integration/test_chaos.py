@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import runpy
 import subprocess
 import sys
 from collections import Counter
@@ -18,7 +19,7 @@ from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
 from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kills import LeaderKilled, Paused
-from raftkv.testing.real.kinds import KINDS, QUOTAS, RUN_S, owed
+from raftkv.testing.real.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
 from raftkv.testing.real.round import Bounds, play_round, play_scene
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.transfers import SETTINGS
@@ -27,6 +28,7 @@ from raftkv.testing.workload import Workload
 from tests.integration.nodes import start, tell
 
 ROOT = Path(__file__).parents[2]
+choose = runpy.run_path(str(ROOT / "tools/chaos"))["choose"]
 BOUNDS = Bounds(hold_s=(0.1, 0.2), operations_min=10)
 
 
@@ -139,6 +141,16 @@ def test_what_a_run_owes_can_be_met() -> None:
     assert {quota.name for quota in owed(Counter(), RUN_S)} == {quota.name for quota in QUOTAS}
     everything = Counter({counted: quota.wanted for quota in QUOTAS for counted in quota.kinds.values()})
     assert owed(everything, RUN_S) == []
+
+
+@pytest.mark.parametrize("late", LONG)
+def test_a_long_kind_that_is_owed_is_played_once_in_a_scene(late: str) -> None:
+    """Also when nothing else is owed, or allowed; and by chance only, a long kind is not chosen."""
+    fired = Counter({counted: quota.wanted for quota in QUOTAS for counted in quota.kinds.values()})
+    assert not {*LONG} & {*choose(random.Random(1), list(KINDS), fired, RUN_S)}
+    del fired[next(quota.kinds[late] for quota in QUOTAS if late in quota.kinds)]
+    assert choose(random.Random(1), list(KINDS), fired, RUN_S).count(late) == 1
+    assert set(choose(random.Random(1), [*LONG], fired, RUN_S)) <= {*LONG}
 
 
 def test_the_tool_says_what_there_is() -> None:

@@ -24,6 +24,8 @@ SLOW_RSS_MAX = 192 * MIB
 """What a leader may need more because a follower does not listen: its cache of the log, what is under way to it, and
 what clients wait for; all are bounded by the configuration."""
 
+STOPPED_LONG_S = 60.0
+
 
 def shifted(seconds: int) -> list[str]:
     """A command that gives the one behind it a monotonic clock of its own, so much ahead; none without root.
@@ -71,6 +73,8 @@ class SlowFollower(Fault):
     """SIGSTOP to a follower under heavy load: the leader's memory stays bounded, and the others go on (F34)."""
 
     kind = "a follower stopped under load"
+    long = "a follower stopped under load for a minute"
+    """Its kind from `STOPPED_LONG_S` on."""
     rows = "F34"
 
     def __init__(self, dice: random.Random, seconds: float = 10.0, *, value_bytes: int = 64 * 1024) -> None:
@@ -78,6 +82,8 @@ class SlowFollower(Fault):
         self._seconds = seconds
         self._value_bytes = value_bytes
         self._written = 0
+        if seconds >= STOPPED_LONG_S:
+            self.kind = self.long
 
     async def inject(self, stage: Stage) -> None:
         leader = await stage.leader()

@@ -14,6 +14,8 @@ from raftkv.testing.real.waking import awaited
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 """From what nobody notices to what costs the leader its place many times over."""
 
+PAUSED_LONG_S = PAUSES_S[-1]
+
 PAUSED_S = 4.0
 """Shorter pauses are repeated for about so long."""
 
@@ -73,6 +75,8 @@ class Paused(Fault):
     """SIGSTOP to the leader or another node, with reads and writes that wait for it when it wakes."""
 
     kind = "a node paused"
+    long = "a node paused for half a minute"
+    """Its kind from `PAUSED_LONG_S` on."""
     rows = "F16 F72"
 
     def __init__(self, dice: random.Random, seconds: float | None = None, *, of_leader: bool | None = None) -> None:
@@ -81,6 +85,8 @@ class Paused(Fault):
         self._seconds = seconds if seconds is not None else drawn
         self._times = max(1, min(REPEATED_MAX, int(PAUSED_S / self._seconds)))
         self._is_leader = of_leader if of_leader is not None else dice.random() < 0.7
+        if self._seconds >= PAUSED_LONG_S:
+            self.kind = self.long
 
     async def inject(self, stage: Stage) -> None:
         for _ in range(self._times):

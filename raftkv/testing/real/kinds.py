@@ -10,10 +10,10 @@ import msgspec
 
 from raftkv.testing.real import filesystem, links, strangers, syscalls
 from raftkv.testing.real.damage import Damage
-from raftkv.testing.real.differences import SlowFollower, Surroundings
+from raftkv.testing.real.differences import STOPPED_LONG_S, SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.fullness import DiskFull
-from raftkv.testing.real.kills import LeaderKilled, NodesKilled, Paused, RollingRestart
+from raftkv.testing.real.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
 from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
@@ -75,8 +75,10 @@ KINDS: dict[str, Make] = {
     "failpoints": lambda stage: KilledAt(stage.dice),
     "handover-dropped": lambda stage: HandoverDropped(),
     "pause": lambda stage: Paused(stage.dice),
+    "pause-long": lambda stage: Paused(stage.dice, PAUSED_LONG_S, of_leader=True),
     "surroundings": lambda stage: Surroundings(stage.dice),
     "slow-follower": lambda stage: SlowFollower(stage.dice),
+    "slow-follower-long": lambda stage: SlowFollower(stage.dice, STOPPED_LONG_S),
     "rolling-restart": lambda stage: RollingRestart(),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),
@@ -128,7 +130,9 @@ class Quota(msgspec.Struct, frozen=True):
 QUOTAS = (
     Quota("kills", 300, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
     Quota("kills at failpoints", 72, {"failpoints": KilledAt.kind}),
-    Quota("pauses", 100, {"pause": Paused.kind}),
+    Quota("pauses", 100, {"pause": Paused.kind}, also=(Paused.long,)),
+    Quota("pauses of half a minute", 1, {"pause-long": Paused.long}),
+    Quota("followers stopped for a minute", 1, {"slow-follower-long": SlowFollower.long}),
     Quota(
         "partitions",
         100,
@@ -147,8 +151,8 @@ QUOTAS = (
     *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
 )
 
-LONG = ("every-shape",)
-"""Kinds that take minutes: once in a scene is enough."""
+LONG = ("every-shape", "pause-long", "slow-follower-long")
+"""Kinds that take half a minute or more: once in a scene is enough."""
 
 RUN_S = 1200.0
 """The length of a run that owes all of them; a shorter one owes its part."""
