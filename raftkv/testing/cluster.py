@@ -198,7 +198,9 @@ class SimNode:
         assert not self.is_up, f"node {self.node_id} is up"
         context = copy_context()
         context.run(PROCESS.set, self.node_id)
-        starting = self._starting = asyncio.get_running_loop().create_task(self._start(rebuild), context=context)
+        # At once: the process may be stopped before its first step, and is none that could be started again.
+        node = self.node = context.run(self._make, rebuild)
+        starting = self._starting = asyncio.get_running_loop().create_task(self._start(node), context=context)
         try:
             return await starting
         except asyncio.CancelledError:
@@ -206,8 +208,7 @@ class SimNode:
                 raise
             raise NodeStopped("it crashed while it started") from None
 
-    async def _start(self, rebuild: bool) -> Node:
-        """As its own process: all that comes of it is what `freeze` stops."""
+    def _make(self, rebuild: bool) -> Node:
         self.starts += 1
         self.is_stopping = False
         cluster = self.cluster
@@ -221,18 +222,21 @@ class SimNode:
             config=cluster.config,
         )
         transport = cluster.transport(self)
-        node = self.node = Node(cluster.machine, options, transport, self.world())
+        return Node(cluster.machine, options, transport, self.world())
+
+    async def _start(self, node: Node) -> Node:
+        """As its own process: all that comes of it is what `freeze` stops."""
         try:
             await node.start()
         except BaseException:
-            self._starting = None
-            if self.node is node:
+            if self.node is node:  # else it has crashed, and what is starting now is another process
+                self._starting = None
                 self.crash()
             raise
         self._starting = None
-        self.listener = Listener(node, Limits.of(cluster.config))
+        self.listener = Listener(node, Limits.of(self.cluster.config))
         self.listener.begin()
-        cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
+        self.cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
         return node
 
     def crash(self, *, power: bool = True) -> None:

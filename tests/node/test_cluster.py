@@ -1137,3 +1137,27 @@ def test_a_crash_right_behind_recovery_is_one_too(monkeypatch):
         await cluster.until_equal()
 
     tell(story)
+
+
+def test_a_node_that_is_stopped_before_its_first_step_is_up():
+    """It can't be started beside itself; when it goes on it comes up, and a crash before that ends it."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        for crashes in (True, False):
+            sim.crash()
+            sim.freeze()
+            starting = asyncio.ensure_future(sim.start())
+            await elapse(0.1)
+            with pytest.raises(AssertionError, match="is up"):
+                await sim.start()
+            if crashes:
+                sim.crash()
+                with pytest.raises(NodeStopped):
+                    await starting
+            else:
+                sim.thaw()
+                await starting
+        await cluster.until_equal()
+
+    tell(story)
