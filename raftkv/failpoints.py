@@ -95,8 +95,8 @@ POINTS: dict[str, dict[str, str]] = {
     "raftkv/node/starts.py": {
         "start.before_record": "a start is about to be recorded",
     },
-    "raftkv/node/links.py": {
-        "peers.before_save": "a peer was met, and that is in memory only",
+    "raftkv/node/met.py": {
+        "peers.before_save": "a peer was met, that is in memory only, and the peer waits",
     },
     "raftkv/node/identity.py": {
         "cluster.before_save": "a new directory does not say yet to which cluster it belongs",

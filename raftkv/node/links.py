@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-import xxhash
 
-from raftkv import failpoints
-from raftkv.errors import Corruption, HandshakeRefused, PeerError
+from raftkv.errors import HandshakeRefused, PeerError
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
-from raftkv.node.starts import is_continued
+from raftkv.node.met import Met
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -50,11 +48,11 @@ class Links:
     def __init__(self, node: Node, founding: Founding) -> None:
         self._node = node
         self._founding = founding
-        self._known = load_known(node)
+        self._met = Met(node)
         self._learned: dict[NodeId, str] = {}
         """Addresses of peers that dialled this node before it knew of a membership with them."""
-        self._saving: asyncio.Future[None] | None = None
-        self._is_unsaved = False
+        self._untold: set[NodeId] = set()
+        """Connected peers who have not heard of all of `_met`."""
         self._reported: Index = 0
         self._ticks = 0
 
@@ -65,7 +63,7 @@ class Links:
 
     def incarnation_of(self, peer: NodeId) -> str | None:
         """The data directory that `peer` came with the last time; None when it was never met."""
-        known = self._known.get(peer)
+        known = self._met.known.get(peer)
         return known.incarnation if known is not None else None
 
     # ------------------------------------------------------------------------------ handshakes
@@ -85,18 +83,23 @@ class Links:
             lease_reads=node.config.lease_reads,
             durable_index=node.raft.durable_index,
             address=node.options.peer_address,
-            known=self._known,
+            known=self._met.known,
             starts=node.opened.starts,
         )
 
-    def check_hello(self, hello: Hello) -> None:
-        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do."""
+    def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
+        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do.
+
+        Returns what has to be awaited before the peer is answered: that it is on disk who it is. A founder that
+        was wiped is told from the one that acknowledged something only by that.
+        """
         if self._node.failure is not None:
             raise HandshakeRefused(f"node {self._node.options.node_id} has stopped: {self._node.failure}")
         self._check_cluster(hello)
         self._check_settings(hello)
-        self._check_data_directory(hello)
+        self._met.check(hello)
         self._learn(hello)
+        return self._met.until_durable(hello.node_id)
 
     def _check_cluster(self, hello: Hello) -> None:
         own, membership = self._node.options.node_id, self._node.raft.membership
@@ -130,38 +133,18 @@ class Links:
                 f"{node.config.lease_reads}: a lease holds only if all agree"
             )
 
-    def _check_data_directory(self, hello: Hello) -> None:
-        known = self._known.get(hello.node_id)
-        if known is None:
-            return
-        if known.incarnation != hello.incarnation:
-            raise HandshakeRefused(
-                f"node {hello.node_id} comes with another data directory than before, so it has forgotten what it "
-                "acknowledged: give it its old directory back, or remove it and add it under a new id"
-            )
-        if hello.boot == known.boot and hello.nonce != known.nonce:
-            raise HandshakeRefused(
-                f"two processes run as node {hello.node_id} on copies of one data directory: stop one of them, "
-                "remove it, and add it under a new id with an empty directory"
-            )
-        if hello.boot < known.boot or not is_continued(hello.starts, known.boot, known.nonce):
-            raise HandshakeRefused(
-                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
-                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
-            )
-
     def _learn(self, hello: Hello) -> None:
-        """Keep what the handshake told; what must outlive this process is written in the background."""
-        node, worker = self._node, self._node.world.background_worker
+        """Keep what the handshake told, and begin to write what must outlive this process."""
+        node = self._node
         if not self.cluster_id:
             self._founding = msgspec.structs.replace(self._founding, cluster_id=hello.cluster_id)
             logger.info("cluster_joined", node=node.options.node_id, cluster=hello.cluster_id)
-            worker.run(save_founding, node.world.disk, node.paths.founding, self._founding).add_done_callback(
-                node.check_background
-            )
+            # Before the record of the peer, so that whoever waits for that waits for this, too.
+            saved = node.world.log_worker.run(save_founding, node.world.disk, node.paths.founding, self._founding)
+            saved.add_done_callback(node.check_background)
         self._adopt(hello.known)
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
-        if self._known.get(hello.node_id) != known:
+        if self._met.known.get(hello.node_id) != known:
             self._tell({hello.node_id: known})
         if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
@@ -170,7 +153,7 @@ class Links:
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
         """Learn of those whom only others have met; of all others this node believes what it heard itself."""
         own = self._node.options.node_id
-        news = {peer: their for peer, their in met.items() if peer not in self._known and peer != own}
+        news = {peer: their for peer, their in met.items() if peer not in self._met.known and peer != own}
         if news:
             self._tell(news)
 
@@ -182,30 +165,25 @@ class Links:
         """
         node = self._node
         membership = node.raft.membership
-        room = LEARNED_MAX - sum(membership.member(peer) is None for peer in self._known)
-        strangers = [peer for peer in news if peer not in self._known and membership.member(peer) is None]
+        room = LEARNED_MAX - sum(membership.member(peer) is None for peer in self._met.known)
+        strangers = [peer for peer in news if peer not in self._met.known and membership.member(peer) is None]
         if dropped := set(strangers[max(0, room) :]):
             news = {peer: their for peer, their in news.items() if peer not in dropped}
         if not news:
             return
-        self._known |= news
-        self._save_known()
-        for peer in node.transport.links():
-            node.transport.send(peer, Acquaintances(dict(news)))
+        self._met.keep(news)
+        for peer, link in node.transport.links().items():
+            if link.connected and not node.transport.send(peer, Acquaintances(dict(news))):
+                self._untold.add(peer)
 
-    def _save_known(self) -> None:
-        """Write it in the background, once for all that is learned while one write is under way."""
-        node = self._node
-        self._is_unsaved = True
-        if self._saving is None or self._saving.done():
-            self._is_unsaved = False
-            self._saving = node.world.background_worker.run(save_known, node, dict(self._known))
-            self._saving.add_done_callback(self._saved)
-
-    def _saved(self, done: asyncio.Future[None]) -> None:
-        self._node.check_background(done)
-        if self._is_unsaved and not done.cancelled() and done.exception() is None:
-            self._save_known()
+    def tell_again(self) -> None:
+        """Tell those whose queues were full, or who have just connected, whom this node has met."""
+        if not self._untold:
+            return
+        transport = self._node.transport
+        known = Acquaintances(dict(self._met.known))
+        connected = {peer for peer, link in transport.links().items() if link.connected}
+        self._untold = {peer for peer in sorted(self._untold & connected) if not transport.send(peer, known)}
 
     # ------------------------------------------------------------------------------ what arrives
 
@@ -235,8 +213,10 @@ class Links:
                     node.engine.step(message)
 
     def on_connected(self, peer: NodeId) -> None:
-        """There is a way to `peer`."""
+        """There is a way to `peer`. It is told again whom this node has met: it may have met some since its hello."""
         logger.info("peer_connected", node=self._node.options.node_id, peer=peer)
+        self._untold.add(peer)
+        self.tell_again()
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """A connection broke: a hint for the core that the peer's process may have died."""
@@ -277,24 +257,3 @@ class Links:
     def tell_diverged(self, peer: NodeId, index: Index) -> None:
         """Tell a replica that its state differs from the majority's at `index`."""
         self._node.transport.send(peer, DivergedNotice(index))
-
-
-def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
-    """Durable on return. Blocking."""
-    failpoints.reach("peers.before_save")
-    body = msgspec.msgpack.encode(known)
-    node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
-
-
-def load_known(node: Node) -> dict[NodeId, Acquaintance]:
-    """What was saved. Raises `Corruption`."""
-    path, disk = node.paths.peers, node.world.disk
-    if not disk.exists(path):
-        return {}
-    data = disk.read_bytes(path)
-    try:
-        if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
-            raise Corruption(f"{path} does not match its checksum: remove the file, it is written anew")
-        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance])
-    except msgspec.MsgspecError as exc:
-        raise Corruption(f"{path} can't be read ({exc}): remove the file, it is written anew") from exc

@@ -315,6 +315,7 @@ class Node:
             self._checking_space = True
             future = self.world.background_worker.run(self.world.disk.free, self.paths.root)
             future.add_done_callback(self._saw_space)
+        self.links.tell_again()
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -247,5 +248,5 @@ class _TracedHandler:
     def hello(self) -> Hello:
         return self._handler.hello()
 
-    def check_hello(self, hello: Hello) -> None:
-        self._handler.check_hello(hello)
+    def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
+        return self._handler.check_hello(hello)

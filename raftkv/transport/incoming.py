@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
@@ -33,8 +34,8 @@ class Incoming(asyncio.Protocol):
     Whatever a stranger does wrong closes its connection, is counted, and has no other effect: until
     the dialler has accepted the reply (and says so by its first ping) it is nobody's connection.
 
-    Invariants: `peer` is None until a Hello was accepted; `established` implies that this is the one
-    connection from `peer` that the mesh knows.
+    Invariants: `peer` is None until a Hello was accepted, and what it says is on disk; `established` implies that
+    this is the one connection from `peer` that the mesh knows.
     """
 
     def __init__(self, mesh: Mesh) -> None:
@@ -45,6 +46,7 @@ class Incoming(asyncio.Protocol):
         self._since = self._heard_at = mesh.beat
         self.peer: NodeId | None = None
         self.established = False
+        self._is_greeted = False
         mesh.expect(self)
 
     @property
@@ -128,6 +130,11 @@ class Incoming(asyncio.Protocol):
             return
         message = decode_message(payload)
         if self.peer is None:
+            if self._is_greeted:
+                raise FrameError("more than a hello, before it was answered")
+            if not isinstance(message, Hello):
+                raise FrameError(f"a {type(message).__name__} instead of a hello")
+            self._is_greeted = True
             self._greet(message)
             return
         if not self.established:
@@ -141,15 +148,14 @@ class Incoming(asyncio.Protocol):
             case _:
                 self._mesh.handler.on_message(self.peer, message)
 
-    def _greet(self, message: PeerMessage) -> None:
-        if not isinstance(message, Hello):
-            raise FrameError(f"a {type(message).__name__} instead of a hello")
+    def _greet(self, hello: Hello) -> None:
+        """Answer it; at once, or when what it says is on disk."""
         try:
-            self._mesh.check_version(message)
-            self._mesh.handler.check_hello(message)
+            self._mesh.check_version(hello)
+            waiting = self._mesh.handler.check_hello(hello)
         except HandshakeRefused as exc:
             self._mesh.stats.handshake_refused += 1
-            self._mesh.refused_incoming(self, message.node_id, str(exc))
+            self._mesh.refused_incoming(self, hello.node_id, str(exc))
             self._write(HelloReply(None, str(exc)))
             self._over = True
             assert self._transport is not None
@@ -157,10 +163,26 @@ class Incoming(asyncio.Protocol):
             return
         if self._decoder.has_partial:
             raise FrameError("more than a hello, before it was answered")
-        self.peer = message.node_id
+        if waiting is not None:
+            waiting.add_done_callback(partial(self._kept, hello))
+            return
+        self.peer = hello.node_id
         # Only who belongs here may make this node keep a large frame in memory.
         self._decoder = FrameDecoder(self._mesh.limits.frame_bytes_max)
         self._write(HelloReply(self._mesh.handler.hello(), ""))
+
+    def _kept(self, hello: Hello, kept: asyncio.Future[None]) -> None:
+        """Look at it again, as more may have been heard of that peer meanwhile."""
+        if self._over:
+            return
+        if kept.cancelled():
+            self.end("this node could not keep who it is")
+            return
+        try:
+            self._greet(hello)
+        except PeerError as exc:
+            self._mesh.stats.garbage_closed += 1
+            self._refuse("garbage", f"it sent garbage: {exc}")
 
     # ------------------------------------------------------------------------------ out
 

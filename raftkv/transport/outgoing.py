@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
@@ -35,6 +36,7 @@ class Outgoing(asyncio.Protocol):
         self._was_backed_up = False
         self._heard_at = mesh.beat
         self.established = False
+        self._is_answered = False
         self.rtt_ms: float | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -118,9 +120,7 @@ class Outgoing(asyncio.Protocol):
                 stats.frames_received += 1
                 self._take(payload)
         except HandshakeRefused as exc:
-            stats.handshake_refused += 1
-            self._link.on_refused(str(exc))
-            self.end(f"handshake refused: {exc}")
+            self._refused(exc)
         except PeerError as exc:
             stats.garbage_closed += 1
             self.end(f"it sent garbage: {exc}")
@@ -130,13 +130,10 @@ class Outgoing(asyncio.Protocol):
             return
         message = decode_message(payload)
         if not self.established:
-            if not isinstance(message, HelloReply):
+            if self._is_answered or not isinstance(message, HelloReply):
                 raise FrameError(f"a {type(message).__name__} instead of the handshake's reply")
-            self._check_reply(message)
-            self.established = True
-            # The acceptor takes the handshake for finished when it hears this.
-            self._ping()
-            self._link.on_established()
+            self._is_answered = True
+            self._accept(message)
             return
         self._mesh.presence.heard(self._link.peer)
         if not isinstance(message, Pong):
@@ -146,8 +143,36 @@ class Outgoing(asyncio.Protocol):
             raise FrameError("a pong to a ping that was not sent yet")
         self.rtt_ms = rtt_us / 1000
 
-    def _check_reply(self, reply: HelloReply) -> None:
-        """Raises `HandshakeRefused` unless both sides accept each other."""
+    def _accept(self, reply: HelloReply) -> None:
+        """Finish the handshake; at once, or when what the peer says of itself is on disk."""
+        waiting = self._check_reply(reply)
+        if waiting is not None:
+            waiting.add_done_callback(partial(self._kept, reply))
+            return
+        self.established = True
+        # The acceptor takes the handshake for finished when it hears this.
+        self._ping()
+        self._link.on_established()
+
+    def _kept(self, reply: HelloReply, kept: asyncio.Future[None]) -> None:
+        """Look at it again, as more may have been heard of that peer meanwhile."""
+        if self.ended.done():
+            return
+        if kept.cancelled():
+            self.end("this node could not keep who it is")
+            return
+        try:
+            self._accept(reply)
+        except HandshakeRefused as exc:
+            self._refused(exc)
+
+    def _refused(self, why: HandshakeRefused) -> None:
+        self._mesh.stats.handshake_refused += 1
+        self._link.on_refused(str(why))
+        self.end(f"handshake refused: {why}")
+
+    def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
+        """Raises `HandshakeRefused` unless both sides accept each other; returns what is to be awaited."""
         if reply.hello is None:
             raise HandshakeRefused(reply.refused or "no reason given")
         self._mesh.check_version(reply.hello)
@@ -156,7 +181,7 @@ class Outgoing(asyncio.Protocol):
                 f"node {reply.hello.node_id} answers at {self._link.address}, where node {self._link.peer} "
                 "should be: correct the address in the membership, or start the right node there"
             )
-        self._mesh.handler.check_hello(reply.hello)
+        return self._mesh.handler.check_hello(reply.hello)
 
     # ------------------------------------------------------------------------------ out
 

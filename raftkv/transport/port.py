@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Protocol
@@ -68,10 +69,12 @@ class TransportHandler(Protocol):
     def hello(self) -> Hello:
         """What this node says of itself, asked for at every handshake."""
 
-    def check_hello(self, hello: Hello) -> None:
+    def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
         """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do.
 
-        The version and the id of who was dialled are checked already.
+        The version and the id of who was dialled are checked already. A future that is returned is waited for, and
+        then this is asked again; until None comes, the handshake does not end, and nothing that the peer says
+        arrives. One that is cancelled ends the connection.
         """
 
 

@@ -26,9 +26,10 @@ from raftkv.errors import (
     WrongDataDir,
 )
 from raftkv.kv import KeyValue
-from raftkv.node import Options, links
+from raftkv.node import Options, met
 from raftkv.node.directory import open_directory
-from raftkv.node.links import LEARNED_MAX, load_known, save_known
+from raftkv.node.links import LEARNED_MAX
+from raftkv.node.met import load_known, save_known
 from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import CONFIG, SimCluster
@@ -951,7 +952,7 @@ def test_who_starts_again_and_again_does_not_fill_the_queue_of_the_disk(monkeypa
         writes.append(node.node_id)
         save_known(node, known)
 
-    monkeypatch.setattr(links, "save_known", save)
+    monkeypatch.setattr(met, "save_known", save)
 
     async def story(cluster):
         node = cluster.leader

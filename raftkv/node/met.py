@@ -1,0 +1,133 @@
+"""Whom this node has met: a record that is on disk before anything of a peer counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import xxhash
+
+from raftkv import failpoints
+from raftkv.errors import Corruption, HandshakeRefused
+from raftkv.model import NodeId
+from raftkv.node.starts import is_continued
+from raftkv.wire import Acquaintance, Hello
+
+if TYPE_CHECKING:
+    from raftkv.node.node import Node
+
+
+class Met:
+    """What each peer said of itself the last time, kept in the file `peers`.
+
+    A node that comes back with another data directory has forgotten what it acknowledged, and must not count as the
+    one that did (openraft#2002). So a handshake ends only when its record is durable (`until_durable`): then whoever
+    counted a vote or an acknowledgement knows, also after a crash, whose it was. What others tell is kept as well,
+    but they are not kept waiting for that.
+
+    What this can't do: a founder that is wiped before anyone who still runs had met it, or heard of it, can't be told
+    from one that is new. An entry is lost by that only if it had been committed by that founder and nodes that are
+    down, and the rest of the cluster, which had never been connected to any of them since that founder first came,
+    is a majority with it. To rule that out a new cluster would have to wait for all of its founders.
+
+    Invariant: what is in the file is `known` as it was at `_durable`, or newer.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.known = load_known(node)
+        self._version = self._durable = 0
+        self._changed: dict[NodeId, int] = {}
+        """With which version a record became what it is; only those that were not durable when it was looked."""
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._is_saving = False
+
+    # ------------------------------------------------------------------------------ what is believed
+
+    def check(self, hello: Hello) -> None:
+        """Raises `HandshakeRefused` for who comes with other files than those that it was met with."""
+        known = self.known.get(hello.node_id)
+        if known is None:
+            return
+        if known.incarnation != hello.incarnation:
+            raise HandshakeRefused(
+                f"node {hello.node_id} comes with another data directory than before, so it has forgotten what it "
+                "acknowledged: give it its old directory back, or remove it and add it under a new id"
+            )
+        if hello.boot == known.boot and hello.nonce != known.nonce:
+            raise HandshakeRefused(
+                f"two processes run as node {hello.node_id} on copies of one data directory: stop one of them, "
+                "remove it, and add it under a new id with an empty directory"
+            )
+        if hello.boot < known.boot or not is_continued(hello.starts, known.boot, known.nonce):
+            raise HandshakeRefused(
+                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
+                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
+            )
+
+    # ------------------------------------------------------------------------------ what is kept
+
+    def keep(self, news: Mapping[NodeId, Acquaintance]) -> None:
+        """Record what is new, and begin to write it, once for all that comes while one write is under way."""
+        self._version += 1
+        self.known |= news
+        self._changed |= dict.fromkeys(news, self._version)
+        self._save()
+
+    def until_durable(self, peer: NodeId) -> asyncio.Future[None] | None:
+        """Done when the record of `peer` is on disk; None when it is. Cancelled when it can't be written."""
+        version = self._changed.get(peer, 0)
+        if version <= self._durable:
+            return None
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((version, future))
+        return future
+
+    def _save(self) -> None:
+        """On the log's worker: what the background has to do may take seconds, and a peer waits for this."""
+        if not self._is_saving:
+            self._is_saving = True
+            version = self._version
+            future = self._node.world.log_worker.run(save_known, self._node, dict(self.known))
+            future.add_done_callback(lambda done: self._saved(done, version))
+
+    def _saved(self, done: asyncio.Future[None], version: int) -> None:
+        self._is_saving = False
+        self._node.check_background(done)
+        waiting, self._waiting = self._waiting, []
+        if done.cancelled() or done.exception() is not None:
+            for _, future in waiting:
+                future.cancel()
+            return
+        self._durable = version
+        self._changed = {peer: changed for peer, changed in self._changed.items() if changed > version}
+        for changed, future in waiting:
+            if changed > version:
+                self._waiting.append((changed, future))
+            elif not future.done():
+                future.set_result(None)
+        if self._version > version:
+            self._save()
+
+
+def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
+    """Durable on return. Blocking."""
+    failpoints.reach("peers.before_save")
+    body = msgspec.msgpack.encode(known)
+    node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
+
+
+def load_known(node: Node) -> dict[NodeId, Acquaintance]:
+    """What was saved. Raises `Corruption`."""
+    path, disk = node.paths.peers, node.world.disk
+    if not disk.exists(path):
+        return {}
+    data = disk.read_bytes(path)
+    try:
+        if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
+            raise Corruption(f"{path} does not match its checksum: remove the file, it is written anew")
+        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance])
+    except msgspec.MsgspecError as exc:
+        raise Corruption(f"{path} can't be read ({exc}): remove the file, it is written anew") from exc
