@@ -11,6 +11,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeStopped, StateCorruption
 from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.state import MemoryStates
+from raftkv.testing.cluster import Harm
 
 if TYPE_CHECKING:
     from raftkv.node import Node
@@ -345,7 +346,8 @@ class NobodyStopsWithoutAReason(Check):
         for sim in cluster.nodes.values():
             node = sim.node
             if node is not None and node.failure is not None:
-                allowed = (*self._allowed, NodeStopped) if sim.harm is not None else self._allowed
+                is_harmed = sim.harm not in (None, Harm.COPIED)
+                allowed = (*self._allowed, NodeStopped) if is_harmed else self._allowed
                 assert isinstance(node.failure, allowed), f"node {sim.node_id} stopped: {node.failure!r}"
 
 
@@ -353,10 +355,20 @@ class ImpostorsHaveNoSay(Check):
     """Who comes with other files than those that the others know it by never leads, nor stands for election (F20)."""
 
     def look(self, cluster: SimCluster) -> None:
-        for sim in cluster.nodes.values():
-            if sim.is_impostor and sim.node is not None and hasattr(sim.node, "raft"):
+        impostors = [sim for sim in cluster.nodes.values() if sim.is_impostor]
+        for sim in [*impostors, *cluster.copies]:
+            if sim.node is not None and hasattr(sim.node, "raft"):
                 role = sim.node.raft.role
-                assert not isinstance(role, Leader | Candidate), f"node {sim.node_id}, with its {sim.harm}, is {role}"
+                assert not isinstance(role, Leader | Candidate), (
+                    f"node {sim.node_id}, with its {sim.harm or Harm.COPIED}, is {role}"
+                )
+
+
+class StrangersAndMistakesAreRefused(Check):
+    """Nobody is let in who does not belong here, and no order is carried out that must not be (F23, F47, F49, F57)."""
+
+    def look(self, cluster: SimCluster) -> None:
+        assert not cluster.wrongs, cluster.wrongs[0]
 
 
 class NothingFailsUnseen(Check):
@@ -394,5 +406,6 @@ def all_checks() -> list[Check]:
         FollowersAreNotAheadOfTheirMatch(),
         NobodyStopsWithoutAReason(),
         ImpostorsHaveNoSay(),
+        StrangersAndMistakesAreRefused(),
         NothingFailsUnseen(),
     ]

@@ -70,6 +70,8 @@ class Harm(StrEnum):
     """It starts with an empty disk, under the same id."""
     OLDER_COPY = "older copy"
     """It starts with what it had some starts ago, under the same id."""
+    COPIED = "copied directory"
+    """Its own are as they should be, but a second process runs on a copy of them, under the same id."""
 
 
 class Crash(BaseException):
@@ -137,9 +139,11 @@ class SimWorker(Worker):
 class SimNode:
     """One machine of the cluster: its disk and clock outlive the node's process."""
 
-    def __init__(self, cluster: SimCluster, member: Member) -> None:
+    def __init__(self, cluster: SimCluster, member: Member, place: NodeId | None = None) -> None:
         self.cluster = cluster
         self.member = member
+        self.place = member.node_id if place is None else place
+        """What the network calls this machine: its node's id, unless another machine has that id too."""
         self.disk = SimDisk()
         self.clock_offset_ms = 0
         self.dice = random.Random(cluster.dice.getrandbits(64))
@@ -190,14 +194,15 @@ class SimNode:
             transfer_worker=self.workers[2],
             now_ms=lambda: START_MS + int(loop.time() * 1000) + self.clock_offset_ms,
             draw=self.dice.randrange,
-            nonce=f"{self.node_id}.{self.starts}",
+            nonce=f"{self.place}.{self.starts}",
         )
 
     async def start(self, *, rebuild: bool = False) -> Node:
         """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
         assert not self.is_up, f"node {self.node_id} is up"
+        self.thaw()  # it was the process before this one that was stopped
         context = copy_context()
-        context.run(PROCESS.set, self.node_id)
+        context.run(PROCESS.set, self.place)
         # At once: the process may be stopped before its first step, and is none that could be started again.
         node = self.node = context.run(self._make, rebuild)
         starting = self._starting = asyncio.get_running_loop().create_task(self._start(node), context=context)
@@ -236,7 +241,7 @@ class SimNode:
         self._starting = None
         self.listener = Listener(node, Limits.of(self.cluster.config))
         self.listener.begin()
-        self.cluster.network.listen(self.node_id, self.member.client_address, self.listener.connection)
+        self.cluster.network.listen(self.place, self.member.client_address, self.listener.connection)
         return node
 
     def crash(self, *, power: bool = True) -> None:
@@ -257,7 +262,7 @@ class SimNode:
         node.abandon()
         for worker in self.workers:
             worker.die()
-        self.cluster.network.drop(self.node_id)
+        self.cluster.network.drop(self.place)
         self.mend_disk()
         if power:
             self.disk.crash(self.dice)
@@ -272,15 +277,15 @@ class SimNode:
     def freeze(self) -> None:
         """Stop the process, as SIGSTOP or the pause of a virtual machine does: time passes, and its inbox fills."""
         self.is_frozen = True
-        self.cluster.network.freeze(self.node_id)
-        self.cluster.loop.freeze(self.node_id)
+        self.cluster.network.freeze(self.place)
+        self.cluster.loop.freeze(self.place)
 
     def thaw(self) -> None:
         """Let it go on; what came in meanwhile is read before its timers tell it how late it is."""
         if self.is_frozen:
             self.is_frozen = False
-            self.cluster.network.thaw(self.node_id)
-            self.cluster.loop.thaw(self.node_id)
+            self.cluster.network.thaw(self.place)
+            self.cluster.loop.thaw(self.place)
 
     def crash_at_operation(self, number: int) -> None:
         """The power goes out just before the `number`th operation on the disk from now."""
@@ -347,7 +352,7 @@ class SimNode:
             if not self.is_impostor:
                 self.durable_index = node.opened.log.durable_index
             self.node = self.listener = None
-            self.cluster.network.drop(self.node_id)
+            self.cluster.network.drop(self.place)
 
 
 class SimCluster:
@@ -373,6 +378,10 @@ class SimCluster:
         """Who records what happens, if anybody does."""
         self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
+        self.copies: list[SimNode] = []
+        """Machines that run under the id of another one, on a copy of its files."""
+        self.wrongs: list[str] = []
+        """What was let in or carried out and should have been refused."""
 
     @staticmethod
     def member(node_id: NodeId) -> Member:
@@ -390,8 +399,11 @@ class SimCluster:
 
     def transport(self, sim: SimNode) -> MemoryTransport:
         """What a node's process sends and hears by."""
-        kind = MemoryTransport if self.trace is None else self.trace.transport
-        return kind(self.network, sim.node_id, sim.member.peer_address, config=self.config, draw=sim.dice.randrange)
+        # A trace knows nodes by their ids.
+        trace = self.trace if sim.place == sim.node_id else None
+        kind = MemoryTransport if trace is None else trace.transport
+        address, place = sim.member.peer_address, sim.place
+        return kind(self.network, sim.node_id, address, config=self.config, draw=sim.dice.randrange, place=place)
 
     def note(self, event: str) -> None:
         """Keep what happened, for who reads of a failure."""

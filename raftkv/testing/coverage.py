@@ -43,11 +43,18 @@ KINDS: dict[str, str] = {
     "missing file": "F11",
     "wiped directory": "F20",
     "older copy": "F21",
+    "copied directory": "F22",
     "transfer": "F45 F48",
     "snapshot": "F59 F62 F69",
     "add": "F52 F54 F55",
     "promote": "F54 F55",
     "remove": "F37 F50 F53 F55",
+    "id given twice": "F57",
+    "transfer to a learner": "F47",
+    "transfer to a silent node": "F46",
+    "change before the first commit": "F49",
+    "node of another cluster": "F23",
+    "node of another version": "F24",
 }
 """By kind of fault, as `Report.faults` counts them: the rows that it stands for."""
 

@@ -7,26 +7,28 @@ is missing in many worlds (Groce et al., "Swarm testing", 2012).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.node import Node
 from raftkv.testing.cluster import CLIENT, Harm, SimCluster, SimNode
+from raftkv.testing.mistakes import MISTAKES, Mistakes
 from raftkv.testing.noise import Noise
-from raftkv.testing.vandal import Vandal, awake_leader
+from raftkv.testing.operators import Operators
+from raftkv.testing.strangers import STRANGERS, Strangers
+from raftkv.testing.vandal import Vandal
 
 Fault: TypeAlias = Callable[[], Awaitable[bool]]
 """Does it, and says whether it met anything."""
 
 CAPACITY_BYTES = 1 << 40
 
-ADDED_MAX = 3
-"""Nodes that a world adds beyond those it began with."""
+WORK_S = 0.2
+"""What work under way takes at most, with a disk that works."""
 
 NOISES = ("bit flip", "lost frame", "repeated frame", "frame out of order")
 
@@ -38,6 +40,8 @@ COUNTED_ELSEWHERE = {
     "failing read",
     "full disk",
     *map(str, Harm),
+    *MISTAKES,
+    *STRANGERS,
 }
 """Faults that lie in wait: they count when they meet something."""
 
@@ -48,14 +52,18 @@ class Nemesis:
     def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
         self._cluster = cluster
         self._dice = dice
-        self._operations: dict[asyncio.Future[None], None] = {}
         self._pause_s = dice.choice([0.05, 0.3, 1.0])
+        self._operators = Operators(cluster, dice, self._start)
+        spawn = self._operators.spawn
         self._vandal = Vandal(
             cluster,
             random.Random(dice.getrandbits(64)),
-            lambda: bool(self._operations),
-            lambda sim: self._spawn(self._start(sim)),
+            lambda: self.is_changing,
+            lambda sim: spawn(self._start(sim)),
+            lambda sim, disk: spawn(self._strangers.run_copy(sim, disk), changes=False),
         )
+        self._strangers = Strangers(cluster, dice, spawn)
+        benign = {**Mistakes(cluster, dice, spawn).kinds, **self._strangers.kinds}
         kinds: dict[str, Fault] = {
             "crash": self._crash,
             "crash in an operation": self._crash_in_operation,
@@ -81,22 +89,21 @@ class Nemesis:
             "full disk": self._fill_disk,
             "clock": self._clock,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
-            "transfer": self._transfer,
-            "snapshot": self._snapshot,
-            "add": self._add,
-            "promote": self._promote,
-            "remove": self._remove,
+            **self._operators.kinds,
+            **benign,
         }
         self._every = kinds
-        always = {"restart", "heal", "transfer", "snapshot", "add", "promote", "remove"}
+        always = {"restart", "heal", *self._operators.kinds}
         # One node is harmed, once: a kind that is always at hand would leave nothing to those that need a story.
         harm = dice.choice([*Harm])
         drawn = {name for name in kinds if name in always or dice.random() < 0.6}
         drawn = (drawn - {*map(str, Harm)}) | {harm}
         self.kinds = {name: fault for name, fault in kinds.items() if name in drawn}
-        mending = dice.choice([3, 6, 12])  # in worlds where little is mended there is hardly ever a leader
-        self._weights = [mending if kind in ("restart", "heal") else dice.choice([1, 3, 9]) for kind in self.kinds]
-        self._next_id = max(cluster.nodes) + 1
+        # In worlds where little is mended there is hardly ever a leader; and what does no harm shall not take the place
+        # of what does.
+        mending = dice.choice([3, 6, 12])
+        fixed = {"restart": mending, "heal": mending, **dict.fromkeys(benign, 1)}
+        self._weights = [fixed.get(kind) or dice.choice([1, 3, 9]) for kind in self.kinds]
         self.noise = Noise(random.Random(dice.getrandbits(64)), cluster.fired)
         cluster.network.interference = self.noise
 
@@ -112,7 +119,7 @@ class Nemesis:
 
     async def strike(self, kind: str, chance: int) -> None:
         """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
-        self._dice = random.Random(chance)
+        self._dice.seed(chance)
         await self._do(kind)
 
     async def _do(self, kind: str) -> None:
@@ -124,6 +131,11 @@ class Nemesis:
     def every_kind(self) -> list[str]:
         """What `strike` can do, also what this world does not do by itself."""
         return list(self._every)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether somebody is at work who may change who is a member, or who is up."""
+        return self._operators.is_changing
 
     async def mend(self) -> None:
         """Heal the network, mend the disks, start everybody, and put new nodes in the place of those that are lost."""
@@ -138,11 +150,11 @@ class Nemesis:
             sim.disk.capacity_bytes = CAPACITY_BYTES
             sim.unhang()
             sim.thaw()
-        for operation in list(self._operations):
-            operation.cancel()
-        await asyncio.gather(*self._operations, return_exceptions=True)
+        await self._operators.give_up()
         for sim in cluster.nodes.values():
             sim.mend_disk()
+        await asyncio.sleep(WORK_S)  # what has just failed is not known to everybody yet
+        for sim in cluster.nodes.values():
             if sim.node is not None and (sim.node.failure is not None or sim.is_stopping):
                 sim.crash()
             if not sim.is_up:
@@ -156,8 +168,7 @@ class Nemesis:
         cluster = self._cluster
         cluster.note(f"replace {lost.node_id}")
         lost.crash()
-        new = cluster.add(self._next_id)
-        self._next_id += 1
+        new = self._operators.new_machine()
         await self._start(new)
         await self._insist(lambda leader: leader.remove(lost.node_id, 10))
         await self._insist(lambda leader: leader.add_learner(new.member, 10))
@@ -183,10 +194,6 @@ class Nemesis:
     def _any(self, *, up: bool, awake: bool = False) -> SimNode | None:
         found = [sim for sim in self._cluster.nodes.values() if sim.is_up == up and not (awake and sim.is_frozen)]
         return self._dice.choice(found) if found else None
-
-    @property
-    def _leader(self) -> Node | None:
-        return awake_leader(self._cluster)
 
     async def _start(self, sim: SimNode) -> None:
         """Start a node; one that crashes while it recovers is tried again without the fault."""
@@ -234,14 +241,14 @@ class Nemesis:
             self._vandal.keep_copy(sim)
             if self._dice.random() < 0.2:
                 sim.crash_at_operation(self._dice.randint(1, 15))
-            self._spawn(self._start(sim))
+            self._operators.spawn(self._start(sim))
         return bool(found)
 
     async def _stop(self) -> bool:
         sim = self._any(up=True, awake=True)
         if sim is None or sim.listener is None or sim.is_stopping:
             return False
-        self._spawn(sim.stop())
+        self._operators.spawn(sim.stop())
         return True
 
     async def _pause(self) -> bool:
@@ -353,65 +360,6 @@ class Nemesis:
     async def _clock(self) -> bool:
         sim = self._dice.choice(list(self._cluster.nodes.values()))
         sim.clock_offset_ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
-        return True
-
-    # ------------------------------------------------------------------------------ operators
-
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """An operator's command takes its time, and may fail."""
-
-        async def tolerant() -> None:
-            with contextlib.suppress(RaftKVError, TimeoutError):
-                await work
-
-        def ended(task: asyncio.Future[None]) -> None:
-            del self._operations[task]
-            work.close()  # one that was cancelled before it began was never awaited
-
-        task = asyncio.ensure_future(tolerant())
-        self._operations[task] = None
-        task.add_done_callback(ended)
-
-    async def _transfer(self) -> bool:
-        if (leader := self._leader) is None:
-            return False
-        voters = leader.raft.membership.voters
-        self._spawn(leader.transfer_leadership(self._dice.choice([None, *voters]), 5))
-        return True
-
-    async def _snapshot(self) -> bool:
-        sim = self._any(up=True, awake=True)
-        if sim is None or sim.node is None or sim.node.failure is not None or not hasattr(sim.node, "snapshots"):
-            return False
-        self._spawn(sim.node.take_snapshot())
-        return True
-
-    async def _add(self) -> bool:
-        cluster = self._cluster
-        if (leader := self._leader) is None or self._next_id > len(cluster.founders) + ADDED_MAX:
-            return False
-        sim = cluster.add(self._next_id)
-        self._next_id += 1
-        self._spawn(self._start(sim))
-        self._spawn(leader.add_learner(sim.member, 10))
-        return True
-
-    async def _promote(self) -> bool:
-        if (leader := self._leader) is None or not leader.raft.membership.learners:
-            return False
-        self._spawn(leader.promote(self._dice.choice(leader.raft.membership.learners), 10))
-        return True
-
-    async def _remove(self) -> bool:
-        leader = self._leader
-        if leader is None or len(leader.raft.membership.voters) <= 2:
-            return False
-        # With a node that is lost, another one less might be one too many.
-        harmed = [sim.node_id for sim in self._cluster.nodes.values() if sim.harm is not None]
-        candidates = [node for node in leader.raft.membership.all_nodes() if not harmed or node in harmed]
-        if not candidates:
-            return False
-        self._spawn(leader.remove(self._dice.choice(candidates), 10))
         return True
 
 

@@ -42,12 +42,15 @@ class Vandal:
         dice: random.Random,
         is_changing: Callable[[], bool],
         begin: Callable[[SimNode], None],
+        run_copy: Callable[[SimNode, SimDisk], None],
     ) -> None:
         self._cluster = cluster
         self._dice = dice
         self._is_changing = is_changing
         self._begin = begin
         """Starts a node that is down, beside whatever else happens."""
+        self._run_copy = run_copy
+        """Starts a second process of a node for a while, on a copy of its disk."""
         self._copies: dict[NodeId, list[Copy]] = {}
         self._due: Harm | None = None
         """What was to be done, and could not be done yet."""
@@ -71,6 +74,10 @@ class Vandal:
             self._age(voters, harm)
             return False
         sim = self._dice.choice(ready)
+        if harm is Harm.COPIED:
+            self._due, sim.harm = None, harm
+            self._run_copy(sim, self._dice.choice(self.old_copies(sim, 1)).copy())
+            return True
         sim.crash()
         self.keep_copy(sim)
         if not self._harm(sim, harm):
@@ -93,7 +100,9 @@ class Vandal:
     def _is_ready(self, sim: SimNode, harm: Harm) -> bool:
         match harm:
             case Harm.OLDER_COPY:
-                return bool(self.old_copies(sim))
+                return bool(self.old_copies(sim, 2))
+            case Harm.COPIED:
+                return sim.is_up and bool(self.old_copies(sim, 1))
             case Harm.STALE_WRITE:
                 return bool(self._copies.get(sim.node_id))
             case Harm.WIPED:
@@ -122,15 +131,15 @@ class Vandal:
         if not copies or copies[-1].starts < sim.starts:
             copies.append(Copy(sim.starts, sim.disk.copy()))
 
-    def old_copies(self, sim: SimNode) -> list[SimDisk]:
-        """Backups that all others know to be too old: they have met the node after more starts than it will have had.
+    def old_copies(self, sim: SimNode, starts: int) -> list[SimDisk]:
+        """Backups that all others know to be too old: they have met the node at least so many starts later.
 
         Who has never met a node since its backup was made can't know that it is one.
         """
         if not self._copies.get(sim.node_id):
             return []
         known = self._boot_known(sim)
-        return [copy.disk for copy in self._copies[sim.node_id] if known > copy.starts + 1]
+        return [copy.disk for copy in self._copies[sim.node_id] if known >= copy.starts + starts]
 
     def _boot_known(self, sim: SimNode) -> int:
         """The last start of a node that all others know of, but for those that have never met anybody."""
@@ -143,7 +152,7 @@ class Vandal:
             case Harm.WIPED:
                 sim.disk = SimDisk()
             case Harm.OLDER_COPY:
-                sim.disk = self._dice.choice(self.old_copies(sim)).copy()
+                sim.disk = self._dice.choice(self.old_copies(sim, 2)).copy()
             case Harm.MISSING:
                 return self._lose_file(sim)
             case Harm.ROT:

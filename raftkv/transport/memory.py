@@ -306,7 +306,8 @@ class MemoryStreams(Streams):
 class MemoryTransport(Mesh):
     """A `Transport` on a `MemoryNetwork`, listening on `address`, which may be any text.
 
-    Everything but the sockets is what `TcpTransport` does: frames, handshakes, pings, bounds.
+    Everything but the sockets is what `TcpTransport` does: frames, handshakes, pings, bounds. `place` is what the
+    network calls its machine, for one that runs under an id which another machine has too.
     """
 
     def __init__(
@@ -318,5 +319,7 @@ class MemoryTransport(Mesh):
         config: Config,
         draw: Callable[[int], int],
         limits: Limits | None = None,
+        place: NodeId | None = None,
     ) -> None:
-        super().__init__(node_id, MemoryStreams(network, node_id, address), config=config, draw=draw, limits=limits)
+        streams = MemoryStreams(network, node_id if place is None else place, address)
+        super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
