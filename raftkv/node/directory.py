@@ -126,6 +126,10 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     if view.start.index > 0 and (snapshot is None or snapshot.index < view.start.index):
         _membership_is_lost(options, world, paths, view.start.index)
     store = _open_state(options, world, paths, snapshots, view)
+    if snapshot is not None and view.start.index <= store.applied.index < snapshot.index:
+        # It has turned out to be damaged, as the state was: the log is whole, and all of it is applied again.
+        older = [each for each in snapshots.list() if each.index <= store.applied.index]
+        snapshot = older[-1] if older else None
     if store.applied.index > view.last_index:
         raise Corruption(
             f"the state in {paths.state} has applied {store.applied.index} entries, but the log ends at "
@@ -278,8 +282,10 @@ def _open_state(
         if disk.is_dir(leftover):
             disk.remove_tree(leftover)
     needed = view.start.index
+    # No snapshot is ahead of the state that it was made of: then that has been lost, though it opens as an empty one.
+    newest = max((snapshot.index for snapshot in snapshots.list()), default=0)
     try:
-        return _open_sound_state(options, world, paths, needed)
+        return _open_sound_state(options, world, paths, max(needed, newest))
     except StateCorruption as exc:
         logger.error("state_damaged", error=str(exc), action="rebuilding it from the newest local snapshot")
     if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
@@ -312,13 +318,13 @@ def _open_state(
 
 
 def _open_sound_state(options: Options, world: World, paths: Paths, needed: Index) -> Store:
-    """The state as it is on disk. Raises `StateCorruption` when it is damaged, or the log can't continue it."""
+    """The state as it is on disk. Raises `StateCorruption` when it is damaged, or has not `needed` entries applied."""
     if (reason := _read_mark(world.disk, paths)) is not None:
         raise StateCorruption(reason)
     store = world.states.open(paths.state)
     try:
         if store.applied.index < needed:
-            raise StateCorruption(f"{paths.state} has applied {store.applied.index}, the log begins behind {needed}")
+            raise StateCorruption(f"{paths.state} has applied {store.applied.index}, but {needed} entries were before")
         if options.rebuild:
             store.verify()
     except BaseException:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from raftkv.config import KIB, Config
+from raftkv.core import invariants
 from raftkv.core.messages import AppendReply, ReadIndex
 from raftkv.errors import (
     ChangeRefused,
@@ -513,6 +514,39 @@ def test_a_damaged_state_is_rebuilt_from_the_local_snapshot():
         await sim.stop()
         sim.disk.flip("/data/state/image", 100, 1)
         await sim.start()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_lost_state_is_not_behind_a_snapshot_of_it(is_damaged):
+    """F11: the state's file is gone, the log is whole, and there is a snapshot, which may be damaged.
+
+    The state opens as an empty one. A core that takes a snapshot for its own which its state has not come to might
+    cut off what is still to be applied.
+    """
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 20)
+        sim = follower_of(cluster)
+        await cluster.until_equal()
+        index = await sim.node.take_snapshot()
+        await fill(client, 5, start=20)
+        await cluster.until_equal()
+        await sim.stop()
+        sim.disk.lose("/data/state/image")
+        if is_damaged:
+            (path,) = [path for path in sim.disk.image() if "/snapshots/" in path and path.endswith("/image")]
+            sim.disk.flip(path, 100, 1)
+        for other in cluster.nodes.values():
+            other.crash()
+        await sim.start()  # alone: it hears of no commit, so all that it has it has from its disk
+        invariants.check(sim.node.raft)
+        assert sim.node.raft.applied_index == (0 if is_damaged else index)
+        await cluster.start()
         await cluster.until_equal()
         await client.close()
 
