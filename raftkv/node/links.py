@@ -12,7 +12,7 @@ import structlog
 from raftkv.errors import HandshakeRefused, PeerError
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
-from raftkv.node.met import Met
+from raftkv.node.met import Met, doubt_text
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -25,6 +25,7 @@ from raftkv.wire import (
     PeerMessage,
     Ping,
     Pong,
+    Refusals,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Links:
 
     It remembers, on disk, each peer's incarnation: a node that comes back with another data directory has
     forgotten what it acknowledged, and must not count as the one that did (openraft#2002). Nodes tell each other
-    whom they have met, so that a new member is not the one who lets it in.
+    whom they have met, so that a new member is not the one who lets it in, and so that two who go by one id are
+    found out although nobody has met both.
     """
 
     def __init__(self, node: Node, founding: Founding) -> None:
@@ -51,6 +53,7 @@ class Links:
         self._met = Met(node)
         self._learned: dict[NodeId, str] = {}
         """Addresses of peers that dialled this node before it knew of a membership with them."""
+        self._doubts = Refusals("peer_doubted")
         self._untold: set[NodeId] = set()
         """Connected peers who have not heard of all of `_met`."""
         self._reported: Index = 0
@@ -151,11 +154,37 @@ class Links:
             self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
 
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
-        """Learn of those whom only others have met; of all others this node believes what it heard itself."""
-        own = self._node.options.node_id
-        news = {peer: their for peer, their in met.items() if peer not in self._met.known and peer != own}
-        if news:
-            self._tell(news)
+        """Learn whom others have met; who can't be the one that was met here is not heard any more."""
+        node = self._node
+        passed_over = {node.options.node_id, *node.raft.membership.removed}
+        before = self._met.known
+        news = self._met.told({peer: their for peer, their in met.items() if peer not in passed_over})
+        if not news:
+            return
+        suspects = [peer for peer in news if peer in before]
+        self._tell(news)
+        for peer in suspects:
+            self._suspect(peer, news[peer])
+
+    def _suspect(self, peer: NodeId, known: Acquaintance) -> None:
+        """End the connections with `peer`: each was made before this was known, and the next has to fit to it."""
+        node = self._node
+        now = asyncio.get_running_loop().time()
+        if known.doubt:
+            reason = doubt_text(peer, known.doubt)
+            self._doubts.note("doubt", reason, self._address_of(peer), now, node=node.options.node_id, peer=peer)
+        else:
+            reason = f"others have met a later start of node {peer}"
+            logger.info("peer_outdated", node=node.options.node_id, peer=peer, start=known.boot, later=known.later)
+        node.transport.drop(peer, reason)
+        if known.doubt and node.raft.is_leader and peer in node.raft.membership.voters:
+            # What it acknowledged in this term must not count either: the next leader asks everybody anew.
+            node.raft.step_down()
+            node.engine.wake()
+
+    def _address_of(self, peer: NodeId) -> str:
+        link = self._node.transport.links().get(peer)
+        return link.address if link is not None else "unknown"
 
     def _tell(self, news: Mapping[NodeId, Acquaintance]) -> None:
         """Keep what is new, and pass it on.
@@ -178,6 +207,7 @@ class Links:
 
     def tell_again(self) -> None:
         """Tell those whose queues were full, or who have just connected, whom this node has met."""
+        self._doubts.tick(asyncio.get_running_loop().time())
         if not self._untold:
             return
         transport = self._node.transport

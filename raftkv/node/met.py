@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from raftkv.node.node import Node
 
 
+DIRECTORIES = "directories"
+"""A doubt: some have met the node with another data directory than others have."""
+COPIES = "copies"
+"""A doubt: the same start of one data directory was met as two processes."""
+
+_SEEN = {
+    DIRECTORIES: "was met by some with another data directory than by others, so one of the two has forgotten what it "
+    "acknowledged",
+    COPIES: "was met by some as another process than by others, on copies of one data directory, so neither has all "
+    "that it acknowledged",
+}
+
+
 class Met:
     """What each peer said of itself the last time, kept in the file `peers`.
 
@@ -26,6 +39,11 @@ class Met:
     one that did (openraft#2002). So a handshake ends only when its record is durable (`until_durable`): then whoever
     counted a vote or an acknowledgement knows, also after a crash, whose it was. What others tell is kept as well,
     but they are not kept waiting for that.
+
+    Nodes also tell each other whom they have met (`told`). What others have met of a peer is not believed instead of
+    what it said here, but compared: two data directories of one id, or two processes for one start of a directory, are
+    a doubt, and from then on neither counts anywhere, also after restarts. A later start that others have met is
+    something that the peer has to show the next time.
 
     What this can't do: a founder that is wiped before anyone who still runs had met it, or heard of it, can't be told
     from one that is new. An entry is lost by that only if it had been committed by that founder and nodes that are
@@ -51,6 +69,8 @@ class Met:
         known = self.known.get(hello.node_id)
         if known is None:
             return
+        if known.doubt:
+            raise HandshakeRefused(doubt_text(hello.node_id, known.doubt))
         if known.incarnation != hello.incarnation:
             raise HandshakeRefused(
                 f"node {hello.node_id} comes with another data directory than before, so it has forgotten what it "
@@ -61,11 +81,17 @@ class Met:
                 f"two processes run as node {hello.node_id} on copies of one data directory: stop one of them, "
                 "remove it, and add it under a new id with an empty directory"
             )
-        if hello.boot < known.boot or not is_continued(hello.starts, known.boot, known.nonce):
-            raise HandshakeRefused(
-                f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen was "
-                f"{known.boot}): give it the newest one back, or remove it and add it under a new id"
-            )
+        for boot, nonce in seen(known):
+            if hello.boot < boot or not is_continued(hello.starts, boot, nonce):
+                raise HandshakeRefused(
+                    f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen "
+                    f"was {boot}): give it the newest one back, or remove it and add it under a new id"
+                )
+
+    def told(self, met: Mapping[NodeId, Acquaintance]) -> dict[NodeId, Acquaintance]:
+        """What is new in what another node has met."""
+        compared = {peer: compare(self.known.get(peer), theirs) for peer, theirs in met.items()}
+        return {peer: each for peer, each in compared.items() if each != self.known.get(peer)}
 
     # ------------------------------------------------------------------------------ what is kept
 
@@ -110,6 +136,35 @@ class Met:
                 future.set_result(None)
         if self._version > version:
             self._save()
+
+
+def seen(of: Acquaintance) -> list[tuple[int, str]]:
+    """The starts that a node has to have had."""
+    return [(of.boot, of.nonce), *([of.later] if of.later is not None else [])]
+
+
+def compare(ours: Acquaintance | None, theirs: Acquaintance) -> Acquaintance:
+    """What is known of a node of which others have met `theirs`. A doubt is never lost again."""
+    if ours is None or ours.doubt:
+        return theirs if ours is None else ours
+    if theirs.incarnation != ours.incarnation:
+        return msgspec.structs.replace(ours, doubt=DIRECTORIES)
+    if theirs.doubt:
+        return msgspec.structs.replace(ours, doubt=theirs.doubt)
+    for boot, nonce in seen(theirs):
+        if dict(seen(ours)).get(boot, nonce) != nonce:
+            return msgspec.structs.replace(ours, doubt=COPIES)
+        if boot > max(seen(ours))[0]:
+            ours = msgspec.structs.replace(ours, later=(boot, nonce))
+    return ours
+
+
+def doubt_text(node_id: NodeId, doubt: str) -> str:
+    """What was seen, and what to do."""
+    return (
+        f"node {node_id} {_SEEN.get(doubt, doubt)}: neither counts. Stop all its processes, remove it, and add it "
+        "under a new id with an empty directory"
+    )
 
 
 def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:

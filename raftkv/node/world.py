@@ -20,7 +20,7 @@ class World(msgspec.Struct, kw_only=True):
     disk: Disk
     states: States
     log_worker: Worker
-    """Writes and reads the log, and nothing else: what it does is what clients wait for."""
+    """Writes and reads the log, and who was met, and nothing else: what it does is what clients and peers wait for."""
     background_worker: Worker
     """Flushes, snapshots, checksums: whatever may take long."""
     transfer_worker: Worker

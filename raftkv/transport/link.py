@@ -115,6 +115,11 @@ class Link:
             self._connection.abort()
         self._task.cancel()
 
+    def drop(self, reason: str) -> None:
+        """End the connection, if there is one, and dial anew; one that is not made yet is still to be checked."""
+        if self._connection is not None and self._connection.established:
+            self._connection.end(reason)
+
     def check_time(self) -> None:
         """Ping, and end what is dead."""
         if self._connection is not None:

@@ -95,6 +95,13 @@ class Mesh(Transport):
                 if (connection := self._incoming.get(peer)) is not None:
                     self._strangers.pop(connection, None)
 
+    def drop(self, peer: NodeId, reason: str) -> None:
+        for connection in list(self._open):
+            if isinstance(connection, Incoming) and connection.peer == peer:
+                connection.end(reason)
+        if (link := self._links.get(peer)) is not None:
+            link.drop(reason)
+
     def links(self) -> dict[NodeId, LinkStatus]:
         return {peer: self._links[peer].status for peer in sorted(self._links)}
 

@@ -110,6 +110,13 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def drop(self, peer: NodeId, reason: str) -> None:
+        """End every connection to and from `peer`, with what is queued; nothing that it has sent arrives any more.
+
+        The handler is told that the peer is lost, and a link to it is dialled anew: `check_hello` decides.
+        """
+
+    @abstractmethod
     def links(self) -> dict[NodeId, LinkStatus]:
         """The state of the link to every peer, by id in ascending order."""
 

@@ -25,6 +25,10 @@ class Acquaintance(msgspec.Struct, frozen=True, array_like=True):
     incarnation: str
     boot: int
     nonce: str
+    later: tuple[int, str] | None = None
+    """A later start (boot and nonce) that only others have met: who comes next has to have had that one, too."""
+    doubt: str = ""
+    """Why nobody counts as this node any more; empty for almost all."""
 
 
 class Hello(msgspec.Struct, array_like=True, tag=60):

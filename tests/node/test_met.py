@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
 from raftkv.disk.simulated import SimDisk
+from raftkv.errors import HandshakeRefused
 from raftkv.kv import KeyValue
-from raftkv.node.met import load_known
-from raftkv.testing.cluster import CONFIG, SimCluster
+from raftkv.node import Node, Options
+from raftkv.node.met import COPIES, DIRECTORIES, compare, load_known, seen
+from raftkv.testing.cluster import CONFIG, SimCluster, SimNode
 from raftkv.testing.loop import SimLoop, elapse
+from raftkv.transport import MemoryTransport
+from raftkv.wire import Acquaintance, Acquaintances
+
+TWIN = 20
+"""Whom the network takes the second process of node 2 for."""
+
+
+class Twin(SimNode):
+    """A second process under the id of node 2, on another machine, which no client reaches."""
+
+    def __init__(self, cluster, disk):
+        super().__init__(cluster, cluster.founders[1])
+        self.disk = disk
+
+    async def start(self):
+        cluster, config = self.cluster, self.cluster.config
+        self.starts += 1
+        world = msgspec.structs.replace(self.world(), nonce=f"{TWIN}.{self.starts}")
+        transport = MemoryTransport(cluster.network, TWIN, f"peer-{TWIN}:1", config=config, draw=self.dice.randrange)
+        options = Options(node_id=2, data_dir="/data", members=cluster.founders, config=config)
+        self.node = Node(cluster.machine, options, transport, world)
+        await self.node.start()
+
+    async def stop(self):
+        await self.node.stop()
 
 
 def tell(story, size=3, seed=1):
@@ -99,3 +132,155 @@ def test_what_was_learned_during_a_handshake_is_told_when_it_is_over():
         cluster.network.heal()
 
     tell(story)
+
+
+# ---------------------------------------------------------------- two who go by one id
+
+
+async def meet_apart(cluster, twin_disk):
+    """Node 1 talks to node 2, node 3 to its twin, and nobody else to anybody; then nodes 1 and 3 meet.
+
+    Returns what they say of it.
+    """
+    network = cluster.network
+    one, two, three = cluster.nodes.values()
+    for a, b in ((1, 3), (2, 3), (1, TWIN)):
+        network.cut(a, b)
+    for sim in (one, two, three):
+        if not sim.is_up:
+            await sim.start()
+    twin = Twin(cluster, twin_disk)
+    await twin.start()
+    await cluster.until(lambda: one.node.transport.links()[2].connected, 10, "node 1 and node 2")
+    await cluster.until(lambda: three.node.links.incarnation_of(2) is not None, 10, "node 3 and the twin")
+    await cluster.until(lambda: load_known(three.node)[2].nonce == twin.node.world.nonce, 10, "node 3 and the twin")
+    with capture_logs() as lines:
+        network.heal()
+        for a, b in ((2, 3), (1, TWIN)):
+            network.cut(a, b)
+        await cluster.until(lambda: one.node.transport.links()[2].refused is not None, 10, "node 1 refuses node 2")
+        await cluster.until(lambda: load_known(three.node)[2].doubt, 10, "node 3 refuses the twin")
+        network.heal()
+        await elapse(2)
+    assert not any(sim.node.transport.links()[2].connected for sim in (one, three))
+    assert not any(link.connected for sim in (two, twin) for link in sim.node.transport.links().values())
+    await twin.stop()
+    return [line for line in lines if line["event"] == "peer_doubted"]
+
+
+async def goes_on_without_node_2(cluster, doubt):
+    """Nodes 1 and 3 are a majority and serve; nobody counts node 2, also when they have started again."""
+    for _ in range(2):
+        client = cluster.client()
+        await client.remote.put(b"key", b"value")
+        await client.close()
+        leader = await cluster.until_leader()
+        assert leader.node_id in (1, 3)
+        progress = leader.raft.role.progress[2]
+        assert progress.match_index < leader.raft.commit_index
+        for node_id in (1, 3):
+            sim = cluster.nodes[node_id]
+            assert load_known(sim.node)[2].doubt == doubt
+            sim.crash()
+        for node_id in (1, 3):
+            await cluster.nodes[node_id].start()
+        assert "neither counts" in await refusal(cluster.nodes[1], 2)
+        assert "neither counts" in await refusal(cluster.nodes[3], 2)
+
+
+def test_two_live_processes_on_copies_of_a_directory_count_nowhere():
+    """Nobody has met both, so nobody can know, until those who met one of them compare: then both connections end,
+    the log says what to do, and the others go on without (F22)."""
+
+    async def story(cluster):
+        await cluster.start()
+        await cluster.until_leader()
+        await cluster.until_equal()
+        two = cluster.nodes[2]
+        two.crash()
+        lines = await meet_apart(cluster, two.disk.copy())
+        assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
+        assert all("copies of one data directory" in line["reason"] for line in lines)
+        assert all("add it under a new id" in line["reason"] for line in lines)
+        await goes_on_without_node_2(cluster, COPIES)
+
+    tell(story)
+
+
+def test_two_live_processes_on_two_directories_count_nowhere():
+    """A founder is replaced by an empty one, and the only one that it talks to never met the old one (F20)."""
+
+    async def story(cluster):
+        await lead_without(cluster, 3)
+        lines = await meet_apart(cluster, SimDisk())
+        assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
+        assert all("another data directory" in line["reason"] for line in lines)
+        await goes_on_without_node_2(cluster, DIRECTORIES)
+
+    tell(story)
+
+
+def test_who_was_started_since_is_not_heard_any_more():
+    """Others have met a later start of a node than the one that is connected: it has to show that it had that (F21)."""
+
+    async def story(cluster):
+        await cluster.start()
+        await cluster.until_leader()
+        await cluster.until_equal()
+        node, sender = cluster.nodes[1].node, 3
+        hello = cluster.nodes[2].node.links.hello()
+        assert node.transport.links()[2].connected
+        later = Acquaintance(hello.incarnation, hello.boot + 1, "later")
+        node.links.on_message(sender, Acquaintances({2: later}))
+        assert not node.transport.links()[2].connected
+        assert f"(start {hello.boot}, seen was {hello.boot + 1})" in await refusal(cluster.nodes[1], 2)
+        for word in ("other", "later"):
+            starts = [*hello.starts, (hello.boot + 1, word), (hello.boot + 2, "next")]
+            comes = msgspec.structs.replace(hello, boot=hello.boot + 2, nonce="next", starts=starts)
+            if word == "other":
+                with pytest.raises(HandshakeRefused, match="older copy"):
+                    node.links.check_hello(comes)
+            else:
+                node.links.check_hello(comes)
+        assert node.links.hello().known[2] == Acquaintance(hello.incarnation, hello.boot + 2, "next")
+
+    tell(story)
+
+
+def test_a_leader_asks_everybody_anew_when_one_of_its_voters_is_in_doubt():
+    """What that one acknowledged must not be counted later, together with what others acknowledge (F22)."""
+
+    async def story(cluster):
+        await cluster.start()
+        leader = await cluster.until_leader()
+        await cluster.until_equal()
+        doubted, teller = [node_id for node_id in cluster.nodes if node_id != leader.node_id]
+        known, term = leader.links.hello().known[doubted], leader.raft.term
+        leader.links.on_message(teller, Acquaintances({doubted: msgspec.structs.replace(known, nonce="another")}))
+        assert not leader.raft.is_leader
+        await cluster.until(lambda: cluster.leader is not None and cluster.leader.raft.term > term, 10, "a new leader")
+        assert cluster.leader.node_id != doubted
+
+    tell(story)
+
+
+MET = st.builds(
+    Acquaintance,
+    st.sampled_from("ab"),
+    st.integers(1, 3),
+    st.sampled_from("xy"),
+    st.none() | st.tuples(st.integers(4, 6), st.sampled_from("xy")),
+    st.sampled_from(["", "", DIRECTORIES]),
+)
+
+
+@given(MET, MET)
+def test_what_others_have_met_never_makes_a_node_more_believed(ours, theirs):
+    """Whoever fits to what is known afterwards had fitted before, and telling it twice changes nothing."""
+    after = compare(ours, theirs)
+    assert compare(after, theirs) == after
+    assert compare(ours, ours) == ours
+    assert (after.incarnation, after.boot, after.nonce) == (ours.incarnation, ours.boot, ours.nonce)
+    assert after.doubt or not (ours.doubt or theirs.doubt or ours.incarnation != theirs.incarnation)
+    if not after.doubt:
+        assert max(seen(after)) == max(*seen(ours), *seen(theirs))

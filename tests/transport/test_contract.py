@@ -175,6 +175,27 @@ def test_a_refused_handshake_says_what_to_do(world: type[World]) -> None:
     tell(story, world)
 
 
+def test_a_peer_that_is_dropped_is_lost_and_asked_anew(world: type[World]) -> None:
+    """Both connections end, and nothing arrives of what was under way; the handler decides whether there are others."""
+
+    async def story(world: World) -> None:
+        one, two = await world.pair()
+        await world.until(lambda: one.connected and two.connected)
+        accepted, one.cluster_id = one.cluster_id, "another"
+        world.nodes[2].send(1, report(1))
+        world.nodes[1].drop(2, "it is in doubt")
+        assert not world.nodes[1].links()[2].connected
+        assert one.lost == [(2, "it is in doubt")]
+        await two.until(lambda: two.lost)
+        await world.until(lambda: world.nodes[1].links()[2].refused and world.nodes[2].links()[1].refused)
+        assert not one.messages
+        one.cluster_id = accepted
+        await world.until(lambda: all(world.nodes[a].links()[3 - a].connected for a in (1, 2)))
+        world.nodes[1].drop(9, "nobody is called so")
+
+    tell(story, world)
+
+
 def test_an_address_that_is_taken_is_refused(world: type[World]) -> None:
     """An address that is taken is said by name."""
 
