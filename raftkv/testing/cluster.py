@@ -200,7 +200,6 @@ class SimNode:
     async def start(self, *, rebuild: bool = False) -> Node:
         """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
         assert not self.is_up, f"node {self.node_id} is up"
-        self.thaw()  # it was the process before this one that was stopped
         context = copy_context()
         context.run(PROCESS.set, self.place)
         # At once: the process may be stopped before its first step, and is none that could be started again.

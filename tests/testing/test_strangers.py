@@ -79,7 +79,7 @@ def test_a_second_process_on_a_copy_is_refused_and_the_first_goes_on():
 def test_a_stranger_that_is_let_in_is_noticed(monkeypatch):
     """The check can fail: a cluster that does not look at the cluster's name takes the stranger for a member."""
     monkeypatch.setattr("raftkv.node.links.Links._check_cluster", lambda self, hello: None)
-    monkeypatch.setattr("raftkv.node.links.Links._check_data_directory", lambda self, hello: None)
+    monkeypatch.setattr("raftkv.node.met.Met.check", lambda self, hello: None)
     monkeypatch.setattr("raftkv.testing.strangers.REFUSALS", {**REFUSALS, OTHER_CLUSTER: ()})
 
     async def story(cluster):
