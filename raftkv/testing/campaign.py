@@ -61,6 +61,26 @@ def tell(outcome: WorldOutcome) -> str:
     )
 
 
+class Tally(msgspec.Struct):
+    """What some worlds, of seeds one behind the other, came to."""
+
+    first: int
+    worlds: int = 0
+    operations: int = 0
+    virtual_s: float = 0.0
+    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    failed: list[int] = []
+
+    def count(self, outcome: WorldOutcome) -> None:
+        """One world more."""
+        self.worlds += 1
+        self.operations += outcome.operations
+        self.virtual_s += outcome.virtual_s
+        self.faults.update(outcome.faults)
+        if outcome.failure is not None:
+            self.failed.append(outcome.seed)
+
+
 class Campaign:
     """Worlds from a seed on."""
 
@@ -69,11 +89,11 @@ class Campaign:
         self._virtual_s = virtual_s
         self._processes = processes or os.cpu_count() or 1
         self._seconds = 0.0
-        self.worlds = 0
-        self.operations = 0
-        self.virtual_s = 0.0
-        self.faults: Counter[str] = Counter()
-        self.failed: list[int] = []
+        self.all = Tally(first)
+        """Since the beginning."""
+        self.batch = Tally(first)
+        """Since `next_batch`."""
+        self._batch_began = 0.0
 
     def run(self, *, seconds: float | None = None, worlds: int | None = None) -> Iterator[WorldOutcome]:
         """Run them, so long or so many; each is given when it is over, in the order of the seeds."""
@@ -89,7 +109,8 @@ class Campaign:
         context = multiprocessing.get_context("spawn")
         with context.Pool(self._processes, _begin) as pool:
             for outcome in self._in_pieces(pool.imap, seeds()):
-                self._count(outcome)
+                self.all.count(outcome)
+                self.batch.count(outcome)
                 self._seconds = time.monotonic() - began
                 yield outcome
 
@@ -99,39 +120,39 @@ class Campaign:
             found: IMapIterator[WorldOutcome] = imap(_work, piece)  # type: ignore[operator]
             yield from found
 
-    def _count(self, outcome: WorldOutcome) -> None:
-        self.worlds += 1
-        self.operations += outcome.operations
-        self.virtual_s += outcome.virtual_s
-        self.faults.update(outcome.faults)
-        if outcome.failure is not None:
-            self.failed.append(outcome.seed)
-
     def summary(self) -> str:
         """In a line."""
-        speed = self.virtual_s / self._seconds / self._processes if self._seconds else 0.0
+        found = self.all
+        speed = found.virtual_s / self._seconds / self._processes if self._seconds else 0.0
         return (
-            f"{self.worlds} worlds from seed {self._first} on, {self.operations} operations, "
-            f"{sum(self.faults.values())} faults, {speed:.0f} virtual seconds a second and process: "
-            f"{len(self.failed)} failed {self.failed or ''}".rstrip()
+            f"{found.worlds} worlds from seed {self._first} on, {found.operations} operations, "
+            f"{sum(found.faults.values())} faults, {speed:.0f} virtual seconds a second and process: "
+            f"{len(found.failed)} failed {found.failed or ''}".rstrip()
         )
 
-    def account(self) -> dict[str, object]:
-        """For a ledger."""
+    @property
+    def batch_s(self) -> float:
+        """How long the batch has run."""
+        return self._seconds - self._batch_began
+
+    def next_batch(self) -> dict[str, object]:
+        """End a batch, and begin another one behind it; returns what it came to, for a ledger."""
+        found, seconds = self.batch, self.batch_s
+        self.batch, self._batch_began = Tally(found.first + found.worlds), self._seconds
         return {
-            "first": self._first,
-            "worlds": self.worlds,
-            "seconds": round(self._seconds),
+            "first": found.first,
+            "worlds": found.worlds,
+            "seconds": round(seconds),
             "processes": self._processes,
-            "virtual_s": round(self.virtual_s),
-            "operations": self.operations,
-            "faults": dict(self.faults),
-            "failed": self.failed,
+            "virtual_s": round(found.virtual_s),
+            "operations": found.operations,
+            "faults": dict(found.faults),
+            "failed": found.failed,
         }
 
     def coverage(self) -> list[str]:
         """Lines: each kind of fault with how often it met something, then each row with what covers it."""
-        return [*by_kind(self.faults), "", *by_row(self.faults)]
+        return [*by_kind(self.all.faults), "", *by_row(self.all.faults)]
 
 
 def _begin() -> None:

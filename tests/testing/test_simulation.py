@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -118,23 +121,50 @@ def test_a_campaign_adds_up_its_worlds():
     outcomes = list(campaign.run(worlds=3))
     assert [outcome.seed for outcome in outcomes] == [7, 8, 9]
     assert outcomes[0] == run_world(7, 2.0)
-    assert campaign.operations == sum(outcome.operations for outcome in outcomes)
-    assert campaign.account()["failed"] == []
+    assert campaign.all.operations == sum(outcome.operations for outcome in outcomes)
+    assert campaign.all.failed == []
     assert "3 worlds from seed 7 on" in campaign.summary()
     assert len(campaign.coverage()) > len(KINDS)
+
+
+def soak(ledger, *options):
+    """What `tools/soak` is started with, for small worlds."""
+    return [sys.executable, SOAK, "--virtual", "1", "--processes", "2", "--ledger", ledger, *options]
+
+
+def lines_of(ledger):
+    """The whole lines of a ledger."""
+    return [json.loads(line) for line in ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def test_a_soak_goes_on_where_the_ledger_ends(tmp_path):
     """Each run adds a line that says which worlds it ran, and the next begins behind them."""
     ledger = tmp_path / "soak.jsonl"
     for _ in range(2):
-        subprocess.run(
-            [sys.executable, SOAK, "--minutes", "0.001", "--virtual", "1", "--ledger", ledger],
-            check=True,
-            capture_output=True,
-        )
-    first, second = [json.loads(line) for line in ledger.read_text().splitlines()]
+        subprocess.run(soak(ledger, "--minutes", "0.001"), check=True, capture_output=True)
+    first, second = lines_of(ledger)
     assert first["first"] == 0
     assert second["first"] == first["worlds"] > 0
     assert first["failed"] == second["failed"] == []
     assert sum(first["faults"].values()) > 0
+
+
+def test_a_soak_that_is_interrupted_loses_nothing_that_was_done(tmp_path):
+    """Each batch is in the ledger when it is over, and what was begun when the run is ended; the lines fit together."""
+    ledger = tmp_path / "soak.jsonl"
+    ledger.touch()
+    command = soak(ledger, "--minutes", "30", "--batch", "0.2")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        deadline = time.monotonic() + 120
+        while len(lines_of(ledger)) < 2 and running.poll() is None and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        running.send_signal(signal.SIGTERM)
+        said = running.communicate()[0]
+    assert running.returncode == 0, said
+    assert "interrupted" in said
+    lines = lines_of(ledger)
+    assert len(lines) >= 2
+    assert [line["first"] for line in lines] == [0, *itertools.accumulate(line["worlds"] for line in lines)][:-1]
+    assert all(line["worlds"] > 0 and line["version"] == lines[0]["version"] for line in lines)
+    worlds = sum(line["worlds"] for line in lines)
+    assert f"{worlds} worlds from seed 0 on" in said
