@@ -375,7 +375,7 @@ class SimFile(File):
         except DiskError:
             self._inode.change(offset, data[: int(len(data) * self._disk.failed_write_keeps)])
             raise
-        if grows > self._disk.free("").free_bytes:
+        if grows and grows > self._disk.free("").free_bytes:
             self._poisoned = True
             self._disk.times_full += 1
             fits = max(0, len(data) - grows + self._disk.free("").free_bytes)

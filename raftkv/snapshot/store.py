@@ -93,6 +93,11 @@ class SnapshotStore:
         """Every published snapshot that isn't known to be damaged, oldest first. *Loop.*"""
         return [sealed.manifest.snapshot for _, sealed in sorted(self._published.items())]
 
+    @property
+    def count(self) -> int:
+        """How many `list` has. *Loop.*"""
+        return len(self._published)
+
     def latest(self) -> SnapshotMeta | None:
         """The newest of them. *Loop.*"""
         return max(self.list(), key=lambda snapshot: (snapshot.index, snapshot.term), default=None)

@@ -15,11 +15,15 @@ from raftkv.testing.cluster import Harm
 
 if TYPE_CHECKING:
     from raftkv.node import Node
-    from raftkv.testing.cluster import SimCluster
+    from raftkv.testing.cluster import SimCluster, SimNode
 
 
 class Check:
-    """One invariant; it may remember what it saw before. `look` raises `AssertionError`."""
+    """One invariant; it may remember what it saw before. `look` raises `AssertionError`.
+
+    A `Watch` calls it only when what `watching._sample` takes of a node has changed, so a check that
+    relies on anything else must add that there.
+    """
 
     def look(self, cluster: SimCluster) -> None:
         """Look at the whole cluster."""
@@ -34,14 +38,19 @@ class Check:
         return type(self).__name__
 
 
+def is_working(sim: SimNode) -> bool:
+    """Whether its node is up, has recovered and has not stopped, and is who it says it is."""
+    node = sim.node
+    if node is None or not hasattr(node, "engine") or sim.is_impostor:
+        return False
+    return node.failure is None and not node.is_closing
+
+
 def working(cluster: SimCluster) -> Iterator[Node]:
-    """Nodes that are up, have recovered and have not stopped, and are who they say they are."""
+    """The nodes that work."""
     for sim in cluster.nodes.values():
-        node = sim.node
-        if node is None or not hasattr(node, "engine") or sim.is_impostor:
-            continue
-        if node.failure is None and not node.is_closing:
-            yield node
+        if sim.node is not None and is_working(sim):
+            yield sim.node
 
 
 class CoreInvariants(Check):
