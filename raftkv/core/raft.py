@@ -398,7 +398,7 @@ class Raft:
     def ready(self) -> Ready | None:
         """What is to be done now, or None when there is nothing."""
         role = self.role
-        if isinstance(role, Leader):
+        if isinstance(role, Leader) and (role.appended or role.reads_waiting):
             self._flush(role)
         committed = None
         last = min(self.commit_index, self.durability.index)
@@ -408,6 +408,16 @@ class Raft:
         if committed is None and self.pending.is_empty():
             return None
         return self.pending.take(self.durability, self.term, self.log.last_index, committed)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there may be something to be done now; when not, `ready` is None."""
+        role = self.role
+        return (
+            not self.pending.is_empty()
+            or min(self.commit_index, self.durability.index) > self.handed_index
+            or (isinstance(role, Leader) and (role.appended or bool(role.reads_waiting)))
+        )
 
     def _flush(self, role: Leader) -> None:
         """Turn what was appended and asked into messages: once for all proposals since the last Ready."""

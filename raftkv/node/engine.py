@@ -71,7 +71,7 @@ class Engine:
         """Appends whose entries are being read from disk, or wait for that; and for whom each is."""
         self._loading_for: deque[NodeId] = deque()
         self._scheduled = False
-        self._seen: tuple[Term, NodeId | None, bool] = (raft.term, raft.leader, raft.is_leader)
+        self._seen = self._role_now()
         self.refuse_writes: NotAccepted | None = None
         """Why no command is accepted at the moment, whoever leads (the disk is nearly full)."""
         self.stopped = False
@@ -113,14 +113,14 @@ class Engine:
         except (RaftKVError, AssertionError) as exc:
             self._on_failure(exc)
             return
-        self.wake()
+        self._wake_for_output()
 
     def tick(self, count: int) -> None:
         """`count` units of time have passed."""
         now_ms = self._now_ms()
         for _ in range(count):
             self.raft.tick(now_ms)
-        self.wake()
+        self._wake_for_output()
 
     def durable(self, write: int, messages: list[Message]) -> None:
         """The writer is done with everything up to `write`; the messages that waited for it may go."""
@@ -140,6 +140,15 @@ class Engine:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.turn)
 
+    def _wake_for_output(self) -> None:
+        """Most ticks and answers to heartbeats lead to nothing: a turn of the loop for each would be most of them."""
+        if not self._scheduled and (self.raft.has_output or self._role_now() != self._seen):
+            self.wake()
+
+    def _role_now(self) -> tuple[Term, NodeId | None, bool]:
+        raft = self.raft
+        return raft.term, raft.leader, raft.is_leader
+
     def turn(self) -> None:
         """Do everything that there is to do now."""
         self._scheduled = False
@@ -153,7 +162,7 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
             self._on_failure(exc)
             return
-        seen = (self.raft.term, self.raft.leader, self.raft.is_leader)
+        seen = self._role_now()
         if seen != self._seen:
             lost = self._seen[2] and (not seen[2] or seen[0] != self._seen[0])
             self._seen = seen

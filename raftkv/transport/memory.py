@@ -179,7 +179,8 @@ class Pipe(asyncio.Transport):
         if not self._closing:
             self._bytes += len(data)
             self._send(bytes(data))
-            self._tell_writable()
+            if self._bytes > self._high:
+                self._tell_writable()
 
     def _tell_writable(self) -> None:
         """Tell the protocol when what waits crosses the limit, as TCP's transports do."""
@@ -216,10 +217,11 @@ class Pipe(asyncio.Transport):
                 self._network.forget(self)
         elif self._timer is None:
             due = self._pieces[0][0]
+            context = self.other.context  # it is the other side's process that hears it
             if due <= self._loop.time():
-                self._timer = self._loop.call_soon(self._arrive)
+                self._timer = self._loop.call_soon(self._arrive, context=context)
             else:
-                self._timer = self._loop.call_at(due, self._arrive)
+                self._timer = self._loop.call_at(due, self._arrive, context=context)
 
     def _arrive(self) -> None:
         self._timer = None
@@ -228,19 +230,17 @@ class Pipe(asyncio.Transport):
             return
         _, piece = self._pieces.popleft()
         if piece is None:
-            other.hear(other.break_off, None)
+            other.break_off(None)
         else:
             self._bytes -= len(piece)
             arriving = [piece] if network.interference is None else network.interference(self.owner, other.owner, piece)
             for each in arriving:
                 if not other._closing:
-                    other.hear(other.protocol.data_received, each)
-            self._tell_writable()
-        self.travel()
-
-    def hear(self, what: Callable[[Any], None], argument: object) -> None:
-        """Let this end's protocol hear something, as its process."""
-        self.context.copy().run(what, argument)
+                    other.protocol.data_received(each)
+            if not self._writable:
+                self.context.copy().run(self._tell_writable)
+        if self._pieces or self._gone:
+            self.travel()
 
     def get_write_buffer_size(self) -> int:
         return self._bytes

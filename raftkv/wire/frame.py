@@ -67,7 +67,8 @@ class FrameDecoder:
             payloads.append(payload)
             offset = end
         if buffer is data:
-            self._buffer += data[offset:]
+            if offset < total:
+                self._buffer += data[offset:]
         elif offset:
             del self._buffer[:offset]
         return payloads

@@ -1,4 +1,4 @@
-"""Entries that are read from disk for a follower: what may have happened while the disk was read."""
+"""When the loop of a node turns, and what may have happened while entries were read from disk for a follower."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ class World:
             term=3,
             leader=1,
             is_leader=True,
+            has_output=False,
+            tick=lambda now_ms: None,
+            step=lambda message: None,
             log=SimpleNamespace(start=SimpleNamespace(index=0)),
             ready=lambda: self.wanted.pop() if self.wanted else None,
         )
@@ -89,5 +92,31 @@ def test_entries_that_cannot_be_read_stop_the_node_unless_they_were_compacted(st
         await elapse(0.1)
         assert world.failures == ([error] if stops else [])
         assert world.sent == []
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "turns"),
+    [
+        ({}, False),
+        ({"has_output": True}, True),
+        ({"leader": 2}, True),
+        ({"term": 4}, True),
+        ({"is_leader": False}, True),
+    ],
+)
+def test_the_loop_turns_only_for_what_led_to_something(change, turns):
+    """Ticks and heartbeats' answers mostly don't; but a role that changed without a message must be told of."""
+
+    async def story(world):
+        for field, value in change.items():
+            setattr(world.raft, field, value)
+        world.engine.tick(1)
+        assert world.engine.has_pending == turns
+        await elapse(0.1)
+        if not change:
+            world.engine.step(SimpleNamespace())
+            assert not world.engine.has_pending
 
     tell(story)

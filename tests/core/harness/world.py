@@ -133,7 +133,7 @@ class CoreWorld:
         """Do what the core wants done, in the order of `Ready`."""
         raft = node.core
         self.checks.after_step(node)
-        while (ready := raft.ready()) is not None:
+        while (ready := self._ready(raft)) is not None:
             node.stage(ready)
             self.checks.committed_by(node, self.nodes)
             self.checks.appended(ready.entries)
@@ -151,6 +151,14 @@ class CoreWorld:
             if node.installing is not None and not node.slow_install and not node.writes:
                 self._install(node)
             self.checks.after_step(node)
+
+    @staticmethod
+    def _ready(raft: Raft) -> Ready | None:
+        """What the core wants done, which whoever runs it asks for only when it says that there may be something."""
+        has_output = raft.has_output
+        ready = raft.ready()
+        assert has_output or ready is None, f"{ready} came as a surprise"
+        return ready
 
     def _attach(self, node: Node, message: Message) -> None:
         if isinstance(message, AppendEntries) and message.last_index > message.prev_index:
