@@ -1181,9 +1181,11 @@ def test_a_node_that_is_stopped_before_its_first_step_is_up():
         sim = follower_of(cluster)
         for crashes in (True, False):
             sim.crash()
-            sim.freeze()
             starting = asyncio.ensure_future(sim.start())
+            await elapse(0)
+            sim.freeze()
             await elapse(0.1)
+            assert not hasattr(sim.node, "stopped")
             with pytest.raises(AssertionError, match="is up"):
                 await sim.start()
             if crashes:
