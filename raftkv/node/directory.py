@@ -278,16 +278,22 @@ def _open_state(
 ) -> Store:
     """Open the state; when it is missing, behind or damaged, rebuild it from here as far as possible."""
     states, disk = world.states, world.disk
-    for leftover in (paths.new_state, paths.old_state):
-        if disk.is_dir(leftover):
-            disk.remove_tree(leftover)
+    leftovers = [path for path in (paths.new_state, paths.old_state) if disk.is_dir(path)]
+    was_there = disk.is_dir(paths.state)
+    for leftover in leftovers:
+        disk.remove_tree(leftover)
     needed = view.start.index
     # No snapshot is ahead of the state that it was made of: then that has been lost, though it opens as an empty one.
     newest = max((snapshot.index for snapshot in snapshots.list()), default=0)
     try:
         return _open_sound_state(options, world, paths, max(needed, newest))
+    except _StateBehind as exc:
+        if _is_install_cut_off(exc.applied if was_there else None, needed, newest, bool(leftovers)):
+            logger.warning("install_resumed", snapshot=newest, reason="it was cut off by a crash; nothing is lost")
+        else:
+            _say_damaged(exc)
     except StateCorruption as exc:
-        logger.error("state_damaged", error=str(exc), action="rebuilding it from the newest local snapshot")
+        _say_damaged(exc)
     if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
         # Nobody knows since when it is wrong, so what was made of it is not to be trusted either.
         for candidate in snapshots.list():
@@ -317,6 +323,30 @@ def _open_state(
     )
 
 
+def _say_damaged(error: StateCorruption) -> None:
+    logger.error("state_damaged", error=str(error), action="rebuilding it from the newest local snapshot")
+
+
+class _StateBehind(StateCorruption):
+    """It is sound, but entries that it should have applied are missing."""
+
+    def __init__(self, text: str, applied: Index) -> None:
+        super().__init__(text)
+        self.applied = applied
+
+
+def _is_install_cut_off(applied: Index | None, start: Index, newest: Index, left: bool) -> bool:
+    """Whether a state that has too little (`applied`, None when there is none) was about to be replaced.
+
+    A snapshot that came from a leader is ahead of the state until it is installed (`Snapshotter._install`), which
+    moves the old state aside, and leaves that. What was lost leaves nothing, and opens as an empty state: that is a
+    new node's only when its log begins with the snapshot.
+    """
+    if applied is None:
+        return left
+    return newest > applied > 0 or (applied == 0 and start == newest)
+
+
 def _open_sound_state(options: Options, world: World, paths: Paths, needed: Index) -> Store:
     """The state as it is on disk. Raises `StateCorruption` when it is damaged, or has not `needed` entries applied."""
     if (reason := _read_mark(world.disk, paths)) is not None:
@@ -324,7 +354,8 @@ def _open_sound_state(options: Options, world: World, paths: Paths, needed: Inde
     store = world.states.open(paths.state)
     try:
         if store.applied.index < needed:
-            raise StateCorruption(f"{paths.state} has applied {store.applied.index}, but {needed} entries were before")
+            applied = store.applied.index
+            raise _StateBehind(f"{paths.state} has applied {applied}, but {needed} entries were before", applied)
         if options.rebuild:
             store.verify()
     except BaseException:

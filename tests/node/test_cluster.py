@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from raftkv.config import KIB, Config
 from raftkv.core import invariants
@@ -173,6 +174,37 @@ def test_an_install_that_is_interrupted_anywhere_is_finished_later():
                 break
             number, crashes = number + 3, crashes + 1
         assert crashes >= 10
+        await client.close()
+
+    with capture_logs() as lines:
+        tell(story)
+    said = {(line["event"], line["log_level"]) for line in lines}
+    assert ("install_resumed", "warning") in said  # it is expected, and needs nobody
+    assert not {"state_damaged", "snapshot_damaged", "node_failed"} & {event for event, _ in said}
+
+
+@pytest.mark.parametrize("leaves_trace", [False, True])
+def test_a_state_that_is_gone_is_damage_unless_an_install_was_cut_off(leaves_trace):
+    """Both are rebuilt from the snapshot, but only one is a reason to look at the disk (F11, F60)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        sim = follower_of(cluster)
+        await fill(client, 600)
+        await elapse(4)
+        await fill(client, 100, start=600)
+        await cluster.until_equal()
+        assert sim.node.raft.log.first_index > 10
+        await sim.stop()
+        if leaves_trace:
+            sim.disk.rename("/data/state", "/data/state.old")
+        else:
+            sim.disk.remove_tree("/data/state")
+        with capture_logs() as lines:
+            await sim.start()
+        said = [line["event"] for line in lines if line["event"] in ("install_resumed", "state_damaged")]
+        assert said == ["install_resumed" if leaves_trace else "state_damaged"]
+        await cluster.until_equal()
         await client.close()
 
     tell(story)
