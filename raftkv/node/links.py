@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from raftkv.errors import HandshakeRefused, PeerError
+from raftkv.errors import HandshakeRefused, PeerError, WrongDataDir
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
 from raftkv.node.met import Met, doubt_text
@@ -101,6 +101,7 @@ class Links:
         self._check_cluster(hello)
         self._check_settings(hello)
         self._met.check(hello)
+        self._check_oneself(hello.known.get(self._node.options.node_id))
         self._learn(hello)
         return self._met.until_durable(hello.node_id)
 
@@ -135,6 +136,19 @@ class Links:
                 f"node {hello.node_id} has lease_reads = {hello.lease_reads}, node {node.options.node_id} has "
                 f"{node.config.lease_reads}: a lease holds only if all agree"
             )
+
+    def _check_oneself(self, met: Acquaintance | None) -> None:
+        """Stop a wiped founder that stood alone: nobody could refuse it, so it has founded its cluster again."""
+        node = self._node
+        own, incarnation = node.options.node_id, node.opened.vote.identity.incarnation
+        if met is not None and met.incarnation != incarnation and node.raft.membership.voters == (own,):
+            error = WrongDataDir(
+                f"the other nodes have met node {own} with another data directory: this one has founded the cluster a "
+                "second time. Give it its old directory back, or remove it and add it under a new id, with its new "
+                "directory emptied and without members"
+            )
+            node.fail(error)
+            raise HandshakeRefused(str(error))
 
     def _learn(self, hello: Hello) -> None:
         """Keep what the handshake told, and begin to write what must outlive this process."""

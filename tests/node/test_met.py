@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import HandshakeRefused
+from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Node, Options
 from raftkv.node.met import COPIES, DIRECTORIES, compare, load_known, seen
@@ -262,6 +262,32 @@ def test_a_leader_asks_everybody_anew_when_one_of_its_voters_is_in_doubt():
         assert cluster.leader.node_id != doubted
 
     tell(story)
+
+
+def test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself():
+    """It founds its cluster of one again, as it is told to, and nobody is there to refuse it; the first of the others
+    who reaches it knows better (F20)."""
+
+    async def story(cluster):
+        await cluster.start()
+        leader = await cluster.until_leader()
+        for node_id in (2, 3):
+            new = cluster.add(node_id)
+            await new.start()
+            await leader.add_learner(new.member, 10)
+            await leader.promote(node_id, 10)
+        await cluster.until_equal()
+        one = cluster.nodes[1]
+        one.crash()
+        one.disk = SimDisk()
+        await one.start()
+        assert one.node.raft.membership.voters == (1,)
+        await cluster.until(lambda: one.node.failure is not None, 10, "it stops")
+        assert isinstance(one.node.failure, WrongDataDir)
+        assert "founded the cluster a second time" in await refusal(cluster.nodes[2], 1)
+        await cluster.until(lambda: any(cluster.nodes[each].node.raft.is_leader for each in (2, 3)), 10, "a leader")
+
+    tell(story, size=1)
 
 
 MET = st.builds(
