@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from raftkv.core.roles import Leader
 from raftkv.errors import HandshakeRefused, PeerError, WrongDataDir
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.identity import Founding, save_founding
-from raftkv.node.met import Met, doubt_text
+from raftkv.node.met import LOST, Met, doubt_text
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -101,6 +102,7 @@ class Links:
         self._check_cluster(hello)
         self._check_settings(hello)
         self._met.check(hello)
+        self._check_what_it_has(hello)
         self._check_oneself(hello.known.get(self._node.options.node_id))
         self._learn(hello)
         return self._met.until_durable(hello.node_id)
@@ -136,6 +138,18 @@ class Links:
                 f"node {hello.node_id} has lease_reads = {hello.lease_reads}, node {node.options.node_id} has "
                 f"{node.config.lease_reads}: a lease holds only if all agree"
             )
+
+    def _check_what_it_has(self, hello: Hello) -> None:
+        """A leader knows what others have acknowledged to it: who comes back with less of what is committed counts no
+        more. So a copy of a running node's directory is found out that takes the node's place."""
+        raft, peer = self._node.raft, hello.node_id
+        if not isinstance(raft.role, Leader) or (progress := raft.role.progress.get(peer)) is None:
+            return
+        if self._met.has_lost(hello, min(progress.match_index, raft.commit_index)):
+            doubted = msgspec.structs.replace(self._met.known[peer], doubt=LOST)
+            self._tell({peer: doubted})
+            self._suspect(peer, doubted)
+            raise HandshakeRefused(doubt_text(peer, LOST))
 
     def _check_oneself(self, met: Acquaintance | None) -> None:
         """Stop a wiped founder that stood alone: nobody could refuse it, so it has founded its cluster again."""

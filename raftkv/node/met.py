@@ -11,7 +11,7 @@ import xxhash
 
 from raftkv import failpoints
 from raftkv.errors import Corruption, HandshakeRefused
-from raftkv.model import NodeId
+from raftkv.model import Index, NodeId
 from raftkv.node.starts import is_continued
 from raftkv.wire import Acquaintance, Hello
 
@@ -23,12 +23,16 @@ DIRECTORIES = "directories"
 """A doubt: some have met the node with another data directory than others have."""
 COPIES = "copies"
 """A doubt: the same start of one data directory was met as two processes."""
+LOST = "lost"
+"""A doubt: the node came back without entries that are committed and that it had acknowledged."""
 
 _SEEN = {
     DIRECTORIES: "was met by some with another data directory than by others, so one of the two has forgotten what it "
     "acknowledged",
     COPIES: "was met by some as another process than by others, on copies of one data directory, so neither has all "
     "that it acknowledged",
+    LOST: "came back without entries that it had acknowledged, so its directory is a copy from before, or its disk has "
+    "lost what was synced",
 }
 
 
@@ -87,6 +91,14 @@ class Met:
                     f"node {hello.node_id} comes with an older copy of its data directory (start {hello.boot}, seen "
                     f"was {boot}): give it the newest one back, or remove it and add it under a new id"
                 )
+
+    def has_lost(self, hello: Hello, acknowledged: Index) -> bool:
+        """Whether a node that was started since it was met lacks some of what it had `acknowledged` until then.
+
+        Not asked of one that is known: its hello may be older than what it has acknowledged meanwhile.
+        """
+        known = self.known.get(hello.node_id)
+        return known is not None and hello.boot > known.boot and hello.durable_index < acknowledged
 
     def told(self, met: Mapping[NodeId, Acquaintance]) -> dict[NodeId, Acquaintance]:
         """What is new in what another node has met."""
@@ -162,7 +174,7 @@ def compare(ours: Acquaintance | None, theirs: Acquaintance) -> Acquaintance:
 def doubt_text(node_id: NodeId, doubt: str) -> str:
     """What was seen, and what to do."""
     return (
-        f"node {node_id} {_SEEN.get(doubt, doubt)}: neither counts. Stop all its processes, remove it, and add it "
+        f"node {node_id} {_SEEN.get(doubt, doubt)}: it counts no more. Stop all its processes, remove it, and add it "
         "under a new id with an empty directory"
     )
 
