@@ -361,14 +361,17 @@ class NobodyStopsWithoutAReason(Check):
 
 
 class ImpostorsHaveNoSay(Check):
-    """Who comes with other files than those that the others know it by never leads, nor stands for election (F20)."""
+    """Who comes with other files than those that the others know it by never leads, nor stands for election (F20).
+
+    Without pre-vote it does stand, as it asks nobody before it does; but nobody hears it.
+    """
 
     def look(self, cluster: SimCluster) -> None:
         impostors = [sim for sim in cluster.nodes.values() if sim.is_impostor]
         for sim in [*impostors, *cluster.copies]:
             if sim.node is not None and hasattr(sim.node, "raft"):
-                role = sim.node.raft.role
-                assert not isinstance(role, Leader | Candidate), (
+                role, pre_vote = sim.node.raft.role, sim.node.raft.config.pre_vote
+                assert not isinstance(role, Leader | Candidate if pre_vote else Leader), (
                     f"node {sim.node_id}, with its {sim.harm or Harm.COPIED}, is {role}"
                 )
 

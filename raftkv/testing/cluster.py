@@ -25,6 +25,7 @@ from raftkv.node import Node, Options, Worker, World
 from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
 from raftkv.testing.loop import PROCESS, SimLoop
+from raftkv.testing.variety import Habits, Variety
 from raftkv.transport import MemoryNetwork, MemoryTransport
 
 if TYPE_CHECKING:
@@ -182,8 +183,8 @@ class SimNode:
         """Whether its files are not those that the others know it by: it is no member of the cluster any more."""
         return self.harm in (Harm.WIPED, Harm.OLDER_COPY)
 
-    def world(self) -> World:
-        """What the node stands on; new workers for each start."""
+    def world(self, rate: float = 1.0) -> World:
+        """What the node stands on, with a clock of that rate; new workers for each start."""
         self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in range(3)]
         loop = asyncio.get_running_loop()
         return World(
@@ -192,10 +193,16 @@ class SimNode:
             log_worker=self.workers[0],
             background_worker=self.workers[1],
             transfer_worker=self.workers[2],
-            now_ms=lambda: START_MS + int(loop.time() * 1000) + self.clock_offset_ms,
-            draw=self.dice.randrange,
+            now_ms=lambda: START_MS + int(loop.time() * 1000 * rate) + self.clock_offset_ms,
+            draw=self._draw,
             nonce=f"{self.place}.{self.starts}",
         )
+
+    def _draw(self, limit: int) -> int:
+        if not self.cluster.draws_equal:
+            return self.dice.randrange(limit)
+        self.cluster.fired["equal time-outs"] += 1
+        return 0
 
     async def start(self, *, rebuild: bool = False) -> Node:
         """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
@@ -217,16 +224,18 @@ class SimNode:
         self.is_stopping = False
         cluster = self.cluster
         founders = cluster.founders if self.member in cluster.founders else ()
+        habits = Habits(cluster.config) if cluster.variety is None else cluster.variety.habits()
+        cluster.fired.update(habits.kinds)
         options = Options(
             node_id=self.node_id,
             data_dir="/data",
             members=founders,
             peer_address=self.member.peer_address,
             rebuild=rebuild,
-            config=cluster.config,
+            config=habits.config,
         )
         transport = cluster.transport(self)
-        return Node(cluster.machine, options, transport, self.world())
+        return Node(cluster.machine, options, transport, self.world(habits.rate))
 
     async def _start(self, node: Node) -> Node:
         """As its own process: all that comes of it is what `freeze` stops."""
@@ -377,6 +386,10 @@ class SimCluster:
         """Who records what happens, if anybody does."""
         self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
+        self.variety: Variety | None = None
+        """What sets nodes apart from each other, if anything does."""
+        self.draws_equal = False
+        """Whether all nodes draw the same: their time-outs are equal then, and as short as can be."""
         self.copies: list[SimNode] = []
         """Machines that run under the id of another one, on a copy of its files."""
         self.wrongs: list[str] = []

@@ -39,6 +39,7 @@ COUNTED_ELSEWHERE = {
     "write cut short",
     "failing read",
     "full disk",
+    "equal time-outs",
     *map(str, Harm),
     *MISTAKES,
     *STRANGERS,
@@ -88,6 +89,7 @@ class Nemesis:
             "failing read": self._fail_read,
             "full disk": self._fill_disk,
             "clock": self._clock,
+            "equal time-outs": self._draw_equal,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
             **self._operators.kinds,
             **benign,
@@ -143,6 +145,7 @@ class Nemesis:
         cluster.network.heal()
         cluster.network.delay_s = 0.001
         cluster.network.delays.clear()
+        cluster.draws_equal = False
         self.noise.calm()
         for sim in cluster.nodes.values():
             sim.clock_offset_ms = 0
@@ -356,6 +359,15 @@ class Nemesis:
         if (sim := self._any(up=True)) is not None:
             sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
         return sim is not None
+
+    async def _draw_equal(self) -> bool:
+        """For a while chance does not part those who campaign."""
+        self._cluster.draws_equal = True
+        asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 4), self._draw_as_ever)
+        return True
+
+    def _draw_as_ever(self) -> None:
+        self._cluster.draws_equal = False
 
     async def _clock(self) -> bool:
         sim = self._dice.choice(list(self._cluster.nodes.values()))

@@ -16,8 +16,13 @@ from raftkv.testing.failure import Failure
 from raftkv.testing.history import History
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
+from raftkv.testing.sightings import Sightings
+from raftkv.testing.variety import Variety
 from raftkv.testing.watching import look, watched
 from raftkv.testing.workload import Clients, Workload, model
+
+SIZES = (6, 6, 24, 4, 6, 1, 1)
+"""How often worlds begin with one node, with two, and so on: most with three, as most clusters have."""
 
 
 class Report(msgspec.Struct):
@@ -57,11 +62,12 @@ class Simulation:
         """What shows this world again."""
         self._observe = observe
         self._dice = random.Random(seed)
-        self._size = size if size is not None else self._dice.choice([1, 3, 3, 3, 5])
+        self._size = size if size is not None else self._dice.choices(range(1, 8), SIZES)[0]
         self._duration_s = duration_s
         self._client_count = clients
         self.history = History()
-        self._clients = Clients(seed, self.history)
+        self._variety = Variety(CONFIG, random.Random(self._dice.getrandbits(64)))
+        self._clients = Clients(seed, self.history, self._variety.command_bytes_max)
         self._lists: dict[Any, Any] = {}
         self.report = Report(seed)
 
@@ -79,10 +85,11 @@ class Simulation:
 
     async def _run(self, loop: SimLoop) -> None:
         cluster = SimCluster(Workload, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
+        cluster.variety = self._variety
         if self._observe is not None:
             self._observe(cluster)
             self.history.listener = cluster.trace
-        checks = all_checks()
+        checks = [*all_checks(), Sightings(cluster)]
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events
         try:
@@ -127,7 +134,7 @@ class Simulation:
         report.operations, report.virtual_s = len(self.history.operations), loop.time()
         report.unknown, report.refused = self._clients.unknown, self._clients.refused
         report.snapshots = sum(node.snapshots.installed for node in cluster.running if hasattr(node, "snapshots"))
-        report.faults = cluster.faults()
+        report.faults = {**cluster.faults(), **self._clients.met(self._lists)}
         problems = self._clients.problems(self._lists)
         if problems:
             self.broken_at = self.history.broken_at(model, None)

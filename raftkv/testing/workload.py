@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from raftkv.client import Client
-from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Rejected, SessionExpired
+from raftkv.config import KIB
+from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, RaftKVError, Rejected, SessionExpired
 from raftkv.kv import KeyValue
 from raftkv.machine import Table, command, query
 from raftkv.model import Index
@@ -20,6 +22,14 @@ KEYS = 2
 """Of each kind: few, so that clients meet."""
 
 LIST_MAX = 500
+
+LARGE_MAX = 64 * KIB
+"""Limits of commands above this are not tried: the world would be about nothing else."""
+
+RAISED, DONE_AFTER_ALL = "command that raises", "unknown outcome that was done"
+AT_LIMIT, OVER_LIMIT = "command at the limit", "command over the limit"
+
+ENCOUNTERS = (RAISED, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT)
 
 
 class Workload(KeyValue):
@@ -36,6 +46,12 @@ class Workload(KeyValue):
         self.lists[key] = [*items, item]
         return len(items) + 1
 
+    @command
+    def spoil(self, key: bytes, item: bytes) -> None:
+        """Append, and then raise: all of it is undone."""
+        self.lists[key] = [*self.lists.get(key, []), item]
+        raise ValueError("spoiled")
+
     @query
     def items(self, key: bytes) -> list[bytes]:
         """The list."""
@@ -49,13 +65,17 @@ class Clients:
     what became of each single write.
     """
 
-    def __init__(self, seed: int, history: History) -> None:
+    def __init__(self, seed: int, history: History, command_bytes_max: int | None = None) -> None:
         self._seed = seed
         self._history = history
+        self._command_bytes_max = command_bytes_max if (command_bytes_max or LARGE_MAX) < LARGE_MAX else None
+        self._met: Counter[str] = Counter()
         self._witnessed: list[tuple[Index, bool, Operation]] = []
         self._unwitnessed: set[bytes] = set()
         """Keys with a write whose place in the log nobody heard."""
         self._numbers: dict[int, int] = {}
+        self._doubtful: list[Operation] = []
+        """Those of which nobody heard whether they were done."""
         self.unknown = 0
         self.refused = 0
         self.stopping = False
@@ -73,11 +93,16 @@ class Clients:
     async def _operate(self, client: Client[Workload], number: int, dice: random.Random) -> None:
         kind = dice.choice(list(_KINDS))
         key = _KINDS[kind] + b"%d" % dice.randrange(KEYS)
+        if kind == "append" and dice.random() < 0.1:
+            kind = "spoil"
         step = self._numbers[number] = self._numbers.get(number, 0) + 1
         value = b"%d.%d" % (number, step)
+        is_large = kind == "put" and self._command_bytes_max is not None and dice.random() < 0.1
+        if is_large:
+            value = self._at_the_limit(value, dice)
         old = b"%d.%d" % (number, max(1, step - dice.randrange(1, 9))) if dice.random() < 0.5 else None
-        argument = {"increment": 1, "write": value, "put": value, "compare": (old, value), "append": value}.get(kind)
-        name = {"count": "read", "look": "read", "get": "read", "put": "write", "list": "read"}.get(kind, kind)
+        argument = {"increment": 1, "compare": (old, value)}.get(kind, None if kind in _READS else value)
+        name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append"}.get(kind, kind)
         loop = asyncio.get_running_loop()
         operation = self._history.call(number, key, name, argument, loop.time())
         try:
@@ -85,13 +110,29 @@ class Clients:
         except (Indeterminate, SessionExpired):
             self.unknown += 1
             self._unwitnessed.add(key)
-        except (NotAccepted, Rejected):
-            self.refused += 1
-            self._history.refused(operation)
+            self._doubtful.append(operation)
+        except (NotAccepted, Rejected) as exc:
+            self._refused(operation)
+            self._met[RAISED] += isinstance(exc, Rejected) and kind == "spoil"
+        except InvalidArgument as exc:
+            assert is_large, f"{kind} ended with {exc!r}"
+            self._refused(operation)
+            self._met[OVER_LIMIT] += 1
         except RaftKVError as exc:
             raise AssertionError(f"{kind} ended with {exc!r}, which no client should see") from exc
         else:
+            assert kind != "spoil", "a command that raises was answered"
+            self._met[AT_LIMIT] += is_large
             self._history.returned(operation, result, loop.time())
+
+    def _refused(self, operation: Operation) -> None:
+        self.refused += 1
+        self._history.refused(operation)
+
+    def _at_the_limit(self, value: bytes, dice: random.Random) -> bytes:
+        """A value whose command is as large as may be, or a few bytes larger or smaller."""
+        assert self._command_bytes_max is not None
+        return value.ljust(self._command_bytes_max - dice.randrange(120), b".")
 
     async def _ask(
         self, client: Client[Workload], kind: str, key: bytes, value: bytes, old: bytes | None, operation: Operation
@@ -121,6 +162,8 @@ class Clients:
                 return answer.value.value if answer.value is not None else None
             case "append":
                 return await remote.append(key, value)
+            case "spoil":
+                return await remote.spoil(key, value)
             case _:
                 return tuple(await remote.items(key))
 
@@ -131,6 +174,12 @@ class Clients:
         remote: Any = client.remote
         keys = [b"l%d" % number for number in range(KEYS)]
         return {key: await remote.items(key) for key in keys}
+
+    def met(self, lists: dict[Any, Any]) -> dict[str, int]:
+        """How often clients met what the table of faults names (`ENCOUNTERS`)."""
+        items = {item for found in lists.values() for item in found}
+        done = sum(operation.argument in items for operation in self._doubtful if operation.name == "append")
+        return {kind: times for kind, times in {**self._met, DONE_AFTER_ALL: done}.items() if times}
 
     def problems(self, lists: dict[Any, Any]) -> list[str]:
         """What can't be true of one machine, by all three checkers."""
@@ -143,6 +192,8 @@ class Clients:
             *self._history.problems(model, None),
         ]
 
+
+_READS = ("count", "look", "get", "list")
 
 _KINDS = {
     "increment": b"c",

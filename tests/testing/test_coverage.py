@@ -9,6 +9,9 @@ import pytest
 
 from raftkv.testing.coverage import FAULTS, KINDS, TESTS, by_kind, by_row, kinds_of, rows_of
 from raftkv.testing.nemesis import fault_kinds
+from raftkv.testing.sightings import SIGHTINGS
+from raftkv.testing.variety import VARIETIES
+from raftkv.testing.workload import ENCOUNTERS
 
 ROOT = Path(__file__).parent.parent.parent
 NAMED = [(row, test) for row, tests in TESTS.items() for test in tests]
@@ -48,7 +51,8 @@ def test_a_named_test_is_there_and_names_its_row(row, test):
 
 def test_each_kind_of_fault_says_for_which_rows_it_stands():
     """The table has every kind that there is, and no other; each stands for something."""
-    assert {*fault_kinds(), "lost unsynced changes"} == set(KINDS)
+    others = {"lost unsynced changes", *VARIETIES, *ENCOUNTERS, *SIGHTINGS}
+    assert {*fault_kinds(), *others} == set(KINDS)
     assert all(rows_of(rows) for rows in KINDS.values())
 
 

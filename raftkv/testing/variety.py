@@ -1,0 +1,93 @@
+"""How worlds differ in their settings, and the nodes of one world from each other."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+from raftkv.config import KIB, MIB, Config, RaftConfig
+
+CLOCK_RATE, WITHOUT_PRE_VOTE, SMALL_BATCHES, LEASES = "clock rate", "no pre-vote", "small batches", "leases"
+
+VARIETIES = (CLOCK_RATE, WITHOUT_PRE_VOTE, SMALL_BATCHES, LEASES)
+"""As kinds of faults: each counts when a node is started with it."""
+
+RATES = (0.5, 0.7, 1.0, 1.4, 2.0)
+"""How fast clocks go in worlds without leases."""
+
+DRIFTS = (0.96, 1.0, 1.04)
+"""How fast they go with leases: within what `clock_drift_max` promises of any two."""
+
+COMMAND_BYTES_MAX = 2 * KIB
+"""In worlds with small batches, so that clients meet the limit."""
+
+
+SHORT_LOGS = {"snapshot_entries": 30, "snapshot_interval_s": 0.5, "keep_entries": 0, "chunk_bytes": KIB}
+"""In some worlds, so that followers that were away for a moment need a snapshot, and it takes its time."""
+
+
+class SimConfig(Config, frozen=True, kw_only=True):
+    """Settings of a node, with those of its core that no operator has."""
+
+    pre_vote: bool = True
+    records_bytes_max: int = MIB
+    """As `batch_bytes_max`, and it may be smaller than a record."""
+
+    def raft(self) -> RaftConfig:
+        """As `Config.raft`."""
+        return msgspec.structs.replace(super().raft(), pre_vote=self.pre_vote, batch_bytes_max=self.records_bytes_max)
+
+
+class Habits(msgspec.Struct, frozen=True):
+    """What sets a node apart from one start to the next."""
+
+    config: Config
+    rate: float = 1.0
+    """Seconds of its clock in a second."""
+    kinds: tuple[str, ...] = ()
+
+
+class Variety:
+    """The settings of one world, drawn by its seed."""
+
+    def __init__(self, config: Config, dice: random.Random) -> None:
+        self._dice = dice
+        self._has_leases = dice.random() < 0.25
+        self._rates = DRIFTS if self._has_leases else RATES
+        self._has_rates = dice.random() < 0.4
+        self._without_pre_vote = dice.choice([0.0, 0.0, 0.0, 0.5])
+        self._records_bytes_max = dice.choice([1, 300, 4 * KIB, MIB, MIB])
+        self.command_bytes_max = COMMAND_BYTES_MAX if self._records_bytes_max < MIB else config.command_bytes_max
+        self._config = SimConfig(
+            **{
+                **msgspec.structs.asdict(config),
+                "lease_reads": self._has_leases,
+                "records_bytes_max": self._records_bytes_max,
+                "command_bytes_max": self.command_bytes_max,
+                "inflight_messages_max": dice.choice([1, 3, config.inflight_messages_max]),
+                **dice.choice([{}, SHORT_LOGS]),
+            }
+        )
+
+    def habits(self) -> Habits:
+        """Those of a node that starts."""
+        rate = self._dice.choice(self._rates) if self._has_rates else 1.0
+        pre_vote = self._dice.random() >= self._without_pre_vote
+        config, tick_ms = self._config, round(self._config.tick_ms / rate)
+        # To whoever counts ticks, a clock that runs fast is one whose ticks are short.
+        factor = tick_ms / config.tick_ms
+        habits = msgspec.structs.replace(
+            config,
+            pre_vote=pre_vote,
+            tick_ms=tick_ms,
+            heartbeat_ms=round(config.heartbeat_ms * factor),
+            election_timeout_ms=round(config.election_timeout_ms * factor),
+        )
+        met = {
+            CLOCK_RATE: rate != 1.0,
+            WITHOUT_PRE_VOTE: not pre_vote,
+            SMALL_BATCHES: self._records_bytes_max < MIB,
+            LEASES: self._has_leases,
+        }
+        return Habits(habits, 1 / factor, tuple(kind for kind, is_met in met.items() if is_met))
