@@ -124,13 +124,17 @@ class Engine:
 
     def durable(self, write: int, messages: list[Message]) -> None:
         """The writer is done with everything up to `write`; the messages that waited for it may go."""
-        failpoints.reach("send.before")
-        for message in messages:
-            self._transport.send(message.to, message)
-        failpoints.reach("send.after")
-        self.raft.persisted(write)
-        # No detour over another turn of the loop: a lone command is acknowledged as soon as it is durable.
-        self.turn()
+        self._transport.cork()
+        try:
+            failpoints.reach("send.before")
+            for message in messages:
+                self._transport.send(message.to, message)
+            failpoints.reach("send.after")
+            self.raft.persisted(write)
+            # No detour over another turn of the loop: a lone command is acknowledged as soon as it is durable.
+            self.turn()
+        finally:
+            self._transport.uncork()
 
     # ------------------------------------------------------------------------------ the loop
 
@@ -154,6 +158,7 @@ class Engine:
         self._scheduled = False
         if self.stopped:
             return
+        self._transport.cork()
         try:
             self._propose()
             self._read()
@@ -162,6 +167,8 @@ class Engine:
         except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
             self._on_failure(exc)
             return
+        finally:
+            self._transport.uncork()
         seen = self._role_now()
         if seen != self._seen:
             lost = self._seen[2] and (not seen[2] or seen[0] != self._seen[0])

@@ -6,9 +6,11 @@ import asyncio
 import heapq
 from asyncio import base_events
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, TypeVar, TypeVarTuple
+
+import msgspec
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -32,26 +34,25 @@ RESOLUTION_S = 1e-9
 """Times that are nearer to each other than this are the same."""
 
 
-class Call(asyncio.TimerHandle):
-    """A callback and its time: asyncio's handle without what only debugging needs, as millions are made."""
+class Call(msgspec.Struct):
+    """A callback and its time: what asyncio needs of a handle, and no more, as millions are made."""
 
-    __slots__ = ()
-
-    def __init__(
-        self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: SimLoop, context: Context | None
-    ) -> None:
-        self._when = when
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self._context = copy_context() if context is None else context
-        self._cancelled = False
-        self._source_traceback = self._repr = None
+    at: float
+    callback: Callable[..., object]
+    args: tuple[Any, ...]
+    context: Context
+    is_cancelled: bool = False
 
     def cancel(self) -> None:
         """Not to be called any more; it is dropped when its time has come."""
-        self._cancelled = True
-        self._callback, self._args = _nothing, ()
+        self.is_cancelled = True
+        self.callback, self.args = _nothing, ()
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.at
 
 
 def _nothing() -> None:
@@ -99,7 +100,7 @@ class SimLoop(base_events.BaseEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Call:  # type: ignore[override]
         """Call it in the next turn."""
-        call = Call(self._now, callback, args, self, context)
+        call = Call(self._now, callback, args, copy_context() if context is None else context)
         self._ready.append(call)
         return call
 
@@ -107,7 +108,7 @@ class SimLoop(base_events.BaseEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         """Call it in the turn in which `when` has come."""
-        call = Call(when, callback, args, self, context)
+        call = Call(when, callback, args, copy_context() if context is None else context)
         self._made += 1
         heapq.heappush(self._scheduled, (when, self._made, call))
         return call
@@ -119,10 +120,18 @@ class SimLoop(base_events.BaseEventLoop):
         return self.call_at(self._now + delay, callback, *args, context=context)
 
     def _run_once(self) -> None:
-        """One turn, as `asyncio` does it, without asking an operating system for what there can't be."""
-        ready, scheduled = self._ready, self._scheduled
+        """Turns as `asyncio` does them, without asking an operating system for what there can't be."""
+        while True:
+            self._turn()
+            if self.observer is not None:
+                self.observer()
+            if self._stopping:
+                return
+
+    def _turn(self) -> None:
+        ready, scheduled, frozen = self._ready, self._scheduled, self._frozen
         if not ready and not self._stopping:
-            while scheduled and scheduled[0][2]._cancelled:
+            while scheduled and scheduled[0][2].is_cancelled:
                 heapq.heappop(scheduled)
             if not scheduled:
                 raise Deadlock("every task waits for another, and no timer is set")
@@ -133,19 +142,17 @@ class SimLoop(base_events.BaseEventLoop):
             ready.append(heapq.heappop(scheduled)[2])
         for _ in range(len(ready)):
             call = ready.popleft()
-            if call._cancelled:
+            if call.is_cancelled:
                 continue
-            if self._frozen and (held := self._frozen.get(call._context.get(PROCESS))) is not None:
+            if frozen and (held := frozen.get(call.context.get(PROCESS))) is not None:
                 held.append(call)
                 continue
             try:
-                call._context.run(call._callback, *call._args)
+                call.context.run(call.callback, *call.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as exc:  # noqa: BLE001 (it belongs to whoever looks at `failures`)
-                self.call_exception_handler({"message": f"Exception in {call!r}", "exception": exc, "handle": call})
-        if self.observer is not None:
-            self.observer()
+                self.call_exception_handler({"message": f"Exception in {call!r}", "exception": exc})
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

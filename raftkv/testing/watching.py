@@ -14,6 +14,7 @@ from raftkv.model import NodeId
 from raftkv.testing.checks import Check, is_working
 from raftkv.testing.cluster import SimCluster, SimNode
 from raftkv.testing.failure import Failure
+from raftkv.testing.loop import Call
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[
     task = asyncio.ensure_future(work)
     watch, seen = Watch(cluster, checks), loop.create_future()
 
-    timer: asyncio.TimerHandle
+    timer: Call
 
     def look_again() -> None:
         # A timer and no task, as this is what an idle world does most often.

@@ -208,7 +208,8 @@ class Pipe(asyncio.Transport):
         if network.delays:
             delay += network.delays.get((self.owner, self.other.owner), 0.0)
         self._pieces.append((self._loop.time() + delay, piece))
-        self.travel()
+        if self._timer is None:
+            self.travel()
 
     def travel(self) -> None:
         """See to it that the first piece arrives when it is due."""

@@ -59,6 +59,7 @@ class Mesh(Transport):
         self._strangers: dict[Incoming, None] = {}
         self._unmade: dict[Incoming, int] = {}  # since which beat, the oldest first
         self._dirty: list[Outgoing] = []
+        self._corked = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_refused: tuple[NodeId, str] | None = None
         self._refusals = Refusals("stranger_refused")
@@ -77,6 +78,14 @@ class Mesh(Transport):
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         link = self._links.get(to)
         return link is not None and link.send(message)
+
+    def cork(self) -> None:
+        self._corked = True
+
+    def uncork(self) -> None:
+        self._corked = False
+        if self._dirty:
+            self._flush()
 
     def queued_bytes(self, to: NodeId) -> int:
         link = self._links.get(to)
@@ -155,8 +164,8 @@ class Mesh(Transport):
             self._all_gone.set_result(None)
 
     def flush_later(self, connection: Outgoing) -> None:
-        """Send what `connection` has at the end of this turn of the loop: one callback for all of them."""
-        if not self._dirty:
+        """Send what `connection` has with `uncork`, else at the end of this turn of the loop: one callback for all."""
+        if not self._dirty and not self._corked:
             asyncio.get_running_loop().call_soon(self._flush)
         self._dirty.append(connection)
 

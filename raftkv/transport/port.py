@@ -99,6 +99,14 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def cork(self) -> None:
+        """Let what is sent pile up until `uncork`, which follows without anything being awaited."""
+
+    @abstractmethod
+    def uncork(self) -> None:
+        """Send what has piled up, in one write for each connection. Harmless when there was no `cork`."""
+
+    @abstractmethod
     def queued_bytes(self, to: NodeId) -> int:
         """Bytes that wait to leave for `to`; never above twice `peer_frame_bytes_max`, and a little for pings."""
 

@@ -47,7 +47,9 @@ class World:
             applier=None,
             commands=nothing,
             queries=nothing,
-            transport=SimpleNamespace(send=lambda to, message: self.sent.append(message)),
+            transport=SimpleNamespace(
+                send=lambda to, message: self.sent.append(message), cork=lambda: None, uncork=lambda: None
+            ),
             now_ms=lambda: 0,
             count_time=lambda: None,
             send_snapshot=None,

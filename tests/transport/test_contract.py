@@ -72,6 +72,26 @@ def test_the_caller_may_change_a_message_that_it_has_sent(world: type[World]) ->
     tell(story, world)
 
 
+def test_what_was_corked_leaves_at_once_when_it_is_uncorked(world: type[World]) -> None:
+    """Until then nothing of it does, and what is sent later needs no cork."""
+
+    async def story(world: World) -> None:
+        _, two = await world.pair()
+        sender = world.nodes[1]
+        before = sender.stats.frames_sent
+        sender.cork()
+        assert all(sender.send(2, report(i)) for i in range(3))
+        assert sender.stats.frames_sent == before
+        sender.uncork()
+        assert sender.stats.frames_sent == before + 3
+        sender.uncork()
+        sender.send(2, report(3))
+        await two.until(lambda: len(two.messages) == 4)
+        assert two.messages == [(1, report(i)) for i in range(4)]
+
+    tell(story, world)
+
+
 def test_nothing_is_sent_to_who_is_not_connected(world: type[World]) -> None:
     """No link, or none that is up: `send` says so."""
 
