@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -36,6 +36,9 @@ T = TypeVar("T")
 
 CLIENT = 0
 """Whom the network takes clients for."""
+
+THREADS = LOG, BACKGROUND, TRANSFERS = 0, 1, 2
+"""A node's threads that work on its disk: for its log, for its state and snapshots, and for snapshots of others."""
 
 START_MS = 1_577_836_800_000
 
@@ -185,14 +188,14 @@ class SimNode:
 
     def world(self, rate: float = 1.0) -> World:
         """What the node stands on, with a clock of that rate; new workers for each start."""
-        self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in range(3)]
+        self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in THREADS]
         loop = asyncio.get_running_loop()
         return World(
             disk=self.disk,
             states=MemoryStates(self.disk),
-            log_worker=self.workers[0],
-            background_worker=self.workers[1],
-            transfer_worker=self.workers[2],
+            log_worker=self.workers[LOG],
+            background_worker=self.workers[BACKGROUND],
+            transfer_worker=self.workers[TRANSFERS],
             now_ms=lambda: START_MS + int(loop.time() * 1000 * rate) + self.clock_offset_ms,
             draw=self._draw,
             nonce=f"{self.place}.{self.starts}",
@@ -311,15 +314,21 @@ class SimNode:
 
         self.disk.fault = hook
 
-    def hang(self) -> None:
-        """The disk takes no work until `unhang`."""
-        for worker in self.workers:
-            worker.stalled = True
+    def hang(self, threads: Sequence[int] = THREADS) -> None:
+        """The disk takes no work of these of the node's threads until `unhang`."""
+        for number in threads:
+            self.workers[number].stalled = True
 
     def unhang(self) -> None:
         """The disk goes on with what it was given."""
         for worker in self.workers:
             worker.stalled = False
+
+    def hang_for(self, thread: int, seconds: float) -> None:
+        """One of the node's threads gets nothing done on the disk for a while; the others do, or hang by themselves."""
+        worker = self.workers[thread]
+        worker.stalled = True
+        self.cluster.loop.call_later(seconds, setattr, worker, "stalled", False)
 
     def fail_at_operation(self, number: int) -> None:
         """The `number`th operation on the disk from now fails, and so does every later one until a restart."""

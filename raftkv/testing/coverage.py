@@ -32,6 +32,7 @@ KINDS: dict[str, str] = {
     "frame out of order": "F28 F29 F31 F66",
     "slow disk": "F16 F31",
     "hanging disk": "F16",
+    "hanging thread": "F16 F31 F66 F69",
     "failing disk": "F15",
     "write cut short": "F17",
     "failing read": "F18",

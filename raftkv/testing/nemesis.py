@@ -15,7 +15,7 @@ from typing import TypeAlias
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.node import Node
-from raftkv.testing.cluster import CLIENT, Harm, SimCluster, SimNode
+from raftkv.testing.cluster import CLIENT, THREADS, Harm, SimCluster, SimNode
 from raftkv.testing.mistakes import MISTAKES, Mistakes
 from raftkv.testing.noise import Noise
 from raftkv.testing.operators import Operators
@@ -84,6 +84,7 @@ class Nemesis:
             **{kind: self._noisy(kind) for kind in NOISES},
             "slow disk": self._slow_disk,
             "hanging disk": self._hang_disk,
+            "hanging thread": self._hang_threads,
             "failing disk": self._fail_disk,
             "write cut short": self._cut_write_short,
             "failing read": self._fail_read,
@@ -332,6 +333,13 @@ class Nemesis:
         if (sim := self._any(up=True)) is not None:
             sim.hang()
             asyncio.get_running_loop().call_later(self._dice.uniform(0.1, 3), sim.unhang)
+        return sim is not None
+
+    async def _hang_threads(self) -> bool:
+        """Some of a node's threads, each for a time of its own: what waits for one must not keep the others waiting."""
+        if (sim := self._any(up=True)) is not None:
+            for thread in self._dice.sample(THREADS, self._dice.randint(1, 2)):
+                sim.hang_for(thread, self._dice.choice([0.2, 2.0, 12.0]) * self._dice.uniform(0.5, 1.5))
         return sim is not None
 
     async def _fail_disk(self) -> bool:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from raftkv.wire import Hello, PeerMessage
 
 
+THREAD_NAMES = ("log", "state", "transfers")
+"""Of a machine's workers, in their order."""
+
+
 class _Seen(msgspec.Struct):
     """What was last seen of one machine."""
 
@@ -36,7 +40,8 @@ class _Seen(msgspec.Struct):
     installed: int = 0
     has_failed: bool = False
     is_stopping: bool = False
-    is_stalled: bool = False
+    stalled: str = ""
+    """Which of its threads get nothing done."""
     is_frozen: bool = False
     has_fault: bool = False
     clock_offset_ms: int = 0
@@ -168,10 +173,13 @@ class Observer:
 
     def _look_at_machine(self, sim: SimNode, seen: _Seen) -> None:
         node_id = sim.node_id
-        is_stalled = bool(sim.workers) and sim.workers[0].stalled
-        if is_stalled != seen.is_stalled:
-            seen.is_stalled = is_stalled
-            text = "disk hangs" if is_stalled else "disk works"
+        stalled = [name for name, worker in zip(THREAD_NAMES, sim.workers, strict=False) if worker.stalled]
+        if (now := " ".join(stalled)) != seen.stalled:
+            seen.stalled = now
+            if len(stalled) in (0, len(THREAD_NAMES)):
+                text = "disk hangs" if stalled else "disk works"
+            else:
+                text = f"disk hangs for {now}"
             self._happened(What.DISK, node_id, text, "while it hangs, no work gets done on it")
         if sim.is_frozen != seen.is_frozen:
             seen.is_frozen = sim.is_frozen

@@ -34,7 +34,7 @@ from raftkv.node.links import LEARNED_MAX
 from raftkv.node.met import load_known, save_known
 from raftkv.snapshot import SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
-from raftkv.testing.cluster import CONFIG, SimCluster
+from raftkv.testing.cluster import BACKGROUND, CONFIG, TRANSFERS, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.trace import Trace
 from raftkv.wire import Acquaintance, encode_message
@@ -874,6 +874,29 @@ def test_a_leader_whose_disk_hangs_gives_up_leadership():
         assert cluster.leader.node_id != old
         cluster.nodes[old].unhang()
         await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+@pytest.mark.parametrize("thread", [BACKGROUND, TRANSFERS])
+def test_a_thread_that_hangs_keeps_only_its_own_work_waiting(thread):
+    """F16: whoever writes snapshots, or receives them, may hang on every node: commands are done as ever."""
+
+    async def story(cluster):
+        for sim in cluster.nodes.values():
+            sim.hang_for(thread, 3.0)
+        loop = asyncio.get_running_loop()
+        client = cluster.client()
+        began = loop.time()
+        await fill(client, 50)
+        assert loop.time() - began < 1.0
+        assert all(sim.workers[thread].stalled for sim in cluster.nodes.values())
+        taking = loop.create_task(cluster.leader.take_snapshot())
+        await elapse(1.0)
+        assert taking.done() == (thread != BACKGROUND)
+        await taking
+        assert loop.time() - began > 3.0 or thread != BACKGROUND
         await client.close()
 
     tell(story)
