@@ -199,9 +199,19 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/log/test_damage.py::test_each_piece_in_another_place",
         "tests/log/test_damage.py::test_an_older_copy_of_each_file",
     ),
-    20: ("tests/node/test_cluster.py::test_a_new_member_knows_a_wiped_directory_too",),
-    21: ("tests/node/test_cluster.py::test_an_older_copy_is_refused_however_often_it_is_started",),
+    20: (
+        "tests/node/test_cluster.py::test_a_new_member_knows_a_wiped_directory_too",
+        "tests/node/test_met.py::test_whoever_counted_an_acknowledgement_knows_whose_it_was",
+        "tests/node/test_met.py::test_two_live_processes_on_two_directories_count_nowhere",
+        "tests/node/test_met.py::test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself",
+    ),
+    21: (
+        "tests/node/test_cluster.py::test_an_older_copy_is_refused_however_often_it_is_started",
+        "tests/node/test_met.py::test_who_was_started_since_is_not_heard_any_more",
+    ),
     22: (
+        "tests/node/test_met.py::test_two_live_processes_on_copies_of_a_directory_count_nowhere",
+        "tests/node/test_met.py::test_a_copy_that_takes_the_place_of_a_running_node_is_found_out",
         "tests/node/test_cluster.py::test_a_copied_data_directory_is_refused",
         "tests/disk/test_contract.py::test_a_directory_is_locked_once",
     ),
