@@ -52,7 +52,9 @@ class Met:
     What this can't do: a founder that is wiped before anyone who still runs had met it, or heard of it, can't be told
     from one that is new. An entry is lost by that only if it had been committed by that founder and nodes that are
     down, and the rest of the cluster, which had never been connected to any of them since that founder first came,
-    is a majority with it. To rule that out a new cluster would have to wait for all of its founders.
+    is a majority with it. To rule that out a new cluster would have to wait for all of its founders. And a copy of a
+    running node's directory that is started later has had every start of the original; only a leader to which the
+    original had acknowledged more knows that it lacks something (`has_lost`).
 
     Invariant: what is in the file is `known` as it was at `_durable`, or newer.
     """
