@@ -47,7 +47,7 @@ class LeaderKilled(Fault):
 
 
 class NodesKilled(Fault):
-    """SIGKILL to several nodes at once, mostly to all of them: what was acknowledged is on their disks."""
+    """SIGKILL to several nodes at once, mostly to all of them, three times: what was acknowledged is on their disks."""
 
     kind = "nodes killed at once"
     rows = "F4 F6 F8"
@@ -58,11 +58,14 @@ class NodesKilled(Fault):
 
     async def inject(self, stage: Stage) -> None:
         ids = sorted(stage.cluster.nodes)
-        chosen = ids if self._dice.random() < 0.7 else self._dice.sample(ids, k=2)
-        stage.note(f"SIGKILL to nodes {chosen}")
-        stage.cluster.kill(*chosen)
-        stage.met(self.kind, len(chosen))
-        await asyncio.sleep(self._gap_s)
+        for _ in range(3):
+            await stage.leader()  # else nothing was acknowledged since the last time
+            chosen = ids if self._dice.random() < 0.7 else self._dice.sample(ids, k=2)
+            stage.note(f"SIGKILL to nodes {chosen}")
+            stage.cluster.kill(*chosen)
+            stage.met(self.kind, len(chosen))
+            await asyncio.sleep(self._gap_s)
+            stage.cluster.start_all()
 
     async def heal(self, stage: Stage) -> None:
         stage.cluster.start_all()

@@ -28,12 +28,12 @@ from raftkv.testing.real.stage import Stage
 
 FILE_FLIPPED = "a bit of a file flipped"
 
-REPAIRS_MAX = 4
+REPAIRS_MAX = 6
 """One damage may hide another one: a state that has to be rebuilt, and then the snapshot that it was to come from."""
 
 
 class FilesDamaged(Fault):
-    """A node is stopped, one of its files damaged, and the node started again; several times.
+    """A node is stopped, one of its files damaged (or bits of up to three), and the node started again; several times.
 
     It serves all the same, or says what to do, and then that is done. Where the advice is to give the node up, the
     files from before the damage are put back instead, as it has acknowledged nothing since: else no cluster had
@@ -41,9 +41,9 @@ class FilesDamaged(Fault):
     """
 
     def __init__(self, dice: random.Random, kinds: Sequence[Damage] = (Damage.FLIP,), times: int = 25) -> None:
-        self.kind = FILE_FLIPPED if tuple(kinds) == (Damage.FLIP,) else "a file cut, gone or old"
-        self.rows = "F8 F9 F10 F61 F70" if tuple(kinds) == (Damage.FLIP,) else "F8 F11 F19"
-        self._dice, self._kinds, self._times = dice, kinds, times
+        self._dice, self._kinds, self._times = dice, tuple(kinds), times
+        self.kind = FILE_FLIPPED if self._kinds == (Damage.FLIP,) else "a file cut, gone or old"
+        self.rows = "F8 F9 F10 F61 F70" if self._kinds == (Damage.FLIP,) else "F8 F11 F19"
 
     async def inject(self, stage: Stage) -> None:
         node = stage.cluster.nodes[self._dice.choice(sorted(stage.cluster.nodes))]
@@ -59,20 +59,27 @@ class FilesDamaged(Fault):
             done = self._damage(Path(node.data_dir), older)
             verdict = await start_and_judge(stage.cluster, node)
             if done:
-                stage.met(self.kind)
-                stage.note(f"node {node.node_id}, {done}: {verdict.said or 'it serves all the same'}")
+                stage.met(self.kind, len(done))
+                stage.note(f"node {node.node_id}, {', '.join(done)}: {verdict.said or 'it serves all the same'}")
             await _repair(stage, node, verdict, good)
         await _stop(node)
         # What no start looks at (a block that was not read) would be found at any time later.
         await _repair(stage, node, await start_and_judge(stage.cluster, node, "--rebuild"), good)
 
-    def _damage(self, data_dir: Path, older: Path) -> str:
-        """One file, of each part as likely; says what was done to it."""
+    def _damage(self, data_dir: Path, older: Path) -> list[str]:
+        """One file or more, each of another part, which are as likely as each other; says what was done to them."""
         names = durable_files(data_dir)
-        part = self._dice.choice(sorted({part_of(name) for name in names}))
-        name = self._dice.choice([name for name in names if part_of(name) == part])
-        done = do_damage(self._dice.choice(self._kinds), data_dir / name, self._dice, older / name)
-        return f"{part}: {done}" if done else ""
+        parts = sorted({part_of(name) for name in names})
+        told = []
+        for part in self._dice.sample(parts, k=min(len(parts), self._files())):
+            name = self._dice.choice([name for name in names if part_of(name) == part])
+            done = do_damage(self._dice.choice(self._kinds), data_dir / name, self._dice, older / name)
+            told += [f"{part}: {done}"] if done else []
+        return told
+
+    def _files(self) -> int:
+        """How many are damaged at a time: where bits flip, they do in more than one place."""
+        return self._dice.choice((1, 2, 3)) if self._kinds == (Damage.FLIP,) else 1
 
     def describe(self) -> str:
         return f"{self.kind}: {self._times} times"
