@@ -353,7 +353,6 @@ class SimFile(File):
             raise DiskError(f"{self._path}: unusable since an earlier failure")
 
     def _before(self, kind: str) -> None:
-        self._check()
         try:
             self._disk.before(kind, self._path)
         except DiskError:
@@ -397,6 +396,7 @@ class SimFile(File):
         self._inode.sync()
 
     def truncate(self, size: int) -> None:
+        self._check()
         self._before("truncate")
         self._inode.change(size, None)
 

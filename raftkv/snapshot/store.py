@@ -91,7 +91,8 @@ class SnapshotStore:
 
     def list(self) -> Snapshots:
         """Every published snapshot that isn't known to be damaged, oldest first. *Loop.*"""
-        return [sealed.manifest.snapshot for _, sealed in sorted(self._published.items())]
+        published = self._published
+        return [published[name].manifest.snapshot for name in sorted(published)]
 
     @property
     def count(self) -> int:

@@ -41,9 +41,9 @@ class Check:
 def is_working(sim: SimNode) -> bool:
     """Whether its node is up, has recovered and has not stopped, and is who it says it is."""
     node = sim.node
-    if node is None or not hasattr(node, "engine") or sim.is_impostor:
+    if node is None or node.failure is not None or node.is_closing or not hasattr(node, "engine"):
         return False
-    return node.failure is None and not node.is_closing
+    return sim.harm is None or not sim.is_impostor
 
 
 def working(cluster: SimCluster) -> Iterator[Node]:

@@ -114,7 +114,7 @@ def _sample(sim: SimNode) -> tuple[object, ...]:
         raft.log.start.index,
         raft.durability.index,
         opened.log.durable_index,
-        node.applier.runner.applied.index,
+        node.applier.runner.applied,
         raft.snapshot,
         raft.installing,
         opened.snapshots.count,
