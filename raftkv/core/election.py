@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raftkv.core.messages import RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.core.quorum import is_quorum
-from raftkv.core.roles import Candidate, Follower, Leader, PreCandidate, Transfer
+from raftkv.core.roles import Campaigner, Candidate, Follower, Leader, PreCandidate, Transfer
 from raftkv.errors import ChangeRefused
 from raftkv.model import NodeId
 
@@ -58,7 +58,7 @@ def hears_leader(raft: Raft) -> bool:
         return True
     if isinstance(role, Leader):
         return raft.config.check_quorum  # else it would have stepped down by itself
-    if isinstance(role, PreCandidate | Candidate):
+    if isinstance(role, Campaigner):
         return False
     return role.leader is not None and not role.leader_lost and role.elapsed < raft.config.election_ticks
 

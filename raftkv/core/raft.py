@@ -27,7 +27,7 @@ from raftkv.core.pending import Pending
 from raftkv.core.progress import Flow, Progress
 from raftkv.core.quorum import is_quorum, reached_by_quorum
 from raftkv.core.ready import Ready
-from raftkv.core.roles import Candidate, Follower, Joined, Leader, Learner, PreCandidate, Role
+from raftkv.core.roles import Campaigner, Candidate, Follower, Impatient, Joined, Leader, Learner, PreCandidate, Role
 from raftkv.entry import Entry, make_entries
 from raftkv.errors import Busy, ChangeRefused, InvalidArgument, NotLeader, PeerError, SafetyViolation, unreachable
 from raftkv.model import EntryKind, HardState, Index, Membership, NodeId, SnapshotMeta, Term
@@ -92,7 +92,7 @@ class Raft:
         role = self.role
         if isinstance(role, Leader):
             return self.node_id
-        return None if isinstance(role, PreCandidate | Candidate) else role.leader
+        return None if isinstance(role, Campaigner) else role.leader
 
     @property
     def is_leader(self) -> bool:
@@ -154,9 +154,9 @@ class Raft:
             self._tick_leader(role)
             return
         role.elapsed += 1
-        if isinstance(role, Follower | PreCandidate | Candidate) and role.elapsed >= role.timeout:
+        if isinstance(role, Impatient) and role.elapsed >= role.timeout:
             self.campaign()
-        elif not isinstance(role, PreCandidate | Candidate) and role.reads:
+        elif not isinstance(role, Campaigner) and role.reads:
             reads.expire(self, role.reads)
 
     def _tick_leader(self, role: Leader) -> None:
@@ -210,7 +210,7 @@ class Raft:
             if progress is not None and progress.flow is Flow.REPLICATE:
                 progress.become_probe(progress.match_index + 1)
                 progress.probe_sent = True
-        elif not isinstance(role, PreCandidate | Candidate) and role.leader == peer and not self.config.lease_reads:
+        elif not isinstance(role, Campaigner) and role.leader == peer and not self.config.lease_reads:
             role.leader_lost = True
             if campaigns and isinstance(role, Follower):
                 # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it. All
@@ -401,10 +401,11 @@ class Raft:
         if isinstance(role, Leader) and (role.appended or role.reads_waiting):
             self._flush(role)
         committed = None
-        last = min(self.commit_index, self.durability.index)
-        if last > self.handed_index and not self.wants_snapshot and self.installing is None:
-            committed = (self.handed_index + 1, last)
-            self.handed_index = last
+        if self.commit_index > self.handed_index and not self.wants_snapshot and self.installing is None:
+            last = min(self.commit_index, self.durability.index)
+            if last > self.handed_index:
+                committed = (self.handed_index + 1, last)
+                self.handed_index = last
         if committed is None and self.pending.is_empty():
             return None
         return self.pending.take(self.durability, self.term, self.log.last_index, committed)
@@ -415,7 +416,7 @@ class Raft:
         role = self.role
         return (
             not self.pending.is_empty()
-            or min(self.commit_index, self.durability.index) > self.handed_index
+            or self.handed_index < self.commit_index
             or (isinstance(role, Leader) and (role.appended or bool(role.reads_waiting)))
         )
 
@@ -498,7 +499,7 @@ class Raft:
                 if node != self.node_id and node not in role.progress:
                     role.progress[node] = self._new_progress(role.tick)
             role.progress = dict(sorted(role.progress.items()))
-        elif not isinstance(role, PreCandidate | Candidate):
+        elif not isinstance(role, Campaigner):
             fitting = self._passive_role(role.leader)
             if type(fitting) is not type(role):
                 fitting.elapsed, fitting.leader_lost, fitting.reads = role.elapsed, role.leader_lost, role.reads
@@ -544,11 +545,12 @@ class Raft:
     def follow(self, leader: NodeId) -> None:
         """A message of this term's leader has come: it is alive, and nobody else is leader in this term."""
         role = self.role
-        if isinstance(role, Leader) or (
-            not isinstance(role, PreCandidate | Candidate) and role.leader not in (None, leader)
-        ):
+        if isinstance(role, Follower) and role.leader == leader and not role.leader_lost:
+            role.elapsed = 0
+            return
+        if isinstance(role, Leader) or (not isinstance(role, Campaigner) and role.leader not in (None, leader)):
             raise SafetyViolation(f"node {self.node_id}: {self.leader} and {leader} both lead in term {self.term}")
-        if isinstance(role, PreCandidate | Candidate):
+        if isinstance(role, Campaigner):
             self.become_follower(self.term, leader)
             return
         if isinstance(role, Follower) and (role.leader is None or role.leader_lost):

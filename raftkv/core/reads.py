@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raftkv.core.messages import ReadIndex, ReadIndexReply
 from raftkv.core.quorum import reached_by_quorum
-from raftkv.core.roles import Candidate, Leader, PreCandidate, ReadBatch
+from raftkv.core.roles import Campaigner, Candidate, Leader, PreCandidate, ReadBatch
 from raftkv.errors import Busy, NotLeader
 from raftkv.model import NodeId
 
@@ -19,7 +19,7 @@ def read(raft: Raft, token: int) -> None:
     role = raft.role
     if isinstance(role, Leader):
         _take(raft, role, None, token)
-    elif isinstance(role, PreCandidate | Candidate) or role.leader is None:
+    elif isinstance(role, Campaigner) or role.leader is None:
         raise NotLeader(None)
     elif len(role.reads) >= raft.config.pending_reads_max:
         raise Busy(f"{len(role.reads)} reads wait for the leader already")
@@ -124,7 +124,7 @@ def drop_all(raft: Raft) -> None:
                 raft.pending.messages.append(
                     ReadIndexReply(sender=raft.node_id, to=origin, term=raft.term, token=token, index=None)
                 )
-    elif not isinstance(role, PreCandidate | Candidate):
+    elif not isinstance(role, Campaigner):
         raft.pending.reads_dropped += role.reads
         role.reads = {}
 

@@ -58,6 +58,13 @@ class Candidate(msgspec.Struct, kw_only=True):
     votes: dict[NodeId, bool] = {}
 
 
+# Named here, as a union that is written where it is asked for is made anew each time.
+Campaigner: TypeAlias = PreCandidate | Candidate
+"""Who stands for election."""
+Impatient: TypeAlias = Follower | PreCandidate | Candidate
+"""Who campaigns when nothing is heard for `timeout` ticks."""
+
+
 class Transfer(msgspec.Struct, kw_only=True):
     """A leadership transfer under way (thesis §3.10)."""
 

@@ -108,9 +108,11 @@ class Method:
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """The arguments of a call, checked. Raises `InvalidArgument`."""
         try:
-            bound = self.signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            data = _encoder.encode(bound.args)
+            if kwargs or len(args) != len(self._types):
+                bound = self.signature.bind(*args, **kwargs)
+                bound.apply_defaults()
+                args = bound.args  # else every argument is in its place already, as in most calls
+            data = _encoder.encode(args)
             self._args.decode(data)
         except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
             raise InvalidArgument(f"{self.describe()}: {exc}") from exc

@@ -149,9 +149,9 @@ class Engine:
         if not self._scheduled and (self.raft.has_output or self._role_now() != self._seen):
             self.wake()
 
-    def _role_now(self) -> tuple[Term, NodeId | None, bool]:
-        raft = self.raft
-        return raft.term, raft.leader, raft.is_leader
+    def _role_now(self) -> tuple[Term, NodeId | None]:
+        """Who leads says it all: a leader knows itself as one."""
+        return self.raft.term, self.raft.leader
 
     def turn(self) -> None:
         """Do everything that there is to do now."""
@@ -171,9 +171,9 @@ class Engine:
             self._transport.uncork()
         seen = self._role_now()
         if seen != self._seen:
-            lost = self._seen[2] and (not seen[2] or seen[0] != self._seen[0])
+            has_led = self._seen[1] == self.raft.node_id
             self._seen = seen
-            if lost:
+            if has_led:
                 self._commands.leadership_lost()
             self._on_role()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.roles import Leader
 from raftkv.errors import HandshakeRefused, PeerError, WrongDataDir
 from raftkv.model import Index, Membership, NodeId
@@ -251,6 +252,8 @@ class Links:
         if node.failure is not None:
             return
         match message:
+            case AppendEntries() | AppendReply() if message.sender == sender and message.to == node.options.node_id:
+                node.engine.step(message)  # the first arm, as most messages are these
             case DigestReport():
                 node.report(sender, message)
             case Acquaintances():
@@ -305,8 +308,10 @@ class Links:
         """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""
         node = self._node
         self._ticks += 1
+        if self._ticks < node.raft.config.heartbeat_ticks:
+            return
         applied, leader = node.applier.runner.applied, node.raft.leader
-        if leader is None or self._ticks < node.raft.config.heartbeat_ticks or applied.index == self._reported:
+        if leader is None or applied.index == self._reported:
             return
         self._ticks = 0
         self._reported = applied.index

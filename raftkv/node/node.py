@@ -80,6 +80,7 @@ class Node:
         self.world = world if world is not None else World.real()
         self.paths = Paths(options.data_dir)
         self.failure: NodeStopped | None = None
+        self._tick_s = self.config.tick_ms / 1000
         self._watch = DiskWatch(self.config)
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -92,7 +93,7 @@ class Node:
 
     async def start(self) -> None:
         """Recover what is on disk, then take part. Raises a `NodeStopped` or `ConfigError` that says what to do."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[NodeStopped | None] = loop.create_future()
         """Done when the node has stopped: with the reason, or None when it was asked to."""
         try:
@@ -289,19 +290,17 @@ class Node:
         if self._closed or self.failure is not None:
             return
         self._count_time()
-        period = self.config.tick_ms / 1000
-        self._timers["tick"] = asyncio.get_running_loop().call_at(self._ticked_at + period, self._tick)
+        self._timers["tick"] = self._loop.call_at(self._ticked_at + self._tick_s, self._tick)
         self._check_waiters()
 
     def _count_time(self) -> None:
         """Ticks follow the clock even when the loop was late; after a long pause no more than an election's worth."""
-        period = self.config.tick_ms / 1000
-        passed = asyncio.get_running_loop().time() - self._ticked_at
-        due = int(passed / period + 1e-6)  # a timer that is due may be a rounding early
+        passed = self._loop.time() - self._ticked_at
+        due = int(passed / self._tick_s + 1e-6)  # a timer that is due may be a rounding early
         if due > 0:
-            self._ticked_at += due * period
+            self._ticked_at += due * self._tick_s
             self.engine.tick(min(due, self.raft.config.election_ticks))
-            if self.raft.role is not None and not isinstance(self.raft.role, Leader):
+            if not self.raft.is_leader:
                 self.links.report_digest()
 
     def _housekeep(self) -> None:
@@ -383,6 +382,8 @@ class Node:
         """Wake those who wait for something to become true."""
         if self.failure is None and hasattr(self, "engine") and not self._closed:
             self._membership_changed()
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for condition, future in waiters:
             if future.done():

@@ -119,19 +119,18 @@ def decode_message(payload: bytes) -> PeerMessage:
     """The message in a frame's payload. Raises `FrameError`: whoever sent it made a mistake, or is no node."""
     if len(payload) < _LENGTH.size:
         raise FrameError(f"a message of {len(payload)} bytes")
-    (length,) = _LENGTH.unpack_from(payload)
     view = memoryview(payload)
-    records = view[_LENGTH.size + length :]
+    end = _LENGTH.size + _LENGTH.unpack_from(payload)[0]
     try:
-        message = _decoder.decode(view[_LENGTH.size : _LENGTH.size + length])
+        message = _decoder.decode(view[_LENGTH.size : end])
         if type(message) is AppendEntries:
-            return _with_entries(message, records)
+            return _with_entries(message, view[end:])
     except UNREADABLE as exc:
         raise FrameError(f"a message that can't be read: {exc}") from exc
     except CorruptRecord as exc:
         raise FrameError(f"an append with damaged entries: {exc}") from exc
-    if records:
-        raise FrameError(f"{len(records)} bytes behind a {type(message).__name__}")
+    if len(payload) > end:
+        raise FrameError(f"{len(payload) - end} bytes behind a {type(message).__name__}")
     return message
 
 

@@ -105,7 +105,7 @@ def test_entries_that_cannot_be_read_stop_the_node_unless_they_were_compacted(st
         ({"has_output": True}, True),
         ({"leader": 2}, True),
         ({"term": 4}, True),
-        ({"is_leader": False}, True),
+        ({"leader": None}, True),
     ],
 )
 def test_the_loop_turns_only_for_what_led_to_something(change, turns):
