@@ -294,9 +294,10 @@ class SessionsAgree(Check):
 
     def look_at(self, node: Node) -> None:
         runner = node.applier.runner
-        count = self._sessions.setdefault(runner.applied.index, runner.sessions)
-        assert count == runner.sessions, f"node {node.node_id} has {runner.sessions} sessions, another one {count}"
-        assert runner.sessions <= node.config.sessions_max
+        sessions = runner.sessions
+        count = self._sessions.setdefault(runner.applied.index, sessions)
+        assert count == sessions, f"node {node.node_id} has {sessions} sessions, another one {count}"
+        assert sessions <= node.config.sessions_max
 
 
 class MembershipsAgree(Check):
@@ -321,9 +322,9 @@ class QueuesAreBounded(Check):
     def look_at(self, node: Node) -> None:
         config = node.config
         assert node.engine.waiting <= 2 * config.waiting_requests_max
-        for peer in node.transport.links():
-            queued = node.transport.queued_bytes(peer)
-            assert queued <= 2 * config.peer_frame_bytes_max + 4096, f"{queued} bytes wait for node {peer}"
+        for member in node.raft.membership.members:
+            queued = node.transport.queued_bytes(member.node_id)
+            assert queued <= 2 * config.peer_frame_bytes_max + 4096, f"{queued} bytes wait for node {member.node_id}"
 
 
 class FollowersAreNotAheadOfTheirMatch(Check):

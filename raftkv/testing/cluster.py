@@ -184,7 +184,7 @@ class SimNode:
     @property
     def is_impostor(self) -> bool:
         """Whether its files are not those that the others know it by: it is no member of the cluster any more."""
-        return self.harm in (Harm.WIPED, Harm.OLDER_COPY)
+        return self.harm is not None and self.harm in (Harm.WIPED, Harm.OLDER_COPY)
 
     def world(self, rate: float = 1.0) -> World:
         """What the node stands on, with a clock of that rate; new workers for each start."""
