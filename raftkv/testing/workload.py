@@ -65,8 +65,12 @@ class Clients:
     what became of each single write.
     """
 
-    def __init__(self, seed: int, history: History, command_bytes_max: int | None = None) -> None:
+    def __init__(
+        self, seed: int, history: History, command_bytes_max: int | None = None, *, pause_s: float = 0.1
+    ) -> None:
+        """Each rests for about `pause_s` seconds between two operations."""
         self._seed = seed
+        self._pause_s = pause_s
         self._history = history
         self._command_bytes_max = command_bytes_max if (command_bytes_max or LARGE_MAX) < LARGE_MAX else None
         self._met: Counter[str] = Counter()
@@ -85,7 +89,7 @@ class Clients:
         dice = random.Random(f"{self._seed}.{number}")
         try:
             while not self.stopping:
-                await asyncio.sleep(dice.expovariate(1 / 0.1))
+                await asyncio.sleep(dice.expovariate(1 / self._pause_s))
                 await self._operate(client, number, dice)
         finally:
             await client.close()
