@@ -162,8 +162,8 @@ class Engine:
         try:
             self._propose()
             self._read()
-            while self._handle_next():
-                pass
+            while not self.stopped and (ready := self.raft.ready()) is not None:
+                self._handle(ready)
         except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
             self._on_failure(exc)
             return
@@ -176,14 +176,6 @@ class Engine:
             if has_led:
                 self._commands.leadership_lost()
             self._on_role()
-
-    def _handle_next(self) -> bool:
-        """Do what the core wants done now; returns whether there may be more."""
-        ready = self.raft.ready()
-        if ready is None or self.stopped:
-            return False
-        self._handle(ready)
-        return True
 
     def _propose(self) -> None:
         if not self._proposals:

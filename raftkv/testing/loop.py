@@ -121,38 +121,35 @@ class SimLoop(base_events.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Turns as `asyncio` does them, without asking an operating system for what there can't be."""
+        ready, scheduled, frozen = self._ready, self._scheduled, self._frozen
         while True:
-            self._turn()
+            if not ready and not self._stopping:
+                while scheduled and scheduled[0][2].is_cancelled:
+                    heapq.heappop(scheduled)
+                if not scheduled:
+                    raise Deadlock("every task waits for another, and no timer is set")
+                if scheduled[0][0] > self._now:
+                    self._now = scheduled[0][0]
+            due = self._now + RESOLUTION_S
+            while scheduled and scheduled[0][0] < due:
+                ready.append(heapq.heappop(scheduled)[2])
+            for _ in range(len(ready)):
+                call = ready.popleft()
+                if call.is_cancelled:
+                    continue
+                if frozen and (held := frozen.get(call.context.get(PROCESS))) is not None:
+                    held.append(call)
+                    continue
+                try:
+                    call.context.run(call.callback, *call.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as exc:  # noqa: BLE001 (it belongs to whoever looks at `failures`)
+                    self.call_exception_handler({"message": f"Exception in {call!r}", "exception": exc})
             if self.observer is not None:
                 self.observer()
             if self._stopping:
                 return
-
-    def _turn(self) -> None:
-        ready, scheduled, frozen = self._ready, self._scheduled, self._frozen
-        if not ready and not self._stopping:
-            while scheduled and scheduled[0][2].is_cancelled:
-                heapq.heappop(scheduled)
-            if not scheduled:
-                raise Deadlock("every task waits for another, and no timer is set")
-            if scheduled[0][0] > self._now:
-                self._now = scheduled[0][0]
-        due = self._now + RESOLUTION_S
-        while scheduled and scheduled[0][0] < due:
-            ready.append(heapq.heappop(scheduled)[2])
-        for _ in range(len(ready)):
-            call = ready.popleft()
-            if call.is_cancelled:
-                continue
-            if frozen and (held := frozen.get(call.context.get(PROCESS))) is not None:
-                held.append(call)
-                continue
-            try:
-                call.context.run(call.callback, *call.args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as exc:  # noqa: BLE001 (it belongs to whoever looks at `failures`)
-                self.call_exception_handler({"message": f"Exception in {call!r}", "exception": exc})
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

@@ -227,7 +227,9 @@ class Pipe(asyncio.Transport):
     def _arrive(self) -> None:
         self._timer = None
         other, network = self.other, self._network
-        if not self._pieces or network.is_blocked(self.owner, other.owner) or not other._reading:
+        if not self._pieces or not other._reading:
+            return
+        if (network._cuts or network._frozen) and network.is_blocked(self.owner, other.owner):
             return
         _, piece = self._pieces.popleft()
         if piece is None:
