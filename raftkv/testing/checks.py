@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from raftkv.core import invariants
 from raftkv.core.roles import Candidate, Leader
@@ -14,6 +14,7 @@ from raftkv.state import MemoryStates
 from raftkv.testing.cluster import Harm
 
 if TYPE_CHECKING:
+    from raftkv.core.raft import Raft
     from raftkv.node import Node
     from raftkv.testing.cluster import SimCluster, SimNode
 
@@ -54,10 +55,60 @@ def working(cluster: SimCluster) -> Iterator[Node]:
 
 
 class CoreInvariants(Check):
-    """Every invariant of the core's own: `compacted ≤ snapshot ≤ applied ≤ commit ≤ last` and the like."""
+    """Every invariant of the core's own: `compacted ≤ snapshot ≤ applied ≤ commit ≤ last` and the like.
+
+    Also that nothing goes back that may only go forward, from one look to the next.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[NodeId, tuple[Raft, invariants.Sample]] = {}
 
     def look_at(self, node: Node) -> None:
-        invariants.check(node.raft)
+        raft = node.raft
+        invariants.check(raft)
+        before = self._samples.get(node.node_id)
+        is_same = before is not None and before[0] is raft
+        now = invariants.check_step(before[1], raft) if before and is_same else invariants.Sample.of(raft)
+        self._samples[node.node_id] = raft, now
+
+
+class CoreInvariantsAfterEachInput(Check):
+    """The core's invariants hold after each message, write and order, not only when somebody looks.
+
+    Ticks are left out: most change nothing, and they are half of what a core is told.
+    """
+
+    INPUTS = (
+        *("step", "persisted", "applied", "propose", "campaign", "step_down", "peer_lost", "change_membership"),
+        *("transfer_leadership", "snapshot_taken", "compact", "snapshot_installed", "snapshot_failed", "snapshot_sent"),
+    )
+
+    def __init__(self) -> None:
+        self._broken: list[str] = []
+
+    def attach(self, cluster: SimCluster) -> None:
+        """See to it that the core of each node that starts from now on is looked at."""
+        cluster.on_started = self._follow
+
+    def _follow(self, node: Node) -> None:
+        for name in self.INPUTS:
+            setattr(node.raft, name, self._checked(node, name, getattr(node.raft, name)))
+
+    def _checked(self, node: Node, name: str, take: Callable[..., Any]) -> Callable[..., Any]:
+        raft, check = node.raft, invariants.check
+
+        def take_and_check(*arguments: Any, **options: Any) -> Any:
+            result = take(*arguments, **options)
+            try:
+                check(raft)
+            except AssertionError as exc:
+                self._broken.append(f"node {node.node_id}, {name}: {exc}")  # a node takes errors for its own, and stops
+            return result
+
+        return take_and_check
+
+    def look(self, cluster: SimCluster) -> None:
+        assert not self._broken, self._broken[0]
 
 
 class ElectionSafety(Check):

@@ -250,6 +250,8 @@ class SimNode:
                 self.crash()
             raise
         self._starting = None
+        if self.cluster.on_started is not None:
+            self.cluster.on_started(node)
         self.listener = Listener(node, Limits.of(self.cluster.config))
         self.listener.begin()
         self.cluster.network.listen(self.place, self.member.client_address, self.listener.connection)
@@ -397,6 +399,8 @@ class SimCluster:
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
         self.variety: Variety | None = None
         """What sets nodes apart from each other, if anything does."""
+        self.on_started: Callable[[Node], None] | None = None
+        """Who is told of each node that has recovered."""
         self.draws_equal = False
         """Whether all nodes draw the same: their time-outs are equal then, and as short as can be."""
         self.copies: list[SimNode] = []
@@ -482,6 +486,12 @@ class SimCluster:
 
     async def _dial(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         await self.network.dial(CLIENT, factory, f"{host}:{port}")
+
+    @property
+    def election_timeout_s(self) -> float:
+        """The time-out from which elections are drawn (up to twice that), of the node whose clock is slowest."""
+        configs = [self.config, *(node.config for node in self.running)]
+        return max(config.election_timeout_ms for config in configs) / 1000
 
     async def until(self, condition: Callable[[], Any], within_s: float = 30.0, what: str = "") -> None:
         """Let time pass until `condition` holds. Raises `AssertionError` after `within_s` virtual seconds."""

@@ -27,6 +27,9 @@ Fault: TypeAlias = Callable[[], Awaitable[bool]]
 
 CAPACITY_BYTES = 1 << 40
 
+ORDERED_WITHIN = 40
+"""Election time-outs until an order is carried out at the latest, once all that can be mended is."""
+
 WORK_S = 0.2
 """What work under way takes at most, with a disk that works."""
 
@@ -181,9 +184,11 @@ class Nemesis:
     async def _insist(self, order: Callable[[Node], Awaitable[object]]) -> None:
         """Give an order until it is carried out; raises `AssertionError` when that takes too long."""
         error: Exception | None = None
-        for _ in range(20):
+        cluster = self._cluster
+        end = cluster.loop.time() + ORDERED_WITHIN * cluster.election_timeout_s
+        while cluster.loop.time() < end:
             try:
-                await order(await self._cluster.until_leader(60))
+                await order(await cluster.until_leader(end - cluster.loop.time()))
             except InvalidArgument:
                 return  # it was carried out before
             except (RaftKVError, TimeoutError) as exc:
@@ -191,7 +196,7 @@ class Nemesis:
                 await asyncio.sleep(0.5)
             else:
                 return
-        raise AssertionError(f"an order of the operator's is not carried out: {error!r}\n{self._cluster.describe()}")
+        raise AssertionError(f"an order of the operator's is not carried out: {error!r}\n{cluster.describe()}")
 
     # ------------------------------------------------------------------------------ processes
 

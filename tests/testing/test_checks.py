@@ -1,0 +1,109 @@
+"""Checks notice what they are there for, at the moment at which it happens."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from raftkv.config import Config
+from raftkv.core.raft import Raft
+from raftkv.kv import KeyValue
+from raftkv.testing.checks import CoreInvariants, CoreInvariantsAfterEachInput
+from raftkv.testing.cluster import SimCluster
+from raftkv.testing.failure import Failure
+from raftkv.testing.loop import SimLoop
+from raftkv.testing.nemesis import Nemesis
+from raftkv.testing.simulation import LEADER_WITHIN, Simulation
+from raftkv.testing.variety import Variety
+
+
+def tell(story, prepare=None):
+    """Tell `story` with a cluster that has a leader."""
+
+    async def main():
+        cluster = SimCluster(KeyValue, 3, seed=1)
+        if prepare is not None:
+            prepare(cluster)
+        await cluster.start()
+        await cluster.until_leader()
+        await story(cluster)
+
+    SimLoop().run(main())
+
+
+def test_what_is_wrong_between_two_looks_is_noticed(monkeypatch):
+    """A core that breaks an invariant with one order, and has mended it when somebody looks, has broken it."""
+    inputs = CoreInvariantsAfterEachInput()
+    monkeypatch.setattr(Raft, "step_down", lambda raft: setattr(raft, "applied_index", raft.handed_index + 1))
+
+    async def story(cluster):
+        raft = cluster.leader.raft
+        right = raft.applied_index
+        inputs.look(cluster)
+        raft.step_down()
+        raft.applied_index = right
+        CoreInvariants().look(cluster)  # all is well again
+        with pytest.raises(AssertionError, match=r"node \d, step_down: applied \d+ > handed \d+"):
+            inputs.look(cluster)
+
+    tell(story, inputs.attach)
+
+
+def test_what_goes_back_is_noticed():
+    """Each look compares with the one before, as long as it is the same process."""
+    check = CoreInvariants()
+
+    async def story(cluster):
+        leader = cluster.leader
+        client = cluster.client()
+        await client.remote.put(b"key", b"value")
+        await cluster.until_equal()
+        check.look(cluster)
+        leader.raft.commit_index -= 1
+        leader.raft.handed_index -= 1
+        leader.raft.applied_index -= 1
+        with pytest.raises(AssertionError, match="commit_index went back"):
+            check.look(cluster)
+        sim = cluster.nodes[leader.node_id]
+        sim.crash()
+        await sim.start()
+        check.look(cluster)
+        await client.close()
+
+    tell(story)
+
+
+def test_time_is_counted_in_the_slowest_nodes_timeouts():
+    """Bounds hold for whoever waits longest: a clock that goes at half the speed, or else the settings."""
+
+    async def story(cluster):
+        assert cluster.election_timeout_s == Config().election_timeout_ms / 1000
+        worlds = (Variety(cluster.config, random.Random(seed)) for seed in itertools.count())
+        cluster.variety = next(world for world in worlds if min(world.habits().rate for _ in range(8)) < 0.6)
+        rates = set()
+        for _ in range(12):
+            sim = cluster.nodes[2]
+            sim.crash()
+            await sim.start()
+            found = sim.node.config.election_timeout_ms / 1000
+            rates.add(found)
+            assert cluster.election_timeout_s == max(found, Config().election_timeout_ms / 1000)
+        assert max(rates) > Config().election_timeout_ms / 1000
+
+    tell(story)
+
+
+def test_a_world_that_does_not_come_to_itself_fails_in_bounded_time(monkeypatch):
+    """Liveness: nobody mends it, so nobody leads, and the world says so after so many election time-outs."""
+
+    async def leave_all_down(self):
+        for sim in self._cluster.nodes.values():
+            sim.crash()
+
+    monkeypatch.setattr(Nemesis, "mend", leave_all_down)
+    world = Simulation(1, size=3, duration_s=2.0)
+    with pytest.raises(Failure, match=r"not within [\d.]+ s: a leader"):
+        world.run()
+    assert world.broken_at < 2.5 + LEADER_WITHIN * 2.5 * Config().election_timeout_ms / 1000
