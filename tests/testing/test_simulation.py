@@ -46,7 +46,7 @@ def test_a_world_keeps_its_promise(seed):
 def test_every_kind_of_fault_meets_something():
     """Whatever a world can do to a cluster is done in some of the first worlds, and all keep their promise."""
     faults: Counter[str] = Counter()
-    for seed in range(120):
+    for seed in range(300):
         outcome = run_world(seed, 20.0)
         assert outcome.failure is None, outcome.failure
         faults.update(outcome.faults)
