@@ -202,9 +202,19 @@ class Log:
             return self._read(first, min(last, self._tail.index), bytes_max, None)
 
     def _read(self, first: Index, last: Index, bytes_max: int, chain: int | None) -> list[Entry]:
-        """Read from the segment that holds `first`; `chain` is what must be before it, if that is known."""
-        segment = next(s for s in reversed(self._segments) if s.prev.index < first)
-        return segment.read(first, min(last, segment.last_index), bytes_max, chain)
+        """Read from the segment that holds `first` on; `chain` is what must be before it, if that is known."""
+        found: list[Entry] = []
+        size = 0
+        while not found or (found[-1].index < last and size < bytes_max):
+            if found:
+                first, chain = found[-1].index + 1, found[-1].chain
+            segment = next(s for s in reversed(self._segments) if s.prev.index < first)
+            more = segment.read(first, min(last, segment.last_index), bytes_max - size, chain)
+            size += sum([len(entry.record) for entry in more])
+            if found and size > bytes_max:
+                break  # a segment gives one entry at least, and this one is too large
+            found += more
+        return found
 
     def compact(self, index: Index) -> None:
         """Drop the oldest segments that hold nothing above `index`; durable on return. Disk worker's thread.
