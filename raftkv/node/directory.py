@@ -120,7 +120,12 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     if snapshot is not None and not _log_agrees(view, snapshot):
         # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
         logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=view.last_index)
-        vote.write(vote.hard_state, min(vote.durable_index, snapshot.index))
+        state = vote.hard_state
+        if state.term < snapshot.term:
+            # The snapshot became durable before the term that this node had heard of with it, so in that term it has
+            # not voted: a vote is told only when it is durable.
+            state = HardState(term=snapshot.term)
+        vote.write(state, min(vote.durable_index, snapshot.index))
         log.reset(snapshot.log_start)
         view.reset(snapshot.log_start, snapshot.membership)
     if view.start.index > 0 and (snapshot is None or snapshot.index < view.start.index):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import posixpath
 from typing import Any
 
 import msgspec
@@ -578,6 +579,40 @@ def test_a_lost_state_is_not_behind_a_snapshot_of_it(is_damaged):
         await sim.start()  # alone: it hears of no commit, so all that it has it has from its disk
         invariants.check(sim.node.raft)
         assert sim.node.raft.applied_index == (0 if is_damaged else index)
+        await cluster.start()
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
+def test_a_snapshot_that_is_durable_before_its_term_brings_the_term():
+    """F60: its log's thread hangs, so the vote file is of an older term when the power goes behind the last chunk.
+
+    A node whose log has entries of a term that it does not know could stand for election in that very term.
+    """
+
+    async def story(cluster):
+        client = cluster.client()
+        sim = follower_of(cluster)
+        sim.crash()
+        old = cluster.nodes[cluster.leader.node_id]
+        await fill(client, 20)
+        old.crash()
+        await old.start()
+        await fill(client, 300, start=20)
+        leader = await cluster.until_leader()
+        await leader.take_snapshot()
+        for path, data in cluster.nodes[leader.node_id].disk.image().items():
+            if path.startswith("/data/snapshots/"):
+                sim.disk.mkdir(posixpath.dirname(path))
+                sim.disk.write_atomic(path, data)
+        for other in cluster.nodes.values():
+            other.crash()
+        await sim.start()  # alone: what it knows it has from its disk
+        raft = sim.node.raft
+        assert raft.log.last_term >= 2
+        invariants.check(raft)
         await cluster.start()
         await cluster.until_equal()
         await client.close()
