@@ -308,8 +308,7 @@ class Node:
             return
         loop = asyncio.get_running_loop()
         self._timers["housekeeping"] = loop.call_later(HOUSEKEEPING_S, self._housekeep)
-        if (started := self.writer.started_at) is not None:
-            self._check_stall(loop.time() - started)
+        self._check_stall(self._watch.writing_s(self.writer.started_at, loop.time()))
         if not self._checking_space:
             self._checking_space = True
             future = self.world.background_worker.run(self.world.disk.free, self.paths.root)

@@ -6,6 +6,9 @@ from raftkv.config import Config
 from raftkv.disk import DiskSpace
 from raftkv.errors import DiskLow
 
+LOOK_S_MAX = 1.0
+"""Between two looks no more than this counts; they come four times a second."""
+
 
 class DiskWatch:
     """Decides, from what it is told, when a disk is too slow or too full to go on as before.
@@ -23,6 +26,22 @@ class DiskWatch:
         self.space = DiskSpace(free_bytes=0, total_bytes=0)
         self.low: DiskLow | None = None
         """Set while there is too little space; cleared by itself."""
+        self._looked_at = 0.0
+        self._started_at: float | None = None
+        self._writing_s = 0.0
+
+    def writing_s(self, started_at: float | None, now: float) -> float:
+        """For how long (s) the write that is under way since `started_at`, if any, has kept this process waiting.
+
+        That the process itself was stopped meanwhile, or its machine, says nothing of the disk (F16, F72).
+        """
+        passed = min(now - self._looked_at, LOOK_S_MAX)
+        self._looked_at = now
+        if started_at is None or started_at != self._started_at:
+            self._started_at, self._writing_s = started_at, 0.0
+        if started_at is not None:
+            self._writing_s = min(self._writing_s + passed, now - started_at)
+        return self._writing_s
 
     def is_stalled(self, writing_s: float) -> bool:
         """Whether a write that has taken this long so far should cost leadership."""

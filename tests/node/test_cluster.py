@@ -937,6 +937,29 @@ def test_a_thread_that_hangs_keeps_only_its_own_work_waiting(thread):
     tell(story)
 
 
+def test_a_node_that_was_stopped_itself_does_not_blame_its_disk():
+    """Paused in the middle of a write for longer than a disk may take, by SIGSTOP or with its whole virtual machine:
+    it goes on (F16, F72)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        sim = follower_of(cluster)
+        sim.hang()
+        await fill(client, 5, start=5)
+        await cluster.until(lambda: sim.node.writer.started_at is not None)
+        sim.freeze()
+        await elapse(2 * CONFIG.disk_stall_stop_s)
+        sim.thaw()
+        await elapse(1.0)
+        sim.unhang()
+        await cluster.until_equal()
+        assert sim.node.failure is None
+        await client.close()
+
+    tell(story)
+
+
 def test_a_disk_that_never_comes_back_stops_the_node():
     """A node that waits for ever is neither there nor gone: it stops, says so, and the others go on (F16)."""
 
