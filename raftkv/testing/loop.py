@@ -117,7 +117,11 @@ class SimLoop(base_events.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         """Call it when `delay` seconds have passed."""
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        when = self._now + delay
+        call = Call(when, callback, args, copy_context() if context is None else context)
+        self._made += 1
+        heapq.heappush(self._scheduled, (when, self._made, call))
+        return call
 
     def _run_once(self) -> None:
         """Turns as `asyncio` does them, without asking an operating system for what there can't be."""

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
 from raftkv.model import NodeId
 from raftkv.transport.tuning import set_no_delay
@@ -141,6 +142,8 @@ class Incoming(asyncio.Protocol):
             self.established = True
             self._mesh.incoming_established(self, self.peer)
         match message:
+            case AppendEntries() | AppendReply():  # first, as most messages are these
+                self._mesh.handler.on_message(self.peer, message)
             case Ping():
                 self._pong(message)
             case Hello() | HelloReply() | Pong():

@@ -217,12 +217,8 @@ class Pipe(asyncio.Transport):
             if self._gone:
                 self._network.forget(self)
         elif self._timer is None:
-            due = self._pieces[0][0]
-            context = self.other.context  # it is the other side's process that hears it
-            if due <= self._loop.time():
-                self._timer = self._loop.call_soon(self._arrive, context=context)
-            else:
-                self._timer = self._loop.call_at(due, self._arrive, context=context)
+            # It is the other side's process that hears it, so it is done in that one's context.
+            self._timer = self._loop.call_at(self._pieces[0][0], self._arrive, context=self.other.context)
 
     def _arrive(self) -> None:
         self._timer = None
