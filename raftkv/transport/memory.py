@@ -65,11 +65,11 @@ class MemoryNetwork:
         self._frozen.add(node)
 
     def thaw(self, node: NodeId) -> None:
-        """It goes on, and reads what has come."""
+        """It goes on, and reads what has come; before its timers, if its loop is thawed after this."""
         self._frozen.discard(node)
         for pipe in list(self._pipes):
             if pipe.other.owner == node:
-                pipe.travel()
+                pipe.hurry()
 
     def reset(self, a: NodeId, b: NodeId) -> None:
         """Break every connection between `a` and `b`, as a router that forgets them does."""
@@ -217,29 +217,49 @@ class Pipe(asyncio.Transport):
             if self._gone:
                 self._network.forget(self)
         elif self._timer is None:
-            # It is the other side's process that hears it, so it is done in that one's context.
-            self._timer = self._loop.call_at(self._pieces[0][0], self._arrive, context=self.other.context)
+            due = self._pieces[0][0]
+            context = self.other.context  # it is the other side's process that hears it
+            if due <= self._loop.time():
+                self._timer = self._loop.call_soon(self._arrive, context=context)
+            else:
+                self._timer = self._loop.call_at(due, self._arrive, context=context)
+
+    def hurry(self) -> None:
+        """Whoever hears this was stopped, and its loop has held up what was to arrive: see to it anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.travel()
 
     def _arrive(self) -> None:
+        """All that is due arrives, as one read of a socket brings all that waits there."""
         self._timer = None
+        now, pieces = self._loop.time(), self._pieces
+        while pieces and pieces[0][0] <= now:
+            if not self.other._reading or self._is_blocked():
+                return  # whoever changes that lets it travel on
+            self._deliver(pieces.popleft()[1])
+        if pieces or self._gone:
+            self.travel()
+
+    def _is_blocked(self) -> bool:
+        network = self._network
+        if not network._cuts and not network._frozen:
+            return False
+        return network.is_blocked(self.owner, self.other.owner)
+
+    def _deliver(self, piece: bytes | None) -> None:
         other, network = self.other, self._network
-        if not self._pieces or not other._reading:
-            return
-        if (network._cuts or network._frozen) and network.is_blocked(self.owner, other.owner):
-            return
-        _, piece = self._pieces.popleft()
         if piece is None:
             other.break_off(None)
-        else:
-            self._bytes -= len(piece)
-            arriving = [piece] if network.interference is None else network.interference(self.owner, other.owner, piece)
-            for each in arriving:
-                if not other._closing:
-                    other.protocol.data_received(each)
-            if not self._writable:
-                self.context.copy().run(self._tell_writable)
-        if self._pieces or self._gone:
-            self.travel()
+            return
+        self._bytes -= len(piece)
+        arriving = [piece] if network.interference is None else network.interference(self.owner, other.owner, piece)
+        for each in arriving:
+            if not other._closing:
+                other.protocol.data_received(each)
+        if not self._writable:
+            self._loop.call_soon(self._tell_writable, context=self.context)
 
     def get_write_buffer_size(self) -> int:
         return self._bytes

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
 
+from raftkv.testing.loop import PROCESS, SimLoop, elapse
+from raftkv.transport import MemoryNetwork
 from raftkv.wire import DigestReport
 from tests.transport.worlds import LIMITS, MemoryWorld, tell
 
@@ -121,3 +126,75 @@ def test_a_story_is_the_same_every_time() -> None:
         return seen
 
     assert trace() == trace()
+
+
+class _End(asyncio.Protocol):
+    """Notes what it hears, and in whose process."""
+
+    def __init__(self, seen: list[object]) -> None:
+        self.seen = seen
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.seen.append((data, PROCESS.get()))
+
+    def resume_writing(self) -> None:
+        self.seen.append(("may write", PROCESS.get()))
+
+
+def _as_process(number: int, what: Callable[..., Any], *arguments: Any) -> Any:
+    context = copy_context()
+    context.run(PROCESS.set, number)
+    return context.run(what, *arguments)
+
+
+def test_who_was_stopped_reads_what_has_come_before_its_timers_tell_it_how_late_it_is() -> None:
+    """As a real loop does it, which looks at its sockets first; also at what came later than a timer was due (F72)."""
+    seen: list[object] = []
+
+    async def story() -> None:
+        loop, network = asyncio.get_running_loop(), MemoryNetwork(0.001)
+        assert isinstance(loop, SimLoop)
+        _as_process(2, network.listen, 2, "two", lambda: _End(seen))
+        one = _End([])
+        await network.dial(1, lambda: one, "two")
+        network.freeze(2)
+        loop.freeze(2)
+        _as_process(2, loop.call_later, 0.01, lambda: seen.append("timer"))
+        one.transport.write(b"early")  # type: ignore[attr-defined]
+        await elapse(0.5)
+        one.transport.write(b"late")  # type: ignore[attr-defined]
+        await elapse(0.5)
+        assert seen == []
+        network.thaw(2)
+        loop.thaw(2)
+        await elapse(0.1)
+        assert seen == [(b"early", 2), (b"late", 2), "timer"]
+
+    SimLoop().run(story())
+
+
+def test_what_a_process_sent_before_it_was_stopped_arrives() -> None:
+    """It is on its way; but the process itself is told of nothing before it goes on."""
+    seen: list[object] = []
+
+    async def story() -> None:
+        loop, network = asyncio.get_running_loop(), MemoryNetwork(0.001)
+        assert isinstance(loop, SimLoop)
+        _as_process(2, network.listen, 2, "two", lambda: _End(seen))
+        one = _End(seen)
+        await loop.create_task(network.dial(1, lambda: one, "two"), context=_as_process(1, copy_context))
+        one.transport.set_write_buffer_limits(1)  # type: ignore[attr-defined]
+        one.transport.write(b"bytes")  # type: ignore[attr-defined]
+        network.freeze(1)
+        loop.freeze(1)
+        await elapse(0.5)
+        assert seen == [(b"bytes", 2)]
+        network.thaw(1)
+        loop.thaw(1)
+        await elapse(0.1)
+        assert seen == [(b"bytes", 2), ("may write", 1)]
+
+    SimLoop().run(story())
