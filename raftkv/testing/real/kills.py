@@ -30,7 +30,7 @@ class LeaderKilled(Fault):
 
     def __init__(self, dice: random.Random, times: int | None = None) -> None:
         self._dice = dice
-        self._times = times if times is not None else dice.randint(5, 9)
+        self._times = times if times is not None else dice.randint(8, 12)
         self._gap_s = dice.uniform(0.1, 0.5)
 
     async def inject(self, stage: Stage) -> None:
@@ -47,7 +47,7 @@ class LeaderKilled(Fault):
 
 
 class NodesKilled(Fault):
-    """SIGKILL to several nodes at once, mostly to all of them, three times: what was acknowledged is on their disks."""
+    """SIGKILL to several nodes at once, mostly to all of them, four times: what was acknowledged is on their disks."""
 
     kind = "nodes killed at once"
     rows = "F4 F6 F8"
@@ -58,7 +58,7 @@ class NodesKilled(Fault):
 
     async def inject(self, stage: Stage) -> None:
         ids = sorted(stage.cluster.nodes)
-        for _ in range(3):
+        for _ in range(4):
             await stage.leader()  # else nothing was acknowledged since the last time
             chosen = ids if self._dice.random() < 0.7 else self._dice.sample(ids, k=2)
             stage.note(f"SIGKILL to nodes {chosen}")

@@ -136,13 +136,8 @@ QUOTAS = (
     Quota(
         "partitions",
         100,
-        {
-            "partitions": links.Partitions.kind,
-            "leader-cut-off": links.LeaderCutOff.kind,
-            "bridge": links.Bridge.kind,
-            "transfer-cut": TransferCut.kind,
-        },
-        also=(links.EveryShape.kind,),
+        {"partitions": links.Partitions.kind},
+        also=(links.LeaderCutOff.kind, links.Bridge.kind, TransferCut.kind, links.EveryShape.kind),
     ),
     Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
