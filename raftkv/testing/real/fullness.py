@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import random
@@ -70,7 +71,9 @@ class DiskFull(Fault):
 
     async def heal(self, stage: Stage) -> None:
         for node in self._chosen:
-            (stage.images[node.node_id].mount_point / FILLER).unlink()
+            image = stage.images[node.node_id]
+            (image.mount_point / FILLER).unlink()
+            await asyncio.to_thread(image.sync)  # else the next loss of power brought the filler back
             stage.met(self.kind)
             if not node.is_running:
                 verdict = await start_and_judge(stage.cluster, node)
