@@ -216,7 +216,8 @@ class Node:
             timer.cancel()
         if not hasattr(self, "engine"):
             return
-        self.engine.stop(self.failure or NodeStopped("the node was asked to stop"))
+        failure = self.failure
+        self.engine.stop(failure or NodeStopped("the node was asked to stop"))
         self._check_waiters()
         self.applier.stop()
         self.snapshots.stop()
@@ -231,6 +232,8 @@ class Node:
         if not self.stopped.done():
             self.stopped.set_result(self.failure)
         logger.info("node_stopped", node=self.options.node_id, reason=str(self.failure) if self.failure else None)
+        if self.failure is not None and self.failure is not failure:
+            raise self.failure
 
     @property
     def is_closing(self) -> bool:
@@ -251,11 +254,12 @@ class Node:
     async def _close_on(self, worker: Worker, close: Callable[[], None]) -> None:
         try:
             await worker.run(close)
-        except DiskError as exc:
+        except (DiskError, StateCorruption) as exc:
             if self.failure is None:
-                raise
-            # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
-            logger.warning("not_closed", node=self.options.node_id, error=str(exc))
+                self._set_failure(exc)
+            else:
+                # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
+                logger.warning("not_closed", node=self.options.node_id, error=str(exc))
 
     def _close_files(self) -> None:
         self.opened.vote.close()
@@ -269,20 +273,25 @@ class Node:
             wrapped = SafetyViolation(f"{type(error).__name__}: {error}: keep the files and report it")
             wrapped.__cause__ = error
             error = wrapped
+        failure = self._set_failure(error)
+        self.engine.stop(failure)
+        self.applier.stop()
+        self.snapshots.stop()
+        self._check_waiters()
+        if not self.stopped.done():
+            self.stopped.set_result(failure)
+
+    def _set_failure(self, error: NodeStopped) -> NodeStopped:
+        """Why this node has stopped, with what to do."""
         if isinstance(error, StateCorruption):
             hint = "Start the node again: it rebuilds its state from a snapshot and the log, or says what it lacks"
             error = StateCorruption(f"{error}. {hint}").with_traceback(error.__traceback__)
         self.failure = error
         logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
-        self.engine.stop(error)
-        self.applier.stop()
-        self.snapshots.stop()
         if isinstance(error, StateCorruption | Diverged):
             # It would open again: RocksDB looks at a block only when it is read, and a wrong state at nothing.
             self.world.background_worker.run(mark_unfit, self.world.disk, self.paths, error)
-        self._check_waiters()
-        if not self.stopped.done():
-            self.stopped.set_result(error)
+        return error
 
     # ------------------------------------------------------------------------------ time
 

@@ -960,6 +960,31 @@ def test_a_node_that_was_stopped_itself_does_not_blame_its_disk():
     tell(story)
 
 
+def test_damage_that_shows_when_the_state_is_closed_is_said_and_mended():
+    """RocksDB may read a damaged block only then: the node says what to do, and its next start rebuilds (F10)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        sim = follower_of(cluster)
+        node, store = sim.node, sim.node.applier.runner.store
+
+        def close():
+            raise StateCorruption("closing /data/state: block checksum mismatch")
+
+        store.close = close
+        with pytest.raises(StateCorruption, match="mismatch. Start the node again: it rebuilds its state"):
+            await sim.stop()
+        assert isinstance(node.stopped.result(), StateCorruption)
+        sim.crash()
+        await sim.start()
+        assert sim.node.applier.runner.applied.index == 0, "it was rebuilt"
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story)
+
+
 def test_a_disk_that_never_comes_back_stops_the_node():
     """A node that waits for ever is neither there nor gone: it stops, says so, and the others go on (F16)."""
 
