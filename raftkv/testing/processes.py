@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,18 +12,7 @@ from pathlib import Path
 import msgspec
 
 from raftkv.model import Member, NodeId
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on at the moment."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+from raftkv.testing.ports import free_ports
 
 
 class NodeProcess(msgspec.Struct):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.testing.processes import ProcessCluster, free_ports, member_argument
+from raftkv.testing.ports import free_ports
+from raftkv.testing.processes import ProcessCluster, member_argument
 from tests.cli.commands import invoke, value_of
 
 

@@ -11,7 +11,8 @@ import urllib.request
 
 import pytest
 
-from raftkv.testing.processes import NodeProcess, ProcessCluster, free_ports
+from raftkv.testing.ports import free_ports
+from raftkv.testing.processes import NodeProcess, ProcessCluster
 from tests.cli.commands import invoke, value_of
 
 

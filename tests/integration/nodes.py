@@ -8,7 +8,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from raftkv.testing.processes import ProcessCluster, free_ports
+from raftkv.testing.ports import free_ports
+from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
 

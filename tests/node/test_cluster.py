@@ -973,7 +973,7 @@ def test_damage_that_shows_when_the_state_is_closed_is_said_and_mended():
             raise StateCorruption("closing /data/state: block checksum mismatch")
 
         store.close = close
-        with pytest.raises(StateCorruption, match="mismatch. Start the node again: it rebuilds its state"):
+        with pytest.raises(StateCorruption, match="Start the node again: it rebuilds its state"):
             await sim.stop()
         assert isinstance(node.stopped.result(), StateCorruption)
         sim.crash()

@@ -13,7 +13,8 @@ import msgspec
 
 from raftkv.config import MIB
 from raftkv.errors import RaftKVError
-from raftkv.testing.processes import ProcessCluster, free_ports
+from raftkv.testing.ports import free_ports
+from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, Contradiction, RecordedClients, recorded
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.kinds import ARGUMENTS, KINDS

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from raftkv.testing.processes import NodeProcess, free_ports
+from raftkv.testing.ports import free_ports
+from raftkv.testing.processes import NodeProcess
 from raftkv.testing.real.damage import (
     Advice,
     Damage,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from raftkv.testing.processes import free_ports
+from raftkv.testing.ports import free_ports
 from raftkv.testing.real.lane import Conditions
 from raftkv.testing.real.proxy import Door, LinkProxy
 from raftkv.testing.real.relay import CLIENTS
