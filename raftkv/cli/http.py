@@ -49,6 +49,10 @@ class NodeCollector(Collector):
             "log_bytes": ("Bytes of the log behind its start", status.log_bytes),
             "state_bytes": ("Bytes of the applied state, roughly", status.state_bytes),
             "disk_free_bytes": ("Free bytes on the data directory's file system", status.disk_free_bytes),
+            "disk_total_bytes": ("Size of that file system", status.disk_total_bytes),
+            "disk_reserve_bytes": ("Free bytes below which the node does not lead", status.disk_reserve_bytes),
+            "disk_low": ("1 when less than the reserve is free", int(status.disk_low)),
+            "writes_refused": ("1 on a leader that refuses writes", int(status.writes_refused is not None)),
             "waiting_requests": ("Requests that wait for an answer", status.waiting_requests),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
@@ -59,6 +63,7 @@ class NodeCollector(Collector):
             "write_seconds": ("Seconds that the disk worked on them", status.write_seconds),
             "snapshots_taken": ("Snapshots taken", status.snapshots_taken),
             "snapshots_installed": ("Snapshots installed from a leader", status.snapshots_installed),
+            "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
         }
         for name, (text, number) in counters.items():
@@ -74,7 +79,10 @@ class NodeCollector(Collector):
 
 
 class HttpServer:
-    """Serves `/metrics`, `/health` (200 while the node serves), `/ready` (200 when a leader is known) and `/status`."""
+    """Serves `/metrics`, `/health` (200 while the node serves), `/ready` and `/status`.
+
+    `/ready` is 200 when a leader is known, unless that is this node and it refuses writes.
+    """
 
     def __init__(self, host: str, port: int, status: Callable[[], NodeStatus]) -> None:
         """Raises `ConfigError` when the address can't be listened on."""
@@ -117,8 +125,9 @@ class HttpServer:
         status = self._ask()
         if status is None:
             return b'{"problems":["the event loop does not answer"]}\n', "503 Service Unavailable"
-        good = status.stopped is None and (path != "/ready" or status.leader is not None)
-        content: object = status if path == "/status" else {"role": status.role, "problems": status.problems()}
+        ready = status.leader is not None and status.writes_refused is None
+        good = status.stopped is None and (path != "/ready" or ready)
+        content: object = status if path == "/status" else _summary(status)
         return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"
 
     def close(self) -> None:
@@ -126,3 +135,14 @@ class HttpServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _summary(status: NodeStatus) -> dict[str, object]:
+    """What `/health` and `/ready` say besides yes or no."""
+    return {
+        "role": status.role,
+        "problems": status.problems(),
+        "disk_free_bytes": status.disk_free_bytes,
+        "disk_reserve_bytes": status.disk_reserve_bytes,
+        "writes_refused": status.writes_refused,
+    }

@@ -19,7 +19,7 @@ from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_ses
 from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
-from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
+from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
 from raftkv.machine import NO_SESSION, Method, StateMachine
 from raftkv.model import Index
 from raftkv.wire import RequestKind
@@ -43,6 +43,12 @@ class StaleRead(msgspec.Struct, Generic[T], frozen=True):
 
     value: T
     index: Index
+
+
+def _hear(task: asyncio.Task[None]) -> None:
+    """What went wrong is known, even when whoever waited for it has gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Client(Generic[M]):
@@ -221,6 +227,7 @@ class Client(Generic[M]):
         while self._session is None:
             if self._opening is None:
                 self._opening = loop.create_task(self._open(max(deadline_s, self.options.deadline_s)))
+                self._opening.add_done_callback(_hear)
             opening = self._opening
             done, _ = await asyncio.wait([opening], timeout=max(0.0, end - loop.time()))
             if self._closed:
@@ -237,6 +244,8 @@ class Client(Generic[M]):
         try:
             answer = await self._request(RequestKind.COMMAND, OPEN_SESSION_PAYLOAD, deadline_s)
             self._session = Session(read_session_id(answer.payload))
+        except DiskLow:
+            raise  # whoever waits is told at once
         except (NotAccepted, Indeterminate):
             self._session = None  # those who wait have their own deadlines, and try again
         finally:

@@ -10,6 +10,7 @@ from raftkv.client.call import Answer
 from raftkv.errors import (
     Busy,
     ChangeRefused,
+    DiskLow,
     FrameError,
     Indeterminate,
     InvalidArgument,
@@ -63,6 +64,8 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
             return Verdict.ELSEWHERE, Unavailable(text)
         case Status.BUSY:
             return Verdict.LATER, Busy(text)
+        case Status.DISK_LOW:
+            return Verdict.FINAL, DiskLow(text)  # nobody has room, and only people can make some
         case Status.INDETERMINATE:
             return Verdict.UNKNOWN, Indeterminate(text)
         case Status.SESSION_EXPIRED:

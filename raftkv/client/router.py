@@ -154,7 +154,7 @@ class Router:
                 self._again(call, result)
             case Verdict.LATER:
                 assert isinstance(result, RaftKVError)
-                self._later(call, result)
+                self._later(link, call, result)
             case Verdict.UNKNOWN:
                 assert isinstance(result, RaftKVError)
                 call.maybe_applied |= call.changes_state
@@ -184,9 +184,10 @@ class Router:
             call.last_error = error
             call.give_up("the answer was lost")
 
-    def _later(self, call: Call, error: RaftKVError) -> None:
+    def _later(self, link: Link, call: Call, error: RaftKVError) -> None:
         """The node is busy: the same again, after a while that grows."""
         call.last_error = error
+        self._problems[link.address] = str(error)
         if not call.done:
             delay = self._backoff(call.tries + 1, self._options.busy_backoff_max_s)
             self._loop.call_later(delay, self._again, call, error)

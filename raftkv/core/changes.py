@@ -136,9 +136,14 @@ def on_commit(raft: Raft, role: Leader) -> None:
 
 
 def hand_over(raft: Raft, role: Leader) -> None:
-    """Step down, and ask the voter with the longest log to campaign at once, so that nobody waits for a time-out."""
+    """Step down, and ask the voter that can lead best to campaign at once, so that nobody waits for a time-out."""
     others = [voter for voter in raft.log.membership.voters if voter != raft.node_id]
     raft.become_follower(raft.term, None)
     if others:
-        successor = max(others, key=lambda voter: (role.progress[voter].match_index, -voter))
+        # Who lacks what is committed can't be elected; of those who can, one with a full disk would not lead for long.
+        def fitness(voter: NodeId) -> tuple[bool, bool, Index, int]:
+            progress = role.progress[voter]
+            return progress.match_index >= raft.commit_index, progress.has_room, progress.match_index, -voter
+
+        successor = max(others, key=fitness)
         raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=successor, term=raft.term))

@@ -171,9 +171,30 @@ def start_transfer(raft: Raft, to: NodeId) -> None:
     silence = role.tick - progress.contact_tick
     if silence >= raft.config.election_ticks:
         raise ChangeRefused(f"node {to} was not heard for {silence} ticks")
+    if not progress.has_room and (raft.has_room or heir(raft) is not None):
+        raise ChangeRefused(
+            f"node {to} has no room: its disk is nearly full, so it would refuse writes; free some space"
+        )
     if role.transfer is None:
         role.transfer = Transfer(target=to)
     continue_transfer(raft)
+
+
+def heir(raft: Raft) -> NodeId | None:
+    """The voter with room that should lead instead of this node, which has none (see `Raft.heir`)."""
+    role = raft.role
+    if not isinstance(role, Leader):
+        return None
+    fit = [
+        voter
+        for voter in raft.log.membership.voters
+        if (progress := role.progress.get(voter)) is not None
+        and progress.has_room
+        and progress.acked_round > 0
+        and role.tick - progress.contact_tick < raft.config.election_ticks
+        and raft.log.last_index - progress.match_index <= raft.config.promotion_lag_max
+    ]
+    return max(fit, key=lambda voter: (role.progress[voter].match_index, -voter), default=None)
 
 
 def continue_transfer(raft: Raft) -> None:

@@ -68,7 +68,8 @@ class AppendReply(msgspec.Struct, array_like=True, tag=4):
     `match_index`: everything up to here equals the leader's log and is durable. `rejected`: nothing
     was found at `prev_index` that fits; then `conflict_term` is the term of the follower's entry
     there (None: its log is shorter) and `conflict_index` the first index worth trying.
-    `wants_snapshot`: the follower's state needs a snapshot, whatever its log has.
+    `wants_snapshot`: the follower's state needs a snapshot, whatever its log has. `has_room`: its disk is
+    not nearly full, so it could lead.
     """
 
     sender: NodeId
@@ -81,6 +82,7 @@ class AppendReply(msgspec.Struct, array_like=True, tag=4):
     conflict_index: Index = 0
     conflict_term: Term | None = None
     wants_snapshot: bool = False
+    has_room: bool = True
 
 
 class InstallSnapshot(msgspec.Struct, array_like=True, tag=5):

@@ -35,6 +35,7 @@ class Progress:
         "acked_round",
         "contact_tick",
         "flow",
+        "has_room",
         "inflight_bytes",
         "match_index",
         "next_index",
@@ -52,6 +53,8 @@ class Progress:
         self.probe_sent = False
         self.contact_tick = contact_tick
         """When the follower was last heard; a new leader gives everyone the benefit of one time-out."""
+        self.has_room = True
+        """Whether its disk had room when it was last heard."""
         self.acked_round = 0
         self.sent_round = 0
         self.sent_commit: Index = 0

@@ -32,6 +32,9 @@ from raftkv.entry import Entry, make_entries
 from raftkv.errors import Busy, ChangeRefused, InvalidArgument, NotLeader, PeerError, SafetyViolation, unreachable
 from raftkv.model import EntryKind, HardState, Index, Membership, NodeId, SnapshotMeta, Term
 
+PATIENCE_TIMEOUTS = 2
+"""Election time-outs; the others' own time-outs are over by then, and a first election that failed, too."""
+
 
 class Raft:
     """Raft as a function of its inputs: call a method, then take `ready()`, and do what it says.
@@ -74,6 +77,8 @@ class Raft:
         self.commit_index: Index = max(applied_index, log.start.index)
         self.installing: SnapshotMeta | None = None
         """A snapshot that was handed out to be installed."""
+        self.has_room = True
+        """Whether this node's disk is not nearly full: else others shall lead, if they can."""
         self.durability = Durability(log.last_index, hard_state.term)
         self.pending = Pending(log.last_index)
         # A promise given to a leader before a restart is not remembered, so with leases it is kept blindly.
@@ -154,10 +159,20 @@ class Raft:
             self._tick_leader(role)
             return
         role.elapsed += 1
-        if isinstance(role, Impatient) and role.elapsed >= role.timeout:
+        if isinstance(role, Impatient) and role.elapsed >= role.timeout + self._patience(role):
             self.campaign()
         elif not isinstance(role, Campaigner) and role.reads:
             reads.expire(self, role.reads)
+
+    def _patience(self, role: Impatient) -> int:
+        """For how much longer than its time-out a voter without room leaves the election to the others.
+
+        Long enough that any of them can win, had it two tries; not for ever, for when they all are without room, or
+        too far behind, somebody has to lead.
+        """
+        if self.has_room or not isinstance(role, Follower):
+            return 0
+        return PATIENCE_TIMEOUTS * self.config.election_ticks
 
     def _tick_leader(self, role: Leader) -> None:
         role.tick += 1
@@ -212,7 +227,7 @@ class Raft:
                 progress.probe_sent = True
         elif not isinstance(role, Campaigner) and role.leader == peer and not self.config.lease_reads:
             role.leader_lost = True
-            if campaigns and isinstance(role, Follower):
+            if campaigns and self.has_room and isinstance(role, Follower):
                 # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it. All
                 # followers notice at the same moment, so each has its turn, or they would split the vote.
                 turn = self.config.peer_lost_ticks
@@ -221,6 +236,13 @@ class Raft:
     def campaign(self) -> None:
         """Start an election now, as a time-out would. Nothing happens on a node that may not lead."""
         election.campaign(self)
+
+    def heir(self) -> NodeId | None:
+        """The voter to which this leader should leave its place while its own disk is nearly full; None: there is none.
+
+        It has answered in this term and within an election time-out, has room, and little to catch up with.
+        """
+        return election.heir(self)
 
     def step_down(self) -> None:
         """Give up leadership by oneself (a disk that hangs), and ask the best follower to take over."""

@@ -95,6 +95,7 @@ def _accept(raft: Raft, message: AppendEntries, matched: Index, *, wait: bool) -
         match_index=matched if wait else min(matched, raft.durability.index),
         wants_snapshot=raft.wants_snapshot,
         conflict_index=raft.log.start.index if raft.wants_snapshot else 0,
+        has_room=raft.has_room,
     )
     (raft.pending.durable_messages if wait else raft.pending.messages).append(reply)
 
@@ -121,6 +122,7 @@ def _reject(raft: Raft, message: AppendEntries) -> None:
             prev_index=prev,
             conflict_index=conflict_index,
             conflict_term=conflict_term,
+            has_room=raft.has_room,
         )
     )
 
@@ -185,6 +187,7 @@ def on_append_reply(raft: Raft, message: AppendReply) -> None:
             f"leader's log ends at {raft.log.last_index}, its last round is {role.round}"
         )
     progress.contact_tick = role.tick
+    progress.has_room = message.has_room
     if message.round > progress.acked_round:
         progress.acked_round = message.round
         if role.reads_started or role.round_ticks:

@@ -134,7 +134,14 @@ def installed(raft: Raft) -> None:
     raft.membership_changed()
     if raft.leader is not None and raft.leader != raft.node_id:
         raft.reply(
-            AppendReply(sender=raft.node_id, to=raft.leader, term=raft.term, round=0, match_index=snapshot.index)
+            AppendReply(
+                sender=raft.node_id,
+                to=raft.leader,
+                term=raft.term,
+                round=0,
+                match_index=snapshot.index,
+                has_room=raft.has_room,
+            )
         )
 
 
@@ -146,6 +153,7 @@ def _reply_match(raft: Raft, message: InstallSnapshot, index: Index) -> None:
             term=raft.term,
             round=0,
             match_index=min(index, raft.durability.index),
+            has_room=raft.has_room,
         )
     )
 

@@ -33,6 +33,7 @@ from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
 from raftkv.node.ports import Worker, error_of
+from raftkv.node.room import Room
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
@@ -102,7 +103,7 @@ class Node:
             self._closed = True
             raise
         try:
-            self._watch.saw(self.world.disk.free(self.paths.root))
+            self.room.saw(self.world.disk.free(self.paths.root))
             await self.transport.start(self.links)
         except BaseException:
             self._closed = True
@@ -194,6 +195,7 @@ class Node:
             on_role=self._role_changed,
             on_failure=self.fail,
         )
+        self.room = Room(self.raft, self.engine, self._watch)
 
     def new_runner(self, store: Any) -> Runner:
         """The state machine on `store`."""
@@ -344,11 +346,7 @@ class Node:
         if error is not None:
             self.fail(error)
             return
-        was_low = self._watch.low is not None
-        self._watch.saw(future.result())
-        self.engine.refuse_writes = self._watch.low
-        if (self._watch.low is not None) != was_low:
-            logger.warning("disk_space", free_bytes=self._watch.space.free_bytes, writes_refused=not was_low)
+        self.room.saw(future.result())
 
     # ------------------------------------------------------------------------------ what happens
 
@@ -534,13 +532,17 @@ class Node:
         )
 
     async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
-        """Hand leadership to `to`, or to the voter that holds most of the log; returns the new leader."""
+        """Hand leadership to `to`, or to the voter with room that holds most of the log; returns the new leader."""
         role = self.raft.require_leader()
         if to is None:
             others = [voter for voter in self.raft.membership.voters if voter != self.raft.node_id]
             if not others:
                 raise ChangeRefused("there is no other voter to lead")
-            to = max(others, key=lambda voter: (role.progress[voter].match_index, -voter))
+
+            def fitness(voter: NodeId) -> tuple[bool, Index, int]:
+                return role.progress[voter].has_room, role.progress[voter].match_index, -voter
+
+            to = max(others, key=fitness)
         self.raft.transfer_leadership(to)
         failpoints.reach("transfer_leadership.begun")
         self.engine.wake()
@@ -609,7 +611,10 @@ class Node:
             state_bytes=self.applier.runner.store.approximate_bytes(),
             disk_free_bytes=self._watch.space.free_bytes,
             disk_total_bytes=self._watch.space.total_bytes,
+            disk_reserve_bytes=self._watch.reserve_bytes,
             disk_low=self._watch.low is not None,
+            writes_refused=self.room.writes_refused,
+            disk_hand_overs=self.room.handed_over,
             waiting_requests=self.engine.waiting,
             installing=self.snapshots.receiving(),
             peers=[self._peer_status(member) for member in raft.membership.members if member.node_id != raft.node_id],
@@ -636,6 +641,7 @@ class Node:
         if isinstance(role, Leader) and (progress := role.progress.get(member.node_id)) is not None:
             status.match_index = progress.match_index
             status.flow = progress.flow.value
+            status.has_room = progress.has_room if progress.acked_round else None
             status.silent_ms = (role.tick - progress.contact_tick) * self.config.tick_ms
         return status
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raftkv.model import Index, Membership, NodeId, Term
+from raftkv.node.watchdog import bytes_text
 
 
 class SnapshotProgress(msgspec.Struct, kw_only=True):
@@ -31,6 +32,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """probe, replicate or snapshot; known to the leader only."""
     silent_ms: int | None = None
     """How long ago it was heard; known to the leader only."""
+    has_room: bool | None = None
+    """Whether its disk is above its reserve; known to the leader only."""
     snapshot: SnapshotProgress | None = None
     incarnation: str | None = None
     """Which data directory it came with when it was last met; None when it never was."""
@@ -63,7 +66,14 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     state_bytes: int = 0
     disk_free_bytes: int = 0
     disk_total_bytes: int = 0
+    disk_reserve_bytes: int = 0
+    """Free bytes below which it is no candidate for leadership, and as a leader hands over or refuses writes."""
     disk_low: bool = False
+    """Whether it is below that."""
+    writes_refused: str | None = None
+    """Why this leader refuses writes, with what to do; None when it does not, or others lead."""
+    disk_hand_overs: int = 0
+    """How often it began to hand leadership over for want of room."""
     waiting_requests: int = 0
     installing: SnapshotProgress | None = None
     """A snapshot that is arriving here."""
@@ -90,9 +100,11 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             )
         if self.disk_low:
             found.append(
-                f"node {self.node_id} refuses writes with {self.disk_free_bytes >> 20} MiB of disk left: free some; "
-                "it goes on by itself"
+                f"node {self.node_id} has {bytes_text(self.disk_free_bytes)} of disk left, less than its reserve of "
+                f"{bytes_text(self.disk_reserve_bytes)}, so it shall not lead: free some; it goes on by itself"
             )
+        if self.writes_refused is not None:
+            found.append(f"writes are refused: {self.writes_refused}")
         for peer in self.peers:
             if peer.refused is not None:
                 found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")

@@ -24,6 +24,8 @@ class DiskWatch:
         self._fraction_min = config.disk_free_fraction_min
         self._bytes_min = config.disk_free_bytes_min
         self.space = DiskSpace(free_bytes=0, total_bytes=0)
+        self.reserve_bytes = 0
+        """Free bytes below which there is no room."""
         self.low: DiskLow | None = None
         """Set while there is too little space; cleared by itself."""
         self._looked_at = 0.0
@@ -54,11 +56,19 @@ class DiskWatch:
     def saw(self, space: DiskSpace) -> None:
         """Note how much space there is."""
         self.space = space
-        reserve = min(self._bytes_min, int(self._fraction_min * space.total_bytes))
+        self.reserve_bytes = reserve = min(self._bytes_min, int(self._fraction_min * space.total_bytes))
         if space.free_bytes < reserve:
             self.low = DiskLow(
-                f"only {space.free_bytes >> 20} MiB of disk are free, {reserve >> 20} MiB are kept in reserve: "
+                f"only {bytes_text(space.free_bytes)} of disk are free, {bytes_text(reserve)} are kept in reserve: "
                 "free some space; writes are accepted again by themselves"
             )
         else:
             self.low = None
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for people."""
+    for suffix, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.1f} {suffix}"
+    return f"{count} B"

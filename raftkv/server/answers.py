@@ -9,6 +9,7 @@ import msgspec
 from raftkv.errors import (
     Busy,
     ChangeRefused,
+    DiskLow,
     InvalidArgument,
     NotAccepted,
     NotCaughtUp,
@@ -62,6 +63,8 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
             status = Status.NOT_CAUGHT_UP
         case ChangeRefused():
             status = Status.CHANGE_REFUSED
+        case DiskLow():
+            status = Status.DISK_LOW
         case Busy():
             status = Status.BUSY
         case NotAccepted():

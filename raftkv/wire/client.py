@@ -49,6 +49,7 @@ class Status(IntEnum):
     INVALID = 7
     CHANGE_REFUSED = 8
     NOT_CAUGHT_UP = 9
+    DISK_LOW = 10
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True):

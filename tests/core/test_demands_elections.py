@@ -7,7 +7,7 @@ import pytest
 from raftkv.core.messages import AppendReply, RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.errors import ChangeRefused, PeerError, SafetyViolation
 from raftkv.model import HardState
-from tests.core.one import One, entries_of, kinds, of
+from tests.core.one import SETTINGS, One, entries_of, kinds, of
 
 # ---------------------------------------------------------------- §5.1 terms
 
@@ -565,3 +565,71 @@ def test_kinds_helper_names_messages():
     """The helper that other tests lean on."""
     assert kinds([RequestVote(1, 2, 1, 0, 0)]) == ["RequestVote"]
     assert [entry.index for entry in entries_of((1, 1), 5)] == [5, 6]
+
+
+# ---------------------------------------------------------------- nodes without room (F13, F14)
+
+
+def heard(node, round=1, **has_room):
+    """Both followers have answered a broadcast; `_2=False`: number 2 has no room."""
+    node.raft.tick(0)
+    node.tick(2)
+    for follower in (2, 3):
+        node.holds(follower, node.raft.log.last_index, round=round, has_room=has_room.get(f"_{follower}", True))
+    return node
+
+
+def test_a_follower_without_room_leaves_the_election_to_others_but_not_for_ever():
+    """It would refuse every write; but when nobody else can win, somebody has to lead."""
+    node = One(term=2)
+    node.hear(2, term=2, prev=(0, 0))
+    timeout = node.raft.role.timeout
+    node.raft.has_room = False
+    node.raft.peer_lost(2)
+    assert of(RequestVote, node.tick(timeout)) == []
+    assert of(RequestVoteReply, node.asked(3, term=3, pre_vote=True))[0].granted
+    assert of(RequestVote, node.tick(2 * SETTINGS["election_ticks"]))
+
+
+def test_a_follower_says_with_every_answer_whether_it_has_room():
+    """What fits and what does not: the leader reads it in either."""
+    node = One(term=2)
+    node.raft.has_room = False
+    assert [reply.has_room for reply in of(AppendReply, node.hear(2, term=2, prev=(0, 0)))] == [False]
+    assert [reply.has_room for reply in of(AppendReply, node.hear(2, term=2, prev=(5, 2)))] == [False]
+    node.raft.has_room = True
+    assert [reply.has_room for reply in of(AppendReply, node.hear(2, term=2, prev=(0, 0)))] == [True]
+
+
+def test_leadership_goes_to_nobody_without_room():
+    """Neither by order, nor when a leader looks for an heir or steps down; unless they are all without."""
+    node = heard(One().lead().settle(2, 3), _2=False)
+    with pytest.raises(ChangeRefused, match="node 2 has no room"):
+        node.raft.transfer_leadership(2)
+    node.raft.has_room = False
+    assert node.raft.heir() == 3
+    with pytest.raises(ChangeRefused, match="node 2 has no room"):
+        node.raft.transfer_leadership(2)
+    node.raft.step_down()
+    assert [message.to for message in of(TimeoutNow, node.take())] == [3]
+    everybody = heard(One().lead().settle(2, 3), _2=False, _3=False)
+    everybody.raft.has_room = False
+    assert everybody.raft.heir() is None
+    everybody.raft.transfer_leadership(2)
+    assert of(TimeoutNow, everybody.take())
+
+
+def test_only_who_has_answered_lately_and_has_little_to_catch_up_with_is_an_heir():
+    """Of the others nobody knows whether they could lead."""
+    node = One(promotion_lag_max=3).lead().settle(2, 3)
+    assert node.raft.heir() is None, "nobody has answered this leader's broadcasts"
+    heard(node, _2=False)
+    assert node.raft.heir() == 3
+    node.propose("a", "b", "c", "d")
+    assert node.raft.heir() is None, "four entries behind"
+    node.holds(3, node.raft.log.last_index, round=1)
+    assert node.raft.heir() == 3
+    for _ in range(5):
+        node.tick(2)
+        node.holds(2, node.raft.log.last_index, round=1, has_room=False)
+    assert node.raft.heir() is None, "silent"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from raftkv.testing.real.filesystem import images
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
+from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
 
 strace = pytest.mark.skipif(syscalls.missing() is not None, reason=syscalls.missing() or "")
@@ -93,6 +96,46 @@ def test_a_slow_disk_costs_the_leader_its_place_and_nobody_anything_else(tmp_pat
 async def _other_than(stage: Stage, node_id: int) -> bool | None:
     leaders = [status.leader for status in await stage.statuses() if status.node_id != node_id]
     return all(leader not in (None, node_id) for leader in leaders) or None
+
+
+def test_a_node_below_its_reserve_does_not_lead_and_whoever_asks_hears_why(tmp_path: Path) -> None:
+    """F13: the first two nodes want more in reserve than their disk has free. Whatever one does, the third leads; and
+    when it is gone, a put ends at once, with the reason."""
+    usage = shutil.disk_usage(tmp_path)
+    if usage.free >= 0.9 * usage.total:
+        pytest.skip(f"{tmp_path} is on a disk of which more is free than a reserve can be")
+    full = ["--set", f"disk_free_bytes_min={1 << 60}", "--set", "disk_free_fraction_min=0.9"]
+    with ProcessCluster(tmp_path, 3) as cluster:
+        full_nodes = [cluster.nodes[1], cluster.nodes[2]]
+        for node in full_nodes:
+            node.arguments += full
+
+        async def story(stage: Stage) -> None:
+            await stage.until(lambda: _leads(stage, 3), "the node with room leading")
+            refused = await asyncio.to_thread(
+                invoke, "transfer", "1", "--address", cluster.nodes[3].member.client_address
+            )
+            assert refused.exit_code == 3 and "node 1 has no room" in refused.stderr
+            status = await stage.status(1)
+            assert status is not None and status.disk_low and status.disk_reserve_bytes > status.disk_free_bytes
+            cluster.kill(3)
+            addresses = [part for node in full_nodes for part in ("--address", node.member.client_address)]
+            await stage.until(lambda: _refusing(stage), "writes being refused")
+            put = await asyncio.to_thread(invoke, "put", "a", "1", *addresses, "--timeout", "60")
+            assert put.exit_code == 3 and "DiskLow" in put.stderr and "free some space" in put.stderr
+            cluster.nodes[3].start()
+            await stage.until(lambda: _leads(stage, 3), "the node with room leading")
+
+        tell(story(start(cluster, tmp_path)))
+
+
+async def _leads(stage: Stage, node_id: int) -> bool | None:
+    status = await stage.status(node_id)
+    return (status is not None and status.role == "leader") or None
+
+
+async def _refusing(stage: Stage) -> bool | None:
+    return any(status.writes_refused for status in await stage.statuses()) or None
 
 
 @pytest.mark.root
