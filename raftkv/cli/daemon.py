@@ -20,7 +20,7 @@ from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
 from raftkv.server import Listener
-from raftkv.transport import TcpTransport
+from raftkv.transport import Resolver, TcpTransport
 
 logger = structlog.get_logger("raftkv")
 
@@ -128,8 +128,10 @@ class _Process:
     async def _check_address(self) -> None:
         """Before anything is written: an address that is taken is not to found a cluster. Raises `ConfigError`."""
         listen = self.settings.listen
+        host, port = parse_address(listen.value)
         try:
-            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, *parse_address(listen.value))
+            hosts = await Resolver().hosts(host)
+            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, hosts, port)
         except OSError as exc:
             raise ConfigError(f"listen = {listen.value!r} (from {listen.source}): {exc.strerror or exc}") from exc
         server.close()

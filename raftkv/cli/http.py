@@ -70,11 +70,17 @@ class NodeCollector(Collector):
             yield CounterMetricFamily(f"raftkv_{name}", text, value=number)
         peers = GaugeMetricFamily("raftkv_peer_connected", "1 when the peer can be reached", labels=["peer"])
         lag = GaugeMetricFamily("raftkv_peer_lag_entries", "Entries a follower lacks (leader only)", labels=["peer"])
+        unreachable = GaugeMetricFamily(
+            "raftkv_peer_unreachable", "1 while the peer is not reached, for this reason", labels=["peer", "reason"]
+        )
         for peer in status.peers:
+            if peer.unreached_reason is not None:
+                unreachable.add_metric([str(peer.node_id), peer.unreached_reason], 1)
             peers.add_metric([str(peer.node_id)], int(peer.connected))
             if peer.match_index is not None:
                 lag.add_metric([str(peer.node_id)], status.last_index - peer.match_index)
         yield peers
+        yield unreachable
         yield lag
 
 

@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import time
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
@@ -51,6 +51,12 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         self._open: dict[socket.socket, tuple[float, Any]] = {}  # the oldest first
         self._refusals = Refusals("http_refused")
         super().__init__(*args, **more)
+
+    def server_bind(self) -> None:
+        """Listen, without asking for the name of the address: that answer may take for ever, and nobody uses it."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection in a thread of its own; the oldest goes when there are too many."""

@@ -637,6 +637,8 @@ class Node:
             snapshot=self.snapshots.sending(member.node_id),
             incarnation=self.links.incarnation_of(member.node_id),
         )
+        if link is not None and link.unreached is not None:
+            status.unreached, status.unreached_reason = link.unreached.text, str(link.unreached.reason)
         role = self.raft.role
         if isinstance(role, Leader) and (progress := role.progress.get(member.node_id)) is not None:
             status.match_index = progress.match_index

@@ -7,6 +7,9 @@ import msgspec
 from raftkv.model import Index, Membership, NodeId, Term
 from raftkv.node.watchdog import bytes_text
 
+TELLING = ("name", "lookup", "network", "tls", "handshake")
+"""Reasons for which a peer is not reached that say more than that it may not be running."""
+
 
 class SnapshotProgress(msgspec.Struct, kw_only=True):
     """A snapshot transfer under way."""
@@ -37,6 +40,17 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     snapshot: SnapshotProgress | None = None
     incarnation: str | None = None
     """Which data directory it came with when it was last met; None when it never was."""
+    unreached: str | None = None
+    """Why it is not connected, as far as this node can tell; None while it is."""
+    unreached_reason: str | None = None
+    """The same as one word, as metrics have it (`raftkv.transport.reasons.Reason`)."""
+
+    def problem(self, seen_from: NodeId) -> str:
+        """What is wrong with a peer that is not connected; only what passes by itself begins with "node … can't be"."""
+        if self.unreached_reason in TELLING:
+            return f"node {seen_from} can't connect to node {self.node_id}: {self.unreached}"
+        why = f" ({self.unreached})" if self.unreached else ""
+        return f"node {self.node_id} can't be reached from node {seen_from}{why}: is it running?"
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
@@ -109,7 +123,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             if peer.refused is not None:
                 found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")
             elif not peer.connected:
-                found.append(f"node {peer.node_id} can't be reached from node {self.node_id}: is it running?")
+                found.append(peer.problem(self.node_id))
             if peer.snapshot is not None:
                 done = 100 * peer.snapshot.sent_bytes // max(1, peer.snapshot.total_bytes)
                 found.append(f"node {peer.node_id} is getting a snapshot: {done} % sent")

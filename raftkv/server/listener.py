@@ -11,6 +11,7 @@ from raftkv.errors import Busy, Unavailable
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
+from raftkv.transport import Resolver
 from raftkv.wire import NO_TLS, Refusals
 
 ADMIN_MAX = 64
@@ -52,7 +53,7 @@ class Listener:
         try:
             self._server = await loop.create_server(
                 self.connection,
-                host,
+                await Resolver().hosts(host),
                 port,
                 ssl=self._ssl,
                 # Until then nobody here knows of a connection, so it would count for no bound.

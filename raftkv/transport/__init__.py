@@ -4,6 +4,7 @@ from raftkv.transport.limits import Limits
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
+from raftkv.transport.resolver import Resolver
 from raftkv.transport.streams import ProtocolFactory
 from raftkv.transport.tcp import TcpStreams, TcpTransport
 
@@ -14,6 +15,7 @@ __all__ = [
     "MemoryTransport",
     "Mesh",
     "ProtocolFactory",
+    "Resolver",
     "TcpStreams",
     "TcpTransport",
     "Transport",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
 from raftkv.model import NodeId
 from raftkv.transport.backoff import Backoff
+from raftkv.transport.name import Name
 from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus
+from raftkv.transport.reasons import Reason, Trouble, Unreached
 from raftkv.wire import FRAME_HEAD_BYTES, PeerMessage, encode_message
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ class Link:
         self.address = address
         self._mesh = mesh
         self._backoff = Backoff(mesh.draw)
+        self._name = Name(address, mesh.streams.look_up)
+        self._place: str | None = None
+        self._trouble = Trouble()
         self._connection: Outgoing | None = None
         self._refused: str | None = None
         self._dropped = 0
@@ -54,6 +60,7 @@ class Link:
             rtt_ms=connection.rtt_ms if connection is not None and connected else None,
             queued_bytes=self.queued_bytes,
             refused=self._refused,
+            unreached=None if connected else self._trouble.now,
             dropped=self._dropped,
         )
 
@@ -88,13 +95,27 @@ class Link:
         while not self._closed:
             connection = self._connection = Outgoing(self._mesh, self)
             try:
-                async with asyncio.timeout(self._mesh.limits.silence_s):
-                    await self._mesh.streams.dial(lambda: connection, self.address)  # noqa: B023 (called at once)
-            except OSError as exc:  # a TimeoutError is one
-                connection.end(str(exc) or type(exc).__name__)
+                # As long as it takes: a name that is looked up slowly is one all the same.
+                places = await self._name.places()
+                await self._dial(connection, places)
+            except OSError as exc:
+                connection.fail(exc)
             await connection.ended
             if not self._closed:
                 await self._wait(self._backoff.next_s())
+
+    async def _dial(self, connection: Outgoing, places: Sequence[str]) -> None:
+        limit_s = self._mesh.limits.silence_s
+
+        def made(place: str) -> Outgoing:
+            self._place = place
+            return connection
+
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._mesh.streams.dial(made, self.address, places)
+        except TimeoutError as exc:
+            raise TimeoutError(str(exc) or f"no answer from {' or '.join(places)} for {limit_s:g} s") from exc
 
     async def _wait(self, seconds: float) -> None:
         self._hurry.clear()
@@ -113,6 +134,7 @@ class Link:
         self._closed = True
         if self._connection is not None:
             self._connection.abort()
+        self._name.close()
         self._task.cancel()
 
     def drop(self, reason: str) -> None:
@@ -121,7 +143,10 @@ class Link:
             self._connection.end(reason)
 
     def check_time(self) -> None:
-        """Ping, and end what is dead."""
+        """Ping, end what is dead, and say what takes long."""
+        if (seconds := self._name.slow_s) is not None:
+            text = f"its name is being looked up for {seconds:.0f} s: see to the name service"
+            self._note(Unreached(Reason.LOOKUP, text))
         if self._connection is not None:
             self._connection.check_time()
 
@@ -131,6 +156,9 @@ class Link:
         """Both sides have accepted each other."""
         self._backoff.reset()
         self._refused = None
+        self._trouble.over()
+        if self._place is not None:
+            self._name.worked(self._place)
         logger.info("peer_connected", peer=self.peer, address=self.address)
         self._mesh.presence.heard(self.peer)
         self._mesh.handler.on_connected(self.peer)
@@ -141,8 +169,20 @@ class Link:
             self._refused = text
             logger.warning("handshake_refused", peer=self.peer, address=self.address, reason=text)
 
-    def on_end(self, reason: str, was_established: bool) -> None:
+    def on_end(self, why: Unreached, was_established: bool) -> None:
         """The connection is gone, or was never made."""
-        if was_established and not self._closed:
-            logger.warning("peer_lost", peer=self.peer, address=self.address, reason=reason)
-            self._mesh.presence.broke(self.peer, reason)
+        if self._closed:
+            return
+        if was_established:
+            logger.warning("peer_lost", peer=self.peer, address=self.address, reason=why.text)
+            self._mesh.presence.broke(self.peer, why.text)
+        self._note(why)
+
+    def _note(self, why: Unreached) -> None:
+        """Keep why the peer is not reached, and say it now and then."""
+        if (doubt := self._name.doubt) is not None:
+            why = Unreached(why.reason, f"{why.text}, at an address that was found earlier: {doubt}")
+        if self._trouble.note(why, asyncio.get_running_loop().time()) and why.reason is not Reason.HANDSHAKE:
+            logger.warning(
+                "peer_unreachable", peer=self.peer, address=self.address, kind=str(why.reason), reason=why.text
+            )

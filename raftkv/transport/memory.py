@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, TypeAlias
+
+import msgspec
 
 from raftkv.config import KIB, Config
 from raftkv.errors import ConfigError
 from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
-from raftkv.transport.streams import ProtocolFactory, Streams
+from raftkv.transport.reasons import NameUnknown
+from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Streams
 
 WRITE_BUFFER_BYTES = 64 * KIB
 """What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
@@ -22,6 +26,18 @@ WRITE_BUFFER_BYTES = 64 * KIB
 
 Interference: TypeAlias = Callable[[NodeId, NodeId, bytes], list[bytes]]
 """From a sender, a receiver and a piece that would arrive now to what arrives instead."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What comes of the lookup of a name."""
+
+    places: tuple[str, ...]
+    """The addresses that it gives; none when the name is unknown."""
+    late_s: float = 0.0
+
+
+Naming: TypeAlias = Callable[[NodeId, str], Answer | None]
+"""From who looks up an address, and the address, to what comes of it; None when it stands for itself, at once."""
 
 
 class MemoryNetwork:
@@ -37,6 +53,8 @@ class MemoryNetwork:
         """What bytes from one node to another take longer."""
         self.interference: Interference | None = None
         """What happens to bytes on their way, beyond cuts and delays."""
+        self.naming: Naming | None = None
+        """What lookups of names come to; without it, every address stands for itself."""
         self._frozen: set[NodeId] = set()
         self._listeners: dict[str, tuple[NodeId, ProtocolFactory]] = {}
         self._contexts: dict[NodeId, Context] = {}
@@ -127,9 +145,29 @@ class MemoryNetwork:
             await self._healed.wait()
         raise ConnectionRefusedError(f"nobody listens on {address}")
 
+    def look_up(self, node_id: NodeId, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
+        """The addresses that a name stands for, as `node_id` is told at the moment. The future raises `NameUnknown`."""
+        answer = self.naming(node_id, address) if self.naming is not None else None
+        if answer is None:
+            return (address,)
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[tuple[str, ...]] = loop.create_future()
+        loop.call_later(answer.late_s, _answer, found, address, answer.places)
+        return found
+
     def forget(self, pipe: Pipe) -> None:
         """One end of a connection is gone, and nothing that it said is on its way any more."""
         self._pipes.pop(pipe, None)
+
+
+def _answer(found: asyncio.Future[tuple[str, ...]], address: str, places: tuple[str, ...]) -> None:
+    if found.done():
+        return
+    if places:
+        found.set_result(places)
+    else:
+        found.set_exception(NameUnknown(f"the name of {address} can't be looked up: not known"))
+        found.exception()  # nobody may be waiting for it any more
 
 
 async def pause(seconds: float) -> None:
@@ -315,8 +353,17 @@ class MemoryStreams(Streams):
         self._network.listen(self._node_id, self._address, factory)
         return self._address
 
-    async def dial(self, factory: ProtocolFactory, address: str) -> None:
-        await self._network.dial(self._node_id, factory, address)
+    def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
+        return self._network.look_up(self._node_id, address)
+
+    async def dial(self, factory: PlaceFactory, address: str, places: Sequence[str]) -> None:
+        for place in places[:-1]:
+            try:
+                await self._network.dial(self._node_id, partial(factory, place), place)
+            except ConnectionRefusedError:
+                continue
+            return
+        await self._network.dial(self._node_id, partial(factory, places[-1]), places[-1])
 
     def close(self) -> None:
         self._network.stop_listening(self._node_id, self._address)

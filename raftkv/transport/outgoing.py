@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.transport.reasons import Reason, Unreached, error_text, reason_of
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
 
@@ -57,9 +58,14 @@ class Outgoing(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whoever's will."""
         self._mesh.gone(self)
-        self.end("the connection was closed" if exc is None else str(exc) or type(exc).__name__)
+        self.fail(exc)
 
-    def end(self, reason: str) -> None:
+    def fail(self, exc: BaseException | None) -> None:
+        """Close for an error, or because the other side has closed."""
+        text = "the connection was closed" if exc is None else error_text(exc)
+        self.end(text, reason_of(exc))
+
+    def end(self, text: str, reason: Reason = Reason.CLOSED) -> None:
         """Close at once, without sending what waits, and tell the link."""
         if self.ended.done():
             return
@@ -69,7 +75,7 @@ class Outgoing(asyncio.Protocol):
         self._out_bytes = 0
         if self._transport is not None:
             self._transport.abort()
-        self._link.on_end(reason, was_established)
+        self._link.on_end(Unreached(reason, text), was_established)
 
     def abort(self) -> None:
         """Close at once; the link is going away too."""
@@ -83,12 +89,12 @@ class Outgoing(asyncio.Protocol):
         if not self.established:
             if self._mesh.beat - self._heard_at >= limits.handshake_beats:
                 self._mesh.stats.slow_closed += 1
-                self.end(f"no answer to the handshake for {limits.handshake_s:g} s")
+                self.end(f"no answer to the handshake for {limits.handshake_s:g} s", Reason.TIMEOUT)
             return
         self._see_progress()
         if self._mesh.beat - self._heard_at >= limits.silence_beats:
             self._mesh.stats.slow_closed += 1
-            self.end(f"no sign of life for {limits.silence_s:g} s")
+            self.end(f"no sign of life for {limits.silence_s:g} s", Reason.TIMEOUT)
         else:
             self._ping()
 
@@ -123,7 +129,7 @@ class Outgoing(asyncio.Protocol):
             self._refused(exc)
         except PeerError as exc:
             stats.garbage_closed += 1
-            self.end(f"it sent garbage: {exc}")
+            self.end(f"it sent garbage: {exc}", Reason.HANDSHAKE)
 
     def _take(self, payload: bytes) -> None:
         if self.ended.done():
@@ -169,7 +175,7 @@ class Outgoing(asyncio.Protocol):
     def _refused(self, why: HandshakeRefused) -> None:
         self._mesh.stats.handshake_refused += 1
         self._link.on_refused(str(why))
-        self.end(f"handshake refused: {why}")
+        self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
         """Raises `HandshakeRefused` unless both sides accept each other; returns what is to be awaited."""

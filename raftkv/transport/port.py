@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from raftkv.model import NodeId
+from raftkv.transport.reasons import Unreached
 from raftkv.wire import Hello, PeerMessage
 
 
@@ -26,6 +27,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why the last handshake was refused, by whichever side; None once one was not."""
     dropped: int
     """Messages that found the queue full, since the link was made."""
+    unreached: Unreached | None = None
+    """Why the peer is not reached; None while it is, and before the first try has ended."""
 
 
 class TransportStats(msgspec.Struct):

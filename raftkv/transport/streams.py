@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 ProtocolFactory: TypeAlias = Callable[[], asyncio.Protocol]
+
+PlaceFactory: TypeAlias = Callable[[str], asyncio.Protocol]
+"""Makes the protocol of a connection to a place."""
 
 
 class Streams(ABC):
@@ -18,8 +21,18 @@ class Streams(ABC):
         """Give every incoming connection a protocol of `factory`; returns the address. Raises `ConfigError`."""
 
     @abstractmethod
-    async def dial(self, factory: ProtocolFactory, address: str) -> None:
-        """Connect to "host:port"; returns when the protocol knows. Raises `OSError`; may take for ever."""
+    def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
+        """The places that "host:port" stands for now: at once if that needs no lookup, else when it is done.
+
+        Raises `NameUnknown`, as the future does; it may take for ever, and holds up no other lookup.
+        """
+
+    @abstractmethod
+    async def dial(self, factory: PlaceFactory, address: str, places: Sequence[str]) -> None:
+        """Connect to one of the places of `address`; returns when the protocol knows.
+
+        Raises `OSError` when there is none where anybody answers; may take for ever.
+        """
 
     @abstractmethod
     def close(self) -> None:

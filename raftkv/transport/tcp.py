@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from raftkv.config import Config
 from raftkv.errors import ConfigError
 from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
-from raftkv.transport.streams import ProtocolFactory, Streams
+from raftkv.transport.racing import connect_first
+from raftkv.transport.reasons import NameUnknown
+from raftkv.transport.resolver import Resolver
+from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Streams
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """The host and port of "host:port" or "[v6]:port". Raises `OSError`, as for one where nobody listens."""
+    """The host and port of "host:port" or "[v6]:port". Raises `NameUnknown`, an `OSError`."""
     host, colon, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) <= 65535:
-        raise OSError(f"address {address!r}: must be host:port")
+        raise NameUnknown(f"address {address!r}: must be host:port")
     return host, int(port)
 
 
@@ -34,7 +37,9 @@ class TcpStreams(Streams):
         ssl_server: tls.SSLContext | None,
         ssl_client: tls.SSLContext | None,
         handshake_s: float,
+        resolver: Resolver | None = None,
     ) -> None:
+        self._resolver = resolver if resolver is not None else Resolver()
         self._host = host
         self._port = port
         self._ssl_server = ssl_server
@@ -46,7 +51,7 @@ class TcpStreams(Streams):
         try:
             self._server = await asyncio.get_running_loop().create_server(
                 factory,
-                self._host,
+                await self._resolver.hosts(self._host),
                 self._port,
                 ssl=self._ssl_server,
                 ssl_handshake_timeout=self._handshake_s if self._ssl_server is not None else None,
@@ -56,12 +61,19 @@ class TcpStreams(Streams):
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    async def dial(self, factory: ProtocolFactory, address: str) -> None:
-        host, port = split_address(address)
+    def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
+        return self._resolver.look_up(*split_address(address))
+
+    async def dial(self, factory: PlaceFactory, address: str, places: Sequence[str]) -> None:
+        place, sock = await connect_first(places)
+        name = split_address(address)[0] if self._ssl_client is not None else None
         try:
-            await asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._ssl_client)
-        except UnicodeError as exc:
-            raise OSError(f"address {address!r}: no name of a host") from exc
+            await asyncio.get_running_loop().create_connection(
+                lambda: factory(place), sock=sock, ssl=self._ssl_client, server_hostname=name
+            )
+        except BaseException:
+            sock.close()
+            raise
 
     def close(self) -> None:
         if self._server is not None:
@@ -86,7 +98,15 @@ class TcpTransport(Mesh):
         ssl_client: tls.SSLContext | None = None,
         draw: Callable[[int], int],
         limits: Limits | None = None,
+        resolver: Resolver | None = None,
     ) -> None:
         limits = limits if limits is not None else Limits.of(config)
-        streams = TcpStreams(host, port, ssl_server=ssl_server, ssl_client=ssl_client, handshake_s=limits.handshake_s)
+        streams = TcpStreams(
+            host,
+            port,
+            ssl_server=ssl_server,
+            ssl_client=ssl_client,
+            handshake_s=limits.handshake_s,
+            resolver=resolver,
+        )
         super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
