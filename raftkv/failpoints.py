@@ -136,6 +136,7 @@ POINTS: dict[str, dict[str, str]] = {
         "transfer.done": "a peer has all of a snapshot",
     },
     "raftkv/node/node.py": {
+        "founding.listening": "the address of a new directory's node is taken, and nothing is written",
         "membership.before_append": "a change of the members was asked for",
         "membership.after_append": "a change of the members is in the leader's log in memory only",
         "membership.committed": "a change of the members is committed, and nobody was told",

@@ -12,11 +12,13 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from raftkv.addresses import address_problems
 from raftkv.config import Config
 from raftkv.errors import ConfigError, NodeStopped
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, NodeStatus, Options
+from raftkv.node.directory import is_new
 from raftkv.server import Limits, Listener
 from raftkv.transport import TcpTransport
 
@@ -50,7 +52,7 @@ class Server(Generic[M]):
         join: bool = False,
         listen: str = "127.0.0.1:0",
         peer_listen: str = "127.0.0.1:0",
-        cluster_name: str = "raftkv",
+        cluster_name: str = "",
         rebuild: bool = False,
         config: Config | None = None,
         ssl: tls.SSLContext | None = None,
@@ -58,6 +60,7 @@ class Server(Generic[M]):
     ) -> None:
         """`listen` and `peer_listen` are where this node listens for clients and for other nodes (port 0: any).
 
+        `cluster_name` keeps clusters apart; empty: as in the directory, and "raftkv" for a new one.
         `ssl` is for clients, `peer_ssl` for the links between nodes: a context to be dialled with, and one to dial.
         Raises `ConfigError`.
         """
@@ -67,15 +70,16 @@ class Server(Generic[M]):
             raise ConfigError(f"members: node {node_id} is not among {[member.node_id for member in members]}")
         if members and join:
             raise ConfigError("join: a node that joins a cluster learns its members from it; leave out `members`")
+        if problems := address_problems(members):
+            raise ConfigError(f"members: {'; '.join(problems)}")
         if own is not None:
             listen, peer_listen = own.client_address or listen, own.peer_address or peer_listen
-        elif not join:
-            members = (Member(node_id, peer_listen, listen),)
+        self._is_alone = not members and not join
         self._listen = _split(listen, "listen")
         peer_host, peer_port = _split(peer_listen, "peer_listen")
         dialled, dialling = peer_ssl if peer_ssl is not None else (None, None)
         draw = random.SystemRandom().randrange
-        transport = TcpTransport(
+        transport = self._transport = TcpTransport(
             node_id, peer_host, peer_port, config=self.config, ssl_server=dialled, ssl_client=dialling, draw=draw
         )
         options = Options(
@@ -83,7 +87,6 @@ class Server(Generic[M]):
             data_dir=os.fspath(data_dir),
             members=tuple(members),
             cluster_name=cluster_name,
-            peer_address=peer_listen,
             rebuild=rebuild,
             config=self.config,
         )
@@ -99,13 +102,23 @@ class Server(Generic[M]):
         """
         if not structlog.is_configured():
             structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-        await self.node.start()
+        node, transport = self.node, self._transport
+        new = is_new(node.world.disk, node.paths)
         try:
-            host, port = await self._listener.start(*self._listen)
+            if not new:
+                await node.open()
+            # Both before a new directory is written: nothing is founded that nobody could reach.
+            client = _join(*await self._listener.listen(*self._listen))
+            peer = await transport.listen()
+            alone = (Member(node.node_id, peer, client),) if self._is_alone and new else None
+            node.settle(peer, client, alone)
+            await node.start()
+            await self._listener.start(*self._listen)
         except BaseException:
-            await self.node.stop()
+            await self._listener.close()
+            await node.stop()
             raise
-        self._address = f"{host}:{port}"
+        self._address = client
 
     async def stop(self) -> None:
         """Take no more requests, answer those that are due, and close everything."""
@@ -134,6 +147,10 @@ class Server(Generic[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _split(address: str, name: str) -> tuple[str, int]:

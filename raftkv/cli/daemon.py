@@ -10,15 +10,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 
 from raftkv.cli import descriptors
 from raftkv.cli.http import HttpServer
-from raftkv.cli.settings import Settings, lone_founder, parse_address
+from raftkv.cli.settings import Found, Settings, lone_founder, parse_address, with_port
 from raftkv.cli.tls import client_context, server_context
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
+from raftkv.node.directory import is_new
 from raftkv.server import Listener
 from raftkv.transport import Resolver, TcpTransport
 
@@ -89,6 +91,7 @@ class _Process:
             draw=world.draw,
             limits=room.transport_limits(settings.config),
         )
+        self.transport = transport
         self.node = Node(machine, node_options(settings), transport, world)
         self.listener = Listener(self.node, room.server_limits(settings.config), ssl=server_tls)
         self.http: HttpServer | None = None
@@ -97,7 +100,10 @@ class _Process:
         asked = self._listen_for_signals()
         watching = asyncio.create_task(descriptors.watch(), name="raftkv-files")
         try:
-            await self._check_address()
+            if is_new(self.node.world.disk, self.node.paths):
+                await self._take_addresses()
+            else:
+                await self._find_addresses()
             await self.node.start()
             await self._open_doors()
             ends: list[asyncio.Future[Any]] = [asked, self.node.stopped]
@@ -125,24 +131,65 @@ class _Process:
             loop.add_signal_handler(number, on_signal, number)
         return asked
 
-    async def _check_address(self) -> None:
-        """Before anything is written: an address that is taken is not to found a cluster. Raises `ConfigError`."""
+    async def _take_addresses(self) -> None:
+        """Listen everywhere before a new directory is written: a wrong or taken address is not to found a cluster.
+
+        Raises `ConfigError`.
+        """
+        settings = self.settings
+        if not settings.members and not settings.join:
+            lone_founder(settings)
+        _, client_port = await self._listen_for_clients()
+        if settings.http is not None:
+            await _check_free("http", settings.http)
+        _, peer_port = parse_address(await self._listen_for_peers())
+        peer = with_port(settings.peer_listen.value, peer_port)
+        client = with_port(settings.listen.value, client_port)
+        members = settings.members
+        if not members and not settings.join:
+            members = (lone_founder(settings, peer_port, client_port),)
+        self.node.settle(peer, client, members)
+
+    async def _find_addresses(self) -> None:
+        """A node that was here before listens where the membership says, unless somebody says where. Nothing is read
+        before a given address is known to be free. Raises what `Node.open` raises, and `ConfigError`."""
+        settings = self.settings
+        if settings.listen.is_given:
+            await _check_free("listen", settings.listen)
+        await self.node.open()
+        member = self.node.member(settings.node_id)
+        if member is not None:
+            told = {"listen": member.client_address, "peer_listen": member.peer_address}
+            found = {
+                name: Found(address, "the membership", False)
+                for name, address in told.items()
+                if address and not getattr(settings, name).is_given
+            }
+            settings = self.settings = msgspec.structs.replace(settings, **found)
+        self.transport.settle(*parse_address(settings.peer_listen.value))
+        _, client_port = await self._listen_for_clients()
+        _, peer_port = parse_address(await self._listen_for_peers())
+        self.node.settle(
+            with_port(settings.peer_listen.value, peer_port), with_port(settings.listen.value, client_port)
+        )
+
+    async def _listen_for_clients(self) -> tuple[str, int]:
         listen = self.settings.listen
-        host, port = parse_address(listen.value)
         try:
-            hosts = await Resolver().hosts(host)
-            server = await asyncio.get_running_loop().create_server(asyncio.Protocol, hosts, port)
-        except OSError as exc:
-            raise ConfigError(f"listen = {listen.value!r} (from {listen.source}): {exc.strerror or exc}") from exc
-        server.close()
-        await server.wait_closed()
+            return await self.listener.listen(*parse_address(listen.value))
+        except Unavailable as exc:
+            raise ConfigError(f"listen = {listen.value!r} (from {listen.source}): {exc}") from exc
+
+    async def _listen_for_peers(self) -> str:
+        listen = self.settings.peer_listen
+        try:
+            return await self.transport.listen()
+        except ConfigError as exc:
+            raise ConfigError(f"peer_listen = {listen.value!r} (from {listen.source}): {exc}") from exc
 
     async def _open_doors(self) -> None:
         settings = self.settings
-        try:
-            host, port = await self.listener.start(*parse_address(settings.listen.value))
-        except Unavailable as exc:
-            raise ConfigError(f"listen = {settings.listen.value!r} (from {settings.listen.source}): {exc}") from exc
+        host, port = await self.listener.start(*parse_address(settings.listen.value))
         if settings.http is not None:
             try:
                 self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
@@ -152,7 +199,7 @@ class _Process:
             "serving",
             node=settings.node_id,
             clients=f"{host}:{port}",
-            peers=settings.peer_listen.value,
+            peers=self.transport.address,
             data_dir=settings.data_dir,
             machine=self.node.fingerprint,
         )
@@ -176,19 +223,25 @@ class _Process:
         await self.node.stop()
 
 
+async def _check_free(name: str, given: Found[str]) -> None:
+    """Raises `ConfigError` when nobody could listen there now."""
+    host, port = parse_address(given.value)
+    try:
+        hosts = await Resolver().hosts(host)
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, hosts, port)
+    except OSError as exc:
+        raise ConfigError(f"{name} = {given.value!r} (from {given.source}): {exc.strerror or exc}") from exc
+    server.close()
+    await server.wait_closed()
+
+
 def node_options(settings: Settings) -> Options:
-    """What a node is told of itself; a new data directory without founders becomes a cluster of one."""
-    members = settings.members
-    own = next((member for member in members if member.node_id == settings.node_id), None)
-    is_new = not os.path.exists(os.path.join(settings.data_dir, "cluster"))
-    if not members and not settings.join and is_new:
-        members = (lone_founder(settings),)
+    """What a node is told of itself; where it listens is known only when it does."""
     return Options(
         node_id=settings.node_id,
         data_dir=settings.data_dir,
-        members=members,
+        members=settings.members,
         cluster_name=settings.cluster_name,
-        peer_address=own.peer_address if own is not None else settings.peer_listen.value,
         rebuild=settings.rebuild,
         config=settings.config,
     )

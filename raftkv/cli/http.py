@@ -54,6 +54,10 @@ class NodeCollector(Collector):
             "disk_low": ("1 when less than the reserve is free", int(status.disk_low)),
             "writes_refused": ("1 on a leader that refuses writes", int(status.writes_refused is not None)),
             "waiting_requests": ("Requests that wait for an answer", status.waiting_requests),
+            "misplaced": (
+                "1 when the membership sends others to where it does not listen",
+                int(bool(status.misplaced)),
+            ),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
         for name, (text, value) in gauges.items():

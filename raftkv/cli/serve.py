@@ -33,12 +33,12 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
 @click.option(
     "--listen",
     metavar="HOST:PORT",
-    help=f"Where clients connect; port 0 takes a free one.  [default: as in --member, else {DEFAULT_LISTEN}]",
+    help=f"Where clients connect; port 0 takes a free one.  [default: as the membership says, else {DEFAULT_LISTEN}]",
 )
 @click.option(
     "--peer-listen",
     metavar="HOST:PORT",
-    help=f"Where other nodes connect.  [default: as in --member, else {DEFAULT_PEER_LISTEN}]",
+    help=f"Where other nodes connect.  [default: as the membership says, else {DEFAULT_PEER_LISTEN}]",
 )
 @click.option(
     "--member",
@@ -47,7 +47,11 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     help="A founder of a new cluster, as 1=10.0.0.1:8001/10.0.0.1:7001; repeat it for each of them, the same on all.",
 )
 @click.option("--join", is_flag=True, default=None, help="A new node that `raftkv member add` adds to a cluster.")
-@click.option("--cluster-name", metavar="NAME", help="Keeps clusters apart; the same on all.  [default: raftkv]")
+@click.option(
+    "--cluster-name",
+    metavar="NAME",
+    help="Keeps clusters apart; the same on all.  [default: as in the directory, else raftkv]",
+)
 @click.option(
     "--machine", metavar="MODULE:CLASS", help=f"The state machine that it runs.  [default: {DEFAULT_MACHINE}]"
 )

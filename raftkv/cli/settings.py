@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from raftkv.addresses import address_problems, is_wildcard
 from raftkv.config import Config
 from raftkv.errors import ConfigError
 from raftkv.model import NODE_ID_MAX, Member, NodeId
@@ -24,14 +25,14 @@ DEFAULT_MACHINE = "raftkv.kv:KeyValue"
 CLIENT_VARIABLES = ("RAFTKV_ADDRESS", "RAFTKV_TIMEOUT")
 """Variables of the commands that talk to a cluster; `serve` has no use for them, and no quarrel with them."""
 
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, never listened on
-
 
 class Found(msgspec.Struct, Generic[T], frozen=True):
     """A setting's value, and where it was given, as an error has to say it."""
 
     value: T
     source: str
+    is_given: bool = True
+    """Whether somebody has said it, so that nothing else can know better."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +40,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: NodeId = 1
     data_dir: str = "raftkv-data"
-    listen: Found[str] = Found(DEFAULT_LISTEN, "the default")
-    peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default")
+    listen: Found[str] = Found(DEFAULT_LISTEN, "the default", False)
+    peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default", False)
     http: Found[str] | None = None
     members: tuple[Member, ...] = ()
     """The founders; empty when the node joins, or is the only founder."""
     join: bool = False
-    cluster_name: str = "raftkv"
+    cluster_name: str = ""
+    """Empty: as in the directory, and "raftkv" for a new cluster."""
     machine: str = DEFAULT_MACHINE
     rebuild: bool = False
     log_json: bool = False
@@ -74,13 +76,17 @@ def parse_member(text: str) -> Member:
     number, _, addresses = text.partition("=")
     peer, _, client = addresses.partition("/")
     try:
-        node_id = _node_id(number.strip())
-        for address in (peer, client):
-            if parse_address(address)[1] == 0:
-                raise ValueError
+        member = Member(node_id=_node_id(number.strip()), peer_address=peer.strip(), client_address=client.strip())
+        if "://" not in addresses:
+            for address in (member.peer_address, member.client_address):
+                parse_address(address)
     except ValueError:
         raise ValueError(form) from None
-    return Member(node_id=node_id, peer_address=peer, client_address=client)
+    if "://" in addresses:
+        raise ValueError(f"{form}; not a URL")
+    if problems := address_problems([member]):
+        raise ValueError("; ".join(problems))
+    return member
 
 
 def parse_value(text: str) -> Any:
@@ -297,6 +303,8 @@ def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:
             "a founder is named by --member, a node that is added later is started with --join alone"
         )
     own = next((member for member in members if member.node_id == node_id), None)
+    if problems := address_problems(members):
+        raise ConfigError(f"members: {'; '.join(problems)} (from {found['member'].source})")
     if members and own is None:
         raise ConfigError(
             f"member = {[member.node_id for member in members]} (from {found['member'].source}): "
@@ -306,17 +314,43 @@ def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:
         ("listen", DEFAULT_LISTEN, "client_address"),
         ("peer_listen", DEFAULT_PEER_LISTEN, "peer_address"),
     ):
-        fallback = Found(default, "the default") if own is None else Found(getattr(own, field), "this node's --member")
+        fallback = Found(default, "the default", False)
+        if own is not None:
+            fallback = Found(getattr(own, field), "this node's --member", False)
         values[name] = found.get(name, fallback)
     return Settings(members=members, config=config, **values)
 
 
-def lone_founder(settings: Settings) -> Member:
-    """A new cluster's only member, when nobody named any. Raises `ConfigError` when others could never reach it."""
-    for name, given in (("listen", settings.listen), ("peer_listen", settings.peer_listen)):
-        if parse_address(given.value)[0] in _WILDCARDS:
+def lone_founder(settings: Settings, peer_port: int | None = None, client_port: int | None = None) -> Member:
+    """A new cluster's only member, when nobody named any, at the ports that were chosen where 0 was asked for.
+
+    Raises `ConfigError` when others could never reach it.
+    """
+    addresses = []
+    for name, given, port in (
+        ("listen", settings.listen, client_port),
+        ("peer_listen", settings.peer_listen, peer_port),
+    ):
+        if is_wildcard(parse_address(given.value)[0]):
             raise ConfigError(
                 f"{name} = {given.value!r} (from {given.source}) is no address that others could use: "
                 f"say it with --member {settings.node_id}=HOST:PEER_PORT/HOST:CLIENT_PORT"
             )
-    return Member(settings.node_id, settings.peer_listen.value, settings.listen.value)
+        addresses.append(with_port(given.value, port))
+    member = Member(settings.node_id, addresses[1], addresses[0])
+    if port_is_shared(member):
+        raise ConfigError(
+            f"listen = {member.client_address!r} (from {settings.listen.source}) is where it listens for other nodes, "
+            f"too (peer_listen, from {settings.peer_listen.source}): each needs an address of its own"
+        )
+    return member
+
+
+def with_port(address: str, port: int | None) -> str:
+    """The address with the port that was chosen, if 0 was asked for."""
+    return f"{address.rpartition(':')[0]}:{port}" if port is not None and parse_address(address)[1] == 0 else address
+
+
+def port_is_shared(member: Member) -> bool:
+    """Whether nodes and clients would be sent to one port; 0 stands for any."""
+    return member.peer_address == member.client_address and parse_address(member.peer_address)[1] != 0

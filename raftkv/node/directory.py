@@ -16,6 +16,7 @@ from raftkv.errors import ConfigError, Corruption, DiskError, Diverged, SafetyVi
 from raftkv.log import Identity, Log, VoteFile
 from raftkv.model import HardState, Index, LogStart, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
+    DEFAULT_NAME,
     FORMAT,
     Founding,
     cluster_id_of,
@@ -40,9 +41,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     members: tuple[Member, ...] = ()
     """The founders of a new cluster, the same on each of them; empty for a node that joins one."""
-    cluster_name: str = "raftkv"
+    cluster_name: str = ""
+    """Empty: as in the directory, and `DEFAULT_NAME` for a new cluster."""
     peer_address: str = ""
     """Where other nodes reach this one; for a node that joins, so that those who dial it can be answered."""
+    client_address: str = ""
+    """Where it listens for clients; empty where that is not known."""
     rebuild: bool = False
     """Rebuild a damaged state from a peer's snapshot, if there is no good one here."""
     config: Config = Config()
@@ -79,6 +83,11 @@ class Paths:
         self.new_state = posixpath.join(data_dir, "state.new")
         self.old_state = posixpath.join(data_dir, "state.old")
         self.unfit_state = posixpath.join(data_dir, "state.unfit")
+
+
+def is_new(disk: Disk, paths: Paths) -> bool:
+    """Whether to open the directory would be to found a cluster, or to join one."""
+    return not disk.exists(paths.founding)
 
 
 def open_directory(options: Options, world: World) -> Opened:
@@ -168,8 +177,14 @@ def _open_identity(options: Options, world: World, paths: Paths) -> tuple[Foundi
             )
         founding = _found(options)
         save_founding(disk, paths.founding, founding)
+    elif options.cluster_name and not founding.is_called(options.cluster_name):
+        raise WrongDataDir(
+            f"{paths.root} belongs to the cluster {founding.name or founding.cluster_id}, which is not called "
+            f"{options.cluster_name!r}. Give the name that it was founded with, or none, or another data directory."
+        )
     elif options.members and founding.membership.voters:
-        expected = cluster_id_of(options.cluster_name, founding_membership(options.members))
+        name = options.cluster_name or founding.name or DEFAULT_NAME
+        expected = cluster_id_of(name, founding_membership(options.members))
         if expected != founding.cluster_id:
             raise WrongDataDir(
                 f"{paths.root} belongs to the cluster {founding.cluster_id}, the members given make {expected}. "
@@ -211,14 +226,15 @@ def _check_vote_is_newest(disk: Disk, paths: Paths, vote: VoteFile) -> None:
 
 def _found(options: Options) -> Founding:
     if not options.members:
-        return Founding(format=FORMAT, cluster_id="", membership=Membership())
+        return Founding(format=FORMAT, cluster_id="", membership=Membership(), name=options.cluster_name)
     membership = founding_membership(options.members)
     if membership.member(options.node_id) is None:
         raise ConfigError(
             f"members: node {options.node_id} is not among {[m.node_id for m in options.members]}; "
             "a node that joins a cluster later is started without members"
         )
-    return Founding(format=FORMAT, cluster_id=cluster_id_of(options.cluster_name, membership), membership=membership)
+    name = options.cluster_name or DEFAULT_NAME
+    return Founding(format=FORMAT, cluster_id=cluster_id_of(name, membership), membership=membership, name=name)
 
 
 # ---------------------------------------------------------------------------- log

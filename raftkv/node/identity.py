@@ -12,6 +12,9 @@ from raftkv.model import Member, Membership
 
 FORMAT = 1
 
+DEFAULT_NAME = "raftkv"
+"""What a cluster is called for which nobody has said a name."""
+
 
 class Founding(msgspec.Struct, frozen=True):
     """How the cluster began, as written into each founder's data directory; empty for one who joined later."""
@@ -19,6 +22,14 @@ class Founding(msgspec.Struct, frozen=True):
     format: int
     cluster_id: str
     membership: Membership
+    name: str = ""
+    """What the cluster is called; empty where that is not known, as one who joins may not have been told."""
+
+    def is_called(self, name: str) -> bool:
+        """Whether `name` may be the cluster's: its founders can tell also when they have not written it down."""
+        if self.name or not self.membership.voters:
+            return name == self.name or not self.name
+        return cluster_id_of(name, self.membership) == self.cluster_id
 
 
 def founding_membership(members: tuple[Member, ...]) -> Membership:

@@ -90,6 +90,7 @@ class Links:
             address=node.options.peer_address,
             known=self._met.known,
             starts=node.opened.starts,
+            cluster_name=self._founding.name,
         )
 
     def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
@@ -121,6 +122,11 @@ class Links:
             raise HandshakeRefused(
                 f"node {hello.node_id} belongs to the cluster {hello.cluster_id}, node {own} to {self.cluster_id}: "
                 "check the addresses and the data directories"
+            )
+        if hello.cluster_name and self._founding.name and hello.cluster_name != self._founding.name:
+            raise HandshakeRefused(
+                f"node {hello.node_id} belongs to a cluster called {hello.cluster_name!r}, node {own} to one called "
+                f"{self._founding.name!r}: start the one that is to join with the right --cluster-name"
             )
         if not hello.cluster_id and self.cluster_id and membership.member(hello.node_id) is None:
             raise HandshakeRefused(
@@ -169,7 +175,8 @@ class Links:
         """Keep what the handshake told, and begin to write what must outlive this process."""
         node = self._node
         if not self.cluster_id:
-            self._founding = msgspec.structs.replace(self._founding, cluster_id=hello.cluster_id)
+            name = self._founding.name or hello.cluster_name
+            self._founding = msgspec.structs.replace(self._founding, cluster_id=hello.cluster_id, name=name)
             logger.info("cluster_joined", node=node.options.node_id, cluster=hello.cluster_id)
             # Before the record of the peer, so that whoever waits for that waits for this, too.
             saved = node.world.log_worker.run(save_founding, node.world.disk, node.paths.founding, self._founding)

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from raftkv import failpoints
+from raftkv.addresses import is_elsewhere
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import (
@@ -28,7 +29,7 @@ from raftkv.errors import (
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
-from raftkv.node.directory import Opened, Options, Paths, close_directory, mark_unfit, open_directory
+from raftkv.node.directory import Opened, Options, Paths, close_directory, is_new, mark_unfit, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.links import Links
@@ -88,25 +89,43 @@ class Node:
         self._checking_space = False
         self._elections = 0
         self._closed = False
+        self._is_open = False
+        self._misplaced = ""
         self._membership_seen = (0, False)
 
     # ------------------------------------------------------------------------------ life
 
-    async def start(self) -> None:
-        """Recover what is on disk, then take part. Raises a `NodeStopped` or `ConfigError` that says what to do."""
+    async def open(self) -> None:
+        """Recover what is on disk, and take no part yet; `start` does the rest, and `stop` closes it again.
+
+        For a new directory the address for peers is taken first: a cluster that nobody could reach is not founded.
+        Raises as `start` does.
+        """
         loop = self._loop = asyncio.get_running_loop()
         self.stopped: asyncio.Future[NodeStopped | None] = loop.create_future()
         """Done when the node has stopped: with the reason, or None when it was asked to."""
         try:
-            await self._open()
+            if is_new(self.world.disk, self.paths):
+                await self.transport.listen()
+                failpoints.reach("founding.listening")
+            await self._recover()
         except BaseException:
             self._closed = True
+            self.transport.abort()
             raise
+        self._is_open = True
+
+    async def start(self) -> None:
+        """Recover what is on disk, then take part. Raises a `NodeStopped` or `ConfigError` that says what to do."""
+        if not self._is_open:
+            await self.open()
+        loop = self._loop
         try:
             self.room.saw(self.world.disk.free(self.paths.root))
             await self.transport.start(self.links)
         except BaseException:
             self._closed = True
+            self.transport.abort()
             await self.world.background_worker.run(close_directory, self.opened)
             raise
         self._membership_changed(force=True)
@@ -129,7 +148,7 @@ class Node:
             durability="fsync before every acknowledgement",
         )
 
-    async def _open(self) -> None:
+    async def _recover(self) -> None:
         """Recover from disk; a state whose damage shows only when it is read is rebuilt, once."""
         worker = self.world.background_worker
         for attempt in (1, 2):
@@ -217,6 +236,7 @@ class Node:
         for timer in self._timers.values():
             timer.cancel()
         if not hasattr(self, "engine"):
+            self.transport.abort()
             return
         failure = self.failure
         self.engine.stop(failure or NodeStopped("the node was asked to stop"))
@@ -383,6 +403,31 @@ class Node:
                 logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
             self._membership_seen = seen
             self.links.set_members(raft.log.memberships_since(raft.commit_index))
+            self._compare_addresses()
+
+    def settle(self, peer_address: str, client_address: str, members: tuple[Member, ...] | None = None) -> None:
+        """Where this node listens, and with it who founds the cluster; before `start`, by who knows only then."""
+        founders = self.options.members if members is None else members
+        self.options = msgspec.structs.replace(
+            self.options, peer_address=peer_address, client_address=client_address, members=founders
+        )
+
+    def _compare_addresses(self) -> None:
+        """Notice when the membership sends others to where this node does not listen."""
+        options, member = self.options, self.raft.membership.member(self.options.node_id)
+        found = []
+        if member is not None:
+            for what, listens, told in (
+                ("nodes", options.peer_address, member.peer_address),
+                ("clients", options.client_address, member.client_address),
+            ):
+                if is_elsewhere(listens, told):
+                    found.append(f"listens for {what} at {listens}, but the membership sends them to {told}")
+        misplaced = " and ".join(found)
+        if misplaced != self._misplaced:
+            self._misplaced = misplaced
+            if misplaced:
+                logger.warning("misplaced", node=options.node_id, reason=misplaced)
 
     def _check_waiters(self) -> None:
         """Wake those who wait for something to become true."""
@@ -460,7 +505,11 @@ class Node:
         leader = self.raft.leader
         if leader is None:
             return None
-        return self.raft.membership.member(leader) or Member(leader)
+        return self.member(leader) or Member(leader)
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """The addresses of `node_id` as this node goes by them; None when it is no member."""
+        return self.raft.membership.member(node_id)
 
     async def change_membership(self, target: Membership, deadline_s: float = 30.0) -> Membership:
         """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
@@ -624,6 +673,7 @@ class Node:
             snapshots_taken=self.snapshots.taken,
             snapshots_installed=self.snapshots.installed,
             elections=self._elections,
+            misplaced=self._misplaced,
             stopped=str(self.failure) if self.failure is not None else None,
         )
 

@@ -99,6 +99,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     snapshots_taken: int = 0
     snapshots_installed: int = 0
     elections: int = 0
+    misplaced: str = ""
+    """Where it listens, if the membership sends others somewhere else; empty when that agrees."""
     stopped: str | None = None
     """Why the node serves no more, with what to do; None while it serves."""
 
@@ -111,6 +113,11 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             found.append(
                 f"node {self.node_id} knows no leader: start nodes until a majority of "
                 f"{list(self.membership.voters)} can reach each other"
+            )
+        if self.misplaced:
+            found.append(
+                f"node {self.node_id} {self.misplaced}: unless something there passes them on, start it at that "
+                f"address, or correct the membership with raftkv member update {self.node_id}=PEER/CLIENT"
             )
         if self.disk_low:
             found.append(

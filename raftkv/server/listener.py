@@ -11,7 +11,7 @@ from raftkv.errors import Busy, Unavailable
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
-from raftkv.transport import Resolver
+from raftkv.transport import Resolver, Shut
 from raftkv.wire import NO_TLS, Refusals
 
 ADMIN_MAX = 64
@@ -41,18 +41,28 @@ class Listener:
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._taken: tuple[str, int] | None = None
+        self._serving = False
         self._closing = False
         self._empty: asyncio.Future[None] | None = None
 
     async def start(self, host: str, port: int) -> tuple[str, int]:
-        """Listen; returns the address, with the port that was chosen when `port` is 0.
+        """`listen`, if it does not yet, and serve; returns the address, with the port that was chosen."""
+        address = await self.listen(host, port)
+        self.begin()
+        return address
 
-        Raises `Unavailable` when the address can't be listened on.
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Take the address, so that it is nobody else's; who connects before `start` is turned away at once.
+
+        Returns it, with the port that was chosen when `port` is 0. Raises `Unavailable` when it can't be had.
         """
+        if self._taken is not None:
+            return self._taken
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                self.connection,
+                lambda: self.connection() if self._serving else Shut(),
                 await Resolver().hosts(host),
                 port,
                 ssl=self._ssl,
@@ -62,12 +72,13 @@ class Listener:
             )
         except OSError as exc:
             raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
-        self.begin()
         address = self._server.sockets[0].getsockname()
-        return str(address[0]), int(address[1])
+        self._taken = str(address[0]), int(address[1])
+        return self._taken
 
     def begin(self) -> None:
         """Watch over connections that come in another way than through `start` (a simulated network)."""
+        self._serving = True
         self._sweeper = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
 
     def connection(self) -> Connection:

@@ -5,7 +5,7 @@ from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.resolver import Resolver
-from raftkv.transport.streams import ProtocolFactory
+from raftkv.transport.streams import ProtocolFactory, Shut
 from raftkv.transport.tcp import TcpStreams, TcpTransport
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Mesh",
     "ProtocolFactory",
     "Resolver",
+    "Shut",
     "TcpStreams",
     "TcpTransport",
     "Transport",

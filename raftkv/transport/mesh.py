@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import structlog
 
@@ -17,7 +16,7 @@ from raftkv.transport.link import Link
 from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
-from raftkv.transport.streams import Streams
+from raftkv.transport.streams import Shut, Streams
 from raftkv.wire import NO_TLS, Hello, PeerMessage, Refusals
 
 logger = structlog.get_logger("raftkv")
@@ -64,15 +63,25 @@ class Mesh(Transport):
         self._last_refused: tuple[NodeId, str] | None = None
         self._refusals = Refusals("stranger_refused")
         self._refused_peers = Refusals("peer_refused")
+        self._started = False
         self._closed = False
         self._all_gone: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------------------------ the port
 
+    async def listen(self) -> str:
+        if not self.address:
+            self.address = await self.streams.listen(self._accept)
+        return self.address
+
+    def _accept(self) -> asyncio.Protocol:
+        return Incoming(self) if self._started else Shut()
+
     async def start(self, handler: TransportHandler) -> None:
         self.handler = handler
         self.presence = Presence(handler)
-        self.address = await self.streams.listen(partial(Incoming, self))
+        self._started = True
+        await self.listen()
         self._timer = asyncio.get_running_loop().call_later(self.limits.ping_s, self._check_time)
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:

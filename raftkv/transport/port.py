@@ -91,8 +91,16 @@ class Transport(ABC):
     stats: TransportStats
 
     @abstractmethod
+    async def listen(self) -> str:
+        """Take the address, so that it is nobody else's; who dials it before `start` is turned away at once.
+
+        Returns it, with the port that was chosen when 0 was asked for. Raises `ConfigError` when it can't be had.
+        Nothing happens when it listens already.
+        """
+
+    @abstractmethod
     async def start(self, handler: TransportHandler) -> None:
-        """Listen, and report to `handler` from now on. Raises `ConfigError` when the address can't be had."""
+        """`listen`, and report to `handler` from now on. Raises `ConfigError` when the address can't be had."""
 
     @abstractmethod
     def send(self, to: NodeId, message: PeerMessage) -> bool:

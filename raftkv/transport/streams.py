@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 ProtocolFactory: TypeAlias = Callable[[], asyncio.Protocol]
 
 PlaceFactory: TypeAlias = Callable[[str], asyncio.Protocol]
 """Makes the protocol of a connection to a place."""
+
+
+class Shut(asyncio.Protocol):
+    """Turns away who dials a node that has taken its address and is not there yet; as if nobody listened."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close at once."""
+        cast(asyncio.Transport, transport).abort()  # uvloop's has the methods, but not the base class
 
 
 class Streams(ABC):

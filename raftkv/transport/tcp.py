@@ -47,6 +47,11 @@ class TcpStreams(Streams):
         self._handshake_s = handshake_s
         self._server: asyncio.Server | None = None
 
+    def settle(self, host: str, port: int) -> None:
+        """Listen here, if it does not yet."""
+        if self._server is None:
+            self._host, self._port = host, port
+
     async def listen(self, factory: ProtocolFactory) -> str:
         try:
             self._server = await asyncio.get_running_loop().create_server(
@@ -110,3 +115,8 @@ class TcpTransport(Mesh):
             resolver=resolver,
         )
         super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
+        self._sockets = streams
+
+    def settle(self, host: str, port: int) -> None:
+        """Choose where to listen; only before it does."""
+        self._sockets.settle(host, port)

@@ -55,6 +55,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """Whom the node has met: a new one must know a wiped directory from the one that acknowledged, too."""
     starts: list[tuple[int, str]] = []
     """The boots and nonces of the newest starts on its data directory: a copy has not had those that others met."""
+    cluster_name: str = ""
+    """What its cluster is called; empty where that is not known."""
 
 
 class HelloReply(msgspec.Struct, array_like=True, tag=61):

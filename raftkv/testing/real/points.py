@@ -20,7 +20,7 @@ from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.power import cut, leave_behind, move_to, restore, until_answers
 from raftkv.testing.real.stage import POLL_S, Stage
 
-FRESH = ("cluster.before_save",)
+FRESH = ("cluster.before_save", "founding.listening")
 """Reached only by a node that is new."""
 
 OFTEN = ("apply.", "answer.", "log.batch.", "propose.", "send.before", "send.after", "writer.before_told")

@@ -1,0 +1,68 @@
+"""Which addresses can be a member's: what others can dial, and no two the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+from raftkv.model import Member
+
+_SCHEME = "://"
+
+
+def split(address: str) -> tuple[str, str]:
+    """Host and port of "host:port" or "[v6]:port", unchecked."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether a host means "wherever I can be reached", which says nothing to anybody else."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return host in ("", "*")
+
+
+def address_problem(address: str) -> str | None:
+    """Why nobody could dial `address`, with what to write instead; None when somebody may."""
+    if _SCHEME in address:
+        return f"{address!r} is a URL: write HOST:PORT, as {address.split(_SCHEME, 1)[1].split('/')[0]}"
+    host, port = split(address)
+    if is_wildcard(host):
+        return (
+            f"{address!r} is where a node may listen, but nobody can dial it: "
+            f"write the address by which others reach the node, as 10.0.0.1:{port or 'PORT'}"
+        )
+    if port.isdigit() and int(port) == 0:
+        return f"{address!r} has port 0, which nobody can dial: write the port that the node listens on"
+    return None
+
+
+def address_problems(members: Iterable[Member]) -> list[str]:
+    """Why these can't be the members of one cluster, each with addresses of its own."""
+    found, taken = [], dict[str, str]()
+    for member in members:
+        for address, what in ((member.peer_address, "nodes"), (member.client_address, "clients")):
+            if (problem := address_problem(address)) is not None:
+                found.append(f"node {member.node_id}: {problem}")
+            use = f"node {member.node_id} for {what}"
+            if (other := taken.setdefault(address, use)) != use:
+                found.append(f"{address} is given twice, of {other} and of {use}: each needs an address of its own")
+    return found
+
+
+def is_elsewhere(listens: str, told: str) -> bool:
+    """Whether who dials `told` can't arrive where a node `listens`, unless somebody in between passes it on.
+
+    Names are not looked up, so only ports and literal addresses are compared; nothing is known of an empty one.
+    """
+    if not listens or not told:
+        return False
+    (here, port), (there, other) = split(listens), split(told)
+    if port != other:
+        return True
+    try:
+        return not is_wildcard(here) and ip_address(here) != ip_address(there)
+    except ValueError:
+        return False
