@@ -61,6 +61,8 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
     """A leadership transfer that takes longer is given up, and writes resume (thesis §3.10)."""
     promotion_lag_max: int = 1_000
     """A learner may become a voter when it is at most this many entries behind the commit index."""
+    clock_ahead_ms_max: int = 10_000
+    """How far a leader's clock may be from the other voters' before it stamps entries by theirs."""
 
     def __post_init__(self) -> None:
         _check_flags(self, "pre_vote check_quorum lease_reads")
@@ -70,6 +72,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
         _check(self, "inflight_messages_max inflight_bytes_max batch_bytes_max", 1)
         _check(self, "entry_bytes_max uncommitted_bytes_max pending_reads_max", 1)
         _check(self, "promotion_lag_max", 0)
+        _check(self, "clock_ahead_ms_max", 1)
         if self.lease_reads and not self.check_quorum:
             raise ConfigError("lease_reads = True: needs check_quorum, or nobody promises the lease")
 
@@ -86,6 +89,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     alarm harmless. Refused below five heartbeats."""
     lease_reads: bool = False
     clock_drift_max: float = 0.1
+    clock_ahead_max_s: float = 10.0
+    """How far a leader's clock may be from what the other voters' say before entries are stamped by theirs: far above
+    what clocks that are kept differ by, and what messages take; far below any lease or session that matters."""
     # --- replication ----------------------------------------------------------------------------
     inflight_messages_max: int = 128
     inflight_bytes_max: int = 16 * MIB
@@ -164,6 +170,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check(self, "snapshot_interval_s", 0, whole=False)
         periods = "snapshot_stall_s disk_stall_handover_timeouts disk_stall_stop_s session_ttl_s"
         _check(self, periods, 0.001, whole=False)
+        _check(self, "clock_ahead_max_s", 1, 86_400, whole=False)
         if self.command_bytes_max + 64 * KIB > self.client_frame_bytes_max:
             raise ConfigError(
                 f"client_frame_bytes_max = {self.client_frame_bytes_max}: must be at least 64 KiB above "
@@ -196,4 +203,5 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             uncommitted_bytes_max=self.uncommitted_bytes_max,
             transfer_ticks=election,
             promotion_lag_max=self.promotion_lag_max,
+            clock_ahead_ms_max=int(self.clock_ahead_max_s * 1000),
         )

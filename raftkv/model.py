@@ -35,6 +35,8 @@ class EntryKind(IntEnum):
     """A command of the application, opaque to the core."""
     MEMBERSHIP = 2
     """An encoded `Membership`; the only payload that the core reads."""
+    CLOCK = 3
+    """Log time begins anew at this entry's, which may be before that of the entry before it; empty payload."""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True):

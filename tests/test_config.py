@@ -56,6 +56,7 @@ NODE: dict[str, tuple[float, float]] = {
     "heartbeat_ms": (15, math.inf),  # one tick
     "election_timeout_ms": (375, math.inf),  # five heartbeats
     "clock_drift_max": (0, 0.9),
+    "clock_ahead_max_s": (1, 86_400),
     "disk_free_fraction_min": (0, 0.9),
     **dict.fromkeys(COUNTS, (1, math.inf)),
     **dict.fromkeys(SIZES, (1024, 2**31 - 1)),
@@ -77,6 +78,7 @@ CORE: dict[str, tuple[float, float]] = {
     "pending_reads_max": (1, math.inf),
     "transfer_ticks": (1, math.inf),
     "promotion_lag_max": (0, math.inf),
+    "clock_ahead_ms_max": (1, math.inf),
 }
 """The same for the core's settings."""
 
@@ -87,7 +89,7 @@ RANGES = [
 ]
 
 
-FRACTIONAL = {"clock_drift_max", "disk_free_fraction_min", "snapshot_interval_s", *PERIODS}
+FRACTIONAL = {"clock_drift_max", "clock_ahead_max_s", "disk_free_fraction_min", "snapshot_interval_s", *PERIODS}
 """Settings that need not be whole."""
 
 

@@ -222,6 +222,8 @@ def entry_value(entry: Entry) -> dict[str, Any]:
 def _content(entry: Entry) -> str:
     if entry.kind == EntryKind.NOOP:
         return ""
+    if entry.kind == EntryKind.CLOCK:
+        return "log time begins anew here"
     if entry.kind == EntryKind.MEMBERSHIP:
         try:
             return decode_membership(entry.payload).describe()

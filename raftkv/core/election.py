@@ -86,7 +86,7 @@ def on_request_vote(raft: Raft, message: RequestVote) -> None:
     if not isinstance(role, Leader | PreCandidate | Candidate):
         role.elapsed = 0  # whoever granted a vote gives its candidate time to win (§5.2)
     raft.pending.durable_messages.append(
-        RequestVoteReply(sender=raft.node_id, to=message.sender, term=raft.term, granted=True)
+        RequestVoteReply(sender=raft.node_id, to=message.sender, term=raft.term, granted=True, now_ms=raft.now_ms)
     )
 
 
@@ -135,6 +135,8 @@ def on_request_vote_reply(raft: Raft, message: RequestVoteReply) -> None:
             _count_pre_votes(raft)
     elif isinstance(role, Candidate) and not message.pre_vote and message.term == raft.term:
         role.votes[message.sender] = message.granted
+        if message.now_ms:
+            role.clocks[message.sender] = message.now_ms - raft.monotonic_ms
         count_votes(raft)
 
 

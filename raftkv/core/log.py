@@ -44,7 +44,7 @@ class LogView:
     """The log as the core sees it: `start` (compacted), then entries `first_index` to `last_index`.
 
     Invariants:
-    - indexes are consecutive, terms and times never go down along the log;
+    - indexes are consecutive, terms never go down along the log, times only at an entry of kind CLOCK;
     - `memberships` holds, oldest first, the membership in force at `start` and every newer one in
       the log: a server uses the newest one in its log, committed or not (§6);
     - `start.index` ≤ `last_index`.
@@ -189,7 +189,8 @@ class LogView:
         first, last = entries[0], entries[-1]
         if first.index != self.last_index + 1 or last.index != self.last_index + len(entries):
             raise SafetyViolation(f"entries {first.index} to {last.index} do not follow {self.last_index}")
-        if first.term < self.last_term or first.time_ms < self.last_time_ms:
+        goes_back = first.time_ms < self.last_time_ms and first.kind != EntryKind.CLOCK
+        if first.term < self.last_term or goes_back:
             raise SafetyViolation(
                 f"entry {first.id} (time {first.time_ms}) goes back behind {self.last_id} (time {self.last_time_ms})"
             )

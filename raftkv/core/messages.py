@@ -38,6 +38,8 @@ class RequestVoteReply(msgspec.Struct, array_like=True, tag=2):
     term: Term
     granted: bool
     pre_vote: bool = False
+    now_ms: int = 0
+    """The voter's wall clock, for who may be leader in a moment (see `core.clocks`); 0 for not told."""
 
 
 class AppendEntries(msgspec.Struct, array_like=True, tag=3):
@@ -83,6 +85,8 @@ class AppendReply(msgspec.Struct, array_like=True, tag=4):
     conflict_term: Term | None = None
     wants_snapshot: bool = False
     has_room: bool = True
+    now_ms: int = 0
+    """The follower's wall clock, in answers that wait for no disk (see `core.clocks`); 0 for not told."""
 
 
 class InstallSnapshot(msgspec.Struct, array_like=True, tag=5):

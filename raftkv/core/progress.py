@@ -33,6 +33,8 @@ class Progress:
         "_inflight_bytes_max",
         "_inflight_max",
         "acked_round",
+        "clock_offset_ms",
+        "clock_tick",
         "contact_tick",
         "flow",
         "has_room",
@@ -55,6 +57,10 @@ class Progress:
         """When the follower was last heard; a new leader gives everyone the benefit of one time-out."""
         self.has_room = True
         """Whether its disk had room when it was last heard."""
+        self.clock_offset_ms: int | None = None
+        """What its wall clock shows less what this node's monotonic clock does; None when it has not told …"""
+        self.clock_tick = contact_tick
+        """… and when it was told."""
         self.acked_round = 0
         self.sent_round = 0
         self.sent_commit: Index = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from raftkv.config import RaftConfig
-from raftkv.core import changes, election, reads, replication, snapshots
+from raftkv.core import changes, clocks, election, reads, replication, snapshots
 from raftkv.core.durability import Durability
 from raftkv.core.log import LogView
 from raftkv.core.messages import (
@@ -84,7 +84,12 @@ class Raft:
         # A promise given to a leader before a restart is not remembered, so with leases it is kept blindly.
         self.promise_ticks = config.election_ticks if config.lease_reads else 0
         """For so long nobody gets this node's vote, whatever it knows of a leader."""
-        self.now_ms = log.last_time_ms
+        self.now_ms = 0
+        """The wall clock, as it was told last; 0 before that."""
+        self.monotonic_ms = 0
+        """A clock that nobody sets, as it was told with it."""
+        self.clock_doubts = 0
+        """How often this node began to doubt its own clock while it led."""
         if applied_index > log.last_index:
             raise SafetyViolation(f"node {node_id}: the state is at {applied_index}, its log ends at {log.last_index}")
         self.role: Role = self._passive_role(None)
@@ -148,10 +153,17 @@ class Raft:
 
     # ------------------------------------------------------------------------------ inputs: time and chance
 
-    def tick(self, now_ms: int | None = None) -> None:
-        """One unit of time has passed; `now_ms` is the wall clock, for entries that a leader makes by itself."""
+    def observe(self, now_ms: int, monotonic_ms: int | None = None) -> None:
+        """What the wall clock shows now, and a clock that only goes on (any zero); to be told before each input that
+        comes after a while, so that the two are of one moment. Without the second it stands still."""
+        self.now_ms = now_ms
+        if monotonic_ms is not None:
+            self.monotonic_ms = monotonic_ms
+
+    def tick(self, now_ms: int | None = None, monotonic_ms: int | None = None) -> None:
+        """One unit of time has passed; the clocks are those of `observe`."""
         if now_ms is not None:
-            self.now_ms = now_ms
+            self.observe(now_ms, monotonic_ms)
         if self.promise_ticks > 0:
             self.promise_ticks -= 1
         role = self.role
@@ -184,6 +196,7 @@ class Raft:
             if self.config.check_quorum and not self._hears_quorum(role):
                 self.become_follower(self.term, None)
                 return
+            clocks.judge(self, role)
             self._broadcast_heartbeat(role)
             return
         for peer, progress in role.progress.items():
@@ -317,8 +330,8 @@ class Raft:
 
     # ------------------------------------------------------------------------------ inputs: requests
 
-    def propose(self, payloads: Sequence[bytes], now_ms: int) -> tuple[Index, Index]:
-        """Append commands; returns the first and the last index that they got.
+    def propose(self, payloads: Sequence[bytes], now_ms: int, monotonic_ms: int | None = None) -> tuple[Index, Index]:
+        """Append commands (the clocks are those of `observe`); returns the first and the last index that they got.
 
         An entry is committed when the log's entry at that index is still of this term once `Ready.committed`
         reaches it. Raises `NotLeader`, `Busy` (too much is uncommitted, or leadership is being transferred)
@@ -337,8 +350,20 @@ class Raft:
         uncommitted = self.log.bytes_between(self.commit_index, self.log.last_index)
         if uncommitted and uncommitted + size > self.config.uncommitted_bytes_max:
             raise Busy(f"{uncommitted} bytes wait to be committed, at most {self.config.uncommitted_bytes_max} may")
-        self.now_ms = now_ms
+        self.observe(now_ms, monotonic_ms)
         return self.append_payloads(EntryKind.COMMAND, payloads)
+
+    def reset_clock(self) -> Index:
+        """Let log time begin anew at what the clocks say now, even if it is ahead of them; returns the entry's index.
+
+        Where no majority of the clocks agrees this leader's own is taken for right. Raises `NotLeader`, `Busy`.
+        """
+        role = self.require_leader()
+        if (transfer := role.transfer) is not None:
+            raise Busy(f"leadership is being transferred to node {transfer.target}")
+        clocks.judge(self, role)
+        clocks.declare(self, role)
+        return self._append(EntryKind.CLOCK, [b""], clocks.stamp(self, role))[0]
 
     def read(self, token: int) -> None:
         """Ask for a linearizable read: `Ready.reads` names `token` and the index that it must wait for.
@@ -473,10 +498,12 @@ class Raft:
         self.pending.hard_state = HardState(self.term, self.vote)
 
     def append_payloads(self, kind: EntryKind, payloads: Sequence[bytes]) -> tuple[Index, Index]:
-        """Append the leader's own entries; their time never goes back along the log, whatever the clock says."""
+        """Append the leader's own entries; their time never goes back along the log, whatever the clocks say."""
+        return self._append(kind, payloads, max(clocks.stamp(self, self.require_leader()), self.log.last_time_ms))
+
+    def _append(self, kind: EntryKind, payloads: Sequence[bytes], time_ms: int) -> tuple[Index, Index]:
         log = self.log
         first = log.last_index + 1
-        time_ms = max(self.now_ms, log.last_time_ms)
         self.append_entries(make_entries(first, self.term, time_ms, kind, payloads, log.last_chain))
         self.require_leader().appended = True
         return first, log.last_index
@@ -630,8 +657,13 @@ class Raft:
         assert self.vote == self.node_id, f"n{self.node_id} has voted for {self.vote}"
         assert is_quorum(self.membership, [voter for voter, yes in role.votes.items() if yes]), f"{role.votes}"
         peers = [node for node in self.membership.all_nodes() if node != self.node_id]
-        self.role = Leader(
+        leader = self.role = Leader(
             term_start=self.log.last_index + 1,
             progress={peer: self._new_progress(0) for peer in peers},
         )
+        for peer, offset_ms in role.clocks.items():
+            if peer in leader.progress:
+                leader.progress[peer].clock_offset_ms = offset_ms
+        # Before the first entry: a new leader may be the one whose clock is wrong.
+        clocks.judge(self, leader)
         self.append_payloads(EntryKind.NOOP, [b""])

@@ -96,6 +96,7 @@ def _accept(raft: Raft, message: AppendEntries, matched: Index, *, wait: bool) -
         wants_snapshot=raft.wants_snapshot,
         conflict_index=raft.log.start.index if raft.wants_snapshot else 0,
         has_room=raft.has_room,
+        now_ms=0 if wait else raft.now_ms,
     )
     (raft.pending.durable_messages if wait else raft.pending.messages).append(reply)
 
@@ -188,6 +189,8 @@ def on_append_reply(raft: Raft, message: AppendReply) -> None:
         )
     progress.contact_tick = role.tick
     progress.has_room = message.has_room
+    if message.now_ms:
+        progress.clock_offset_ms, progress.clock_tick = message.now_ms - raft.monotonic_ms, role.tick
     if message.round > progress.acked_round:
         progress.acked_round = message.round
         if role.reads_started or role.round_ticks:

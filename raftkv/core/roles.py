@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from raftkv.core.clocks import LogClock
 from raftkv.core.progress import Progress
 from raftkv.model import Index, NodeId
 
@@ -56,6 +57,8 @@ class Candidate(msgspec.Struct, kw_only=True):
     """The old leader asked for this election (thesis §3.10)."""
     elapsed: int = 0
     votes: dict[NodeId, bool] = {}
+    clocks: dict[NodeId, int] = {}
+    """The voters' clocks as they said with their votes, as offsets (see `core.clocks`)."""
 
 
 # Named here, as a union that is written where it is asked for is made anew each time.
@@ -102,6 +105,8 @@ class Leader(msgspec.Struct, kw_only=True):
     """(round, tick in which it was sent), for leases; empty when there are none."""
     lease_round: int = 0
     """The newest round that a quorum has confirmed, for leases."""
+    clock: LogClock | None = None
+    """What it stamps entries by; None until it was told the time."""
     appended: bool = False
     """There may be entries to send."""
 

@@ -136,9 +136,15 @@ class Runner:
 
     def _apply(self, entry: Entry, digest: int) -> tuple[Outcome | None, int]:
         """Apply one entry to the overlay; returns its outcome, and the digest behind it."""
+        overlay, sessions = self._overlay, self._sessions
+        if entry.kind == EntryKind.CLOCK:
+            sessions.clock_reset(entry.time_ms)
+            overlay.own.update(sessions.changes)
+            effects = _encoder.encode((entry.chain, list(overlay.own.items())))
+            overlay.keep()
+            return None, xxhash.xxh3_64_intdigest(effects, digest)
         if entry.kind != EntryKind.COMMAND:
             return None, xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
-        overlay, sessions = self._overlay, self._sessions
         command = self._decode(entry)
         sessions.begin(entry.time_ms)
         outcome = self._perform(command, entry)

@@ -92,6 +92,19 @@ class Sessions:
                 break
             self.close(oldest.id)
 
+    def clock_reset(self, time_ms: int) -> None:
+        """Log time begins anew at `time_ms`: nobody was heard of later than that.
+
+        So a session is forgotten only after it was silent for the whole of its time from then on, and none outlives
+        the others because log time was once ahead.
+        """
+        self.changes = {}
+        for session in self._sessions.values():
+            record = session.record
+            if record.last_time_ms > time_ms:
+                session.record = _Record(record.last_index, time_ms, record.acked_below)
+                self.changes[session.place] = msgspec.msgpack.encode(session.record)
+
     def open(self, index: Index, time_ms: int) -> int:
         """A new session, named after its entry; the least recently used one may have to go."""
         while len(self._sessions) >= self._max:

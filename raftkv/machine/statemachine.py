@@ -125,7 +125,8 @@ class StateMachine(metaclass=_MachineType):
 
     @property
     def now_ms(self) -> int:
-        """The leader's time of that entry, in milliseconds since the epoch. It never goes back along the log."""
+        """The leader's time of that entry, in milliseconds since the epoch. It never goes back along the
+        log, but at `raftkv clock reset`: an operator's word that it was ahead of what the clocks say."""
         return self._moment.time_ms
 
     @property

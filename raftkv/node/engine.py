@@ -45,6 +45,7 @@ class Engine:
         queries: Queries,
         transport: Transport,
         now_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
         count_time: Callable[[], None],
         send_snapshot: Callable[[NodeId, SnapshotMeta], None],
         install_snapshot: Callable[[SnapshotMeta, bool], None],
@@ -61,6 +62,7 @@ class Engine:
         self._queries = queries
         self._transport = transport
         self._now_ms = now_ms
+        self._monotonic_ms = monotonic_ms
         self._count_time = count_time
         self._send_snapshot = send_snapshot
         self._install_snapshot = install_snapshot
@@ -106,6 +108,9 @@ class Engine:
             return
         if isinstance(message, ReadIndex):
             self._refresh_lease()
+        # Peers tell their clocks, and are told this one's: whatever held this process up would be taken for an error
+        # of theirs, if they were compared with what the clocks showed before.
+        self.observe_clocks()
         try:
             self.raft.step(message)
         except PeerError:
@@ -115,11 +120,15 @@ class Engine:
             return
         self._wake_for_output()
 
+    def observe_clocks(self) -> None:
+        """Tell the core what the clocks show."""
+        self.raft.observe(self._now_ms(), self._monotonic_ms())
+
     def tick(self, count: int) -> None:
         """`count` units of time have passed."""
-        now_ms = self._now_ms()
+        self.observe_clocks()
         for _ in range(count):
-            self.raft.tick(now_ms)
+            self.raft.tick()
         self._wake_for_output()
 
     def durable(self, write: int, messages: list[Message]) -> None:
@@ -182,7 +191,8 @@ class Engine:
             return
         proposals, self._proposals = self._proposals, []
         try:
-            first, _ = self.raft.propose([payload for payload, _ in proposals], self._now_ms())
+            payloads = [payload for payload, _ in proposals]
+            first, _ = self.raft.propose(payloads, self._now_ms(), self._monotonic_ms())
         except (NotAccepted, RaftKVError) as exc:
             if isinstance(exc, SafetyViolation):
                 raise

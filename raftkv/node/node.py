@@ -133,6 +133,7 @@ class Node:
         self._tick()
         self._housekeep()
         if self.raft.membership.voters == (self.raft.node_id,):
+            self.engine.observe_clocks()
             self.raft.campaign()  # there is nobody to wait for
             self.engine.wake()
         if not self.raft.wants_snapshot:
@@ -208,6 +209,7 @@ class Node:
             queries=self.queries,
             transport=self.transport,
             now_ms=world.now_ms,
+            monotonic_ms=world.monotonic_ms,
             count_time=self._count_time,
             send_snapshot=self.snapshots.send,
             install_snapshot=self.snapshots.install,

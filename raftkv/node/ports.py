@@ -10,6 +10,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+_MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -98,6 +100,11 @@ def _succeed(future: asyncio.Future[T], result: T) -> None:
 def _fail(future: asyncio.Future[T], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
+
+
+def monotonic_clock_ms() -> int:
+    """Milliseconds that nobody can set; where the system can tell, those count that a machine slept, too."""
+    return time.clock_gettime_ns(_MONOTONIC) // 1_000_000
 
 
 def wall_clock_ms() -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from raftkv import failpoints
 from raftkv.disk import Disk, RealDisk
-from raftkv.node.ports import ThreadWorker, Worker, wall_clock_ms
+from raftkv.node.ports import ThreadWorker, Worker, monotonic_clock_ms, wall_clock_ms
 from raftkv.state import RocksStates, States
 
 
@@ -26,6 +26,9 @@ class World(msgspec.Struct, kw_only=True):
     transfer_worker: Worker
     """Reads snapshots that are being sent, so that a transfer goes on while another snapshot is taken."""
     now_ms: Callable[[], int]
+    """The wall clock, which may be wrong."""
+    monotonic_ms: Callable[[], int]
+    """A clock that only goes on, from any zero."""
     draw: Callable[[int], int]
     """`draw(n)` gives a number from 0 to n - 1."""
     nonce: str
@@ -45,6 +48,7 @@ class World(msgspec.Struct, kw_only=True):
             background_worker=ThreadWorker("raftkv-background"),
             transfer_worker=ThreadWorker("raftkv-transfer"),
             now_ms=wall_clock_ms,
+            monotonic_ms=monotonic_clock_ms,
             draw=random.SystemRandom().randrange,
             nonce=secrets.token_hex(8),
         )

@@ -158,6 +158,7 @@ FAULTS: dict[int, str] = {
     74: "commands that are sent again, and sessions that expire",
     75: "a command that raises",
     76: "replicas that differ",
+    82: "a leader's clock that is far ahead for a moment, or runs fast",
 }
 """The rows, in a few words."""
 
@@ -337,6 +338,13 @@ TESTS: dict[int, tuple[str, ...]] = {
     76: (
         "tests/node/test_cluster.py::test_a_diverged_replica_is_found_and_stopped",
         "tests/testing/test_determinism.py::test_what_depends_on_the_process_is_named",
+    ),
+    82: (
+        "tests/core/test_clocks.py::test_a_clock_that_jumps_for_a_second_leaves_nothing_behind",
+        "tests/core/test_clocks.py::test_a_new_leader_whose_clock_is_wrong_from_its_start_stamps_by_the_others",
+        "tests/core/test_clocks.py::test_a_clock_that_runs_fast_or_slow_is_followed_no_further_than_the_bound",
+        "tests/machine/test_runner.py"
+        "::test_a_reset_of_log_time_forgets_no_session_and_keeps_none_for_longer_than_its_time",
     ),
 }
 """By row: the tests (`path::function`) and scenarios (`path`) of the repository that show it; each names its row."""

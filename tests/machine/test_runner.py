@@ -59,6 +59,11 @@ class Counter(StateMachine):
             how
         ]
 
+    @command
+    def tell(self) -> int:
+        """Log time."""
+        return self.now_ms
+
     @query
     def get(self, name: str) -> int:
         """A count."""
@@ -261,6 +266,49 @@ def test_sessions_expire_by_the_logs_time():
     assert run.sessions == 1
     chain.now_ms += 1
     run.apply([chain.call("add", "b", 1)])
+    assert run.sessions == 0
+    assert list(run.store.scan(b"\x01", b"\x02")) == []
+
+
+def test_a_reset_of_log_time_forgets_no_session_and_keeps_none_for_longer_than_its_time():
+    """Whoever was heard of while log time was ahead has its whole time from the reset on; what it sent is not done
+    twice; and it ends as any other, after a restart too (F82)."""
+    store = MemoryStore.open(SimDisk(), "/s")
+    run, chain = runner(store, session_ttl_ms=1_000), Chain()
+    early, late = (msgspec.msgpack.decode(o.payload) for o in run.apply([chain.call(OPEN_SESSION) for _ in range(2)]))
+    chain.now_ms += 900
+    add = chain.call("add", "a", 1, session=late, sequence=1)
+    chain.now_ms -= 500
+    reset = chain.entry(b"", EntryKind.CLOCK)
+    now = chain.call("tell")
+    assert results(run.apply([add, reset, now])) == [("APPLIED", 1), None, ("APPLIED", 1_400)]
+    assert run.sessions == 2
+    again = runner(store, session_ttl_ms=1_000)
+    chain.now_ms = 1_999
+    (repeated,) = again.apply([chain.call("add", "a", 1, session=late, sequence=1)])
+    assert results([repeated]) == [("APPLIED", 1)]
+    assert get(again, "a") == 1
+    assert again.sessions == 2
+    chain.now_ms = 2_000
+    again.apply([chain.call("add", "b", 1)])
+    assert again.sessions == 1, f"session {early} was silent for a second; {late} was not"
+    chain.now_ms = 2_999
+    again.apply([chain.call("add", "b", 1)])
+    assert again.sessions == 0
+
+
+def test_a_reset_gives_who_was_heard_of_later_its_time_from_then_on():
+    """A year ahead is not a year that a session stays (F82)."""
+    run, chain = runner(session_ttl_ms=1_000), Chain()
+    chain.now_ms += 1_000_000
+    run.apply([chain.call(OPEN_SESSION)])
+    chain.now_ms = 5_000
+    run.apply([chain.entry(b"", EntryKind.CLOCK)])
+    chain.now_ms = 5_999
+    run.apply([chain.call("add", "a", 1)])
+    assert run.sessions == 1
+    chain.now_ms = 6_000
+    run.apply([chain.call("add", "a", 1)])
     assert run.sessions == 0
     assert list(run.store.scan(b"\x01", b"\x02")) == []
 

@@ -30,7 +30,8 @@ class World:
             leader=1,
             is_leader=True,
             has_output=False,
-            tick=lambda now_ms: None,
+            tick=lambda: None,
+            observe=lambda now_ms, monotonic_ms: None,
             step=lambda message: None,
             log=SimpleNamespace(start=SimpleNamespace(index=0)),
             ready=lambda: self.wanted.pop() if self.wanted else None,
@@ -51,6 +52,7 @@ class World:
                 send=lambda to, message: self.sent.append(message), cork=lambda: None, uncork=lambda: None
             ),
             now_ms=lambda: 0,
+            monotonic_ms=lambda: 0,
             count_time=lambda: None,
             send_snapshot=None,
             install_snapshot=None,

@@ -1,0 +1,125 @@
+"""Log time: what a leader stamps its entries with, so that one wrong clock does not become everybody's time.
+
+Time in the log never goes back (but at a reset, see below) and never runs ahead of what the voters' clocks say by
+more than `clock_ahead_ms_max`. Each voter's answers say what its wall clock shows, votes too, so that a leader knows
+it from its first entry on. Clocks are kept as *offsets*: what they show less what this node's monotonic clock shows.
+
+- Where a majority of the voters' clocks agree (all that their median could be lies within the bound), their median is
+  the time. A leader whose own clock is within the bound of it stamps by its own clock, else by the median.
+- Where none can be found (one voter, two that differ, too few that answer) a leader stamps by its own clock as long as
+  that goes as its monotonic clock does since a majority last agreed, or else since it began to lead, from the earliest
+  that the median may be; else by the monotonic clock. That line follows the own clock by no more than `SLEW`, which is
+  what a clock that is kept right may be steered by.
+- Log time that is ahead of all that stands still: an entry's time is never less than the one's before it.
+- A reset is an entry of its own kind whose time may be less: an operator has said that the clocks are right now.
+
+Behind is treated as ahead is: a leader whose clock is years behind would stop log time for as long as it leads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raftkv.model import NodeId
+
+if TYPE_CHECKING:
+    from raftkv.core.raft import Raft
+    from raftkv.core.roles import Leader
+
+SLEW = 0.001
+"""Twice what `adjtime` and NTP steer a clock by at most."""
+
+REPORT_TIMEOUTS = 4
+"""For so many election time-outs a voter's clock counts after it was last told."""
+
+
+class ClockDoubt(msgspec.Struct, frozen=True):
+    """Why a leader does not stamp by its own clock."""
+
+    ahead_ms: int
+    """How far its clock is ahead of the time that it stamps by; negative when it is behind."""
+    has_majority: bool
+    """Whether that time is what a majority of the voters' clocks say, and not its own monotonic clock's progress."""
+
+
+class LogClock(msgspec.Struct):
+    """A leader's present view; all offsets in milliseconds."""
+
+    base_ms: float
+    """The time to stamp by when its own clock is not to be trusted."""
+    low_ms: float
+    high_ms: float
+    """Its own clock is trusted from `low_ms` to `high_ms`."""
+    judged_ms: int
+    """The monotonic time of this view."""
+    has_majority: bool
+    doubt: ClockDoubt | None = None
+
+
+def judge(raft: Raft, role: Leader) -> None:
+    """Compare the clocks, and decide what the leader stamps by until the next time."""
+    if not raft.now_ms:
+        return  # nobody has told the time yet
+    own = raft.now_ms - raft.monotonic_ms
+    bound = raft.config.clock_ahead_ms_max
+    median = _median(raft, role)
+    before = role.clock
+    if median is not None and median[1] - median[0] <= bound:
+        earliest, latest = median
+        clock = LogClock(earliest, latest - bound, earliest + bound, raft.monotonic_ms, True)
+    else:
+        if before is not None:
+            most = max(0, raft.monotonic_ms - before.judged_ms) * SLEW
+            base = before.base_ms + min(max(own - before.base_ms, -most), most)
+        else:
+            base = own if median is None else median[0]
+        clock = LogClock(base, base - bound, base + bound, raft.monotonic_ms, False)
+    if not clock.low_ms <= own <= clock.high_ms:
+        clock.doubt = ClockDoubt(round(own - clock.base_ms), clock.has_majority)
+        if before is None or before.doubt is None:
+            raft.clock_doubts += 1
+    role.clock = clock
+
+
+def _median(raft: Raft, role: Leader) -> tuple[int, int] | None:
+    """The earliest and the latest that the median of all voters' clocks may be, by those that are known.
+
+    They are the same when all are known and their number is odd. None when no majority is known, or when there is
+    no other voter to compare with.
+    """
+    voters = raft.membership.all_voters()
+    if voters == (raft.node_id,):
+        return None
+    known = sorted(offset for voter in voters if (offset := offset_of(raft, role, voter)) is not None)
+    count, missing = len(voters), len(voters) - len(known)
+    if len(known) <= count // 2:
+        return None
+    # Whatever the missing ones show, they can't move the median by more than as many places as they are.
+    return known[(count - 1) // 2 - missing], known[count // 2]
+
+
+def offset_of(raft: Raft, role: Leader, node: NodeId) -> int | None:
+    """The clock of `node`, as far as the leader knows it."""
+    if node == raft.node_id:
+        return raft.now_ms - raft.monotonic_ms
+    progress = role.progress.get(node)
+    if progress is None or role.tick - progress.clock_tick > REPORT_TIMEOUTS * raft.config.election_ticks:
+        return None
+    return progress.clock_offset_ms
+
+
+def stamp(raft: Raft, role: Leader) -> int:
+    """The time for an entry that is made now, were it not for the entry before it."""
+    clock = role.clock
+    if clock is None or clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
+        return max(0, raft.now_ms)
+    return max(0, int(clock.base_ms) + raft.monotonic_ms)
+
+
+def declare(raft: Raft, role: Leader) -> None:
+    """An operator says that the clocks are right: where no majority agrees, this leader's own counts from now on."""
+    if role.clock is not None and not role.clock.has_majority:
+        own, bound = raft.now_ms - raft.monotonic_ms, raft.config.clock_ahead_ms_max
+        role.clock = LogClock(own, own - bound, own + bound, raft.monotonic_ms, False)
