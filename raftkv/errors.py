@@ -119,6 +119,10 @@ class HandshakeRefused(PeerError):
     """The other side is of another cluster, version, node or data directory; the text says what to do."""
 
 
+class WrongCluster(HandshakeRefused):
+    """A node belongs to another cluster than the one that this client has met; it is not used."""
+
+
 # ---------------------------------------------------------------- this node must stop
 
 

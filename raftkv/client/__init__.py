@@ -3,7 +3,7 @@
 from raftkv.client.admin import Admin
 from raftkv.client.blocking import BlockingClient
 from raftkv.client.client import Client, Read, StaleRead
-from raftkv.client.link import Dial
+from raftkv.client.dial import Dial
 from raftkv.client.methods import UnknownMethod
 from raftkv.client.options import ClientOptions
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from raftkv.client.channel import Channel
-from raftkv.client.link import Dial
+from raftkv.client.dial import Dial
 from raftkv.client.options import ClientOptions
 from raftkv.errors import UNREADABLE, FrameError
 from raftkv.model import Index, Member, Membership, NodeId
@@ -27,8 +27,9 @@ class Admin:
         await admin.promote(4)
     ```
 
-    Changes go to the leader, wherever it is; `status` and `take_snapshot` are answered by the node
-    that is reached first, so that one address asks one node. Each raises `ChangeRefused` or
+    Changes go to the leader, wherever it is; like every client it learns who the members are, so these
+    are found also when all of `addresses` are gone. `status` and `take_snapshot` are answered by the node
+    that is reached first, and when there is one address, by the node there or nobody. Each raises `ChangeRefused` or
     `InvalidArgument` when it isn't possible, `Unavailable` when no one did it, and `Indeterminate`
     when it may have been done: look at the status, then try again.
     """
@@ -44,6 +45,10 @@ class Admin:
     ) -> None:
         options = options if options is not None else ClientOptions()
         self._channel = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance)
+        self._one = self._channel
+        """The way to a certain node, if one is meant."""
+        if len(addresses) == 1:
+            self._one = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance, learns=False)
 
     async def __aenter__(self) -> Admin:
         return self
@@ -56,6 +61,7 @@ class Admin:
     async def close(self) -> None:
         """Close the connections."""
         await self._channel.close()
+        await self._one.close()
 
     async def status(self, deadline_s: float = 5.0) -> dict[str, Any]:
         """Everything that a node says of itself; the fields are those of `NodeStatus`."""
@@ -96,12 +102,11 @@ class Admin:
         self, kind: RequestKind, argument: Any, deadline_s: float, result: Any, *, changes_state: bool
     ) -> object:
         payload = msgspec.msgpack.encode(argument)
-        call = self._channel.new_call(
-            kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state
-        )
+        channel = self._channel if changes_state else self._one
+        call = channel.new_call(kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state)
         # These take as long as they take: an operation's silence is no sign of a dead node.
         call.patient = True
-        answer = await self._channel.perform(call)
+        answer = await channel.perform(call)
         return decode_answer(answer.payload, result)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl as tls
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from raftkv.client.address import parse_address
+from raftkv.client.book import AddressBook
 from raftkv.client.call import Answer, Call
-from raftkv.client.link import Dial
+from raftkv.client.dial import Dial, Dialler
 from raftkv.client.options import SECONDS_MAX, ClientOptions
 from raftkv.client.router import Router
 from raftkv.config import KIB
@@ -31,14 +32,19 @@ class Channel:
         ssl: tls.SSLContext | None = None,
         dial: Dial | None = None,
         chance: random.Random | None = None,
+        learns: bool = True,
     ) -> None:
-        """Raises `InvalidArgument` when an address is none."""
+        """One that doesn't learn asks nobody but the nodes at `addresses`.
+
+        Raises `InvalidArgument` when an address is none.
+        """
         if isinstance(addresses, str) or not addresses:
             raise InvalidArgument(f"addresses = {addresses!r}: must be a list with at least one host:port")
         for address in addresses:
             parse_address(address)
         self.options = options
         self._addresses = tuple(addresses)
+        self._learns = learns
         self._ssl = ssl
         self._dial = dial
         self._chance = chance if chance is not None else random.Random()  # noqa: S311 (it spreads retries)
@@ -49,11 +55,15 @@ class Channel:
     def router(self) -> Router:
         """What finds the leader; it begins with the first use, as it belongs to the running loop."""
         if self._router is None:
-            self._router = Router(self._addresses, self.options, self._dial or self._connect, self._chance)
+            book = AddressBook(self._addresses, learns=self._learns)
+            dialler = Dialler(self.options, ssl=self._ssl, dial=self._dial)
+            self._router = Router(book, self.options, dialler, self._chance)
         return self._router
 
-    async def _connect(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
-        await asyncio.get_running_loop().create_connection(factory, host, port, ssl=self._ssl)
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it looks for the cluster: what it was given, and what it was told since."""
+        return self._router.addresses if self._router is not None else self._addresses
 
     @property
     def connected_to(self) -> str | None:

@@ -14,7 +14,7 @@ import msgspec
 
 from raftkv.client.call import Answer
 from raftkv.client.channel import Channel
-from raftkv.client.link import Dial
+from raftkv.client.dial import Dial
 from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_session_payload, read_session_id
 from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
@@ -140,6 +140,11 @@ class Client(Generic[M]):
     def connected_to(self) -> str | None:
         """The address that calls go to at the moment."""
         return self._channel.connected_to
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it looks for the cluster: the members that it was told of, then the addresses that it was made with."""
+        return self._channel.addresses
 
     @property
     def session(self) -> Session | None:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from collections.abc import Sequence
+from typing import Protocol, cast
 
 from raftkv.client.call import Call
 from raftkv.client.options import ClientOptions
-from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable
+from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable, WrongCluster
 from raftkv.wire import (
+    NOTICE_ID,
     PROTOCOL_VERSION,
     ClientHello,
     FrameDecoder,
+    Members,
     Request,
     RequestKind,
     Response,
     ServerHello,
+    decode_members,
     decode_response,
     decode_server_hello,
     encode_client_hello,
@@ -25,9 +28,6 @@ from raftkv.wire import (
 
 PROBE_ID = 0
 """The number of requests for a sign of life; those of calls begin at 1."""
-
-Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable[Any]]
-"""Connects to (host, port) and gives the connection to the protocol that the first argument makes."""
 
 
 class LinkOwner(Protocol):
@@ -39,8 +39,18 @@ class LinkOwner(Protocol):
     def on_response(self, link: Link, call: Call, response: Response) -> None:
         """A call was answered."""
 
+    def on_members(self, link: Link, members: Members) -> None:
+        """The node tells where the members are."""
+
     def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[Call]) -> None:
         """The link is gone, and with it the answers to `calls`."""
+
+
+def wrong_cluster(found: str, wanted: str) -> WrongCluster:
+    """Why a node that belongs to the cluster `found` is not used."""
+    if not found:
+        return WrongCluster(f"it has not joined a cluster, and this client is one of {wanted!r}")
+    return WrongCluster(f"it belongs to cluster {found!r}, not to {wanted!r}")
 
 
 class Link(asyncio.Protocol):
@@ -50,9 +60,11 @@ class Link(asyncio.Protocol):
     it is empty and nothing is reported any more.
     """
 
-    def __init__(self, address: str, owner: LinkOwner, options: ClientOptions) -> None:
+    def __init__(self, address: str, owner: LinkOwner, options: ClientOptions, cluster_id: str = "") -> None:
+        """`cluster_id` is the cluster that the node must belong to, if one is known."""
         self.address = address
         self.cluster_id = ""
+        self._wanted_cluster_id = cluster_id
         self.outstanding: dict[int, Call] = {}
         self._owner = owner
         self._options = options
@@ -174,7 +186,7 @@ class Link(asyncio.Protocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(self._options.write_bytes_max)
-        self._write(encode_client_hello(ClientHello(PROTOCOL_VERSION)))
+        self._write(encode_client_hello(ClientHello(PROTOCOL_VERSION, self._wanted_cluster_id)))
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to its call."""
@@ -186,9 +198,11 @@ class Link(asyncio.Protocol):
                     return
                 if self.ready.done():
                     response = decode_response(frame)
-                    if response.id != PROBE_ID:
+                    if response.id > PROBE_ID:
                         self._heard_at = now
                         self._answered(response)
+                    elif response.id == NOTICE_ID:
+                        self._owner.on_members(self, decode_members(response.payload))
                 else:
                     self._greeted(decode_server_hello(frame))
         except (FrameError, HandshakeRefused) as exc:
@@ -197,6 +211,8 @@ class Link(asyncio.Protocol):
         self._tell_room()
 
     def _greeted(self, hello: ServerHello) -> None:
+        if self._wanted_cluster_id and hello.cluster_id != self._wanted_cluster_id:
+            raise wrong_cluster(hello.cluster_id, self._wanted_cluster_id)
         if hello.refused:
             raise HandshakeRefused(hello.refused)
         self.cluster_id = hello.cluster_id

@@ -19,7 +19,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     sessions: bool = True
     """Exactly once. Without, a command whose answer is lost ends as `Indeterminate` at once."""
     connect_timeout_s: float = 1.0
-    """For connecting and the handshake; a host that is gone must not use up the whole deadline."""
+    """For connecting and the handshake; a host that is gone must not use up the whole deadline. A name's
+    look-up is not part of it: that goes on while others are tried."""
+    head_start_s: float = 0.25
+    """When an address has not answered after so long, the next one is tried beside it; as RFC 8305 has it."""
+    refresh_s: float = 30.0
+    """A client that heard nothing from a leader for so long asks for the members, so that it still knows somebody
+    when it is used again. Without an answer it asks less and less often, at last once in ten minutes."""
     silence_s: float = 2.0
     """A connection that owes answers and has sent none for this long is given up, though its node may be
     alive. Longer than an election, so that a healthy leader is hardly ever left."""
@@ -43,7 +49,16 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes that wait to leave; over it calls wait in the client."""
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "connect_timeout_s", "silence_s", "probe_s", "probe_answer_s", "backoff_min_s"):
+        for name in (
+            "deadline_s",
+            "connect_timeout_s",
+            "head_start_s",
+            "refresh_s",
+            "silence_s",
+            "probe_s",
+            "probe_answer_s",
+            "backoff_min_s",
+        ):
             if not 0 < getattr(self, name) <= SECONDS_MAX:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: must be above 0 and at most {SECONDS_MAX:g}")
         for name in ("backoff_max_s", "busy_backoff_max_s"):

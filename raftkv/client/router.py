@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from raftkv.client.address import parse_address
+from raftkv.client.book import AddressBook
 from raftkv.client.call import Answer, Call
-from raftkv.client.link import Dial, Link
+from raftkv.client.dial import Dialler
+from raftkv.client.link import Link, wrong_cluster
 from raftkv.client.options import ClientOptions
 from raftkv.client.outcome import Verdict, read_response
-from raftkv.errors import Busy, FrameError, HandshakeRefused, NotLeader, RaftKVError, Unavailable
-from raftkv.wire import Response
+from raftkv.errors import Busy, FrameError, NotLeader, RaftKVError, Unavailable, WrongCluster
+from raftkv.wire import Members, RequestKind, Response, decode_members
 
-ADDRESSES_MAX = 64
-"""Addresses known at once: more than any cluster has, and a bound on what wrong hints can make us try."""
+DIALS_MAX = 8
+"""Addresses that are tried at once; each has a head start before the next, so mostly it is one or two."""
 
-PASS_OVER_S = 2.0
-"""How long a node that gave no sign of life is passed over, whoever names it: those that name it may not
-have noticed yet, and waiting for it again would take longer than electing another."""
+REFRESH_WITHIN_S = 3.0
+"""How long an idle client looks for somebody who tells it of the members, before it waits again."""
 
-HINTS_MAX = 2
-"""Hints that are followed one after the other before the next address of the round is tried."""
+REFRESH_SOON_S = 1.0
+"""An idle client that loses its node looks for another one after so long."""
+
+REFRESH_RARELY_S = 600.0
+"""Nobody answered for long: a client that is not used shall not knock at the doors of a cluster that is gone."""
+
+REFRESH_BACKOFF_MAX_S = 1.0
+"""Between two tries while nothing but the refresh waits, for which nobody is in a hurry."""
 
 
 class Router:
@@ -31,34 +38,40 @@ class Router:
 
     One search for the leader serves all calls: it follows the hints of those who are not, goes round
     the known addresses when there is none, and waits longer after each failure, so that a cluster
-    that elects is not flooded. Old connections stay open, since they may still answer.
+    that elects is not flooded. An address that is silent doesn't hold up the next one, which is tried
+    beside it. Old connections stay open, since they may still answer.
+
+    Every node tells the members with its hello and when they change; a client that is idle asks for
+    them now and then. So it finds the cluster also when all whom it was told of first are gone.
 
     Invariants: a call is in `_waiting`, or outstanding on exactly one link, or done. A call is sent
     again only when it is certain that it was not accepted, or when it is repeatable.
     """
 
-    def __init__(self, addresses: Sequence[str], options: ClientOptions, dial: Dial, chance: random.Random) -> None:
+    def __init__(self, book: AddressBook, options: ClientOptions, dialler: Dialler, chance: random.Random) -> None:
+        self._book = book
         self._options = options
-        self._dial = dial
+        self._dialler = dialler
         self._chance = chance
         self._loop = asyncio.get_running_loop()
-        self._seeds = tuple(dict.fromkeys(addresses))
-        self._addresses = list(self._seeds)
-        self._position = -1
         self._links: dict[str, Link] = {}
         self._current: Link | None = None
         self._calls: dict[Call, None] = {}
         self._waiting: OrderedDict[Call, None] = OrderedDict()
-        self._suggested: str | None = None
-        self._hints = 0
         self._failures = 0
         self._search: asyncio.TimerHandle | None = None
-        self._connecting: asyncio.Task[None] | None = None
-        self._silent_until: dict[str, float] = {}
-        """Nodes that gave no sign of life, and until when they are passed over."""
+        self._dialling: dict[str, asyncio.Task[None]] = {}
         self._problems: dict[str, str] = {}
         """What went wrong at each address since the last answer."""
-        self._cluster_id: str | None = None
+        self._stranger: WrongCluster | None = None
+        """Who was met since the last answer and belongs to another cluster."""
+        self._cluster_id = ""
+        """The cluster that it has met; empty before."""
+        self._heard = False
+        """Whether a leader has answered since the refresh was last thought of."""
+        self._refresh_s = options.refresh_s
+        self._refresh: asyncio.TimerHandle | None = None
+        self._refreshing: asyncio.Task[None] | None = None
         self._closed = False
         self.redirects = 0
         self.reconnects = 0
@@ -92,6 +105,7 @@ class Router:
     def _expire(self, call: Call) -> None:
         if self._current is None and self._problems:
             call.last_error = Unavailable(self.problems)  # it waits for the search, so this is the reason
+            call.last_error.__cause__ = self._stranger
         if call.link is not None:
             # It was sent and not answered.
             call.maybe_applied |= call.changes_state
@@ -141,11 +155,11 @@ class Router:
         match verdict:
             case Verdict.DONE:
                 if not call.stale:  # anybody answers those, so they say nothing about the leader
-                    self._found()
+                    self._found(link)
                 assert isinstance(result, Answer)
                 call.succeed(result)
             case Verdict.FINAL:
-                self._found()
+                self._found(link)
                 assert isinstance(result, RaftKVError)
                 call.fail(result)
             case Verdict.ELSEWHERE:
@@ -163,14 +177,21 @@ class Router:
         if self._waiting and link is self._current:
             self._flush()
 
+    def on_members(self, link: Link, members: Members) -> None:
+        """The members are others now. What a stranger says that was not accepted yet is nothing to us."""
+        if link.cluster_id == self._cluster_id:
+            self._book.learn(members)
+
     def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[Call]) -> None:
         """`link` is gone; `calls` were sent over it and not answered."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
         if link.fell_silent:
-            self._pass_over(link.address)
+            self._book.pass_over(link.address, self._loop.time())
         if self._closed:
             return
+        if not self._calls:
+            self._refresh_later(soon=True)  # it may have been the last node that told of the others
         self._leave(link, None, error)
         for call in calls:
             call.maybe_applied |= call.changes_state
@@ -200,17 +221,21 @@ class Router:
             return
         self._current = None
         self._problems[link.address] = _describe(error)
+        self._book.in_vain(link.address)
         self._failures += 1
         if hint is not None and hint != link.address:
             self.redirects += 1
-            self._suggested = hint
+            self._book.suggest(hint)
         self._seek()
 
-    def _found(self) -> None:
+    def _found(self, link: Link) -> None:
         """Somebody answered who could: the search is over."""
         self._failures = 0
+        self._heard = True
         if self._problems:
             self._problems.clear()
+            self._stranger = None
+            self._book.found(link.address)
 
     @property
     def problems(self) -> str:
@@ -219,93 +244,136 @@ class Router:
 
     def _seek(self) -> None:
         """See to it that somebody else is tried, if anything waits for it (it will be called again else)."""
-        if self._closed or self._search is not None or self._connecting is not None:
+        if self._closed or self._current is not None or len(self._dialling) >= DIALS_MAX:
             return
         # The first redirect is followed at once; after that somebody is confused, or there is no leader yet.
-        failures = self._failures - 1 if self._suggested is not None else self._failures
-        delay = self._backoff(failures, self._options.backoff_max_s) if failures > 0 else 0.0
-        self._search = self._loop.call_later(delay, self._try_next)
+        failures = self._failures - 1 if self._book.has_hint else self._failures
+        longest_s = REFRESH_BACKOFF_MAX_S if self._is_idle else self._options.backoff_max_s
+        self._try_in(self._backoff(failures, longest_s) if failures > 0 else 0.0)
+
+    def _try_in(self, delay_s: float) -> None:
+        """Try somebody then, unless that will be done sooner already."""
+        if self._search is not None:
+            if self._search.when() <= self._loop.time() + delay_s:
+                return
+            self._search.cancel()
+        self._search = self._loop.call_later(delay_s, self._try_next)
 
     def _backoff(self, failures: int, longest_s: float) -> float:
         longest = min(longest_s, self._options.backoff_min_s * 2.0 ** min(failures - 1, 16))
         return float(longest * (0.5 + self._chance.random() / 2))
 
-    def _next_address(self) -> str:
-        suggested, self._suggested = self._suggested, None
-        if suggested is not None and self._hints < HINTS_MAX and not self._is_silent(suggested):
-            if suggested not in self._addresses and len(self._addresses) < ADDRESSES_MAX:
-                self._addresses.append(suggested)
-            if suggested in self._addresses:
-                # The round goes on where it was: removed nodes name each other, and would be all that is ever asked.
-                self._hints += 1
-                return suggested
-        self._hints = 0
-        for _ in self._addresses:
-            self._position = (self._position + 1) % len(self._addresses)
-            if not self._is_silent(self._addresses[self._position]):
-                break
-        return self._addresses[self._position]
-
-    def _pass_over(self, address: str) -> None:
-        now = self._loop.time()
-        self._silent_until = {each: until for each, until in self._silent_until.items() if until > now}
-        self._silent_until[address] = now + PASS_OVER_S
-
-    def _is_silent(self, address: str) -> bool:
-        return self._silent_until.get(address, 0.0) > self._loop.time()
-
     def _try_next(self) -> None:
         self._search = None
         if self._closed or self._current is not None or not self._waiting:
             return
-        address = self._next_address()
+        address = self._book.next(self._loop.time(), self._dialling)
+        if address is None:
+            return  # all are being tried, and each tells of its end
         link = self._links.get(address)
         if link is not None and link.is_ready:
             self._use(link)
-        else:
-            self._connecting = self._loop.create_task(self._connect(address))
+            return
+        self._dialling[address] = self._loop.create_task(self._connect(address))
+        if len(self._dialling) < DIALS_MAX:
+            self._try_in(self._options.head_start_s)
 
     async def _connect(self, address: str) -> None:
-        link = Link(address, self, self._options)
+        def make() -> Link:
+            return Link(address, self, self._options, self._cluster_id)
+
+        link: Link | None = None
         problem = ""
         try:
-            host, port = parse_address(address)
-            async with asyncio.timeout(self._options.connect_timeout_s):
-                await self._dial(lambda: link, host, port)
-                await link.ready
-            self._check_cluster(link)
+            link = await self._dialler.connect(address, make, self._accept)
         except (OSError, RaftKVError) as exc:  # TimeoutError is an OSError
             problem = str(exc) or "no answer in time"
             if isinstance(exc, TimeoutError):
-                self._pass_over(address)
+                self._book.pass_over(address, self._loop.time())
+            if isinstance(exc, WrongCluster):
+                self._stranger = exc
         finally:
-            self._connecting = None
-            if problem or not link.is_ready:
-                link.close()
-        if link.is_ready:
+            del self._dialling[address]
+        if link is not None and link.is_ready:
             self.reconnects += 1
             self._links[address] = link
-            self._use(link)
+            if self._current is None:
+                self._use(link)
         else:
-            self._unreachable(address, problem)
+            self._unreachable(address, problem or "the connection was lost")
 
-    def _check_cluster(self, link: Link) -> None:
-        """A session number means something in one cluster only, so a client never crosses over to another."""
-        if self._cluster_id is None:
-            self._cluster_id = link.cluster_id
-        elif link.cluster_id != self._cluster_id:
-            raise HandshakeRefused(f"it belongs to cluster {link.cluster_id!r}, not to {self._cluster_id!r}")
+    def _accept(self, link: Link) -> None:
+        """A session number means something in one cluster only, so a client never crosses over to another.
+
+        Raises `WrongCluster`. One that has not joined a cluster yet is nobody's; it may be asked for its status.
+        """
+        if self._cluster_id and link.cluster_id != self._cluster_id:
+            raise wrong_cluster(link.cluster_id, self._cluster_id)
+        self._cluster_id = link.cluster_id
+        members = link.ready.result().members
+        if members is not None:
+            self._book.learn(members)
+            self._refresh_later()
 
     def _unreachable(self, address: str, problem: str) -> None:
         self._failures += 1
         self._problems[address] = problem
-        if address not in self._seeds:
-            self._addresses.remove(address)  # a hint may name it again
+        self._book.in_vain(address, unreachable=True)
         self._seek()
 
     def _use(self, link: Link) -> None:
         self._current = link
         self._flush()
+
+    # ------------------------------------------------------------------------------ staying informed
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nobody waits for anything but the refresh."""
+        return self._refreshing is not None and len(self._calls) <= 1
+
+    def _refresh_later(self, *, soon: bool = False) -> None:
+        if self._refreshing is not None or self._closed or (self._refresh is None) == soon:
+            return  # under way, or due already; `soon` is for whoever was told of members, so it has a timer
+        if self._refresh is not None:
+            self._refresh.cancel()
+            self._heard = False
+        # Not all at once: the clients of a cluster often begin together, and lose a node together.
+        delay_s = min(self._refresh_s, REFRESH_SOON_S if soon else self._refresh_s) * (0.75 + self._chance.random() / 2)
+        self._refresh = self._loop.call_later(delay_s, self._maybe_refresh)
+
+    def _maybe_refresh(self) -> None:
+        """Ask for the members, if nothing was heard from a leader for a while: a busy client hears of each change."""
+        self._refresh = None
+        if self._heard or self._closed:
+            self._heard = False
+            self._refresh_later()
+        else:
+            self._refreshing = self._loop.create_task(self._ask_for_members())
+
+    async def _ask_for_members(self) -> None:
+        deadline = self._loop.time() + REFRESH_WITHIN_S
+        call = Call(
+            RequestKind.MEMBERS,
+            b"",
+            self._loop.create_future(),
+            deadline=deadline,
+            deadline_s=REFRESH_WITHIN_S,
+            changes_state=False,
+            repeatable=True,
+            stale=False,
+        )
+        self._refresh_s = min(2 * self._refresh_s, REFRESH_RARELY_S)
+        try:
+            with contextlib.suppress(RaftKVError):
+                self.submit(call)
+                self._book.learn(decode_members((await call.future).payload))
+                self._refresh_s = self._options.refresh_s
+                self._heard = False  # that was the leader, but nobody is using the client
+        finally:
+            self.finish(call)
+            self._refreshing = None
+            self._refresh_later()
 
     # ------------------------------------------------------------------------------ the end
 
@@ -314,15 +382,23 @@ class Router:
         self._closed = True
         if self._search is not None:
             self._search.cancel()
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._refresh is not None:
+            self._refresh.cancel()
+        tasks = [*self._dialling.values(), *([self._refreshing] if self._refreshing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
         for link in list(self._links.values()):
             for call in link.close():
                 call.maybe_applied |= call.changes_state
         for call in self._calls:
             call.give_up("the client was closed")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it looks for the cluster."""
+        return self._book.known
 
     @property
     def leader_address(self) -> str | None:

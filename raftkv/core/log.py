@@ -169,6 +169,12 @@ class LogView:
         at = bisect_right(self._memberships, index, key=lambda item: item[0])
         return self._memberships[at - 1][1]
 
+    def dated_membership(self, index: Index) -> tuple[Index, Membership]:
+        """The membership in force at `index`, and an index from which on it has been, for whoever compares two."""
+        assert index >= self.start.index, f"the log begins at {self.start.index + 1}, after {index}"
+        at = bisect_right(self._memberships, index, key=lambda item: item[0])
+        return self._memberships[at - 1]
+
     def memberships_since(self, index: Index) -> list[Membership]:
         """The membership in force at `index` and every newer one in the log, oldest first."""
         at = bisect_right(self._memberships, index, key=lambda item: item[0])

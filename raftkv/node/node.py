@@ -43,7 +43,7 @@ from raftkv.node.world import World
 from raftkv.node.writer import Writer
 from raftkv.state import Store
 from raftkv.transport import Transport
-from raftkv.wire import DigestReport
+from raftkv.wire import DigestReport, Members
 
 logger = structlog.get_logger("raftkv")
 
@@ -92,6 +92,7 @@ class Node:
         self._is_open = False
         self._misplaced = ""
         self._membership_seen = (0, False)
+        self._members_changed: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------------------------ life
 
@@ -406,6 +407,7 @@ class Node:
             self._membership_seen = seen
             self.links.set_members(raft.log.memberships_since(raft.commit_index))
             self._compare_addresses()
+            self._members_changed()
 
     def settle(self, peer_address: str, client_address: str, members: tuple[Member, ...] | None = None) -> None:
         """Where this node listens, and with it who founds the cluster; before `start`, by who knows only then."""
@@ -512,6 +514,19 @@ class Node:
     def member(self, node_id: NodeId) -> Member | None:
         """The addresses of `node_id` as this node goes by them; None when it is no member."""
         return self.raft.membership.member(node_id)
+
+    @property
+    def members(self) -> Members:
+        """Where the members listen for clients, as far as this node knows what is committed."""
+        raft = self.raft
+        # A node that installs a snapshot may know of a commit behind the beginning of its log.
+        index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
+        addresses = tuple(member.client_address for member in membership.members if member.client_address)
+        return Members(index, addresses)
+
+    def watch_members(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `members` may be others; for one listener."""
+        self._members_changed = changed
 
     async def change_membership(self, target: Membership, deadline_s: float = 30.0) -> Membership:
         """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,

@@ -8,19 +8,22 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from raftkv.errors import FrameError, RaftKVError, Unavailable
+from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
 from raftkv.server.admin import run_admin
 from raftkv.server.answers import error_response, outcome_response, result_response
 from raftkv.wire import (
+    NOTICE_ID,
     PROTOCOL_VERSION,
     FrameDecoder,
     Request,
     RequestKind,
     Response,
     ServerHello,
+    Status,
     address_text,
     decode_client_hello,
     decode_request,
+    encode_members,
     encode_response,
     encode_server_hello,
 )
@@ -73,6 +76,8 @@ class Connection(asyncio.Protocol):
         self._paused = False
         self._unread = False
         self._ending = False
+        self.told: tuple[str, ...] = ()
+        """The addresses of the members that the client has heard of."""
         self.waiting = 0
         self.held_bytes = 0
         """What the listener was told that this connection keeps in memory."""
@@ -118,9 +123,19 @@ class Connection(asyncio.Protocol):
 
     def end(self) -> None:
         """Take no more requests; close when those that were taken are answered."""
+        self.tell_members()  # its client needs the others now
         self._ending = True
         if self.waiting == 0:
             self._finish()
+
+    def tell_members(self) -> bool:
+        """Tell the client of the members if they have changed since it heard of them; returns whether they had."""
+        members = self._service.members
+        if not self._greeted or self.closed or members.addresses == self.told:
+            return False
+        self.told = members.addresses
+        self._write(encode_response(Response(NOTICE_ID, Status.OK, encode_members(members), members.index)))
+        return True
 
     def _finish(self) -> None:
         """Close when what is queued has left."""
@@ -234,11 +249,12 @@ class Connection(asyncio.Protocol):
             refused = f"node {service.node_id} speaks version {PROTOCOL_VERSION}, not {hello.version}"
         elif hello.cluster_id and hello.cluster_id != service.cluster_id:
             refused = f"node {service.node_id} belongs to cluster {service.cluster_id!r}, not {hello.cluster_id!r}"
-        self._write(
-            encode_server_hello(
-                ServerHello(PROTOCOL_VERSION, service.cluster_id, service.node_id, service.fingerprint, refused)
-            )
+        members = service.members
+        self.told = members.addresses
+        answer = ServerHello(
+            PROTOCOL_VERSION, service.cluster_id, service.node_id, service.fingerprint, refused, members
         )
+        self._write(encode_server_hello(answer))
         if refused:
             self._stats.handshakes_refused += 1
             self.refuse("handshake", refused)
@@ -261,11 +277,24 @@ class Connection(asyncio.Protocol):
                 case RequestKind.QUERY:
                     self._listener.check_share(self)
                     self._service.query(request.payload, request.stale, partial(self._query_done, request.id))
+                case RequestKind.MEMBERS:
+                    self._answer(self._members(request))
                 case _:
                     self._listener.spawn(self._admin(request))
         except RaftKVError as exc:
             self._stats.refused += 1
+            if isinstance(exc, NotLeader):
+                self.tell_members()  # who is sent elsewhere should know where that is
             self._answer(error_response(request.id, exc, self._service.leader))
+
+    def _members(self, request: Request) -> Response:
+        """Only the leader says who the members are: another node may have been cut off for long. Raises `NotLeader`."""
+        service = self._service
+        leader = service.leader
+        if leader is None or leader.node_id != service.node_id:
+            raise NotLeader(None if leader is None else leader.node_id)
+        members = service.members
+        return Response(request.id, Status.OK, encode_members(members), members.index)
 
     async def _admin(self, request: Request) -> None:
         try:

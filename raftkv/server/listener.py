@@ -14,6 +14,12 @@ from raftkv.server.port import Service
 from raftkv.transport import Resolver, Shut
 from raftkv.wire import NO_TLS, Refusals
 
+TOLD_AT_ONCE = 100
+"""Clients that are told of new members before others get a turn: with ten thousand of them it takes a while."""
+
+TELL_AGAIN_S = 0.02
+"""Until the next ones are told."""
+
 ADMIN_MAX = 64
 """Membership changes and the like under way at once; more than any operator starts."""
 
@@ -43,6 +49,8 @@ class Listener:
         self._sweeper: asyncio.TimerHandle | None = None
         self._taken: tuple[str, int] | None = None
         self._serving = False
+        self._members: tuple[str, ...] = ()
+        self._telling: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty: asyncio.Future[None] | None = None
 
@@ -80,6 +88,7 @@ class Listener:
         """Watch over connections that come in another way than through `start` (a simulated network)."""
         self._serving = True
         self._sweeper = asyncio.get_running_loop().call_later(self.limits.sweep_s, self._sweep)
+        self.service.watch_members(self._notice_members)
 
     def connection(self) -> Connection:
         """The protocol of a new connection, which comes to be with the end of its TLS handshake, if there is one."""
@@ -94,6 +103,8 @@ class Listener:
             self._server.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
         for connection in list(self._connections):
             connection.end()
         if self._connections:
@@ -172,6 +183,22 @@ class Listener:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
+
+    def _notice_members(self) -> None:
+        """See to it that every client hears of a change of the members, also those that ask for nothing."""
+        members = self.service.members.addresses
+        if members != self._members and not self._closing:
+            self._members = members
+            if self._telling is not None:
+                self._telling.cancel()
+            self._tell(list(self._connections))
+
+    def _tell(self, left: list[Connection]) -> None:
+        self._telling = None
+        for connection in left[:TOLD_AT_ONCE]:
+            connection.tell_members()
+        if more := left[TOLD_AT_ONCE:]:
+            self._telling = asyncio.get_running_loop().call_later(TELL_AGAIN_S, self._tell, more)
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,6 +9,7 @@ import msgspec
 
 from raftkv.errors import RaftKVError
 from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.wire import Members
 
 if TYPE_CHECKING:
     from raftkv.machine import Outcome
@@ -42,6 +43,13 @@ class Service(Protocol):
     @property
     def leader(self) -> Member | None:
         """The leader as far as this node knows, with its addresses."""
+
+    @property
+    def members(self) -> Members:
+        """Where the members listen for clients, by the newest membership that this node knows to be committed."""
+
+    def watch_members(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `members` may be others; for one listener."""
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; it is durable on a majority and applied when `done` gets an outcome.

@@ -495,16 +495,19 @@ class SimCluster:
     def addresses(self) -> list[str]:
         return [node.member.client_address for node in self.nodes.values()]
 
-    def client(self, **options: Any) -> Client[Any]:
-        """A client of the machine; `options` are fields of `ClientOptions`."""
+    def client(self, *node_ids: NodeId, **options: Any) -> Client[Any]:
+        """A client of the machine that is told of some nodes, or of all; `options` are fields of `ClientOptions`."""
         settings = ClientOptions(**options)
         chance = random.Random(self.dice.getrandbits(64))
-        return Client(self.machine, self.addresses, options=settings, dial=self._dial, chance=chance)
+        return Client(self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
 
-    def admin(self, node_id: NodeId | None = None) -> Admin:
-        """An operator's client of all nodes, or of one."""
-        addresses = self.addresses if node_id is None else [self.nodes[node_id].member.client_address]
+    def admin(self, *node_ids: NodeId) -> Admin:
+        """An operator's client that is told of some nodes, or of all."""
+        addresses = self._seeds(node_ids)
         return Admin(addresses, dial=self._dial, chance=random.Random(self.dice.getrandbits(64)))
+
+    def _seeds(self, node_ids: Sequence[NodeId]) -> list[str]:
+        return [self.nodes[node_id].member.client_address for node_id in node_ids] or self.addresses
 
     async def _dial(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
         await self.network.dial(CLIENT, factory, f"{host}:{port}")

@@ -13,6 +13,10 @@ from raftkv.wire.frame import encode_frame
 
 T = TypeVar("T")
 
+NOTICE_ID = -1
+"""The number of a response that nobody asked for: the members have changed, and its payload is a `Members`. No request
+has it, so a client that doesn't know it ignores it."""
+
 
 class RequestKind(IntEnum):
     """What a client asks for; the payload of each is in parentheses."""
@@ -33,6 +37,8 @@ class RequestKind(IntEnum):
     """Hand leadership over (a voter's id, or None)."""
     SNAPSHOT = 8
     """Take a snapshot (nothing)."""
+    MEMBERS = 16
+    """Where the members listen for clients, as the leader knows it (nothing); the answer is a `Members`."""
 
 
 class Status(IntEnum):
@@ -59,6 +65,15 @@ class ClientHello(msgspec.Struct, array_like=True, frozen=True):
     cluster_id: str = ""
 
 
+class Members(msgspec.Struct, array_like=True, frozen=True):
+    """Where the members of a cluster listen for clients. Of two, the one with the higher `index` is newer."""
+
+    index: Index = 0
+    """Of the log entry, a committed one, that made them members."""
+    addresses: tuple[str, ...] = ()
+    """Without those of members that have none."""
+
+
 class ServerHello(msgspec.Struct, array_like=True, frozen=True):
     """The node's answer; a `refused` that is not empty says why the connection ends."""
 
@@ -67,6 +82,8 @@ class ServerHello(msgspec.Struct, array_like=True, frozen=True):
     node_id: NodeId
     fingerprint: str
     refused: str = ""
+    members: Members | None = None
+    """None from an older node, which also doesn't understand `RequestKind.MEMBERS`."""
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -96,6 +113,7 @@ class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):
 _encoder = msgspec.msgpack.Encoder()
 _client_hellos = msgspec.msgpack.Decoder(ClientHello)
 _server_hellos = msgspec.msgpack.Decoder(ServerHello)
+_members = msgspec.msgpack.Decoder(Members)
 _requests = msgspec.msgpack.Decoder(Request)
 _responses = msgspec.msgpack.Decoder(Response)
 
@@ -117,6 +135,11 @@ def encode_server_hello(hello: ServerHello) -> bytes:
     return encode_frame(_encoder.encode(hello))
 
 
+def encode_members(members: Members) -> bytes:
+    """As a payload."""
+    return _encoder.encode(members)
+
+
 def encode_request(request: Request) -> bytes:
     """As a whole frame."""
     return encode_frame(_encoder.encode(request))
@@ -135,6 +158,11 @@ def decode_client_hello(payload: bytes | memoryview) -> ClientHello:
 def decode_server_hello(payload: bytes | memoryview) -> ServerHello:
     """Raises `FrameError`."""
     return _decode(_server_hellos, payload)
+
+
+def decode_members(payload: bytes | memoryview) -> Members:
+    """Raises `FrameError`."""
+    return _decode(_members, payload)
 
 
 def decode_request(payload: bytes | memoryview) -> Request:

@@ -10,6 +10,7 @@ from raftkv.server.answers import outcome_response, result_response
 from raftkv.wire import (
     PROTOCOL_VERSION,
     FrameDecoder,
+    Members,
     Request,
     RequestKind,
     Response,
@@ -17,6 +18,7 @@ from raftkv.wire import (
     Status,
     decode_client_hello,
     decode_request,
+    encode_members,
     encode_response,
     encode_server_hello,
 )
@@ -47,7 +49,8 @@ class FakeServer(asyncio.Protocol):
             if not self._greeted:
                 decode_client_hello(frame)
                 self._greeted = True
-                hello = ServerHello(PROTOCOL_VERSION, self.node.cluster_id, 1, KeyValue.fingerprint())
+                members = self.node.members or self.node.cluster.members
+                hello = ServerHello(PROTOCOL_VERSION, self.node.cluster_id, 1, KeyValue.fingerprint(), members=members)
                 self.transport.write(encode_server_hello(hello))
                 continue
             request = decode_request(frame)
@@ -64,6 +67,8 @@ class FakeNode:
         self.cluster = cluster
         self.address = address
         self.cluster_id = "cluster"
+        self.members: Members | None = None
+        """Whom it takes for the members, if not those of the cluster."""
         self.requests: list[Request] = []
         self.connections: list[FakeServer] = []
         self.script: Script = self.behave
@@ -73,6 +78,8 @@ class FakeNode:
         cluster = self.cluster
         if request.kind is RequestKind.STATUS:  # asked for a sign of life
             return Response(request.id, Status.OK)
+        if request.kind is RequestKind.MEMBERS and cluster.leader == self.address:
+            return Response(request.id, Status.OK, encode_members(cluster.members or Members()))
         if request.kind is RequestKind.QUERY and (request.stale or cluster.leader == self.address):
             return result_response(request.id, cluster.log.index, cluster.log.query(request.payload))
         if cluster.leader != self.address:
@@ -104,6 +111,8 @@ class FakeCluster:
     def __init__(self, addresses: list[str] | None = None) -> None:
         self.network = Network()
         self.log = Log(KeyValue)
+        self.members: Members | None = None
+        """What its nodes tell of the members; None stands for nodes that are too old to tell."""
         self.nodes = [FakeNode(self, address) for address in (addresses or ADDRESSES)]
         self.leader: str | None = self.nodes[0].address
         for node in self.nodes:

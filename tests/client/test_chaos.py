@@ -29,6 +29,8 @@ class Chaos:
         events = [self.move, self.no_leader, self.cut, self.mute, self.deposed, self.busy]
         while not self.healed:
             await elapse(self.dice.uniform(0.01, 0.6))
+            if self.healed:
+                return
             event = self.dice.choice(events)
             self.done[event.__name__] = self.done.get(event.__name__, 0) + 1
             event(self.dice.choice(self.cluster.nodes))

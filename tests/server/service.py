@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from raftkv.errors import ChangeRefused, RaftKVError
 from raftkv.machine import LocalMachine, Outcome, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.server import CommandDone, QueryDone
+from raftkv.wire import Members
 
 
 class Log:
@@ -45,6 +47,7 @@ class FakeService:
         self.node_id: NodeId = 1
         self.cluster_id = "cluster"
         self.leader: Member | None = None
+        self.members = Members()
         self.refuse: RaftKVError | None = None
         """Raised by every request."""
         self.fail: RaftKVError | None = None
@@ -56,6 +59,9 @@ class FakeService:
     @property
     def fingerprint(self) -> str:
         return self.machine.fingerprint()
+
+    def watch_members(self, changed: Callable[[], None]) -> None:
+        self.members_changed = changed
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         if self.refuse is not None:
