@@ -16,7 +16,7 @@ import structlog
 from raftkv.cli import descriptors
 from raftkv.cli.http import HttpServer
 from raftkv.cli.settings import Found, Settings, lone_founder, parse_address, with_port
-from raftkv.cli.tls import client_context, server_context
+from raftkv.cli.tls import client_context, http_context, server_context
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
@@ -95,6 +95,7 @@ class _Process:
         self.node = Node(machine, node_options(settings), transport, world)
         self.listener = Listener(self.node, room.server_limits(settings.config), ssl=server_tls)
         self.http: HttpServer | None = None
+        self._http_tls = http_context(*files, settings.http_tls)
 
     async def run(self) -> None:
         asked = self._listen_for_signals()
@@ -192,7 +193,7 @@ class _Process:
         host, port = await self.listener.start(*parse_address(settings.listen.value))
         if settings.http is not None:
             try:
-                self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
+                self.http = HttpServer(*parse_address(settings.http.value), self.node.status, self._http_tls)
             except ConfigError as exc:
                 raise ConfigError(f"{exc} (from {settings.http.source})") from exc
         logger.info(

@@ -60,6 +60,11 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
 )
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /health, /ready and /status here.  [default: off]")
 @click.option(
+    "--http-tls",
+    metavar="MODE",
+    help="HTTPS for them: off, server (this node's certificate), mutual (and theirs is asked for).  [default: off]",
+)
+@click.option(
     "--log-level", metavar="LEVEL", shell_complete=_levels, help="debug, info, warning or error.  [default: info]"
 )
 @click.option("--log-json", is_flag=True, default=None, help="Log a JSON object a line instead of text for people.")

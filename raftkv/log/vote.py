@@ -10,12 +10,15 @@ from __future__ import annotations
 import posixpath
 
 import msgspec
+import structlog
 
 from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, SafetyViolation
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
 from raftkv.model import HardState, Index, NodeId
+
+logger = structlog.get_logger("raftkv")
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
@@ -79,6 +82,14 @@ class VoteFile:
             # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
             disk.sync_dir(posixpath.dirname(path) or ".")
             vote._store(vote._slot)
+            if len(found) < len(copies):
+                logger.warning(
+                    "vote_file_mended",
+                    path=path,
+                    copy=copies.index(None) + 1,
+                    reason="one of the two copies was damaged, by the disk or by a crash in the middle of a write; "
+                    "nothing is lost: the other one has what was told to anybody",
+                )
         except BaseException:
             file.close()
             raise
