@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 
 import msgspec
-import structlog
 
 from raftkv import failpoints
 from raftkv.config import Config
@@ -14,6 +13,7 @@ from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
 from raftkv.errors import ConfigError, Corruption, DiskError, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
+from raftkv.logs import EventLog
 from raftkv.model import HardState, Index, LogStart, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
     DEFAULT_NAME,
@@ -29,7 +29,7 @@ from raftkv.node.world import World
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 _DIVERGED = "diverged"
 
@@ -128,8 +128,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         )
     if snapshot is not None and not _log_agrees(view, snapshot):
         # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
-        logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=view.last_index)
-        state = vote.hard_state
+        state, last_index = vote.hard_state, view.last_index
         if state.term < snapshot.term:
             # The snapshot became durable before the term that this node had heard of with it, so in that term it has
             # not voted: a vote is told only when it is durable.
@@ -137,6 +136,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         vote.write(state, min(vote.durable_index, snapshot.index))
         log.reset(snapshot.log_start)
         view.reset(snapshot.log_start, snapshot.membership)
+        logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=last_index)
     if view.start.index > 0 and (snapshot is None or snapshot.index < view.start.index):
         _membership_is_lost(options, world, paths, view.start.index)
     store = _open_state(options, world, paths, snapshots, view)
@@ -328,9 +328,9 @@ def _open_state(
             _unmark(disk, paths)
             return store
         except Corruption as exc:
-            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
             # Else it would be taken for the very one that a leader offers, and not be fetched again.
             snapshots.mark_damaged(candidate, str(exc))
+            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
     states.destroy(paths.state)
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
         # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither

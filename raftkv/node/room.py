@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import structlog
-
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.disk import DiskSpace
 from raftkv.errors import Busy, ChangeRefused, DiskLow
+from raftkv.logs import EventLog
 from raftkv.node.engine import Engine
 from raftkv.node.watchdog import DiskWatch
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 TRIES_MAX = 3
 """Hand-overs that did not come about until clients are told that writes are refused; they are tried all the same."""
