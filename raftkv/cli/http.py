@@ -72,6 +72,7 @@ class NodeCollector(Collector):
             "snapshots_installed": ("Snapshots installed from a leader", status.snapshots_installed),
             "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
+            "log_lines_lost": ("Lines of the log that nobody took", status.log_lines_lost),
         }
         for name, (text, number) in counters.items():
             yield CounterMetricFamily(f"raftkv_{name}", text, value=number)

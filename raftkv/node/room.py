@@ -45,6 +45,8 @@ class Room:
         self._watch.saw(space)
         low = self._watch.low
         self._raft.has_room = low is None
+        before = type(self._engine.refuse_writes)
+        self._engine.refuse_writes = refusal = self._refusal(low) if low is not None else None
         if (low is not None) != was_low:
             logger.warning(
                 "disk_space",
@@ -53,8 +55,6 @@ class Room:
                 reserve_bytes=self._watch.reserve_bytes,
                 has_room=was_low,
             )
-        before = type(self._engine.refuse_writes)
-        self._engine.refuse_writes = refusal = self._refusal(low) if low is not None else None
         if isinstance(refusal, DiskLow) and before is not DiskLow and self._raft.is_leader:
             logger.error("writes_refused", node=self._raft.node_id, reason=str(refusal))
 
