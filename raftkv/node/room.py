@@ -87,5 +87,5 @@ class Room:
         self._tries += 1
         self._retry_tick = role.tick + 3 * raft.config.election_ticks
         self.handed_over += 1
-        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self._watch.space.free_bytes)
         self._engine.wake()
+        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self._watch.space.free_bytes)
