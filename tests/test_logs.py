@@ -103,6 +103,9 @@ def test_a_server_in_another_program_serves_though_that_programs_log_fails(handl
             assert any("No space left" in problem for problem in status.problems())
 
     asyncio.run(story())
+    handlers.error = None
+    EventLog("test").info("all is well")
+    assert "log_lines_lost" in handlers.said[-1]
 
 
 def test_nothing_logs_past_it():
