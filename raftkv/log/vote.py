@@ -10,15 +10,15 @@ from __future__ import annotations
 import posixpath
 
 import msgspec
-import structlog
 
 from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, SafetyViolation
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
+from raftkv.logs import EventLog
 from raftkv.model import HardState, Index, NodeId
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
