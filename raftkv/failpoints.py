@@ -77,6 +77,10 @@ POINTS: dict[str, dict[str, str]] = {
         "receive.before_sync": "all of a snapshot has arrived, and not all of it is durable",
         "receive.after_sync": "all of a snapshot has arrived durably, and it has no name",
     },
+    "raftkv/snapshot/receipts.py": {
+        "receipts.before_save": "a snapshot is durable, and has no receipt",
+        "receipts.after_save": "a snapshot has a receipt, and no name",
+    },
     "raftkv/snapshot/receiver.py": {
         "receive.offer": "another snapshot is offered",
         "receive.prepared": "what was here of an offered snapshot has been made use of",
@@ -86,6 +90,8 @@ POINTS: dict[str, dict[str, str]] = {
     "raftkv/node/directory.py": {
         "start.counted": "a start is counted in the vote file, and not recorded",
         "start.recovered": "everything is recovered, and the start is not recorded",
+    },
+    "raftkv/node/statefiles.py": {
         "install.state_linked": "a snapshot's state is beside the old one",
         "install.state_aside": "the old state was moved away, and there is none",
         "install.state_renamed": "the new state is in its place, and that is not durable",
@@ -148,7 +154,14 @@ POINTS: dict[str, dict[str, str]] = {
 DROPPABLE = frozenset({"send.timeout_now"})
 """Where `drop` is allowed."""
 
-_FILE_WORK = ("raftkv/disk/", "raftkv/log/", "raftkv/snapshot/", "raftkv/state/", "raftkv/node/directory.py")
+_FILE_WORK = (
+    "raftkv/disk/",
+    "raftkv/log/",
+    "raftkv/snapshot/",
+    "raftkv/state/",
+    "raftkv/node/directory.py",
+    "raftkv/node/statefiles.py",
+)
 _TEXT = re.compile(r"([a-z_.]+):(kill|pause|raise|drop)(?:=([0-9.]+))?(?:@([1-9][0-9]*))?")
 
 

@@ -18,7 +18,7 @@ from raftkv.config import MIB
 from raftkv.disk import RealDisk
 from raftkv.entry import Entry, make_entries
 from raftkv.kv import KeyValue
-from raftkv.log import Log
+from raftkv.log import Identity, Log
 from raftkv.machine import encode_command
 from raftkv.model import EntryKind
 from raftkv.testing.simulation import simulate
@@ -96,7 +96,10 @@ def log_opening(entries: int) -> dict[str, float]:
 
 def _open(directory: str) -> Log:
     path = str(Path(directory) / "log")
-    return Log.open(RealDisk(), path, segment_bytes=SEGMENT_BYTES, cache_bytes=CACHE_BYTES, durable_index=0)
+    owner = Identity(cluster_id="benchmark", node_id=1, incarnation="0")
+    return Log.open(
+        RealDisk(), path, owner=owner, segment_bytes=SEGMENT_BYTES, cache_bytes=CACHE_BYTES, durable_index=0
+    )
 
 
 # ---------------------------------------------------------------------- the wire and the machine

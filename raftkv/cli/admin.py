@@ -41,8 +41,7 @@ def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
 def status(target: Target, watch: bool, interval: float) -> None:
     """Show all nodes of the cluster: the leader, how far each is, who reaches whom, and what is wrong.
 
-    Asks the nodes at the given addresses, and then those that they name. Exit code 3 when there is no leader,
-    1 when a voter is silent or has stopped.
+    Asks the nodes at the given addresses, and then those that they name. Exit code 3 when there is no leader.
     """
     if watch:
         try:
@@ -53,10 +52,9 @@ def status(target: Target, watch: bool, interval: float) -> None:
     if target.as_json:
         print_json(status_value(view))
     else:
-        console = make_console()
-        console.print(status_display(view, console.width))
-    if view.exit_code:
-        sys.exit(view.exit_code)
+        make_console().print(status_display(view))
+    if view.leader is None:
+        sys.exit(3)
 
 
 async def _watch(target: Target, interval: float) -> None:
@@ -68,7 +66,7 @@ async def _watch(target: Target, interval: float) -> None:
             except RaftKVError as exc:
                 _show(target, live, {"error": type(exc).__name__, "message": str(exc)}, f"nobody answers: {exc}")
             else:
-                _show(target, live, status_value(view), status_display(view, live.console.width))
+                _show(target, live, status_value(view), status_display(view))
             await asyncio.sleep(interval)
 
 

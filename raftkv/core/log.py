@@ -82,6 +82,11 @@ class LogView:
         self._memberships: list[tuple[Index, Membership]] = [(start.index, membership)]
         self._refresh()
 
+    def set_base(self, membership: Membership) -> None:
+        """Say who the members were at `start`, when that is known only after the entries."""
+        self._memberships[0] = (self.start.index, membership)
+        self._refresh()
+
     def _refresh(self) -> None:
         """Recompute the attributes that are kept for speed, after anything but a plain append."""
         count = len(self._chains)

@@ -2,6 +2,7 @@
 
 from raftkv.log.cache import Write
 from raftkv.log.log import Log
-from raftkv.log.vote import Identity, VoteFile
+from raftkv.log.owned import Identity, Owned, check_owner, decode_owned, load_owned, save_owned
+from raftkv.log.vote import VoteFile
 
-__all__ = ["Identity", "Log", "VoteFile", "Write"]
+__all__ = ["Identity", "Log", "Owned", "VoteFile", "Write", "check_owner", "decode_owned", "load_owned", "save_owned"]

@@ -24,6 +24,7 @@ from raftkv.entry import Entry
 from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.cache import Cache, Write
 from raftkv.log.manifest import Manifest, write_manifest
+from raftkv.log.owned import Identity
 from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path, settle
 from raftkv.log.segment import FILL_BYTES, Segment
 from raftkv.model import Index, LogStart
@@ -55,6 +56,7 @@ class Log:
         self._segments = recovered.segments
         self._next_number = recovered.next_number
         self._manifest = recovered.manifest
+        self._owner = recovered.owner
         self._failed: str | None = None
         self.start = self._segments[0].prev
         self._tail = self._segments[-1].prev
@@ -66,6 +68,7 @@ class Log:
         disk: Disk,
         directory: str,
         *,
+        owner: Identity,
         segment_bytes: int,
         cache_bytes: int,
         durable_index: Index,
@@ -76,14 +79,15 @@ class Log:
 
         Every entry is read and checked. `on_start` gets what lies before the first one, then
         `on_entries` all entries, in order, some megabytes at a time. A torn batch at the end is cut
-        off. `durable_index` is what the vote file says: a log that ends before it has lost something.
-        All that it returns is durable; when it raises, nothing was changed that one may want to look at.
+        off. Every file must be of `owner`. `durable_index` is what the vote file says: a log that ends before it
+        has lost something. All that it returns is durable; when it raises, nothing was changed that one may want
+        to look at.
 
-        Raises `Corruption` (with what to do), `FormatError`, `DiskError`.
+        Raises `Corruption` (with what to do), `WrongDataDir`, `FormatError`, `DiskError`.
         """
         fill_bytes = min(FILL_BYTES, segment_bytes)
         with _with_advice():
-            recovered = recover(disk, directory, fill_bytes, durable_index)
+            recovered = recover(disk, directory, fill_bytes, durable_index, owner)
             log = cls(disk, directory, recovered, segment_bytes, cache_bytes)
             try:
                 if on_start is not None:
@@ -267,7 +271,7 @@ class Log:
         number = self._next_number
         self._next_number += 1
         path = segment_path(self._directory, number)
-        segment = Segment.create(self._disk, path, number, prev, self._fill_bytes)
+        segment = Segment.create(self._disk, path, number, prev, self._fill_bytes, self._owner)
         failpoints.reach("log.segment.created")
         self._disk.sync_dir(self._directory)
         return segment
@@ -287,7 +291,7 @@ class Log:
             self._disk.sync_dir(self._directory)
 
     def _write_manifest(self, segments: list[Segment]) -> None:
-        self._manifest = Manifest([segment.number for segment in segments], segments[-1].end)
+        self._manifest = Manifest(self._owner, [segment.number for segment in segments], segments[-1].end)
         write_manifest(self._disk, posixpath.join(self._directory, MANIFEST), self._manifest)
 
     def _entry_id(self, index: Index) -> LogStart:

@@ -14,14 +14,16 @@ import msgspec
 
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
+from raftkv.log.owned import Identity
 from raftkv.log.sealed import seal, unseal
 
 _MAGIC = b"RKVlist\n"
 
 
 class Manifest(msgspec.Struct, frozen=True, array_like=True):
-    """The segments' numbers, in their order, and the bytes that the last one had durably at that time."""
+    """Whose log it is, its segments' numbers in their order, and the bytes that the last one had durably then."""
 
+    owner: Identity
     numbers: list[int]
     end: int
 

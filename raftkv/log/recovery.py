@@ -10,6 +10,7 @@ import msgspec
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
 from raftkv.log.manifest import Manifest, read_manifest, write_manifest
+from raftkv.log.owned import Identity, check_owner
 from raftkv.log.segment import HEADER_BYTES, Segment
 from raftkv.model import Index, LogStart
 
@@ -20,6 +21,7 @@ _SUFFIX = ".log"
 class Recovered(msgspec.Struct):
     """The log's segments, scanned, the number that the next new one gets, and the manifest as it is."""
 
+    owner: Identity
     segments: list[Segment]
     next_number: int
     manifest: Manifest
@@ -30,8 +32,8 @@ def segment_path(directory: str, number: int) -> str:
     return posixpath.join(directory, f"{number:016d}{_SUFFIX}")
 
 
-def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -> Recovered:
-    """Open what is there, or make an empty log. Raises `Corruption`, `FormatError`, `DiskError`.
+def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, owner: Identity) -> Recovered:
+    """Open what is there, or make an empty log. Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`.
 
     It changes nothing that is there: what turns out to be damaged is left for a look. So `settle` comes
     when all was read and is sound.
@@ -42,13 +44,14 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -
     try:
         manifest = read_manifest(disk, path)
     except FileNotFoundError:
-        manifest = _create(disk, directory, path, present, fill_bytes, durable_index)
+        manifest = _create(disk, directory, path, present, fill_bytes, durable_index, owner)
+    check_owner(path, manifest.owner, owner)
     numbers = manifest.numbers
     _check_is_newest(disk, directory, path, numbers, present)
     segments: list[Segment] = []
     try:
         for number in numbers:
-            segments.append(Segment.open(disk, segment_path(directory, number), number, fill_bytes))
+            segments.append(Segment.open(disk, segment_path(directory, number), number, fill_bytes, owner))
             is_last = number == numbers[-1]
             segments[-1].scan(is_last=is_last, end=manifest.end if is_last else 0)
         for segment, following in itertools.pairwise(segments):
@@ -57,7 +60,7 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index) -
         for segment in segments:
             segment.close()
         raise
-    return Recovered(segments, max([*present, *numbers]) + 1, manifest)
+    return Recovered(owner, segments, max([*present, *numbers]) + 1, manifest)
 
 
 def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
@@ -85,20 +88,20 @@ def _segment_numbers(disk: Disk, directory: str) -> list[int]:
 
 
 def _create(
-    disk: Disk, directory: str, path: str, present: list[int], fill_bytes: int, durable_index: Index
+    disk: Disk, directory: str, path: str, present: list[int], fill_bytes: int, durable_index: Index, owner: Identity
 ) -> Manifest:
     """Make an empty log, unless there was one before."""
-    if durable_index > 0 or any(not _is_unused(disk, directory, number, fill_bytes) for number in present):
+    if durable_index > 0 or any(not _is_unused(disk, directory, number, fill_bytes, owner) for number in present):
         raise Corruption(f"{path} is missing")
     number = max(present, default=0) + 1
-    Segment.create(disk, segment_path(directory, number), number, LogStart(), fill_bytes).close()
+    Segment.create(disk, segment_path(directory, number), number, LogStart(), fill_bytes, owner).close()
     disk.sync_dir(directory)
-    manifest = Manifest([number], HEADER_BYTES)
+    manifest = Manifest(owner, [number], HEADER_BYTES)
     write_manifest(disk, path, manifest)
     return manifest
 
 
-def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int) -> bool:
+def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int, owner: Identity) -> bool:
     """Whether a segment is what an interrupted creation leaves: a log's beginning without any batch."""
     path = segment_path(directory, number)
     data = disk.read_bytes(path)
@@ -107,7 +110,7 @@ def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int) -> bool
     if any(data[HEADER_BYTES:]):
         return False
     try:
-        segment = Segment.open(disk, path, number, fill_bytes)
+        segment = Segment.open(disk, path, number, fill_bytes, owner)
     except Corruption:
         return True  # its header is torn, which no segment that was ever used has
     segment.close()

@@ -8,7 +8,7 @@ import xxhash
 
 from raftkv.errors import Corruption, FormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version of everything under `raftkv.log`. Later versions keep this envelope, so that each can name the other."""
 
 _HEAD = struct.Struct("<8sII")

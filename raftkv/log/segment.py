@@ -18,6 +18,7 @@ from raftkv.disk import Disk, File
 from raftkv.entry import Entry, parse_record
 from raftkv.errors import Corruption, CorruptRecord
 from raftkv.log.batch import BATCH_HEAD_BYTES, BatchHead, encode_head, find_head, is_whole, parse_head
+from raftkv.log.owned import Identity, check_owner
 from raftkv.log.sealed import seal, unseal
 from raftkv.model import Index, LogStart
 
@@ -33,6 +34,7 @@ _READ_BYTES_MIN = 64 << 10
 
 
 class _Header(msgspec.Struct, frozen=True, array_like=True):
+    owner: Identity
     number: int
     prev: LogStart
 
@@ -68,9 +70,9 @@ class Segment:
         self._is_torn = False
 
     @classmethod
-    def create(cls, disk: Disk, path: str, number: int, prev: LogStart, fill_bytes: int) -> Segment:
-        """Make a segment that begins behind `prev`. Its content is durable on return, its name is not."""
-        header = seal(_MAGIC, msgspec.msgpack.encode(_Header(number, prev)))
+    def create(cls, disk: Disk, path: str, number: int, prev: LogStart, fill_bytes: int, owner: Identity) -> Segment:
+        """Make a segment of `owner` that begins behind `prev`. Its content is durable on return, its name is not."""
+        header = seal(_MAGIC, msgspec.msgpack.encode(_Header(owner, number, prev)))
         assert len(header) <= HEADER_BYTES, f"a header of {len(header)} bytes does not fit its sector"
         file = disk.open(path, create=True)
         try:
@@ -82,8 +84,11 @@ class Segment:
             raise
 
     @classmethod
-    def open(cls, disk: Disk, path: str, number: int, fill_bytes: int) -> Segment:
-        """Open a segment; `scan` comes next. Raises `Corruption`, `FormatError`, `DiskError`."""
+    def open(cls, disk: Disk, path: str, number: int, fill_bytes: int, owner: Identity | None = None) -> Segment:
+        """Open a segment, which must be of `owner` unless that is None; `scan` comes next.
+
+        Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`.
+        """
         try:
             file = disk.open(path)
         except FileNotFoundError as exc:
@@ -92,6 +97,8 @@ class Segment:
             if file.size() < HEADER_BYTES:
                 raise Corruption(f"{path} is cut short to {file.size()} bytes")
             header = _decode_header(file.pread(HEADER_BYTES, 0), path)
+            if owner is not None:
+                check_owner(path, header.owner, owner)
             if header.number != number:
                 raise Corruption(f"{path} is the segment of number {header.number}, under another's name")
             return cls(file, path, number, header.prev, fill_bytes)

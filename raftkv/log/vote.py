@@ -14,23 +14,13 @@ import msgspec
 from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, SafetyViolation
+from raftkv.log.owned import Identity
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
-from raftkv.logs import EventLog
-from raftkv.model import HardState, Index, NodeId
-
-logger = EventLog("raftkv")
+from raftkv.model import HardState, Index
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
 _ADVICE = "Remove it from the cluster and add it again under a new id."
-
-
-class Identity(msgspec.Struct, frozen=True):
-    """Whose data directory this is. `incarnation` is new whenever a directory is made."""
-
-    cluster_id: str
-    node_id: NodeId
-    incarnation: str
 
 
 class _Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -63,37 +53,41 @@ class VoteFile:
         return cls(disk.open(path), path, slot)
 
     @classmethod
-    def open(cls, disk: Disk, path: str) -> VoteFile:
+    def open(cls, disk: Disk, path: str, starts: int = 0) -> VoteFile:
         """Read the file, and mend one damaged copy from the other. What it says is durable on return.
 
-        Raises `FileNotFoundError`, `Corruption` when both copies are damaged, `FormatError`, `DiskError`.
+        It must know of so many `starts` of the node; else nothing is changed. Raises `FileNotFoundError`, `Corruption`
+        when both copies are damaged or the file is an older one, `FormatError`, `DiskError`.
         """
         file = disk.open(path)
         try:
-            data = file.pread(2 * _SLOT_BYTES, 0)
-            copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
-            found = [copy for copy in copies if copy is not None]
-            if not found:
+            vote = cls(file, path, _newest(file, path))
+            if vote.boot < starts:
+                # A start is counted here before it is recorded, so a record of a later one shows an older vote.
                 raise Corruption(
-                    f"both copies in {path} are damaged, so this node no longer knows for whom it voted. {_ADVICE}"
+                    f"{path} is an older copy: it knows of {vote.boot} starts, but there were {starts}. What this "
+                    f"node voted since then is not known any more. {_ADVICE}"
                 )
-            vote = cls(file, path, max(found, key=lambda slot: slot.generation))
             # Before anything is told of it. Damage to an only copy would take the vote back; and what is read may be
             # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
             disk.sync_dir(posixpath.dirname(path) or ".")
             vote._store(vote._slot)
-            if len(found) < len(copies):
-                logger.warning(
-                    "vote_file_mended",
-                    path=path,
-                    copy=copies.index(None) + 1,
-                    reason="one of the two copies was damaged, by the disk or by a crash in the middle of a write; "
-                    "nothing is lost: the other one has what was told to anybody",
-                )
         except BaseException:
             file.close()
             raise
         return vote
+
+    @classmethod
+    def identify(cls, disk: Disk, path: str) -> Identity | None:
+        """Whose the file is, None when there is none; nothing is changed. Raises as `open` does."""
+        try:
+            file = disk.open(path)
+        except FileNotFoundError:
+            return None
+        try:
+            return _newest(file, path).identity
+        finally:
+            file.close()
 
     @property
     def identity(self) -> Identity:
@@ -122,6 +116,16 @@ class VoteFile:
             raise SafetyViolation(f"the vote would go back from {old} to {hard_state}")
         self._change(msgspec.structs.replace(self._slot, hard_state=hard_state, durable_index=durable_index))
 
+    def join(self, cluster_id: str) -> None:
+        """Say of which cluster this is, when it has been in none; durable on return. Raises `DiskError`."""
+        identity = self._slot.identity
+        if identity.cluster_id not in ("", cluster_id):
+            raise SafetyViolation(f"{self._path} is of the cluster {identity.cluster_id}, it can't join {cluster_id}")
+        if identity.cluster_id != cluster_id:
+            self._change(
+                msgspec.structs.replace(self._slot, identity=msgspec.structs.replace(identity, cluster_id=cluster_id))
+            )
+
     def new_boot(self) -> int:
         """Count a start of this node; durable on return. Raises `DiskError`."""
         self._change(msgspec.structs.replace(self._slot, boot=self._slot.boot + 1))
@@ -143,6 +147,17 @@ class VoteFile:
         failpoints.reach("vote.between_copies")
         self._file.pwrite([data], _SLOT_BYTES, sync=True)
         failpoints.reach("vote.after_sync")
+
+
+def _newest(file: File, path: str) -> _Slot:
+    data = file.pread(2 * _SLOT_BYTES, 0)
+    copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
+    found = [copy for copy in copies if copy is not None]
+    if not found:
+        raise Corruption(
+            f"both copies in {path} are damaged, so this node no longer knows for whom it voted. {_ADVICE}"
+        )
+    return max(found, key=lambda slot: slot.generation)
 
 
 def _encode(slot: _Slot) -> bytes:

@@ -7,10 +7,11 @@ import xxhash
 
 from raftkv import failpoints
 from raftkv.disk import Disk
-from raftkv.errors import ConfigError, Corruption, FormatError
+from raftkv.errors import ConfigError, Corruption
+from raftkv.log import Identity, Owned, load_owned, save_owned
 from raftkv.model import Member, Membership
 
-FORMAT = 1
+_MAGIC = b"RKVclus\n"
 
 DEFAULT_NAME = "raftkv"
 """What a cluster is called for which nobody has said a name."""
@@ -19,7 +20,6 @@ DEFAULT_NAME = "raftkv"
 class Founding(msgspec.Struct, frozen=True):
     """How the cluster began, as written into each founder's data directory; empty for one who joined later."""
 
-    format: int
     cluster_id: str
     membership: Membership
     name: str = ""
@@ -47,21 +47,15 @@ def cluster_id_of(name: str, membership: Membership) -> str:
     return xxhash.xxh3_128_hexdigest("\n".join(facts).encode())
 
 
-def save_founding(disk: Disk, path: str, founding: Founding) -> None:
+def save_founding(disk: Disk, path: str, owner: Identity, founding: Founding) -> None:
     """Durable on return."""
     failpoints.reach("cluster.before_save")
-    body = msgspec.msgpack.encode(founding)
-    disk.write_atomic(path, xxhash.xxh3_64_digest(body) + body)
+    save_owned(disk, path, _MAGIC, owner, founding)
 
 
-def load_founding(disk: Disk, path: str) -> Founding | None:
-    """What was saved, or None; raises `Corruption` or `FormatError`."""
-    if not disk.exists(path):
-        return None
-    raw = disk.read_bytes(path)
-    if len(raw) < 8 or xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
-        raise Corruption(f"{path} is damaged; remove this node from the cluster and add it under a new id")
-    founding = msgspec.msgpack.decode(raw[8:], type=Founding)
-    if founding.format != FORMAT:
-        raise FormatError(f"{path} has format {founding.format}, this raftkv reads {FORMAT}")
-    return founding
+def load_founding(disk: Disk, path: str) -> Owned[Founding] | None:
+    """What was saved, and in which data directory; None when nothing was. Raises `Corruption`, `FormatError`."""
+    try:
+        return load_owned(disk, path, _MAGIC, Founding)
+    except Corruption as exc:
+        raise Corruption(f"{exc}. Remove this node from the cluster and add it under a new id.") from exc

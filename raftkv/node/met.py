@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
-import xxhash
 
 from raftkv import failpoints
+from raftkv.disk import Disk
 from raftkv.errors import Corruption, HandshakeRefused
+from raftkv.log import Identity, Owned, check_owner, decode_owned, save_owned
 from raftkv.model import Index, NodeId
 from raftkv.node.starts import is_continued
 from raftkv.wire import Acquaintance, Hello
@@ -25,6 +26,8 @@ COPIES = "copies"
 """A doubt: the same start of one data directory was met as two processes."""
 LOST = "lost"
 """A doubt: the node came back without entries that are committed and that it had acknowledged."""
+
+_MAGIC = b"RKVpeer\n"
 
 _SEEN = {
     DIRECTORIES: "was met by some with another data directory than by others, so one of the two has forgotten what it "
@@ -59,9 +62,9 @@ class Met:
     Invariant: what is in the file is `known` as it was at `_durable`, or newer.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, known: dict[NodeId, Acquaintance]) -> None:
         self._node = node
-        self.known = load_known(node)
+        self.known = known
         self._version = self._durable = 0
         self._changed: dict[NodeId, int] = {}
         """With which version a record became what it is; only those that were not durable when it was looked."""
@@ -184,19 +187,21 @@ def doubt_text(node_id: NodeId, doubt: str) -> str:
 def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
     """Durable on return. Blocking."""
     failpoints.reach("peers.before_save")
-    body = msgspec.msgpack.encode(known)
-    node.world.disk.write_atomic(node.paths.peers, xxhash.xxh3_64_digest(body) + body)
+    save_owned(node.world.disk, node.paths.peers, _MAGIC, node.opened.vote.identity, known)
 
 
-def load_known(node: Node) -> dict[NodeId, Acquaintance]:
-    """What was saved. Raises `Corruption`."""
-    path, disk = node.paths.peers, node.world.disk
+def load_known(disk: Disk, path: str, owner: Identity) -> dict[NodeId, Acquaintance]:
+    """What was saved. Raises `Corruption`, `WrongDataDir`, `FormatError`."""
     if not disk.exists(path):
         return {}
-    data = disk.read_bytes(path)
+    found = decode_known(disk.read_bytes(path), path)
+    check_owner(path, found.owner, owner)
+    return found.value
+
+
+def decode_known(data: bytes, path: str) -> Owned[dict[NodeId, Acquaintance]]:
+    """What was saved in the file at `path`, and whose it is. Raises `Corruption`, `FormatError`."""
     try:
-        if xxhash.xxh3_64_digest(data[8:]) != data[:8]:
-            raise Corruption(f"{path} does not match its checksum: remove the file, it is written anew")
-        return msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance])
-    except msgspec.MsgspecError as exc:
-        raise Corruption(f"{path} can't be read ({exc}): remove the file, it is written anew") from exc
+        return decode_owned(data, path, _MAGIC, dict[NodeId, Acquaintance])
+    except Corruption as exc:
+        raise Corruption(f"{exc}: remove the file, it is written anew") from exc

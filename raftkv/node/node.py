@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
+import structlog
 
 from raftkv import failpoints
 from raftkv.addresses import is_elsewhere
@@ -25,18 +26,18 @@ from raftkv.errors import (
     StateCorruption,
     Unavailable,
 )
-from raftkv.logs import EventLog
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
-from raftkv.node.directory import Opened, Options, Paths, close_directory, is_new, mark_unfit, open_directory
+from raftkv.node.directory import Opened, close_directory, is_new, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
-from raftkv.node.leaderless import Leaderless
 from raftkv.node.links import Links
+from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
 from raftkv.node.room import Room
 from raftkv.node.snapshots import Snapshotter
+from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
 from raftkv.node.watchdog import DiskWatch
@@ -46,7 +47,7 @@ from raftkv.state import Store
 from raftkv.transport import Transport
 from raftkv.wire import DigestReport, Members
 
-logger = EventLog("raftkv")
+logger = structlog.get_logger("raftkv")
 
 HOUSEKEEPING_S = 0.25
 """How often disk space, snapshot triggers and stalls are looked at."""
@@ -85,7 +86,6 @@ class Node:
         self.failure: NodeStopped | None = None
         self._tick_s = self.config.tick_ms / 1000
         self._watch = DiskWatch(self.config)
-        self._leaderless = Leaderless()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._checking_space = False
@@ -163,8 +163,8 @@ class Node:
                 await worker.run(close_directory, opened)
                 if not isinstance(exc, StateCorruption) or attempt == 2:
                     raise
-                await worker.run(mark_unfit, self.world.disk, self.paths, exc)
                 logger.error("state_damaged", node=self.options.node_id, error=str(exc))
+                await worker.run(mark_unfit, self.world.disk, self.paths, exc)
             else:
                 self.opened = opened
                 return
@@ -192,7 +192,7 @@ class Node:
             on_failure=self.fail,
         )
         self.digests = DigestComparer(options.node_id, lambda index: self.applier.runner.digest_at(index))
-        self.links = Links(self, opened.founding)
+        self.links = Links(self, opened.founding, opened.known)
         self.snapshots = Snapshotter(self, opened)
         self.writer = Writer(
             world.log_worker,
@@ -251,17 +251,14 @@ class Node:
         await self.transport.close()
         await self.snapshots.wait()
         await self.writer.idle()
-        await self._close_on(self.world.log_worker, self.opened.log.close)
+        await self._close_on(self.world.log_worker, self._close_log)
         await self._close_on(self.world.background_worker, lambda: self.applier.runner.store.close())
         await self._close_on(self.world.background_worker, self._close_files)
         for worker in (self.world.log_worker, self.world.background_worker, self.world.transfer_worker):
             await worker.close()
         if not self.stopped.done():
             self.stopped.set_result(self.failure)
-        if self.failure is None:
-            logger.info("node_stopped", node=self.options.node_id)
-        else:
-            logger.error("node_stopped", node=self.options.node_id, reason=str(self.failure))
+        logger.info("node_stopped", node=self.options.node_id, reason=str(self.failure) if self.failure else None)
         if self.failure is not None and self.failure is not failure:
             raise self.failure
 
@@ -286,10 +283,17 @@ class Node:
             await worker.run(close)
         except (DiskError, StateCorruption) as exc:
             if self.failure is None:
-                self._say_failed(self._set_failure(exc))
+                self._set_failure(exc)
             else:
                 # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
                 logger.warning("not_closed", node=self.options.node_id, error=str(exc))
+
+    def _close_log(self) -> None:
+        opened = self.opened
+        if self.failure is None:
+            # An older log that is put here while the node is down lacks what the vote file then knows of.
+            opened.vote.write(opened.vote.hard_state, opened.log.durable_index)
+        opened.log.close()
 
     def _close_files(self) -> None:
         self.opened.vote.close()
@@ -310,7 +314,6 @@ class Node:
         self._check_waiters()
         if not self.stopped.done():
             self.stopped.set_result(failure)
-        self._say_failed(failure)
 
     def _set_failure(self, error: NodeStopped) -> NodeStopped:
         """Why this node has stopped, with what to do."""
@@ -318,13 +321,11 @@ class Node:
             hint = "Start the node again: it rebuilds its state from a snapshot and the log, or says what it lacks"
             error = StateCorruption(f"{error}. {hint}").with_traceback(error.__traceback__)
         self.failure = error
+        logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
         if isinstance(error, StateCorruption | Diverged):
             # It would open again: RocksDB looks at a block only when it is read, and a wrong state at nothing.
             self.world.background_worker.run(mark_unfit, self.world.disk, self.paths, error)
         return error
-
-    def _say_failed(self, error: NodeStopped) -> None:
-        logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
 
     # ------------------------------------------------------------------------------ time
 
@@ -358,18 +359,6 @@ class Node:
         self.links.tell_again()
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
-        self._say_leaderless(self._leaderless.look(self.raft.leader is not None, loop.time()))
-
-    def _say_leaderless(self, seconds: float | None) -> None:
-        if seconds is None:
-            return
-        voters = list(self.raft.membership.voters)
-        reached = [peer for peer, link in self.transport.links().items() if link.connected]
-        hint = "start nodes until a majority of the voters can reach each other"
-        if not voters:
-            hint = "add this node to its cluster (raftkv member add)"
-        own = self.raft.node_id
-        logger.warning("no_leader", node=own, seconds=round(seconds), voters=voters, reached=reached, hint=hint)
 
     def _check_stall(self, writing_s: float) -> None:
         if self._watch.is_dead(writing_s):
@@ -377,9 +366,9 @@ class Node:
                 DiskError(f"the disk has not finished a write for {writing_s:.0f} s: check it, then start the node")
             )
         elif self._watch.is_stalled(writing_s) and self.raft.is_leader:
+            logger.warning("disk_stalled", seconds=round(writing_s, 2), action="giving up leadership")
             self.raft.step_down()
             self.engine.wake()
-            logger.warning("disk_stalled", seconds=round(writing_s, 2), action="gave up leadership")
 
     def _saw_space(self, future: asyncio.Future[Any]) -> None:
         self._checking_space = False
@@ -422,13 +411,12 @@ class Node:
         raft = self.raft
         seen = (raft.log.membership_index, raft.commit_index >= raft.log.membership_index)
         if force or seen != self._membership_seen:
-            is_news = force or seen[0] != self._membership_seen[0]
+            if force or seen[0] != self._membership_seen[0]:
+                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
             self._membership_seen = seen
             self.links.set_members(raft.log.memberships_since(raft.commit_index))
             self._compare_addresses()
             self._members_changed()
-            if is_news:
-                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
 
     def settle(self, peer_address: str, client_address: str, members: tuple[Member, ...] | None = None) -> None:
         """Where this node listens, and with it who founds the cluster; before `start`, by who knows only then."""
@@ -658,11 +646,11 @@ class Node:
         if verdict is None:
             return
         culprit, index = verdict
+        logger.error("replica_diverged", node=culprit, index=index)
         if culprit == self.raft.node_id:
             self.fail(diverged(culprit, index))
         else:
             self.links.tell_diverged(culprit, index)
-        logger.error("replica_diverged", node=culprit, index=index)
 
     def told_diverged(self, index: Index) -> None:
         """The leader has found that this replica is in the minority."""
@@ -674,7 +662,7 @@ class Node:
         """Everything that an operator may ask."""
         raft, opened = self.raft, self.opened
         applied = self.applier.runner.applied
-        snapshot, log_health = raft.snapshot, self.world.log_health()
+        snapshot = raft.snapshot
         return NodeStatus(
             node_id=raft.node_id,
             cluster_id=self.links.cluster_id,
@@ -713,8 +701,6 @@ class Node:
             elections=self._elections,
             misplaced=self._misplaced,
             stopped=str(self.failure) if self.failure is not None else None,
-            log_lines_lost=log_health.lines_lost,
-            log_problem=log_health.problem,
         )
 
     def _peer_status(self, member: Member) -> PeerStatus:

@@ -5,37 +5,43 @@ A copy that is put back and started often enough comes to any number, but not to
 
 from __future__ import annotations
 
-import msgspec
-import xxhash
-
 from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
+from raftkv.log import Identity, check_owner, load_owned, save_owned
+
+_MAGIC = b"RKVstrt\n"
+_ADVICE = "Remove this node from the cluster and add it under a new id."
 
 KEPT = 128
 """Starts that are remembered; who has not met the node for longer can't tell."""
 
 
-def record_start(disk: Disk, path: str, boot: int, nonce: str) -> list[tuple[int, str]]:
-    """Add a start; returns the newest ones, oldest first. Durable on return. Raises `Corruption`, `DiskError`."""
-    starts = [*load_starts(disk, path), (boot, nonce)][-KEPT:]
+def record_start(
+    disk: Disk, path: str, owner: Identity, before: list[tuple[int, str]], boot: int, nonce: str
+) -> list[tuple[int, str]]:
+    """Add a start to those `before`; returns the newest ones, oldest first. Durable on return. Raises `DiskError`."""
+    starts = [*before, (boot, nonce)][-KEPT:]
     failpoints.reach("start.before_record")
-    body = msgspec.msgpack.encode(starts)
-    disk.write_atomic(path, xxhash.xxh3_64_digest(body) + body)
+    save_owned(disk, path, _MAGIC, owner, starts)
     return starts
 
 
-def load_starts(disk: Disk, path: str) -> list[tuple[int, str]]:
-    """What was recorded. Raises `Corruption`."""
-    if not disk.exists(path):
-        return []
-    data = disk.read_bytes(path)
+def begin_starts(disk: Disk, path: str, owner: Identity) -> None:
+    """Make the file of a directory that was never started: from then on it must be there. Durable on return."""
+    save_owned(disk, path, _MAGIC, owner, [])
+
+
+def load_starts(disk: Disk, path: str, owner: Identity) -> list[tuple[int, str]]:
+    """What was recorded. Raises `Corruption`, `WrongDataDir`, `FormatError`."""
     try:
-        if xxhash.xxh3_64_digest(data[8:]) == data[:8]:
-            return msgspec.msgpack.decode(data[8:], type=list[tuple[int, str]])
-    except msgspec.MsgspecError:
-        pass
-    raise Corruption(f"{path} is damaged: remove this node from the cluster and add it under a new id")
+        found = load_owned(disk, path, _MAGIC, list[tuple[int, str]])
+    except Corruption as exc:
+        raise Corruption(f"{exc}. {_ADVICE}") from exc
+    if found is None:
+        return []
+    check_owner(path, found.owner, owner)
+    return found.value
 
 
 def is_continued(starts: list[tuple[int, str]], boot: int, nonce: str) -> bool:

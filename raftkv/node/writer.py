@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from raftkv.log import Log, VoteFile, Write
 
 
+BOUND_ENTRIES = 10_000
+"""The vote file is told how far the log reaches at least so often: what is missing below that is noticed at a start,
+and one more write for so many entries costs nothing."""
+
+
 class _Task(msgspec.Struct):
     """One Ready's write, and the messages that wait for it."""
 
@@ -94,7 +99,8 @@ class Writer:
         hard_state = next((task.hard_state for task in reversed(tasks) if task.hard_state is not None), None)
         cuts = [task.truncate_from for task in tasks if task.truncate_from is not None]
         bound = min([self._log.durable_index, *(cut - 1 for cut in cuts)])
-        if hard_state is not None or bound < self._vote.durable_index:
+        known = self._vote.durable_index
+        if hard_state is not None or bound < known or bound >= known + BOUND_ENTRIES:
             # The bound must be lowered before anything is cut off, else recovery would take the cut for a loss.
             self._hard_state = hard_state or self._hard_state
             self._vote.write(self._hard_state, bound)

@@ -211,5 +211,5 @@ class Listener:
             del self._unmade[connection]
             self.stats.handshakes_refused += 1
             self.refusals.note("tls", NO_TLS, "unknown", now)
-        self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)
         self.refusals.tick(now)
+        self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)

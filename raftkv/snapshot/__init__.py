@@ -13,6 +13,7 @@ from raftkv.snapshot.messages import (
     SnapshotRefused,
     SnapshotReply,
 )
+from raftkv.snapshot.receipts import Receipts
 from raftkv.snapshot.receiver import SnapshotReceiver, Step
 from raftkv.snapshot.sender import ChunkPlan, SnapshotSender, Stage
 from raftkv.snapshot.store import SnapshotStore
@@ -25,6 +26,7 @@ __all__ = [
     "DirectoryReport",
     "Inspect",
     "Manifest",
+    "Receipts",
     "Refusal",
     "SealedManifest",
     "SnapshotAck",

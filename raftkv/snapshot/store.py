@@ -4,6 +4,9 @@
     snapshots/tmp-…/                   being made, checked or removed; means nothing after a restart
     snapshots/staging-<digest>/        being received; outlives a restart (see `staging`)
 
+A directory with a snapshot's name counts only with a receipt (see `receipts`); any other was brought here from
+elsewhere. It is neither used, offered nor removed.
+
 Threads: methods marked *loop* only look at or change memory. Those marked *worker* do file work and
 are called on one worker thread, one after the other. The two share dicts of which each step changes
 one item, so neither ever sees half a change.
@@ -20,6 +23,7 @@ from raftkv.errors import Corruption, DiskFull, FormatError, SafetyViolation, Sn
 from raftkv.model import SnapshotMeta
 from raftkv.snapshot.files import IMMUTABLE_SUFFIXES, checksum_of, link_files, write_synced
 from raftkv.snapshot.manifest import MANIFEST_NAME, Manifest, SealedManifest, SnapshotFile, read_manifest
+from raftkv.snapshot.receipts import Receipts
 from raftkv.snapshot.staging import STAGING, Source, Sources, Staging
 from raftkv.snapshot.verify import (
     SNAPSHOT_NAME,
@@ -33,6 +37,7 @@ from raftkv.snapshot.verify import (
 )
 
 Snapshots: TypeAlias = list[SnapshotMeta]
+Manifests: TypeAlias = list[SealedManifest]
 Names: TypeAlias = list[str]
 """Names of directories, as `retire` hands them to `prune`."""
 
@@ -46,9 +51,11 @@ class SnapshotStore:
     - a snapshot disappears only by `retire` and `prune`, which leave the newest ones and the pinned.
     """
 
-    def __init__(self, disk: Disk, directory: str) -> None:
+    def __init__(self, disk: Disk, directory: str, receipts: Receipts) -> None:
         self.disk = disk
         self.directory = directory
+        self._receipts = receipts
+        self._foreign: dict[str, SealedManifest] = {}
         self._published: dict[str, SealedManifest] = {}
         self._damaged: dict[str, str] = {}
         self._pins: dict[str, int] = {}
@@ -56,13 +63,13 @@ class SnapshotStore:
         self._receiving: Staging | None = None
 
     @classmethod
-    def open(cls, disk: Disk, directory: str) -> SnapshotStore:
+    def open(cls, disk: Disk, directory: str, receipts: Receipts) -> SnapshotStore:
         """Find what is there, and clear away what a crash left over. *Worker.*
 
         A snapshot whose manifest is damaged is no reason to fail, as another may serve: see `damaged`.
         Raises `DiskError`, `FormatError` for a snapshot of a newer raftkv.
         """
-        store = cls(disk, directory)
+        store = cls(disk, directory, receipts)
         disk.mkdir(directory)
         names = disk.listdir(directory)
         leftovers = [name for name in names if name.startswith(TEMPORARY)]
@@ -85,7 +92,10 @@ class SnapshotStore:
         if snapshot_name(sealed.manifest.snapshot) != name:
             self._damaged[name] = f"{path} holds the manifest of {snapshot_name(sealed.manifest.snapshot)}"
             return
-        self._published[name] = sealed
+        if self._receipts.has(sealed.digest):
+            self._published[name] = sealed
+        else:
+            self._foreign[name] = sealed
 
     # ------------------------------------------------------------------------------ what there is
 
@@ -105,7 +115,38 @@ class SnapshotStore:
 
     def damaged(self) -> dict[str, str]:
         """Snapshots that must not be used, by directory name (`<index>-<term>`), and what is wrong. *Loop.*"""
-        return dict(self._damaged)
+        return self._damaged | {name: self._foreign_text(name) for name in self._foreign}
+
+    def _foreign_text(self, name: str) -> str:
+        manifest = self._foreign[name].manifest
+        return (
+            f"{self._path(name)} (of the cluster {manifest.cluster_id}, entry {manifest.snapshot.id}) "
+            "was neither taken nor received by this node, so it is not used: remove it, or move it to where it belongs"
+        )
+
+    def foreign(self) -> Manifests:
+        """Manifests of directories that lie here without a receipt, newest first. *Loop.*"""
+        return [self._foreign[name] for name in sorted(self._foreign, reverse=True)]
+
+    def admit(self, sealed: SealedManifest) -> None:
+        """Give one of the `foreign` a receipt, when the record was lost and the log has confirmed it. *Worker.*"""
+        name = snapshot_name(sealed.manifest.snapshot)
+        self._receipts.accept(sealed.digest, from_leader=False)
+        self._published[name] = self._foreign.pop(name)
+
+    def has_arrived(self, snapshot: SnapshotMeta) -> bool:
+        """Whether it is the one that came from a leader, and may not be installed yet. *Loop.*"""
+        return self.manifest(snapshot).digest == self._receipts.arrived
+
+    def expect(self, snapshot: SnapshotMeta) -> None:
+        """The log is about to begin anew behind this one, so until `settle` it may be ahead of the log. Durable on
+        return. *Worker.*"""
+        if not self.has_arrived(snapshot):
+            self._receipts.accept(self.manifest(snapshot).digest, from_leader=True)
+
+    def settle(self) -> None:
+        """What has arrived is installed, or of no use. Durable on return. *Worker.*"""
+        self._receipts.settle()
 
     def manifest(self, snapshot: SnapshotMeta) -> SealedManifest:
         """The manifest of a published snapshot. Raises `SnapshotCorruption` when there is none. *Loop.*"""
@@ -237,6 +278,7 @@ class SnapshotStore:
                 f"two states at {snapshot.id}: the snapshot there says {listed.manifest.snapshot}, "
                 f"the new one {snapshot}. Keep the files and report it"
             )
+        self._receipts.accept(sealed.digest, from_leader=from_leader)
         aside = None
         if self.disk.is_dir(self._path(name)):
             aside = self.begin()
@@ -246,6 +288,7 @@ class SnapshotStore:
         failpoints.reach("snapshot.rename.after")
         self.disk.sync_dir(self.directory)
         self._damaged.pop(name, None)
+        self._foreign.pop(name, None)
         self._published[name] = sealed
         failpoints.reach("snapshot.published")
         if aside is not None:
@@ -312,6 +355,7 @@ class SnapshotStore:
             self.disk.sync_dir(self.directory)
         for path in doomed:
             self.disk.remove_tree(path)
+        self._receipts.keep(sealed.digest for sealed in list(self._published.values()))
         newest = self.latest()
         for name in self._stagings():
             if newest is not None and self._staged_index(name) <= newest.index:

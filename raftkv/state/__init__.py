@@ -1,11 +1,12 @@
 """The applied state: the port, the RocksDB store (the only place that knows rocksdict), one in memory."""
 
 from raftkv.state.memory import MemoryStates, MemoryStore
-from raftkv.state.port import META_KEY, SESSION_PREFIX, TABLE_PREFIX, Applied, Changes, States, Store
+from raftkv.state.port import META_KEY, OWNER_FILE, SESSION_PREFIX, TABLE_PREFIX, Applied, Changes, States, Store
 from raftkv.state.rocks import RocksStates, RocksStore
 
 __all__ = [
     "META_KEY",
+    "OWNER_FILE",
     "SESSION_PREFIX",
     "TABLE_PREFIX",
     "Applied",

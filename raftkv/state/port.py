@@ -13,6 +13,9 @@ from raftkv.model import Index, Term
 
 FORMAT_VERSION = 1
 
+OWNER_FILE = "OWNER"
+"""A file beside a store's own, which says whose it is; no store looks at it, and no copy has it."""
+
 META_KEY = b"\x00applied"
 """Where a store keeps `Applied`, next to what it describes."""
 

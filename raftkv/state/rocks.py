@@ -13,7 +13,7 @@ import rocksdict
 
 from raftkv import failpoints
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
-from raftkv.state.port import META_KEY, Applied, Changes, States, Store, decode_meta, encode_meta
+from raftkv.state.port import META_KEY, OWNER_FILE, Applied, Changes, States, Store, decode_meta, encode_meta
 
 _WRITE_BUFFER_BYTES = 32 << 20
 _BLOCK_CACHE_BYTES = 64 << 20
@@ -22,7 +22,7 @@ _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_MAX = 2
 _COMPACTION_POLL_S = 0.005
 _IMMUTABLE = (".sst", ".blob")
-_NOT_COPIED = ("LOCK", "LOG", "IDENTITY")
+_NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
 """What belongs to the open database and not to its content; a copy makes its own."""
 
 _FREE_SPACE = "free some space, then start the node again"

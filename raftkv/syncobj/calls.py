@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -14,11 +15,10 @@ from raftkv.client import Client
 from raftkv.client.options import SECONDS_MAX
 from raftkv.config import MIB
 from raftkv.errors import InvalidArgument, NotAccepted, RaftKVError
-from raftkv.logs import TextLog
 from raftkv.model import Index
 from raftkv.syncobj.machine import SyncObjMachine
 
-logger = TextLog("raftkv.syncobj")
+logger = logging.getLogger("raftkv.syncobj")
 
 Callback: TypeAlias = Callable[[Any, int], Any]
 """`callback(result, failReason)`."""

@@ -10,9 +10,9 @@ import msgspec
 from raftkv.disk.simulated import SimDisk
 from raftkv.model import NodeId
 from raftkv.node import Node
+from raftkv.node.met import decode_known
 from raftkv.testing import harming
 from raftkv.testing.cluster import Harm, SimCluster, SimNode
-from raftkv.wire import Acquaintance
 
 PEERS = "/data/peers"
 
@@ -144,7 +144,7 @@ class Vandal:
     def _boot_known(self, sim: SimNode) -> int:
         """The last start of a node that all others know of, but for those that have never met anybody."""
         images = [other.disk.image().get(PEERS) for other in self._cluster.nodes.values() if other is not sim]
-        found = [msgspec.msgpack.decode(data[8:], type=dict[NodeId, Acquaintance]) for data in images if data]
+        found = [decode_known(data, PEERS).value for data in images if data]
         return min((known[sim.node_id].boot if sim.node_id in known else 0 for known in found), default=0)
 
     def _harm(self, sim: SimNode, harm: Harm) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
+import structlog
+
 from raftkv.config import Config
 from raftkv.errors import HandshakeRefused
-from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.incoming import Incoming
 from raftkv.transport.limits import Limits
@@ -18,7 +19,7 @@ from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Shut, Streams
 from raftkv.wire import NO_TLS, Hello, PeerMessage, Refusals
 
-logger = EventLog("raftkv")
+logger = structlog.get_logger("raftkv")
 
 
 class Mesh(Transport):
@@ -238,12 +239,13 @@ class Mesh(Transport):
         assert connection.peer is not None
         if self._incoming.get(connection.peer) is connection:
             del self._incoming[connection.peer]
-        self.presence.broke(connection.peer, reason)
         if connection.peer in self._links:
-            logger.debug("peer_hung_up", peer=connection.peer, reason=reason)
+            logger.info("peer_hung_up", peer=connection.peer, reason=reason)
         else:
-            self.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
             self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
+        self.presence.broke(connection.peer, reason)
+        if connection.peer not in self._links:
+            self.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
         """Somebody who was no peer yet did something wrong."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from raftkv.logs import EventLog
+import structlog
 
-logger = EventLog("raftkv")
+logger = structlog.get_logger("raftkv")
 
 LINES_MAX = 5
 """Lines of one kind in one window: enough to see a pattern."""

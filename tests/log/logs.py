@@ -39,6 +39,7 @@ def open_log(disk, durable_index=0, *, directory=DIRECTORY, segment_bytes=SEGMEN
     log = Log.open(
         disk,
         directory,
+        owner=IDENTITY,
         segment_bytes=segment_bytes,
         cache_bytes=cache_bytes,
         durable_index=durable_index,

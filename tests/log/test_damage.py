@@ -8,7 +8,7 @@ from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
 from raftkv.errors import Corruption, FormatError
 from raftkv.log import Log
 from raftkv.model import HardState, LogStart
-from tests.log.logs import DIRECTORY, SEGMENT_BYTES
+from tests.log.logs import DIRECTORY, IDENTITY, SEGMENT_BYTES
 from tests.log.workload import Workload
 
 MANIFEST = f"{DIRECTORY}/MANIFEST"
@@ -105,6 +105,7 @@ class Written:
             log = Log.open(
                 disk,
                 DIRECTORY,
+                owner=IDENTITY,
                 segment_bytes=SEGMENT_BYTES,
                 cache_bytes=10**6,
                 durable_index=self.durable_index,
@@ -299,7 +300,7 @@ def test_an_older_manifest_after_an_unclean_end():
     disk.open(MANIFEST).truncate(0)
     disk.overwrite(MANIFEST, 0, written.before_last[MANIFEST])
     with pytest.raises(Corruption, match=r"MANIFEST is an old one: it ends with segment \d+, but \d+ has entries too"):
-        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
+        Log.open(disk, DIRECTORY, owner=IDENTITY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
     assert written.segments[-1] in disk.image()
 
 
@@ -345,7 +346,7 @@ def test_a_segment_that_is_still_empty_is_checked_too():
     other.append([900])
     disk.overwrite(path, 0, other.disk.image()[path][:SECTOR_BYTES])
     with pytest.raises(Corruption, match=r"2\.log does not continue the log"):
-        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
+        Log.open(disk, DIRECTORY, owner=IDENTITY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
 
 
 @pytest.mark.parametrize("ending", [plain, rolled])
@@ -359,4 +360,11 @@ def test_what_the_vote_file_remembers(ending):
     written.durable_index = written.without_last[1][1][-1].index + 1
     assert written.open(disk) is None
     with pytest.raises(Corruption, match=rf"ends at entry \d+, but {written.durable_index} had been durable"):
-        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=written.durable_index)
+        Log.open(
+            disk,
+            DIRECTORY,
+            owner=IDENTITY,
+            segment_bytes=SEGMENT_BYTES,
+            cache_bytes=0,
+            durable_index=written.durable_index,
+        )

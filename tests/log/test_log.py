@@ -15,6 +15,7 @@ from raftkv.log import Log, log, sealed
 from raftkv.model import LogStart
 from tests.log.logs import (
     DIRECTORY,
+    IDENTITY,
     SEGMENT_BYTES,
     append,
     entries_behind,
@@ -326,7 +327,7 @@ def test_a_failed_read_is_an_error_of_the_disk():
     with pytest.raises(DiskError, match="no"):
         found.load(1, 3, 1_000)
     with pytest.raises(DiskError, match="no"):
-        Log.open(disk, DIRECTORY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
+        Log.open(disk, DIRECTORY, owner=IDENTITY, segment_bytes=SEGMENT_BYTES, cache_bytes=0, durable_index=0)
     disk.read_fault = None
     assert found.load(1, 3, 1_000) == entries
 
@@ -354,14 +355,14 @@ def test_a_log_of_another_version_is_refused(monkeypatch):
     """Both versions are named, and nothing is changed: the right raftkv can still read it (F24)."""
     disk = SimDisk()
     with monkeypatch.context() as patched:
-        patched.setattr(sealed.seal, "__defaults__", (2,))
-        patched.setattr(sealed, "FORMAT_VERSION", 2)
+        patched.setattr(sealed.seal, "__defaults__", (3,))
+        patched.setattr(sealed, "FORMAT_VERSION", 3)
         found = open_log(disk)
         append(found, entries_behind(LogStart(), 1, [40]))
         found.close()
     before = disk.image()
     with pytest.raises(
-        FormatError, match=r"MANIFEST has format version 2, this raftkv reads version 1: use the raftkv"
+        FormatError, match=r"MANIFEST has format version 3, this raftkv reads version 2: use the raftkv"
     ):
         open_log(disk)
     assert disk.image() == before

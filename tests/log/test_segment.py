@@ -10,7 +10,7 @@ from raftkv.log import sealed
 from raftkv.log.batch import BATCH_HEAD_BYTES, encode_head
 from raftkv.log.segment import HEADER_BYTES, Segment
 from raftkv.model import LogStart
-from tests.log.logs import entries_behind
+from tests.log.logs import IDENTITY, entries_behind
 
 PATH = "/d/7.log"
 NUMBER = 7
@@ -28,7 +28,7 @@ def disk():
 
 def create(disk):
     """A new segment."""
-    return Segment.create(disk, PATH, NUMBER, PREV, FILL)
+    return Segment.create(disk, PATH, NUMBER, PREV, FILL, IDENTITY)
 
 
 def reopen(disk, *, is_last=True):
@@ -302,5 +302,5 @@ def test_a_segment_of_another_version(disk, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(sealed.seal, "__defaults__", (9,))
         create(disk)
-    with pytest.raises(FormatError, match=r"has format version 9, this raftkv reads version 1: use the raftkv that"):
+    with pytest.raises(FormatError, match=r"has format version 9, this raftkv reads version 2: use the raftkv that"):
         Segment.open(disk, PATH, NUMBER, FILL)

@@ -29,16 +29,18 @@ from raftkv.errors import (
     WrongDataDir,
 )
 from raftkv.kv import KeyValue
+from raftkv.log import VoteFile
 from raftkv.node import Options, met
 from raftkv.node.directory import open_directory
 from raftkv.node.links import LEARNED_MAX
-from raftkv.node.met import load_known, save_known
-from raftkv.snapshot import SnapshotOffer
+from raftkv.node.met import save_known
+from raftkv.snapshot import Receipts, SnapshotOffer
 from raftkv.testing.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.cluster import BACKGROUND, CONFIG, TRANSFERS, SimCluster
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.trace import Trace
 from raftkv.wire import Acquaintance, encode_message
+from tests.node.files import load_known
 
 
 def tell(story, size=3, observe=None, **settings):
@@ -607,6 +609,9 @@ def test_a_snapshot_that_is_durable_before_its_term_brings_the_term():
             if path.startswith("/data/snapshots/"):
                 sim.disk.mkdir(posixpath.dirname(path))
                 sim.disk.write_atomic(path, data)
+        owner = VoteFile.identify(sim.disk, "/data/vote")
+        receipts = Receipts.open(sim.disk, "/data/receipts", owner)
+        receipts.accept(leader.opened.snapshots.manifest(leader.raft.snapshot).digest, from_leader=True)
         for other in cluster.nodes.values():
             other.crash()
         await sim.start()  # alone: what it knows it has from its disk
@@ -661,7 +666,7 @@ def test_an_older_vote_beside_newer_files_is_refused_however_often_it_is_started
     async def story(cluster):
         sim = cluster.nodes[1]
         await sim.stop()
-        older = sim.disk.read_bytes("/data/vote")
+        older, young = sim.disk.read_bytes("/data/vote"), sim.disk.read_bytes("/data/starts")
         for _ in range(tries):
             await sim.start()
             await cluster.until_equal()
@@ -676,7 +681,7 @@ def test_an_older_vote_beside_newer_files_is_refused_however_often_it_is_started
         await cluster.until_equal()
         await sim.stop()
         if not tries:  # then its starts are as few as the vote knows of
-            sim.disk.remove("/data/starts")
+            sim.disk.write_atomic("/data/starts", young)
         sim.disk.write_atomic("/data/vote", older)
         for _ in range(tries + 3):
             with pytest.raises(Corruption, match=said):

@@ -9,9 +9,10 @@ import pytest
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import SafetyViolation
 from raftkv.model import Member, Membership, SnapshotMeta
-from raftkv.node.directory import Paths, restore_state
-from raftkv.snapshot import SnapshotStore
+from raftkv.node.paths import Paths
+from raftkv.node.statefiles import restore_state
 from raftkv.state import Applied, MemoryStates
+from tests.snapshot.worlds import OWNER, open_store
 
 APPLIED = Applied(7, 2, 1_000, 0xABC)
 
@@ -22,7 +23,7 @@ def test_a_snapshot_that_is_another_state_than_it_says_is_not_installed(index, d
     disk = SimDisk()
     paths, states = Paths("/data"), MemoryStates(disk)
     disk.mkdir("/data")
-    snapshots = SnapshotStore.open(disk, paths.snapshots)
+    snapshots = open_store(disk, paths.snapshots)
     source = states.open("/source")
     source.write({b"key": b"value"}, APPLIED)
     draft = snapshots.begin()
@@ -32,7 +33,7 @@ def test_a_snapshot_that_is_another_state_than_it_says_is_not_installed(index, d
     snapshots.publish(draft, meta, cluster_id="c")
     world = SimpleNamespace(disk=disk, states=states)
     if (index, digest) == (APPLIED.index, APPLIED.digest):
-        assert restore_state(world, paths, snapshots, meta).applied == APPLIED
+        assert restore_state(world, paths, snapshots, meta, OWNER).applied == APPLIED
         return
     with pytest.raises(SafetyViolation, match="holds the state at 7"):
-        restore_state(world, paths, snapshots, meta)
+        restore_state(world, paths, snapshots, meta, OWNER)

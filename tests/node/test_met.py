@@ -12,11 +12,12 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Node, Options
-from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, load_known, seen
+from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, seen
 from raftkv.testing.cluster import CONFIG, SimCluster, SimNode
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.transport import MemoryTransport
 from raftkv.wire import Acquaintance, Acquaintances
+from tests.node.files import load_known
 
 TWIN = 20
 """Whom the network takes the second process of node 2 for."""

@@ -6,7 +6,10 @@ import pytest
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption
+from raftkv.log import Identity
 from raftkv.node.starts import KEPT, is_continued, load_starts, record_start
+
+OWNER = Identity(cluster_id="c", node_id=1, incarnation="i1")
 
 
 def test_starts_are_recorded_and_bounded():
@@ -14,9 +17,9 @@ def test_starts_are_recorded_and_bounded():
     disk = SimDisk()
     disk.mkdir("/d")
     for boot in range(1, KEPT + 10):
-        starts = record_start(disk, "/d/starts", boot, f"n{boot}")
+        starts = record_start(disk, "/d/starts", OWNER, load_starts(disk, "/d/starts", OWNER), boot, f"n{boot}")
         disk.crash()
-        assert load_starts(disk, "/d/starts") == starts
+        assert load_starts(disk, "/d/starts", OWNER) == starts
     assert len(starts) == KEPT
     assert starts[-1] == (KEPT + 9, f"n{KEPT + 9}")
 
@@ -37,9 +40,9 @@ def test_a_damaged_record_is_refused():
     """Without it nobody could tell the directory from a copy."""
     disk = SimDisk()
     disk.mkdir("/d")
-    record_start(disk, "/d/starts", 1, "a")
+    record_start(disk, "/d/starts", OWNER, [], 1, "a")
     for at in range(disk.size("/d/starts")):
         disk.flip("/d/starts", at)
         with pytest.raises(Corruption, match="under a new id"):
-            load_starts(disk, "/d/starts")
+            load_starts(disk, "/d/starts", OWNER)
         disk.flip("/d/starts", at)

@@ -10,23 +10,23 @@ import pytest
 from raftkv.disk import RealDisk
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskFull, FormatError, SafetyViolation, SnapshotCorruption
-from raftkv.snapshot import Content, Manifest, SealedManifest, SnapshotFile, SnapshotStore, verify_directory
-from tests.snapshot.worlds import CLUSTER, contents, meta, publish, read_files, write_files
+from raftkv.snapshot import Content, Manifest, SealedManifest, SnapshotFile, verify_directory
+from tests.snapshot.worlds import CLUSTER, contents, meta, open_store, publish, read_files, write_files
 
 
 @pytest.fixture(params=["simulated", "real"])
 def store(request, tmp_path):
     """An empty store."""
     if request.param == "real":
-        return SnapshotStore.open(RealDisk(), str(tmp_path / "snapshots"))
-    return SnapshotStore.open(SimDisk(), "/data/snapshots")
+        return open_store(RealDisk(), str(tmp_path / "snapshots"))
+    return open_store(SimDisk(), "/data/snapshots")
 
 
 def test_published_snapshots_are_there_after_a_restart(store):
     """Oldest first, the newest as `latest`, each with what it says of itself and the files that it was made of."""
     for index in (30, 10, 20):
         publish(store, meta(index), contents(index))
-    again = SnapshotStore.open(store.disk, store.directory)
+    again = open_store(store.disk, store.directory)
     for each in (store, again):
         assert each.list() == [meta(10), meta(20), meta(30)]
         assert each.latest() == meta(30)
@@ -79,7 +79,7 @@ def test_pruning_keeps_the_newest_and_the_pinned(store):
     store.unpin(meta(10))
     store.prune(store.retire(1))
     assert store.list() == [meta(40)]
-    assert SnapshotStore.open(store.disk, store.directory).list() == [meta(40)]
+    assert open_store(store.disk, store.directory).list() == [meta(40)]
     with pytest.raises(SnapshotCorruption):
         store.manifest(meta(10))
 
@@ -98,7 +98,7 @@ def test_a_linked_copy_may_be_written_to(store):
 def test_every_flipped_byte_is_found():
     """F70: in the manifest or in any file; the snapshot is reported, and never used."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     files = contents(1, sizes=(0, 1, 300, 200))
     publish(store, meta(10), files)
     directory = store.path(meta(10))
@@ -107,7 +107,7 @@ def test_every_flipped_byte_is_found():
         for offset in range(disk.size(path)):
             disk.flip(path, offset, offset % 8)
             with pytest.raises((SnapshotCorruption, FormatError)):
-                SnapshotStore.open(disk, "/s").verify(meta(10))
+                open_store(disk, "/s").verify(meta(10))
             report = verify_directory(disk, "/s")
             assert not report.is_sound
             assert any(directory in problem for problem in report.problems)
@@ -118,7 +118,7 @@ def test_every_flipped_byte_is_found():
 def test_missing_strange_and_misnamed_things_are_found():
     """A file that is gone, one too many, another snapshot's directory under this name: each is said in words."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     publish(store, meta(10), contents(1))
     place = store.path(meta(10))
     disk.rename(f"{place}/000010.sst", "/s/away")
@@ -128,7 +128,7 @@ def test_missing_strange_and_misnamed_things_are_found():
     assert "does not belong" in "".join(verify_directory(disk, place).problems)
     disk.remove(f"{place}/stranger")
     disk.rename(place, store.path(meta(99)))
-    opened = SnapshotStore.open(disk, "/s")
+    opened = open_store(disk, "/s")
     assert opened.list() == []
     assert list(opened.damaged()) == [posixpath.basename(store.path(meta(99)))]
     assert "holds the snapshot" in "".join(verify_directory(disk, "/s").problems)
@@ -138,11 +138,11 @@ def test_missing_strange_and_misnamed_things_are_found():
 def test_a_damaged_manifest_does_not_keep_others_from_being_used():
     """One of two can't be read: the other one is listed, and the damaged one goes when there are enough sound ones."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     publish(store, meta(10), contents(1))
     publish(store, meta(20), contents(2))
     disk.flip(f"{store.path(meta(20))}/MANIFEST", 30, 2)
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     assert store.list() == [meta(10)]
     publish(store, meta(30), contents(3))
     store.prune(store.retire(2))
@@ -174,7 +174,7 @@ def test_names_that_lead_out_of_the_directory_are_refused(name):
 def test_a_full_disk_leaves_no_draft():
     """F14: nothing is published, the draft is gone, and the snapshots that were there are as before."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     publish(store, meta(10), contents(1))
     draft = store.begin()
     write_files(disk, draft, contents(2))
@@ -191,7 +191,7 @@ def crash_in_operation(number, work, dice):
     Returns the disk, and whether `work` came to its end.
     """
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     publish(store, meta(10), contents(1))
     publish(store, meta(20), contents(2))
     left = number
@@ -226,7 +226,7 @@ def test_power_lost_at_any_operation_leaves_whole_snapshots(keep):
         number += 1
         dice = None if keep is None else random.Random(keep * 1000 + number)
         disk, finished = crash_in_operation(number, work, dice)
-        store = SnapshotStore.open(disk, "/s")
+        store = open_store(disk, "/s")
         found = store.list()
         assert found, f"operation {number}: no snapshot is left"
         for snapshot in found:
@@ -241,7 +241,7 @@ def test_power_lost_at_any_operation_leaves_whole_snapshots(keep):
 def test_a_published_snapshot_survives_the_power():
     """Name and files are durable when it is published, though whoever filled the draft synced nothing (F59)."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     draft = store.begin()
     disk.mkdir(draft)
     for name, data in contents(1).items():
@@ -250,7 +250,7 @@ def test_a_published_snapshot_survives_the_power():
         file.close()
     store.publish(draft, meta(10), cluster_id="c")
     disk.crash()
-    again = SnapshotStore.open(disk, "/s")
+    again = open_store(disk, "/s")
     assert again.list() == [meta(10)]
     again.verify(meta(10))
     assert read_files(again, meta(10)) == contents(1)
@@ -259,7 +259,7 @@ def test_a_published_snapshot_survives_the_power():
 def test_rot_in_a_shared_file_gets_no_new_checksum():
     """A file that two snapshots share was right when the first was made: what it is now is found, not blessed (F68)."""
     disk = SimDisk()
-    store = SnapshotStore.open(disk, "/s")
+    store = open_store(disk, "/s")
     publish(store, meta(10), contents(1))
     shared = posixpath.join(store.path(meta(10)), "000011.sst")
     disk.flip(shared, 77, 3)

@@ -17,10 +17,9 @@ from raftkv.snapshot import (
     SnapshotDone,
     SnapshotNeed,
     SnapshotOffer,
-    SnapshotStore,
     Stage,
 )
-from tests.snapshot.worlds import SETTINGS, Channel, Ends, contents, meta, publish, read_files
+from tests.snapshot.worlds import SETTINGS, Channel, Ends, contents, meta, open_store, publish, read_files
 
 
 def test_a_whole_snapshot_arrives():
@@ -364,4 +363,4 @@ def test_leftovers_of_a_transfer_go_when_something_newer_is_there():
     publish(ends.target, meta(50), contents(9))
     ends.target.prune(ends.target.retire(2))
     assert not [name for name in ends.disk.listdir("/t") if name.startswith("staging")]
-    assert read_files(SnapshotStore.open(ends.disk, "/t"), meta(50)) == contents(9)
+    assert read_files(open_store(ends.disk, "/t"), meta(50)) == contents(9)

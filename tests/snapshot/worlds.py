@@ -6,9 +6,11 @@ import posixpath
 import random
 
 from raftkv.disk.simulated import SimDisk
+from raftkv.log import Identity
 from raftkv.model import Membership, SnapshotMeta
 from raftkv.snapshot import (
     ChunkPlan,
+    Receipts,
     SnapshotChunk,
     SnapshotOffer,
     SnapshotReceiver,
@@ -19,6 +21,7 @@ from raftkv.snapshot import (
 from raftkv.snapshot.files import write_synced
 
 CLUSTER = "cluster"
+OWNER = Identity(cluster_id=CLUSTER, node_id=1, incarnation="i1")
 SETTINGS = TransferSettings(chunk_bytes=4096, window_chunks=4, stall_s=10.0, retry_s=1.0)
 
 
@@ -39,6 +42,12 @@ def write_files(disk, directory, files):
     disk.mkdir(directory)
     for name, data in files.items():
         write_synced(disk, posixpath.join(directory, name), data)
+
+
+def open_store(disk, directory):
+    """The snapshots in a directory, with the record of which are this node's beside it."""
+    disk.mkdir(posixpath.dirname(directory))
+    return SnapshotStore.open(disk, directory, Receipts.open(disk, directory + ".receipts", OWNER))
 
 
 def publish(store, snapshot, files, cluster_id=CLUSTER):
@@ -132,11 +141,11 @@ class Ends:
     def __init__(self, files=None, *, settings=SETTINGS, snapshot=None):
         self.files = files if files is not None else contents(1)
         self.snapshot = snapshot or meta(10)
-        self.source = SnapshotStore.open(SimDisk(), "/s")
+        self.source = open_store(SimDisk(), "/s")
         publish(self.source, self.snapshot, self.files)
         self.settings = settings
         self.disk = SimDisk()
-        self.target = SnapshotStore.open(self.disk, "/t")
+        self.target = open_store(self.disk, "/t")
         self.receiver = self.new_receiver()
 
     def new_receiver(self, cluster_id=CLUSTER, **settings):
@@ -161,7 +170,7 @@ class Ends:
         else:
             self.disk.crash(crash)
         self.disk.fault = None
-        self.target = SnapshotStore.open(self.disk, "/t")
+        self.target = open_store(self.disk, "/t")
         self.new_receiver()
 
     def is_complete(self):

@@ -9,7 +9,7 @@ import pytest
 from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
 from raftkv.errors import Corruption, FormatError
 from raftkv.kv import KeyValue
-from raftkv.log import Log
+from raftkv.log import Log, VoteFile
 from raftkv.testing import harming
 from raftkv.testing.cluster import SimCluster
 from raftkv.testing.loop import SimLoop
@@ -41,7 +41,14 @@ def disks():
 
 def last_index(disk):
     """Open the log as a node does after a crash: its last entry."""
-    log = Log.open(disk, harming.LOG, segment_bytes=16_384, cache_bytes=1_000, durable_index=0)
+    log = Log.open(
+        disk,
+        harming.LOG,
+        owner=VoteFile.identify(disk, harming.VOTE),
+        segment_bytes=16_384,
+        cache_bytes=1_000,
+        durable_index=0,
+    )
     try:
         return log.last_index
     finally:

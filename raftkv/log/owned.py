@@ -1,0 +1,85 @@
+"""Whose a file is: every durable file says it, and none is used before that was compared.
+
+A file is not this node's because it lies in its directory. People copy directories, restore the wrong backup, and
+mistake one volume for another; what is believed then is another cluster's membership, or a vote of somebody else. So
+each file names the data directory that it was written in, and `check_owner` compares that with the vote file, which is
+the anchor.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+import xxhash
+
+from raftkv.disk import Disk
+from raftkv.errors import Corruption, FormatError, WrongDataDir
+from raftkv.log.sealed import FORMAT_VERSION, seal, unseal
+from raftkv.model import NodeId
+
+T = TypeVar("T")
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """A data directory: of which cluster and node, and its `incarnation`, which is new whenever one is made.
+
+    `cluster_id` is empty until a node that joins a cluster has met it; what was written before says so.
+    """
+
+    cluster_id: str
+    node_id: NodeId
+    incarnation: str
+
+    def describe(self) -> str:
+        """For errors: what an operator can compare with `raftkv status` and `raftkv log inspect`."""
+        cluster = f"the cluster {self.cluster_id}" if self.cluster_id else "no cluster yet"
+        return f"node {self.node_id} of {cluster}, directory {self.incarnation}"
+
+    def is_same(self, other: Identity) -> bool:
+        """Whether both are one directory. That of a node that joined has had no cluster at first."""
+        if (self.node_id, self.incarnation) != (other.node_id, other.incarnation):
+            return False
+        return not self.cluster_id or not other.cluster_id or self.cluster_id == other.cluster_id
+
+
+class Owned(msgspec.Struct, Generic[T], frozen=True):
+    """What was found in a file, and whose it is."""
+
+    owner: Identity
+    value: T
+
+
+def check_owner(path: str, found: Identity, own: Identity) -> None:
+    """Raises `WrongDataDir` when the file at `path` was not written in this data directory."""
+    if not found.is_same(own):
+        raise WrongDataDir(
+            f"{path} belongs to {found.describe()}, but this directory is that of {own.describe()}: the file was "
+            "brought here from elsewhere, and nothing of it was used. Put this node's own back; if that is gone, "
+            "remove this node from the cluster and add it under a new id."
+        )
+
+
+def save_owned(disk: Disk, path: str, magic: bytes, owner: Identity, value: object) -> None:
+    """Replace a small file by `value` in its envelope; durable on return. Raises `DiskError`."""
+    disk.write_atomic(path, seal(magic, msgspec.msgpack.encode((owner, value))))
+
+
+def load_owned(disk: Disk, path: str, magic: bytes, kind: type[T]) -> Owned[T] | None:
+    """What `save_owned` wrote; None when there is no such file. Raises `Corruption`, `FormatError`, `DiskError`."""
+    return decode_owned(disk.read_bytes(path), path, magic, kind) if disk.exists(path) else None
+
+
+def decode_owned(data: bytes, path: str, magic: bytes, kind: type[T]) -> Owned[T]:
+    """What is in a file that `save_owned` wrote. Raises `Corruption`, `FormatError`."""
+    if len(data) > 8 and xxhash.xxh3_64_digest(data[8:]) == data[:8]:
+        raise FormatError(
+            f"{path} has format version 1, which did not say whose it is; this raftkv reads version {FORMAT_VERSION}: "
+            "use the raftkv that wrote it, or add nodes of this version under new ids and remove the old ones"
+        )
+    try:
+        owner, value = msgspec.msgpack.decode(unseal(magic, data, path), type=tuple[Identity, kind])  # type: ignore[valid-type]
+    except msgspec.MsgspecError as exc:
+        # Its checksum holds, so this is no damage: somebody else wrote it.
+        raise Corruption(f"{path} holds something that no version of raftkv writes ({exc})") from exc
+    return Owned(owner, value)

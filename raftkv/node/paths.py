@@ -1,0 +1,47 @@
+"""What a node is told of itself, and where things are in its data directory."""
+
+from __future__ import annotations
+
+import posixpath
+
+import msgspec
+
+from raftkv.config import Config
+from raftkv.model import Member, NodeId
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this node is and where it keeps its data."""
+
+    node_id: NodeId
+    data_dir: str
+    members: tuple[Member, ...] = ()
+    """The founders of a new cluster, the same on each of them; empty for a node that joins one."""
+    cluster_name: str = ""
+    """Empty: as in the directory, and `DEFAULT_NAME` for a new cluster."""
+    peer_address: str = ""
+    """Where other nodes reach this one; for a node that joins, so that those who dial it can be answered."""
+    client_address: str = ""
+    """Where it listens for clients; empty where that is not known."""
+    rebuild: bool = False
+    """Rebuild a damaged state from a peer's snapshot, if there is no good one here."""
+    config: Config = Config()
+
+
+class Paths:
+    """Where things are in a data directory."""
+
+    def __init__(self, data_dir: str) -> None:
+        self.root = data_dir
+        self.lock = posixpath.join(data_dir, "LOCK")
+        self.founding = posixpath.join(data_dir, "cluster")
+        self.vote = posixpath.join(data_dir, "vote")
+        self.peers = posixpath.join(data_dir, "peers")
+        self.starts = posixpath.join(data_dir, "starts")
+        self.receipts = posixpath.join(data_dir, "receipts")
+        self.log = posixpath.join(data_dir, "log")
+        self.snapshots = posixpath.join(data_dir, "snapshots")
+        self.state = posixpath.join(data_dir, "state")
+        self.new_state = posixpath.join(data_dir, "state.new")
+        self.old_state = posixpath.join(data_dir, "state.old")
+        self.unfit_state = posixpath.join(data_dir, "state.unfit")

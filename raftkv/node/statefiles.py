@@ -1,0 +1,205 @@
+"""The applied state on disk: whose it is, whether it is sound, and how it is rebuilt when it is not.
+
+The state itself is RocksDB's; beside its files lies `OWNER`, which says in which data directory it was made. A state
+of somebody else is refused, and not removed; one that is lost or damaged is rebuilt from a snapshot and the log.
+"""
+
+from __future__ import annotations
+
+import posixpath
+
+import structlog
+
+from raftkv import failpoints
+from raftkv.core.log import LogView
+from raftkv.disk import Disk
+from raftkv.errors import Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.log import Identity, load_owned, save_owned
+from raftkv.model import Index, SnapshotMeta
+from raftkv.node.paths import Options, Paths
+from raftkv.node.world import World
+from raftkv.snapshot import SnapshotStore
+from raftkv.state import OWNER_FILE, Store
+
+logger = structlog.get_logger("raftkv")
+
+_DIVERGED = "diverged"
+_MAGIC = b"RKVowns\n"
+
+
+def check_state_owner(disk: Disk, paths: Paths, owner: Identity) -> None:
+    """Raises `WrongDataDir` when the state was made in another data directory; nothing of it is opened."""
+    found = load_owned(disk, _owner_path(paths.state), _MAGIC, bool)
+    if found is not None and not found.owner.is_same(owner):
+        raise WrongDataDir(
+            f"the state in {paths.state} belongs to {found.owner.describe()}, but this directory is that of "
+            f"{owner.describe()}: it was brought here from elsewhere, and was not opened. Put this node's own back, or "
+            "move this one away: then the state is rebuilt from a snapshot and the log"
+        )
+
+
+def _owner_path(directory: str) -> str:
+    return posixpath.join(directory, OWNER_FILE)
+
+
+def _new_state(world: World, paths: Paths, owner: Identity) -> Store:
+    """An empty state, which says whose it is before there is anything in it."""
+    world.disk.mkdir(paths.state)
+    save_owned(world.disk, _owner_path(paths.state), _MAGIC, owner, True)
+    return world.states.open(paths.state)
+
+
+def open_state(
+    options: Options,
+    world: World,
+    paths: Paths,
+    snapshots: SnapshotStore,
+    view: LogView,
+    owner: Identity,
+) -> Store:
+    """Open the state; when it is missing, behind or damaged, rebuild it from here as far as possible."""
+    states, disk = world.states, world.disk
+    leftovers = [path for path in (paths.new_state, paths.old_state) if disk.is_dir(path)]
+    was_there = disk.is_dir(paths.state)
+    for leftover in leftovers:
+        disk.remove_tree(leftover)
+    needed = view.start.index
+    # No snapshot is ahead of the state that it was made of: then that has been lost, though it opens as an empty one.
+    newest = max((snapshot.index for snapshot in snapshots.list()), default=0)
+    try:
+        return _open_sound_state(options, world, paths, max(needed, newest), owner)
+    except _StateBehind as exc:
+        if _is_install_cut_off(exc.applied if was_there else None, needed, newest, bool(leftovers)):
+            logger.warning("install_resumed", snapshot=newest, reason="it was cut off by a crash; nothing is lost")
+        else:
+            _say_damaged(exc)
+    except StateCorruption as exc:
+        _say_damaged(exc)
+    if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
+        # Nobody knows since when it is wrong, so what was made of it is not to be trusted either.
+        for candidate in snapshots.list():
+            snapshots.mark_damaged(candidate, "it was made of a state that had diverged")
+    for candidate in reversed(snapshots.list()):
+        if candidate.index < needed:
+            break
+        try:
+            snapshots.verify(candidate)
+            store = restore_state(world, paths, snapshots, candidate, owner)
+            _unmark(disk, paths)
+            return store
+        except Corruption as exc:
+            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
+            # Else it would be taken for the very one that a leader offers, and not be fetched again.
+            snapshots.mark_damaged(candidate, str(exc))
+    states.destroy(paths.state)
+    if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
+        # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither
+        # leads nor applies anything before it has come.
+        _unmark(disk, paths)
+        return _new_state(world, paths, owner)
+    raise StateCorruption(
+        f"the state in {paths.state} is damaged or missing, and so is every local snapshot that the log "
+        f"(from entry {needed + 1}) could continue. Nothing is lost as long as the other nodes have it: "
+        "start this node with --rebuild, and it gets a snapshot from a peer."
+    )
+
+
+def _say_damaged(error: StateCorruption) -> None:
+    logger.error("state_damaged", error=str(error), action="rebuilding it from the newest local snapshot")
+
+
+class _StateBehind(StateCorruption):
+    """It is sound, but entries that it should have applied are missing."""
+
+    def __init__(self, text: str, applied: Index) -> None:
+        super().__init__(text)
+        self.applied = applied
+
+
+def _is_install_cut_off(applied: Index | None, start: Index, newest: Index, left: bool) -> bool:
+    """Whether a state that has too little (`applied`, None when there is none) was about to be replaced.
+
+    A snapshot that came from a leader is ahead of the state until it is installed (`Snapshotter._install`), which
+    moves the old state aside, and leaves that. What was lost leaves nothing, and opens as an empty state: that is a
+    new node's only when its log begins with the snapshot.
+    """
+    if applied is None:
+        return left
+    return newest > applied > 0 or (applied == 0 and start == newest)
+
+
+def _open_sound_state(options: Options, world: World, paths: Paths, needed: Index, owner: Identity) -> Store:
+    """The state as it is on disk. Raises `StateCorruption` when it is damaged, or has not `needed` entries applied."""
+    if (reason := _read_mark(world.disk, paths)) is not None:
+        raise StateCorruption(reason)
+    if not world.disk.is_dir(paths.state) or not world.disk.listdir(paths.state):
+        store = _new_state(world, paths, owner)
+    elif not world.disk.exists(_owner_path(paths.state)):
+        raise StateCorruption(f"{paths.state} does not say whose it is: {OWNER_FILE} is missing")
+    else:
+        store = world.states.open(paths.state)
+    try:
+        if store.applied.index < needed:
+            applied = store.applied.index
+            raise _StateBehind(f"{paths.state} has applied {applied}, but {needed} entries were before", applied)
+        if options.rebuild:
+            store.verify()
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def mark_unfit(disk: Disk, paths: Paths, error: StateCorruption | Diverged) -> None:
+    """Remember over restarts that the state must be rebuilt, and why. Blocking; durable on return."""
+    kind = _DIVERGED if isinstance(error, Diverged) else "damaged"
+    disk.write_atomic(paths.unfit_state, f"{kind}: {error}".encode())
+
+
+def _read_mark(disk: Disk, paths: Paths) -> str | None:
+    """Why the state must be rebuilt; None when it need not."""
+    if not disk.exists(paths.unfit_state):
+        return None
+    return disk.read_bytes(paths.unfit_state).decode("utf-8", "replace")
+
+
+def _unmark(disk: Disk, paths: Paths) -> None:
+    """The damaged state is gone, durably."""
+    if disk.exists(paths.unfit_state):
+        disk.remove(paths.unfit_state)
+        disk.sync_dir(paths.root)
+
+
+def restore_state(
+    world: World, paths: Paths, snapshots: SnapshotStore, snapshot: SnapshotMeta, owner: Identity
+) -> Store:
+    """Replace the state, which must not be open, by `snapshot`'s. Blocking.
+
+    A crash leaves the old state or none, and then this is repeated. Who has not just received the snapshot
+    verifies it first. Raises `SnapshotCorruption` when a file is missing, `StateCorruption`, `DiskError`.
+    """
+    disk, states = world.disk, world.states
+    if disk.is_dir(paths.new_state):
+        disk.remove_tree(paths.new_state)
+    snapshots.link_to(snapshot, paths.new_state)
+    save_owned(disk, _owner_path(paths.new_state), _MAGIC, owner, True)
+    failpoints.reach("install.state_linked")
+    if disk.is_dir(paths.state):
+        disk.rename(paths.state, paths.old_state)
+    failpoints.reach("install.state_aside")
+    disk.rename(paths.new_state, paths.state)
+    failpoints.reach("install.state_renamed")
+    disk.sync_dir(paths.root)
+    if disk.is_dir(paths.old_state):
+        failpoints.reach("install.before_removal")
+        disk.remove_tree(paths.old_state)
+    store = states.open(paths.state)
+    failpoints.reach("install.opened")
+    if store.applied.index != snapshot.index or store.applied.digest != snapshot.digest:
+        found = store.applied
+        store.close()
+        raise SafetyViolation(
+            f"the snapshot at {snapshot.id} holds the state at {found.index} with digest {found.digest:016x} "
+            f"instead of {snapshot.digest:016x}: keep the files and report it"
+        )
+    return store

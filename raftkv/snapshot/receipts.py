@@ -1,0 +1,89 @@
+"""Which snapshots are this node's: a record, beside the vote file, of those that it took or received itself.
+
+A snapshot holds a state and a membership that no entry of the log repeats, so whoever believes one that was merely
+copied into the directory may lead a cluster that does not exist. A snapshot counts only with a receipt, which is
+durable before the snapshot gets its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from raftkv import failpoints
+from raftkv.disk import Disk
+from raftkv.errors import Corruption
+from raftkv.log import Identity, check_owner, load_owned, save_owned
+
+_MAGIC = b"RKVrcpt\n"
+
+
+class _Body(msgspec.Struct, frozen=True, array_like=True):
+    accepted: tuple[bytes, ...]
+    arrived: bytes | None
+
+
+class Receipts:
+    """Digests of the manifests that count. All methods that change it are durable on return, and for the *worker*.
+
+    `arrived` is the one that came from a leader and may not be installed yet: only that one may be ahead of the log.
+    """
+
+    def __init__(self, disk: Disk, path: str, owner: Identity, body: _Body | None) -> None:
+        self.is_missing = body is None
+        """There was no record, so what lies there is believed only as far as the log confirms it."""
+        self._disk = disk
+        self._path = path
+        self._owner = owner
+        self._body = body if body is not None else _Body((), None)
+
+    @classmethod
+    def open(cls, disk: Disk, path: str, owner: Identity) -> Receipts:
+        """Read the record. Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`."""
+        try:
+            found = load_owned(disk, path, _MAGIC, _Body)
+        except Corruption as exc:
+            raise Corruption(
+                f"{exc}: remove the file, then snapshots count as far as the log confirms them, and it is written anew"
+            ) from exc
+        if found is None:
+            return cls(disk, path, owner, None)
+        check_owner(path, found.owner, owner)
+        return cls(disk, path, owner, found.value)
+
+    @property
+    def arrived(self) -> bytes | None:
+        return self._body.arrived
+
+    def has(self, digest: bytes) -> bool:
+        """Whether the snapshot with this manifest is this node's. *Loop.*"""
+        return digest in self._body.accepted
+
+    def accept(self, digest: bytes, *, from_leader: bool) -> None:
+        """Count a snapshot from now on; before it gets its name. Raises `DiskError`."""
+        accepted = self._body.accepted if self.has(digest) else (*self._body.accepted, digest)
+        failpoints.reach("receipts.before_save")
+        self._save(_Body(accepted, digest if from_leader else self._body.arrived))
+        failpoints.reach("receipts.after_save")
+
+    def settle(self) -> None:
+        """What arrived is installed, or of no use: it does not stand above the log for any good reason any more."""
+        if self._body.arrived is not None:
+            self._save(_Body(self._body.accepted, None))
+
+    def keep(self, digests: Iterable[bytes]) -> None:
+        """Forget all but these."""
+        kept = set(digests)
+        accepted = tuple(digest for digest in self._body.accepted if digest in kept)
+        if accepted != self._body.accepted:
+            self._save(_Body(accepted, self._body.arrived if self._body.arrived in kept else None))
+
+    def begin(self) -> None:
+        """Write the record of a node that has none."""
+        self._save(self._body)
+        self.is_missing = False
+
+    def _save(self, body: _Body) -> None:
+        save_owned(self._disk, self._path, _MAGIC, self._owner, body)
+        self._body = body
