@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from raftkv.cli import admin, data
+from raftkv.cli.clock import clock
 from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
 from raftkv.cli.logfiles import log
@@ -50,5 +51,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, snapshot, log, replay, completion):
+for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, clock, snapshot, log, replay, completion):
     main.add_command(_command)

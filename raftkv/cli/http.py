@@ -37,7 +37,7 @@ class NodeCollector(Collector):
         status = self._source()
         if status is None:
             return
-        gauges = {
+        gauges: dict[str, tuple[str, float]] = {
             "term": ("Current term", status.term),
             "is_leader": ("1 on the leader", int(status.role == "leader")),
             "has_leader": ("1 when a leader is known", int(status.leader is not None)),
@@ -60,6 +60,10 @@ class NodeCollector(Collector):
             ),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
+        if (clock := status.clock) is not None:
+            gauges["log_time_seconds"] = ("Time of the newest entry, since the epoch", clock.log_time_ms / 1000)
+            gauges["clock_is_doubted"] = ("1 when the leader stamps by other clocks", int(clock.doubt is not None))
+            gauges["log_time_ahead_seconds"] = ("How long log time stands still (leader)", (clock.ahead_ms or 0) / 1000)
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"raftkv_{name}", text, value=value)
         counters = {
@@ -69,6 +73,7 @@ class NodeCollector(Collector):
             "snapshots_installed": ("Snapshots installed from a leader", status.snapshots_installed),
             "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
+            "clock_doubts": ("Times the leader began to doubt its clock", status.clock.doubts if status.clock else 0),
         }
         for name, (text, number) in counters.items():
             yield CounterMetricFamily(f"raftkv_{name}", text, value=number)
@@ -77,7 +82,12 @@ class NodeCollector(Collector):
         unreachable = GaugeMetricFamily(
             "raftkv_peer_unreachable", "1 while the peer is not reached, for this reason", labels=["peer", "reason"]
         )
+        offsets = GaugeMetricFamily("raftkv_clock_offset_seconds", "Clock against the leader's time", labels=["node"])
+        if status.clock is not None and status.clock.offset_ms is not None:
+            offsets.add_metric([str(status.node_id)], status.clock.offset_ms / 1000)
         for peer in status.peers:
+            if peer.clock_offset_ms is not None:
+                offsets.add_metric([str(peer.node_id)], peer.clock_offset_ms / 1000)
             if peer.unreached_reason is not None:
                 unreachable.add_metric([str(peer.node_id), peer.unreached_reason], 1)
             peers.add_metric([str(peer.node_id)], int(peer.connected))
@@ -86,6 +96,7 @@ class NodeCollector(Collector):
         yield peers
         yield unreachable
         yield lag
+        yield offsets
 
 
 class HttpServer:

@@ -87,6 +87,15 @@ class Admin:
         assert isinstance(leader, int)
         return leader
 
+    async def reset_clock(self, deadline_s: float = 10.0) -> dict[str, int]:
+        """Let log time begin anew at what the clocks say, even where that is earlier: for when a clock was wrong.
+
+        May be repeated. Returns the entry's `index`, and log time `before_ms` and since (`log_time_ms`).
+        """
+        answer = await self._ask(RequestKind.CLOCK_RESET, None, deadline_s, dict[str, int], changes_state=True)
+        assert isinstance(answer, dict)
+        return answer
+
     async def take_snapshot(self, deadline_s: float = 300.0) -> Index:
         """Make a node take a snapshot; returns its index. It is durable and verified on return."""
         index = await self._ask(RequestKind.SNAPSHOT, None, deadline_s, Index, changes_state=False)

@@ -80,6 +80,7 @@ def judge(raft: Raft, role: Leader) -> None:
         clock.doubt = ClockDoubt(round(own - clock.base_ms), clock.has_majority)
         if before is None or before.doubt is None:
             raft.clock_doubts += 1
+            raft.last_clock_doubt = clock.doubt
     role.clock = clock
 
 
@@ -115,6 +116,9 @@ def stamp(raft: Raft, role: Leader) -> int:
     clock = role.clock
     if clock is None or clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
         return max(0, raft.now_ms)
+    if clock.doubt is None:
+        judge(raft, role)  # else a jump between two heartbeats would be seen by nobody
+        clock = role.clock or clock
     return max(0, int(clock.base_ms) + raft.monotonic_ms)
 
 

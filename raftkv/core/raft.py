@@ -89,7 +89,9 @@ class Raft:
         self.monotonic_ms = 0
         """A clock that nobody sets, as it was told with it."""
         self.clock_doubts = 0
-        """How often this node began to doubt its own clock while it led."""
+        """How often this node began to doubt its own clock while it led …"""
+        self.last_clock_doubt: clocks.ClockDoubt | None = None
+        """… and why, the last time."""
         if applied_index > log.last_index:
             raise SafetyViolation(f"node {node_id}: the state is at {applied_index}, its log ends at {log.last_index}")
         self.role: Role = self._passive_role(None)

@@ -29,6 +29,7 @@ from raftkv.errors import (
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
+from raftkv.node.clock import ClockWatch
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
@@ -38,7 +39,7 @@ from raftkv.node.ports import Worker, error_of
 from raftkv.node.room import Room
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
-from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.status import ClockReset, NodeStatus, PeerStatus
 from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.world import World
@@ -180,6 +181,7 @@ class Node:
             applied_index=opened.store.applied.index,
             snapshot=opened.snapshot,
         )
+        self.clock = ClockWatch(self.raft, config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(opened.vote.boot)
         self.applier = Applier(
             self.new_runner(opened.store),
@@ -356,6 +358,7 @@ class Node:
             self._checking_space = True
             future = self.world.background_worker.run(self.world.disk.free, self.paths.root)
             future.add_done_callback(self._saw_space)
+        self.clock.look(loop.time())
         self.links.tell_again()
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
@@ -634,6 +637,14 @@ class Node:
         role = self.raft.role
         return isinstance(role, Leader) and role.transfer is None
 
+    async def reset_clock(self, deadline_s: float = 10.0) -> ClockReset:
+        """Let log time begin anew at what the clocks say, even where that is earlier; it is applied on return.
+
+        Where no majority of clocks agrees the leader's is taken for right. Raises `NotLeader`, `Busy`, `ChangeRefused`
+        while a node runs a version that can't read this, or `Unavailable` (it may still happen, and may be repeated).
+        """
+        return await self.clock.reset(self.engine.wake, self.until, deadline_s)
+
     async def take_snapshot(self) -> Index:
         """Take a snapshot now and return its index; it is durable and verified on return."""
         return await self.snapshots.take()
@@ -699,6 +710,7 @@ class Node:
             snapshots_taken=self.snapshots.taken,
             snapshots_installed=self.snapshots.installed,
             elections=self._elections,
+            clock=self.clock.status(),
             misplaced=self._misplaced,
             stopped=str(self.failure) if self.failure is not None else None,
         )
@@ -712,6 +724,7 @@ class Node:
             refused=link.refused if link is not None else None,
             snapshot=self.snapshots.sending(member.node_id),
             incarnation=self.links.incarnation_of(member.node_id),
+            clock_offset_ms=self.clock.offset_ms(member.node_id),
         )
         if link is not None and link.unreached is not None:
             status.unreached, status.unreached_reason = link.unreached.text, str(link.unreached.reason)

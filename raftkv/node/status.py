@@ -37,6 +37,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """How long ago it was heard; known to the leader only."""
     has_room: bool | None = None
     """Whether its disk is above its reserve; known to the leader only."""
+    clock_offset_ms: int | None = None
+    """How far its clock is ahead of what the leader goes by; known to the leader only."""
     snapshot: SnapshotProgress | None = None
     incarnation: str | None = None
     """Which data directory it came with when it was last met; None when it never was."""
@@ -51,6 +53,53 @@ class PeerStatus(msgspec.Struct, kw_only=True):
             return f"node {seen_from} can't connect to node {self.node_id}: {self.unreached}"
         why = f" ({self.unreached})" if self.unreached else ""
         return f"node {self.node_id} can't be reached from node {seen_from}{why}: is it running?"
+
+
+class ClockStatus(msgspec.Struct, kw_only=True):
+    """A node's clock and log time, in milliseconds (since the epoch); most of it is known to the leader only."""
+
+    wall_ms: int
+    """What its wall clock shows."""
+    log_time_ms: int
+    """The time of the newest entry of its log."""
+    bound_ms: int
+    """How far a clock may be off before it is not trusted."""
+    doubts: int
+    """How often it began to doubt its own clock since it was started."""
+    offset_ms: int | None = None
+    """How far its clock is ahead of what the leader goes by; negative when it is behind."""
+    ahead_ms: int | None = None
+    """How far log time is ahead of what the clocks say: for so long it stands still."""
+    has_majority: bool | None = None
+    """Whether a majority of the voters' clocks agrees."""
+    doubt: str | None = None
+    """Why the leader does not stamp entries by its own clock, with what to do."""
+
+    def own_problems(self, node: NodeId) -> list[str]:
+        """What is wrong with the leader's clock and log time, in sentences."""
+        found = [] if self.doubt is None else [f"node {node}: {self.doubt}"]
+        if self.ahead_ms is not None and self.ahead_ms > self.bound_ms:
+            found.append(
+                f"log time is {seconds_text(self.ahead_ms)} ahead of what the clocks say, and stands still until they "
+                "reach it: when they are right, `raftkv clock reset` takes it back"
+            )
+        return found
+
+
+class ClockReset(msgspec.Struct, kw_only=True):
+    """What a reset of log time did, in milliseconds since the epoch."""
+
+    index: Index
+    before_ms: int
+    log_time_ms: int
+
+
+def seconds_text(ms: int) -> str:
+    """A time for people: `1.5 s`, `2.0 h`, `3650.0 days`."""
+    for unit, size in (("days", 86_400_000), ("h", 3_600_000), ("min", 60_000)):
+        if ms >= 2 * size:
+            return f"{ms / size:.1f} {unit}"
+    return f"{ms / 1000:.1f} s"
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
@@ -101,6 +150,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     elections: int = 0
     misplaced: str = ""
     """Where it listens, if the membership sends others somewhere else; empty when that agrees."""
+    clock: ClockStatus | None = None
     stopped: str | None = None
     """Why the node serves no more, with what to do; None while it serves."""
 
@@ -126,6 +176,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             )
         if self.writes_refused is not None:
             found.append(f"writes are refused: {self.writes_refused}")
+        found += self.clock_problems()
         for peer in self.peers:
             if peer.refused is not None:
                 found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")
@@ -136,4 +187,17 @@ class NodeStatus(msgspec.Struct, kw_only=True):
                 found.append(f"node {peer.node_id} is getting a snapshot: {done} % sent")
             elif peer.match_index is not None and self.commit_index - peer.match_index > 50_000:
                 found.append(f"node {peer.node_id} is {self.commit_index - peer.match_index} entries behind")
+        return found
+
+    def clock_problems(self) -> list[str]:
+        """Those of them that are about clocks and log time; only a leader has any."""
+        if self.clock is None:
+            return []
+        found = self.clock.own_problems(self.node_id)
+        for peer in self.peers:
+            offset = peer.clock_offset_ms or 0
+            if abs(offset) > self.clock.bound_ms:
+                side = "ahead of" if offset > 0 else "behind"
+                text = seconds_text(abs(offset))
+                found.append(f"the clock of node {peer.node_id} is {text} {side} the others': set it right")
         return found

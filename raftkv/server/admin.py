@@ -34,6 +34,8 @@ async def run_admin(service: Service, request: Request) -> Response:
             result = await service.transfer_leadership(_argument(request, NodeId | None), deadline_s)
         case RequestKind.SNAPSHOT:
             result = await service.take_snapshot()
+        case RequestKind.CLOCK_RESET:
+            result = await service.reset_clock(deadline_s)
         case _:
             raise FrameError(f"a request of kind {request.kind!r}")
     return Response(request.id, Status.OK, _encoder.encode(result))

@@ -79,5 +79,8 @@ class Service(Protocol):
     async def transfer_leadership(self, to: NodeId | None, deadline_s: float) -> NodeId:
         """Hand leadership over; returns the new leader."""
 
+    async def reset_clock(self, deadline_s: float) -> msgspec.Struct:
+        """Let log time begin anew at what the clocks say."""
+
     async def take_snapshot(self) -> Index:
         """Take a snapshot now; returns its index."""

@@ -39,6 +39,8 @@ class RequestKind(IntEnum):
     """Take a snapshot (nothing)."""
     MEMBERS = 16
     """Where the members listen for clients, as the leader knows it (nothing); the answer is a `Members`."""
+    CLOCK_RESET = 20
+    """Let log time begin anew at what the clocks say (nothing)."""
 
 
 class Status(IntEnum):

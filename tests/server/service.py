@@ -106,5 +106,9 @@ class FakeService:
         self.calls.append(("transfer_leadership", to))
         return to or 2
 
+    async def reset_clock(self, deadline_s: float) -> Member:
+        self.calls.append(("reset_clock", deadline_s))
+        return Member(self.node_id)
+
     async def take_snapshot(self) -> Index:
         return self.log.index

@@ -1,0 +1,228 @@
+"""Log time of whole nodes: a wrong clock is bounded and told of, and a reset is the same on every replica (F82)."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+from structlog.testing import capture_logs
+
+from raftkv import StateMachine, Value, command, query
+from raftkv.errors import ChangeRefused
+from raftkv.node.status import seconds_text
+from raftkv.testing import SimCluster
+from raftkv.testing.cluster import START_MS
+from raftkv.testing.loop import SimLoop, elapse
+
+HOUR = 3_600_000
+YEARS = 10 * 365 * 24 * HOUR
+
+
+class Diary(StateMachine):
+    """Writes down when each of its entries was made."""
+
+    times = Value(list[int], default=[])
+
+    @command
+    def note(self) -> int:
+        """Write down the time; returns how many are written down."""
+        self.times = [*self.times, self.now_ms]
+        return len(self.times)
+
+    @query
+    def all(self) -> list[int]:
+        """All of them."""
+        return self.times
+
+
+def tell(story, size=3, seed=3, **settings):
+    """Tell `story(cluster, diary)` in a world of its own."""
+    loop = SimLoop()
+
+    async def main():
+        cluster = SimCluster(Diary, size, seed=seed, **settings)
+        await cluster.start()
+        await cluster.until_leader()
+        client = cluster.client(deadline_s=20.0)
+        try:
+            await story(cluster, client.remote)
+        finally:
+            await client.close()
+            await cluster.stop()
+
+    loop.run(main())
+    assert loop.failures == []
+
+
+async def ahead_of_truth(diary):
+    """How far the time of an entry that is made now is ahead of the true time, in seconds, rounded."""
+    await diary.note()
+    times = await diary.all()
+    now = START_MS + asyncio.get_running_loop().time() * 1000
+    return round((times[-1] - now) / 1000)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_a_leader_whose_clock_is_ten_years_ahead_for_a_second(size):
+    """The case of the field: log time stays right, it is said once, and seen in the status while it lasts."""
+
+    async def story(cluster, diary):
+        await elapse(1)
+        leader = await cluster.until_leader()
+        sim = cluster.nodes[leader.node_id]
+        with capture_logs() as said:
+            sim.clock_offset_ms = YEARS
+            assert abs(await ahead_of_truth(diary)) <= 1
+            await elapse(1)
+            status = leader.status()
+            assert "is 3650.0 days ahead of" in status.clock.doubt
+            assert any("3650.0 days ahead" in problem for problem in status.problems())
+            sim.clock_offset_ms = 0
+            await elapse(1)
+            assert abs(await ahead_of_truth(diary)) <= 1
+        assert [line["event"] for line in said if line["event"].startswith("clock_")] == [
+            "clock_doubted",
+            "clock_trusted",
+        ]
+        assert not leader.status().clock_problems()
+        assert leader.status().clock.doubts == 1
+
+    tell(story, size)
+
+
+def test_a_wrong_clock_that_begins_to_lead_stamps_its_first_entry_right():
+    """Leadership is handed to whoever is an hour ahead: log time goes on as before."""
+
+    async def story(cluster, diary):
+        leader = await cluster.until_leader()
+        wrong = next(node_id for node_id in cluster.nodes if node_id != leader.node_id)
+        cluster.nodes[wrong].clock_offset_ms = HOUR
+        await elapse(0.5)
+        (problem,) = leader.status().clock_problems()
+        assert problem == f"the clock of node {wrong} is 60.0 min ahead of the others': set it right"
+        await leader.transfer_leadership(wrong)
+        assert abs(await ahead_of_truth(diary)) <= 1
+        assert (await cluster.until_leader()).node_id == wrong
+
+    tell(story)
+
+
+@pytest.mark.parametrize("rate", [0.5, 2.0])
+def test_a_leaders_clock_that_runs_fast_or_slow(rate):
+    """It is followed up to the bound, then not any more."""
+
+    async def story(cluster, diary):
+        leader = await cluster.until_leader()
+        cluster.nodes[leader.node_id].set_clock_rate(rate)
+        seen = []
+        for _ in range(40):
+            await elapse(1)
+            seen.append(abs(await ahead_of_truth(diary)))
+        assert 5 <= max(seen) <= 11
+        assert seen[-1] <= 1
+        assert leader.status().clock.doubts == 1
+
+    tell(story)
+
+
+async def poison(cluster, diary):
+    """Bring log time an hour ahead, as all clocks are for a moment; returns the leader."""
+    for sim in cluster.nodes.values():
+        sim.clock_offset_ms = HOUR
+    await elapse(1)
+    assert 3_590 <= await ahead_of_truth(diary) <= 3_600
+    for sim in cluster.nodes.values():
+        sim.clock_offset_ms = 0
+    await elapse(1)
+    return await cluster.until_leader()
+
+
+def test_log_time_that_is_ahead_stands_still_is_told_of_and_is_taken_back_by_a_reset():
+    """On every replica at the same entry, through a restart and a snapshot, too; commands see it step back once."""
+
+    async def story(cluster, diary):
+        await diary.note()
+        with capture_logs() as said:
+            leader = await poison(cluster, diary)
+            first, second = (await diary.note(), await diary.note())
+            assert second == first + 1
+        times = await diary.all()
+        assert len(set(times[-3:])) == 1, "it stands still"
+        assert "log_time_ahead" in [line["event"] for line in said]
+        (problem,) = leader.status().clock_problems()
+        assert problem.startswith("log time is 60.0 min ahead of what the clocks say") and "clock reset" in problem
+        done = await leader.reset_clock()
+        assert HOUR - 5_000 < done.before_ms - done.log_time_ms < HOUR + 5_000
+        assert abs(await ahead_of_truth(diary)) <= 1
+        assert not leader.status().clock_problems()
+        await leader.take_snapshot()
+        follower = next(sim for sim in cluster.nodes.values() if sim.node_id != leader.node_id)
+        follower.crash()
+        await diary.note()
+        await follower.start()
+        await cluster.until_equal(20)
+        times = await diary.all()
+        assert sum(later < earlier for earlier, later in itertools.pairwise(times)) == 1
+
+    tell(story)
+
+
+def test_a_session_of_before_a_reset_goes_on_and_applies_nothing_twice():
+    """What was sent with log time ahead has its answer kept, and its session is neither forgotten nor kept for ever."""
+
+    async def story(cluster, diary):
+        client = cluster.client(deadline_s=20.0, sessions=True)
+        assert await client.remote.note() == 1
+        leader = await poison(cluster, diary)
+        count = await client.remote.note()
+        sessions = leader.applier.runner.sessions
+        await leader.reset_clock()
+        assert leader.applier.runner.sessions == sessions
+        assert await client.remote.note() == count + 1
+        await client.close()
+
+    tell(story)
+
+
+def test_one_node_is_told_that_its_clock_is_right_by_a_reset():
+    """An operator who has set the clock by an hour need not wait, nor restart the node."""
+
+    async def story(cluster, diary):
+        leader = await cluster.until_leader()
+        await elapse(1)
+        cluster.nodes[1].clock_offset_ms = HOUR
+        assert abs(await ahead_of_truth(diary)) <= 1
+        await elapse(1)
+        assert "no majority of clocks" in leader.status().clock.doubt
+        await leader.reset_clock()
+        assert 3_599 <= await ahead_of_truth(diary) <= 3_601
+        assert leader.status().clock.doubt is None
+
+    tell(story, 1)
+
+
+def test_no_reset_while_somebody_follows_that_could_not_read_it():
+    """A node of an older version tells no clock; it would lose the connection at such an entry, again and again."""
+
+    async def story(cluster, diary):
+        leader = await cluster.until_leader()
+        other = next(node for node in cluster.nodes if node != leader.node_id)
+        cluster.nodes[other].node.raft.observe = lambda now_ms, monotonic_ms=None: None
+        cluster.nodes[other].node.raft.now_ms = 0
+        await elapse(0.5)  # what is on its way still tells one
+        leader.raft.role.progress[other].clock_offset_ms = None
+        last = leader.raft.log.last_index
+        with pytest.raises(ChangeRefused, match=rf"nodes \[{other}\] follow, but do not tell their clocks"):
+            await leader.reset_clock()
+        assert leader.raft.log.last_index == last
+
+    tell(story)
+
+
+@pytest.mark.parametrize(
+    ("ms", "text"), [(0, "0.0 s"), (90_000, "90.0 s"), (HOUR, "60.0 min"), (3 * HOUR, "3.0 h"), (YEARS, "3650.0 days")]
+)
+def test_times_are_told_for_people(ms, text):
+    """In the unit of which there are at least two."""
+    assert seconds_text(ms) == text
