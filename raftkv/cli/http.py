@@ -95,6 +95,12 @@ class NodeCollector(Collector):
                 lag.add_metric([str(peer.node_id)], status.last_index - peer.match_index)
         yield peers
         yield unreachable
+        expiry = GaugeMetricFamily(
+            "raftkv_certificate_expiry_timestamp_seconds", "When a certificate runs out", labels=["role", "name"]
+        )
+        for each in status.certificates:
+            expiry.add_metric([each.role, each.name], each.not_after.timestamp())
+        yield expiry
         yield lag
         yield offsets
 

@@ -712,6 +712,7 @@ class Node:
             elections=self._elections,
             clock=self.clock.status(),
             misplaced=self._misplaced,
+            certificates=self.transport.certificates(),
             stopped=str(self.failure) if self.failure is not None else None,
         )
 

@@ -6,6 +6,7 @@ import msgspec
 
 from raftkv.model import Index, Membership, NodeId, Term
 from raftkv.node.watchdog import bytes_text
+from raftkv.transport.tls import WARN_S, CertificateStatus
 
 TELLING = ("name", "lookup", "network", "tls", "handshake")
 """Reasons for which a peer is not reached that say more than that it may not be running."""
@@ -151,6 +152,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     misplaced: str = ""
     """Where it listens, if the membership sends others somewhere else; empty when that agrees."""
     clock: ClockStatus | None = None
+    certificates: list[CertificateStatus] = []
+    """What links between nodes rely on; empty without TLS."""
     stopped: str | None = None
     """Why the node serves no more, with what to do; None while it serves."""
 
@@ -177,6 +180,13 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         if self.writes_refused is not None:
             found.append(f"writes are refused: {self.writes_refused}")
         found += self.clock_problems()
+        found += [
+            f"node {self.node_id}: the certificate of {each.name!r} ({each.role}) "
+            f"{'has run' if each.expires_s < 0 else 'runs'} out on {each.not_after:%Y-%m-%d %H:%M} UTC: "
+            "replace its file, the node takes it up by itself"
+            for each in self.certificates
+            if each.expires_s < WARN_S
+        ]
         for peer in self.peers:
             if peer.refused is not None:
                 found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")

@@ -11,8 +11,8 @@ from raftkv.errors import Busy, Unavailable
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
-from raftkv.transport import Resolver, Shut
-from raftkv.wire import NO_TLS, Refusals
+from raftkv.transport import Resolver, Shut, TlsServer
+from raftkv.wire import Refusals
 
 TOLD_AT_ONCE = 100
 """Clients that are told of new members before others get a turn: with ten thousand of them it takes a while."""
@@ -22,6 +22,9 @@ TELL_AGAIN_S = 0.02
 
 ADMIN_MAX = 64
 """Membership changes and the like under way at once; more than any operator starts."""
+
+BACKLOG = 1024
+"""Connections that the system takes before this node does: all clients may come at once when a leader has gone."""
 
 
 class Listener:
@@ -42,10 +45,9 @@ class Listener:
         self.refusals = Refusals("client_refused")
         self._ssl = ssl
         self._connections: dict[Connection, None] = {}  # in order, so that simulated worlds can be repeated
-        self._unmade: dict[Connection, float] = {}  # since when, the oldest first
         self._dirty: list[Connection] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | TlsServer | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._taken: tuple[str, int] | None = None
         self._serving = False
@@ -65,24 +67,36 @@ class Listener:
 
         Returns it, with the port that was chosen when `port` is 0. Raises `Unavailable` when it can't be had.
         """
-        if self._taken is not None:
-            return self._taken
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(
-                lambda: self.connection() if self._serving else Shut(),
-                await Resolver().hosts(host),
-                port,
-                ssl=self._ssl,
-                # Until then nobody here knows of a connection, so it would count for no bound.
-                ssl_handshake_timeout=self.limits.hello_timeout_s if self._ssl is not None else None,
-                backlog=1024,
-            )
-        except OSError as exc:
-            raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
-        address = self._server.sockets[0].getsockname()
-        self._taken = str(address[0]), int(address[1])
+        if self._taken is None:
+            try:
+                self._taken = await self._listen(host, port)
+            except OSError as exc:
+                raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
         return self._taken
+
+    async def _listen(self, host: str, port: int) -> tuple[str, int]:
+        hosts = await Resolver().hosts(host)
+        if self._ssl is not None:
+            self._server = TlsServer(
+                self._accept,
+                self._ssl,
+                handshake_s=self.limits.hello_timeout_s,
+                handshakes_max=self.limits.connections_max,
+                refused=self._refused_unmade,
+            )
+            return self._server.listen(hosts, port, BACKLOG)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, hosts, port, backlog=BACKLOG)
+        address = self._server.sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    def _accept(self) -> asyncio.Protocol:
+        return self.connection() if self._serving else Shut()
+
+    def _refused_unmade(self, kind: str, reason: str, address: str) -> None:
+        """A connection did not get through its TLS handshake."""
+        self.stats.handshakes_refused += 1
+        self.refusals.note(kind, reason, address, asyncio.get_running_loop().time())
 
     def begin(self) -> None:
         """Watch over connections that come in another way than through `start` (a simulated network)."""
@@ -91,10 +105,8 @@ class Listener:
         self.service.watch_members(self._notice_members)
 
     def connection(self) -> Connection:
-        """The protocol of a new connection, which comes to be with the end of its TLS handshake, if there is one."""
-        connection = Connection(self)
-        self._unmade[connection] = asyncio.get_running_loop().time()
-        return connection
+        """The protocol of a new connection."""
+        return Connection(self)
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Take no more requests, wait up to `grace_s` seconds for answers that are due, and close."""
@@ -120,7 +132,6 @@ class Listener:
 
     def admit(self, connection: Connection) -> bool:
         """Whether a new connection may stay."""
-        self._unmade.pop(connection, None)
         if self._closing or len(self._connections) >= self.limits.connections_max:
             return False
         self._connections[connection] = None
@@ -205,11 +216,5 @@ class Listener:
         now = loop.time()
         for connection in list(self._connections):
             connection.check_time(now)
-        for connection, since in list(self._unmade.items()):
-            if now - since <= self.limits.hello_timeout_s + self.limits.sweep_s:
-                break
-            del self._unmade[connection]
-            self.stats.handshakes_refused += 1
-            self.refusals.note("tls", NO_TLS, "unknown", now)
         self.refusals.tick(now)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)

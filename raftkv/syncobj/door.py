@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from raftkv.errors import ConfigError, FrameError
-from raftkv.transport import Limits, ProtocolFactory, TcpStreams
+from raftkv.transport import Limits, ProtocolFactory, Refused, TcpStreams
 from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
 
 
@@ -42,12 +42,12 @@ class DoorStreams(TcpStreams):
         self._retries_max = retries_max
         self._on_refused = on_refused
 
-    async def listen(self, factory: ProtocolFactory) -> str:
+    async def listen(self, factory: ProtocolFactory, refused: Refused) -> str:
         self.peers = factory
         tries = 0
         while True:
             try:
-                return await super().listen(lambda: Doorway(self))
+                return await super().listen(lambda: Doorway(self), refused)
             except ConfigError as exc:
                 tries += 1
                 if tries == self._retries_max:

@@ -5,20 +5,26 @@ from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.resolver import Resolver
-from raftkv.transport.streams import ProtocolFactory, Shut
+from raftkv.transport.streams import ProtocolFactory, Refused, Shut
 from raftkv.transport.tcp import TcpStreams, TcpTransport
+from raftkv.transport.tls import Credentials, TlsFiles
+from raftkv.transport.tls_server import TlsServer
 
 __all__ = [
+    "Credentials",
     "Limits",
     "LinkStatus",
     "MemoryNetwork",
     "MemoryTransport",
     "Mesh",
     "ProtocolFactory",
+    "Refused",
     "Resolver",
     "Shut",
     "TcpStreams",
     "TcpTransport",
+    "TlsFiles",
+    "TlsServer",
     "Transport",
     "TransportHandler",
     "TransportStats",

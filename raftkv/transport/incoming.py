@@ -48,7 +48,6 @@ class Incoming(asyncio.Protocol):
         self.peer: NodeId | None = None
         self.established = False
         self._is_greeted = False
-        mesh.expect(self)
 
     @property
     def address(self) -> str:
@@ -70,7 +69,7 @@ class Incoming(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whoever's will."""
         self._mesh.gone(self)
-        self.end("the connection was closed" if exc is None else str(exc) or type(exc).__name__)
+        self.end("the connection was closed" if exc is None else self._mesh.streams.explain(exc))
 
     def end(self, reason: str) -> None:
         """Close at once; a peer whose connection this was is reported as lost."""

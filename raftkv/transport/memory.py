@@ -18,7 +18,7 @@ from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.reasons import NameUnknown
-from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Streams
+from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Refused, Streams
 
 WRITE_BUFFER_BYTES = 64 * KIB
 """What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
@@ -349,7 +349,7 @@ class MemoryStreams(Streams):
         self._node_id = node_id
         self._address = address
 
-    async def listen(self, factory: ProtocolFactory) -> str:
+    async def listen(self, factory: ProtocolFactory, refused: Refused) -> str:
         self._network.listen(self._node_id, self._address, factory)
         return self._address
 

@@ -17,7 +17,7 @@ from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Shut, Streams
-from raftkv.wire import NO_TLS, Hello, PeerMessage, Refusals
+from raftkv.wire import Hello, PeerMessage, Refusals
 
 logger = structlog.get_logger("raftkv")
 
@@ -56,7 +56,6 @@ class Mesh(Transport):
         self._incoming: dict[NodeId, Incoming] = {}
         self._open: dict[asyncio.Protocol, None] = {}  # every connection that is not gone; a set in their order
         self._strangers: dict[Incoming, None] = {}
-        self._unmade: dict[Incoming, int] = {}  # since which beat, the oldest first
         self._dirty: list[Outgoing] = []
         self._corked = False
         self._timer: asyncio.TimerHandle | None = None
@@ -71,7 +70,7 @@ class Mesh(Transport):
 
     async def listen(self) -> str:
         if not self.address:
-            self.address = await self.streams.listen(self._accept)
+            self.address = await self.streams.listen(self._accept, self.refused_unmade)
         return self.address
 
     def _accept(self) -> asyncio.Protocol:
@@ -154,7 +153,6 @@ class Mesh(Transport):
         for connection in list(self._open):
             if isinstance(connection, Incoming):
                 connection.check_time()
-        self._give_up_unmade(loop.time())
         self._refusals.tick(loop.time())
         self._refused_peers.tick(loop.time())
 
@@ -194,22 +192,13 @@ class Mesh(Transport):
 
     # ------------------------------------------------------------------------------ incoming connections
 
-    def expect(self, connection: Incoming) -> None:
-        """Somebody was accepted; the connection comes to be with the end of its TLS handshake, if there is one."""
-        self._unmade[connection] = self.beat
-
-    def _give_up_unmade(self, now: float) -> None:
-        """Say of those who never got through their TLS handshake that they were there."""
-        for connection, since in list(self._unmade.items()):
-            if self.beat - since <= self.limits.handshake_beats:
-                break
-            del self._unmade[connection]
-            self.stats.handshake_refused += 1
-            self._refusals.note("tls", NO_TLS, "unknown", now)
+    def refused_unmade(self, kind: str, reason: str, address: str) -> None:
+        """A connection did not get through the handshake below ours (TLS)."""
+        self.stats.handshake_refused += 1
+        self._refusals.note(kind, reason, address, asyncio.get_running_loop().time())
 
     def admit(self, connection: Incoming) -> bool:
         """Whether a new incoming connection may stay."""
-        self._unmade.pop(connection, None)
         if self._closed:
             return False
         if len(self._strangers) >= self.limits.strangers_max:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
-from raftkv.transport.reasons import Reason, Unreached, error_text, reason_of
+from raftkv.transport.reasons import Reason, Unreached, reason_of
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
 
@@ -62,7 +62,7 @@ class Outgoing(asyncio.Protocol):
 
     def fail(self, exc: BaseException | None) -> None:
         """Close for an error, or because the other side has closed."""
-        text = "the connection was closed" if exc is None else error_text(exc)
+        text = "the connection was closed" if exc is None else self._mesh.streams.explain(exc)
         self.end(text, reason_of(exc))
 
     def end(self, text: str, reason: Reason = Reason.CLOSED) -> None:

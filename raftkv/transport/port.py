@@ -11,6 +11,7 @@ import msgspec
 
 from raftkv.model import NodeId
 from raftkv.transport.reasons import Unreached
+from raftkv.transport.tls import CertificateStatus
 from raftkv.wire import Hello, PeerMessage
 
 
@@ -138,6 +139,10 @@ class Transport(ABC):
     @abstractmethod
     def links(self) -> dict[NodeId, LinkStatus]:
         """The state of the link to every peer, by id in ascending order."""
+
+    def certificates(self) -> list[CertificateStatus]:
+        """The certificates that links rely on; empty when they are not encrypted, or somebody else sees to that."""
+        return []
 
     @abstractmethod
     async def close(self) -> None:

@@ -7,7 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
+from raftkv.transport.reasons import error_text
+
 ProtocolFactory: TypeAlias = Callable[[], asyncio.Protocol]
+
+Refused: TypeAlias = Callable[[str, str, str], None]
+"""Hears of a connection that never came to be: what kind of trouble, why, and from where it was dialled."""
 
 PlaceFactory: TypeAlias = Callable[[str], asyncio.Protocol]
 """Makes the protocol of a connection to a place."""
@@ -25,8 +30,11 @@ class Streams(ABC):
     """Makes connections, both ways. Everything said on them is the business of asyncio protocols."""
 
     @abstractmethod
-    async def listen(self, factory: ProtocolFactory) -> str:
-        """Give every incoming connection a protocol of `factory`; returns the address. Raises `ConfigError`."""
+    async def listen(self, factory: ProtocolFactory, refused: Refused) -> str:
+        """Give every incoming connection a protocol of `factory`; returns the address. Raises `ConfigError`.
+
+        `refused` hears of those that did not get through a handshake below the protocol.
+        """
 
     @abstractmethod
     def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
@@ -41,6 +49,10 @@ class Streams(ABC):
 
         Raises `OSError` when there is none where anybody answers; may take for ever.
         """
+
+    def explain(self, exc: BaseException) -> str:
+        """What ended a connection, in words for an operator."""
+        return error_text(exc)
 
     @abstractmethod
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl as tls
+import ssl
 from collections.abc import Callable, Sequence
 
 from raftkv.config import Config
@@ -14,7 +14,12 @@ from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import NameUnknown
 from raftkv.transport.resolver import Resolver
-from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Streams
+from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Refused, Streams
+from raftkv.transport.tls import SOCKET, CertificateStatus, credentials_of, explain
+from raftkv.transport.tls_server import TlsServer
+
+BACKLOG = 100
+"""Connections that the system takes before this node does; as asyncio has it, and a cluster has a handful."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -34,9 +39,10 @@ class TcpStreams(Streams):
         host: str,
         port: int,
         *,
-        ssl_server: tls.SSLContext | None,
-        ssl_client: tls.SSLContext | None,
+        ssl_server: ssl.SSLContext | None,
+        ssl_client: ssl.SSLContext | None,
         handshake_s: float,
+        handshakes_max: int = Limits.strangers_max,
         resolver: Resolver | None = None,
     ) -> None:
         self._resolver = resolver if resolver is not None else Resolver()
@@ -45,26 +51,35 @@ class TcpStreams(Streams):
         self._ssl_server = ssl_server
         self._ssl_client = ssl_client
         self._handshake_s = handshake_s
-        self._server: asyncio.Server | None = None
+        self._handshakes_max = handshakes_max
+        self._server: asyncio.Server | TlsServer | None = None
 
     def settle(self, host: str, port: int) -> None:
         """Listen here, if it does not yet."""
         if self._server is None:
             self._host, self._port = host, port
 
-    async def listen(self, factory: ProtocolFactory) -> str:
+    async def listen(self, factory: ProtocolFactory, refused: Refused) -> str:
         try:
-            self._server = await asyncio.get_running_loop().create_server(
-                factory,
-                await self._resolver.hosts(self._host),
-                self._port,
-                ssl=self._ssl_server,
-                ssl_handshake_timeout=self._handshake_s if self._ssl_server is not None else None,
-            )
+            host, port = await self._listen(factory, refused)
         except OSError as exc:
             raise ConfigError(f"can't listen for peers on {self._host}:{self._port}: {exc}") from exc
-        host, port = self._server.sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    async def _listen(self, factory: ProtocolFactory, refused: Refused) -> tuple[str, int]:
+        hosts = await self._resolver.hosts(self._host)
+        if self._ssl_server is not None:
+            self._server = TlsServer(
+                factory,
+                self._ssl_server,
+                handshake_s=self._handshake_s,
+                handshakes_max=self._handshakes_max,
+                refused=refused,
+            )
+            return self._server.listen(hosts, self._port, BACKLOG)
+        self._server = await asyncio.get_running_loop().create_server(factory, hosts, self._port)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
 
     def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
         return self._resolver.look_up(*split_address(address))
@@ -72,6 +87,7 @@ class TcpStreams(Streams):
     async def dial(self, factory: PlaceFactory, address: str, places: Sequence[str]) -> None:
         place, sock = await connect_first(places)
         name = split_address(address)[0] if self._ssl_client is not None else None
+        SOCKET.set(sock.fileno())
         try:
             await asyncio.get_running_loop().create_connection(
                 lambda: factory(place), sock=sock, ssl=self._ssl_client, server_hostname=name
@@ -79,6 +95,14 @@ class TcpStreams(Streams):
         except BaseException:
             sock.close()
             raise
+        finally:
+            SOCKET.set(None)
+
+    def explain(self, exc: BaseException) -> str:
+        credentials = credentials_of(self._ssl_client)
+        if isinstance(exc, ssl.SSLError):
+            return explain(exc, credentials.loaded.own if credentials is not None else None)
+        return super().explain(exc)
 
     def close(self) -> None:
         if self._server is not None:
@@ -99,8 +123,8 @@ class TcpTransport(Mesh):
         port: int,
         *,
         config: Config,
-        ssl_server: tls.SSLContext | None = None,
-        ssl_client: tls.SSLContext | None = None,
+        ssl_server: ssl.SSLContext | None = None,
+        ssl_client: ssl.SSLContext | None = None,
         draw: Callable[[int], int],
         limits: Limits | None = None,
         resolver: Resolver | None = None,
@@ -112,11 +136,16 @@ class TcpTransport(Mesh):
             ssl_server=ssl_server,
             ssl_client=ssl_client,
             handshake_s=limits.handshake_s,
+            handshakes_max=limits.strangers_max,
             resolver=resolver,
         )
         super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
         self._sockets = streams
+        self._credentials = credentials_of(ssl_server)
 
     def settle(self, host: str, port: int) -> None:
         """Choose where to listen; only before it does."""
         self._sockets.settle(host, port)
+
+    def certificates(self) -> list[CertificateStatus]:
+        return self._credentials.status() if self._credentials is not None else []

@@ -1,0 +1,105 @@
+"""Listening with TLS: who does not get through the handshake is known by address and reason."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from functools import partial
+
+from raftkv.transport.reasons import error_text
+from raftkv.transport.streams import ProtocolFactory, Refused
+from raftkv.transport.tls import SOCKET
+from raftkv.wire import NO_TLS, address_text
+
+TIRED_S = 1.0
+"""Without descriptors or memory nobody can be accepted; what there is may be closed meanwhile."""
+
+
+def _close(sock: socket.socket, _task: asyncio.Task[None]) -> None:
+    sock.close()
+
+
+class TlsServer:
+    """Accepts connections, and gives those whose TLS handshake succeeds a protocol of `factory`.
+
+    asyncio's own server tells nobody of handshakes that fail, and has no bound for those that are under way.
+    """
+
+    def __init__(
+        self,
+        factory: ProtocolFactory,
+        context: ssl.SSLContext,
+        *,
+        handshake_s: float,
+        handshakes_max: int,
+        refused: Refused,
+    ) -> None:
+        self._factory = factory
+        self._context = context
+        self._handshake_s = handshake_s
+        self._handshakes_max = handshakes_max
+        self._refused = refused
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._shaking: dict[asyncio.Task[None], socket.socket] = {}
+
+    def listen(self, hosts: Sequence[str], port: int, backlog: int) -> tuple[str, int]:
+        """Listen at numeric hosts; returns the first address, with the port that was chosen. Raises `OSError`."""
+        loop = asyncio.get_running_loop()
+        try:
+            for host in hosts:
+                family = socket.AF_INET6 if ":" in host else socket.AF_INET
+                self._sockets.append(socket.create_server((host, port), family=family, backlog=backlog))
+        except OSError:
+            self.close()
+            raise
+        for each in self._sockets:
+            each.setblocking(False)
+            task = loop.create_task(self._accept(each), name="raftkv-tls")
+            # Only then: the loop still watches its descriptor until the task has heard that it is cancelled.
+            task.add_done_callback(partial(_close, each))
+            self._accepting.append(task)
+        address = self._sockets[0].getsockname()
+        return str(address[0]), int(address[1])
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listening)
+            except ConnectionError:
+                continue  # it has left before it was accepted
+            except OSError as exc:
+                self._refused("accept", error_text(exc), "unknown")
+                await asyncio.sleep(TIRED_S)
+                continue
+            if len(self._shaking) >= self._handshakes_max:
+                self._refused("handshakes", f"{len(self._shaking)} handshakes are under way", address_text(address))
+                sock.close()
+                continue
+            task = loop.create_task(self._shake(sock, address_text(address)), name="raftkv-tls-handshake")
+            self._shaking[task] = sock
+            task.add_done_callback(self._shaking.pop)
+
+    async def _shake(self, sock: socket.socket, address: str) -> None:
+        SOCKET.set(sock.fileno())  # in this task's context, which is its own
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._factory, sock, ssl=self._context, ssl_handshake_timeout=self._handshake_s
+            )
+        except ssl.SSLError as exc:
+            self._refused("tls", error_text(exc), address)
+        except OSError:
+            # It was closed, or kept waiting, and nothing says why: the other side may.
+            self._refused("tls", NO_TLS, address)
+        finally:
+            SOCKET.set(None)
+
+    def close(self) -> None:
+        """Stop listening, and break off handshakes; connections that came to be stay as they are."""
+        for task in [*self._accepting, *self._shaking]:
+            task.cancel()
+        for each in self._sockets[len(self._accepting) :]:
+            each.close()
