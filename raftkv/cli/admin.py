@@ -41,7 +41,8 @@ def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
 def status(target: Target, watch: bool, interval: float) -> None:
     """Show all nodes of the cluster: the leader, how far each is, who reaches whom, and what is wrong.
 
-    Asks the nodes at the given addresses, and then those that they name. Exit code 3 when there is no leader.
+    Asks the nodes at the given addresses, and then those that they name. Exit code 3 when there is no leader,
+    1 when a voter is silent or has stopped.
     """
     if watch:
         try:
@@ -52,9 +53,10 @@ def status(target: Target, watch: bool, interval: float) -> None:
     if target.as_json:
         print_json(status_value(view))
     else:
-        make_console().print(status_display(view))
-    if view.leader is None:
-        sys.exit(3)
+        console = make_console()
+        console.print(status_display(view, console.width))
+    if view.exit_code:
+        sys.exit(view.exit_code)
 
 
 async def _watch(target: Target, interval: float) -> None:
@@ -66,7 +68,7 @@ async def _watch(target: Target, interval: float) -> None:
             except RaftKVError as exc:
                 _show(target, live, {"error": type(exc).__name__, "message": str(exc)}, f"nobody answers: {exc}")
             else:
-                _show(target, live, status_value(view), status_display(view))
+                _show(target, live, status_value(view), status_display(view, live.console.width))
             await asyncio.sleep(interval)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli import admin, data
+from raftkv.cli import admin, data, descriptors
 from raftkv.cli.clock import clock
 from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
@@ -29,7 +29,11 @@ class _InOrder(click.Group):
         return list(self.commands)
 
     def main(self, *args: Any, **settings: Any) -> Any:
-        """As every click command, but when there is no room for what is printed, that is said in one line."""
+        """As every click command, but when there is no room for what is printed, that is said in one line.
+
+        Whatever it opens, it has the descriptors that every process has.
+        """
+        descriptors.open_standard()
         try:
             return super().main(*args, **settings)
         except OSError as exc:

@@ -11,20 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import structlog
 
 from raftkv.cli import descriptors
 from raftkv.cli.http import HttpServer
 from raftkv.cli.settings import Found, Settings, lone_founder, parse_address, with_port
-from raftkv.cli.tls import client_context, server_context
+from raftkv.cli.tls import client_context, http_context, server_context
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
+from raftkv.logs import EventLog, LogHealth
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
 from raftkv.node.directory import is_new
 from raftkv.server import Listener
 from raftkv.transport import Resolver, TcpTransport
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 HANDOVER_S = 3.0
 """How long the end of a leader's process may be held up by handing leadership over."""
@@ -51,7 +51,7 @@ def find_machine(name: str) -> type[StateMachine]:
     return machine
 
 
-def run_node(settings: Settings) -> None:
+def run_node(settings: Settings, log_health: Callable[[], LogHealth]) -> None:
     """Run a node until it is asked to stop (SIGTERM, SIGINT) or stops by itself.
 
     Raises the `NodeStopped` that says why it stopped by itself, and `ConfigError`.
@@ -59,7 +59,7 @@ def run_node(settings: Settings) -> None:
     machine = find_machine(settings.machine)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Process(settings, machine).run())
+        runner.run(_Process(settings, machine, log_health).run())
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -74,9 +74,10 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 class _Process:
     """Everything that one node's process runs."""
 
-    def __init__(self, settings: Settings, machine: type[StateMachine]) -> None:
+    def __init__(self, settings: Settings, machine: type[StateMachine], log_health: Callable[[], LogHealth]) -> None:
         self.settings = settings
         world = World.real()
+        world.log_health = log_health
         files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
         server_tls, client_tls = server_context(*files), client_context(*files)
         room = descriptors.make_room()
@@ -95,6 +96,7 @@ class _Process:
         self.node = Node(machine, node_options(settings), transport, world)
         self.listener = Listener(self.node, room.server_limits(settings.config), ssl=server_tls)
         self.http: HttpServer | None = None
+        self._http_tls = http_context(*files, settings.http_tls)
 
     async def run(self) -> None:
         asked = self._listen_for_signals()
@@ -192,7 +194,7 @@ class _Process:
         host, port = await self.listener.start(*parse_address(settings.listen.value))
         if settings.http is not None:
             try:
-                self.http = HttpServer(*parse_address(settings.http.value), self.node.status)
+                self.http = HttpServer(*parse_address(settings.http.value), self.node.status, self._http_tls)
             except ConfigError as exc:
                 raise ConfigError(f"{exc} (from {settings.http.source})") from exc
         logger.info(

@@ -1,4 +1,4 @@
-"""Open files: sockets of strangers must never take those that the node's own data needs."""
+"""Open files: those that every process has, and that sockets of strangers never take what the node's data needs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import os
 import sys
 
 import msgspec
-import structlog
 
 from raftkv.config import Config
+from raftkv.logs import EventLog
 from raftkv.server import Limits as ServerLimits
 from raftkv.transport import Limits as TransportLimits
 
 if sys.platform != "win32":
     import resource
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 OWN_MIN = 256
 """Kept for logs, tables, snapshots and peers, if the limit is large enough: an idle node has about 30 open."""
@@ -55,6 +55,23 @@ class Room(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(limits, strangers_max=min(limits.strangers_max, max(4, self.own // 4)))
 
 
+def open_standard() -> None:
+    """Open on null whichever of the descriptors 0 to 2 this process was started without.
+
+    Else the next file that is opened would be one of them, and what is printed would go into it (F78).
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Those below are open, so this is the lowest that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has made no stream for one that was closed.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
 def make_room() -> Room:
     """Raise the soft limit of open files to the hard one, as nothing here uses `select`, and share it out."""
     if sys.platform == "win32":
@@ -73,11 +90,11 @@ async def watch() -> None:
 
     The system closes connections that it can't accept for want of a descriptor, and tells nobody.
     """
-    was_low = False
+    is_low = False
     while sys.platform != "win32":
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         used = _lowest_free(limit)
-        is_low = limit != resource.RLIM_INFINITY and limit - used <= limit * LOW
+        was_low, is_low = is_low, limit != resource.RLIM_INFINITY and limit - used <= limit * LOW
         if is_low and not was_low:
             logger.warning(
                 "files_run_out",
@@ -87,7 +104,6 @@ async def watch() -> None:
             )
         elif was_low and not is_low:
             logger.info("files_enough", open=used, limit=limit)
-        was_low = is_low
         await asyncio.sleep(WATCH_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ANSWER_S = 5.0
 """How long the event loop may take to say how the node is, before it counts as unhealthy."""
+
+UNWANTED_BYTES_MAX = 64 * 1024
 
 StatusSource = Callable[[], NodeStatus | None]
 
@@ -74,6 +77,7 @@ class NodeCollector(Collector):
             "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
             "clock_doubts": ("Times the leader began to doubt its clock", status.clock.doubts if status.clock else 0),
+            "log_lines_lost": ("Lines of the log that nobody took", status.log_lines_lost),
         }
         for name, (text, number) in counters.items():
             yield CounterMetricFamily(f"raftkv_{name}", text, value=number)
@@ -108,11 +112,14 @@ class NodeCollector(Collector):
 class HttpServer:
     """Serves `/metrics`, `/health` (200 while the node serves), `/ready` and `/status`.
 
-    `/ready` is 200 when a leader is known, unless that is this node and it refuses writes.
+    `/ready` is 200 when a leader is known, unless that is this node and it refuses writes. All are only read:
+    `GET` and `HEAD`, and nothing that anybody sends changes anything.
     """
 
-    def __init__(self, host: str, port: int, status: Callable[[], NodeStatus]) -> None:
-        """Raises `ConfigError` when the address can't be listened on."""
+    def __init__(
+        self, host: str, port: int, status: Callable[[], NodeStatus], tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Raises `ConfigError` when the address can't be listened on. With `tls` it speaks HTTPS only."""
         self._status = status
         self._loop = asyncio.get_running_loop()
         self._registry = CollectorRegistry()
@@ -120,7 +127,8 @@ class HttpServer:
         try:
             self._server = make_server(host, port, self._answer, server_class=BoundedServer, handler_class=QuietHandler)
         except OSError as exc:
-            raise ConfigError(f"http {host}:{port}: {exc.strerror}") from exc
+            raise ConfigError(f"http {host}:{port}: {exc.strerror or exc}") from exc
+        self._server.tls = tls
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="raftkv-http", daemon=True)
         self._thread.start()
@@ -137,7 +145,9 @@ class HttpServer:
             return None
 
     def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
-        path = environ.get("PATH_INFO", "/")
+        path, method = environ.get("PATH_INFO", "/"), environ["REQUEST_METHOD"]
+        if method not in ("GET", "HEAD"):
+            return _refuse_method(environ, start_response)
         if path == "/metrics":
             body, kind, code = generate_latest(self._registry), "text/plain; version=0.0.4", "200 OK"
         elif path in ("/health", "/ready", "/status"):
@@ -146,7 +156,7 @@ class HttpServer:
         else:
             body, kind, code = b"there are /metrics, /health, /ready and /status\n", "text/plain", "404 Not Found"
         start_response(code, [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body]
+        return [body] if method == "GET" else []
 
     def _health(self, path: str) -> tuple[bytes, str]:
         status = self._ask()
@@ -162,6 +172,19 @@ class HttpServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+def _refuse_method(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+    """Nothing here is changed by asking; a body that was sent is read, else the answer would be lost with it."""
+    sent = environ.get("CONTENT_LENGTH", "")
+    if sent.isascii() and sent.isdigit():
+        environ["wsgi.input"].read(min(int(sent), UNWANTED_BYTES_MAX))
+    body = b"only GET and HEAD are answered here\n"
+    start_response(
+        "405 Method Not Allowed",
+        [("Allow", "GET, HEAD"), ("Content-Type", "text/plain"), ("Content-Length", str(len(body)))],
+    )
+    return [body]
 
 
 def _summary(status: NodeStatus) -> dict[str, object]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import click
-import structlog
 
 from raftkv.cli.daemon import run_node
-from raftkv.cli.logs import configure_logs
-from raftkv.cli.output import errors_reported
+from raftkv.cli.logs import process_log
+from raftkv.cli.output import exit_code
 from raftkv.cli.settings import (
     DEFAULT_LISTEN,
     DEFAULT_MACHINE,
     DEFAULT_PEER_LISTEN,
     LOG_LEVELS,
+    Settings,
     gather,
     unknown_variables,
 )
+from raftkv.errors import RaftKVError
+from raftkv.logs import EventLog
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
@@ -59,6 +62,11 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     "--rebuild", is_flag=True, default=None, help="Replace a damaged state by a snapshot, its own or another node's."
 )
 @click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /health, /ready and /status here.  [default: off]")
+@click.option(
+    "--http-tls",
+    metavar="MODE",
+    help="HTTPS for them: off, server (this node's certificate), mutual (and theirs is asked for).  [default: off]",
+)
 @click.option(
     "--log-level", metavar="LEVEL", shell_complete=_levels, help="debug, info, warning or error.  [default: info]"
 )
@@ -99,9 +107,26 @@ def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> Non
     A leader that is asked to stop hands leadership over first. A second signal ends the process at once, which is
     safe too. A node that stops by itself, as going on could lose data, says why and ends with code 5.
     """
-    with errors_reported(as_json=False):
+    try:
         settings = gather(flags, config_values, path)
-        configure_logs(as_json=settings.log_json, level=settings.log_level)
-        for name in unknown_variables(os.environ):
-            logger.warning("unknown_variable", name=name, hint="no setting of this name; raftkv serve --help")
-        run_node(settings)
+    except RaftKVError as exc:
+        with process_log(as_json=bool(flags["log_json"]), level="error") as said:
+            said.ended(exc)
+        sys.exit(exit_code(exc))
+    sys.exit(_run(settings))
+
+
+def _run(settings: Settings) -> int:
+    """Run the node; returns the exit code. Whatever there is to say is said within a bounded time."""
+    with process_log(as_json=settings.log_json, level=settings.log_level) as said:
+        try:
+            for name in unknown_variables(os.environ):
+                logger.warning("unknown_variable", name=name, hint="no setting of this name; raftkv serve --help")
+            run_node(settings, said.health)
+        except RaftKVError as exc:
+            said.ended(exc)
+            return exit_code(exc)
+        except Exception:
+            logger.error("process_failed", exc_info=True, hint="this is a bug of raftkv or of the machine: report it")
+            return 1
+        return 0

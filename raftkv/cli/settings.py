@@ -16,6 +16,9 @@ from raftkv.model import NODE_ID_MAX, Member, NodeId
 
 T = TypeVar("T")
 
+HTTP_TLS_MODES = ("off", "server", "mutual")
+"""Plain HTTP; HTTPS with the node's certificate; the same, for those who show a certificate themselves."""
+
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 DEFAULT_LISTEN = "127.0.0.1:7001"
@@ -43,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listen: Found[str] = Found(DEFAULT_LISTEN, "the default", False)
     peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default", False)
     http: Found[str] | None = None
+    http_tls: str = "off"
+    """`HTTP_TLS_MODES`."""
     members: tuple[Member, ...] = ()
     """The founders; empty when the node joins, or is the only founder."""
     join: bool = False
@@ -138,6 +143,12 @@ def _level(given: Any) -> str:
     return str(given)
 
 
+def _http_tls(given: Any) -> str:
+    if given not in HTTP_TLS_MODES:
+        raise ValueError(f"must be one of {', '.join(HTTP_TLS_MODES)}")
+    return str(given)
+
+
 def _members(given: Any) -> tuple[Member, ...]:
     # One variable of the environment holds all of them, separated by commas; flags and files have a list.
     texts = given.split(",") if isinstance(given, str) else given
@@ -152,6 +163,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "listen": _address,
     "peer_listen": _address,
     "http": _address,
+    "http_tls": _http_tls,
     "member": _members,
     "join": _flag,
     "cluster_name": _text,

@@ -17,6 +17,19 @@ def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSL
     return _context(ssl.Purpose.SERVER_AUTH, ca, cert, key)
 
 
+def http_context(ca: str | None, cert: str | None, key: str | None, mode: str) -> ssl.SSLContext | None:
+    """For metrics and health: `off` is None, `server` shows this node's certificate and asks for none, as probes and
+    monitors often have none; `mutual` asks for one of the authority. Raises `ConfigError`."""
+    if mode == "off":
+        return None
+    context = server_context(ca, cert, key)
+    if context is None:
+        raise ConfigError(f"http_tls = {mode!r}: needs tls_ca, tls_cert and tls_key")
+    if mode == "server":
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 def _context(purpose: ssl.Purpose, ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
     if ca is None and cert is None and key is None:
         return None

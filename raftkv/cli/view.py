@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import msgspec
 from rich import box
@@ -30,6 +31,10 @@ class Silent(msgspec.Struct, frozen=True):
     node_id: NodeId | None = None
 
 
+Answers: TypeAlias = dict[str, NodeStatus | Silent]
+"""By the addresses that were asked."""
+
+
 class ClusterView(msgspec.Struct, frozen=True):
     """What all nodes say of themselves, by their ids, and who says nothing."""
 
@@ -41,6 +46,15 @@ class ClusterView(msgspec.Struct, frozen=True):
         """The leader of the newest term; one that was deposed may not know it yet."""
         leaders = [node for node in self.nodes if node.role == "leader"]
         return max(leaders, key=lambda node: node.term, default=None)
+
+    @property
+    def exit_code(self) -> int:
+        """For scripts: 3 without a leader, 1 when a voter is silent or has stopped, else 0."""
+        if self.leader is None:
+            return 3
+        voters = self.newest.membership.all_voters()
+        silent = any(each.node_id is None or each.node_id in voters for each in self.silent)
+        return int(silent or any(node.stopped is not None for node in self.nodes))
 
     @property
     def newest(self) -> NodeStatus:
@@ -73,12 +87,19 @@ def _name(silent: Silent) -> str:
 
 
 async def look(target: Target) -> ClusterView:
-    """Ask the nodes at the target's addresses, then whomever they name. Raises `Unavailable` when nobody answers."""
+    """Ask the nodes at the target's addresses, then whomever they name. Raises `Unavailable` when nobody answers.
+
+    What is shown of them was said within one round, the leader's word last: else it would be behind its followers.
+    """
     answers = await _ask_all(target, target.addresses)
+    if not any(isinstance(answer, NodeStatus) for answer in answers.values()) and target.timeout_s > ANSWER_S:
+        answers = await _ask_all(target, target.addresses, target.timeout_s - ANSWER_S)
     known = _members(answers.values())
     seen = {answer.node_id for answer in answers.values() if isinstance(answer, NodeStatus)}
     more = [member.client_address for member in known if member.node_id not in seen and member.client_address]
     answers |= await _ask_all(target, [address for address in more if address not in answers])
+    if sum(isinstance(answer, NodeStatus) for answer in answers.values()) > 1:
+        answers |= await _ask_anew(target, answers)
     nodes = {answer.node_id: answer for answer in answers.values() if isinstance(answer, NodeStatus)}
     if not nodes:
         raise Unavailable("; ".join(answer.reason for answer in answers.values() if isinstance(answer, Silent)))
@@ -91,17 +112,25 @@ async def look(target: Target) -> ClusterView:
     return ClusterView([nodes[node_id] for node_id in sorted(nodes)], silent)
 
 
-async def _ask_all(target: Target, addresses: Sequence[str]) -> dict[str, NodeStatus | Silent]:
+async def _ask_all(target: Target, addresses: Sequence[str], within_s: float = ANSWER_S) -> Answers:
     distinct = list(dict.fromkeys(addresses))
-    answers = await asyncio.gather(*[ask(target, address) for address in distinct])
+    answers = await asyncio.gather(*[ask(target, address, within_s) for address in distinct])
     return dict(zip(distinct, answers, strict=True))
 
 
-async def ask(target: Target, address: str) -> NodeStatus | Silent:
+async def _ask_anew(target: Target, answers: Answers) -> Answers:
+    """Everybody who has answered, at once; then the leaders."""
+    answered = {address: answer for address, answer in answers.items() if isinstance(answer, NodeStatus)}
+    leaders = [address for address, answer in answered.items() if answer.role == "leader"]
+    found = await _ask_all(target, [address for address in answered if address not in leaders])
+    return found | await _ask_all(target, leaders)
+
+
+async def ask(target: Target, address: str, within_s: float = ANSWER_S) -> NodeStatus | Silent:
     """What the node at `address` says of itself."""
     try:
         async with target.admin(address) as admin:
-            return msgspec.convert(await admin.status(min(ANSWER_S, target.timeout_s)), NodeStatus)
+            return msgspec.convert(await admin.status(min(within_s, target.timeout_s)), NodeStatus)
     except RaftKVError as exc:
         return Silent(address, str(exc))
 
@@ -119,8 +148,30 @@ def _members(answers: object) -> tuple[Member, ...]:
 COLUMNS = ("node", "role", "term", "commit", "applied", "lag", "snap", "log", "state", "free", "reaches")
 
 
-def status_display(view: ClusterView) -> RenderableType:
-    """A table with a row for each node, and the problems below it."""
+COLUMNS_WIDTH = 96
+"""What the table needs; where there is less, each node has some short lines of its own."""
+
+
+def status_display(view: ClusterView, width: int) -> RenderableType:
+    """A table with a row for each node, or a few lines for each, as fits into `width` columns; then the problems."""
+    problems = [f"[yellow]![/] {escape(problem)}" for problem in view.problems()] or ["[green]no problems[/]"]
+    if width < COLUMNS_WIDTH:
+        return Group(*_lines(view), "", *problems)
+    return Group(_table(view), *problems)
+
+
+def _lines(view: ClusterView) -> list[str]:
+    """A few lines for each node, none wider than sixty columns."""
+    lines = [f"[bold]cluster {view.newest.cluster_id or '(not joined)'}[/]"]
+    for node in view.nodes:
+        row = dict(zip(COLUMNS, _row(node, view.newest.commit_index), strict=True))
+        lines.append(f"node {row['node']}  {row['role']}  term {row['term']}  reaches {row['reaches']}")
+        groups = (("commit", "applied", "lag"), ("snap", "log", "state"), ("free",))
+        lines += ["  " + "  ".join(f"{name} {row[name]}" for name in names) for names in groups]
+    return lines + [f"node {silent.node_id or silent.address}  [red]silent[/]" for silent in view.silent]
+
+
+def _table(view: ClusterView) -> Table:
     newest = view.newest
     table = Table(
         title=f"cluster {newest.cluster_id or '(not joined)'}",
@@ -138,9 +189,7 @@ def status_display(view: ClusterView) -> RenderableType:
     for silent in view.silent:
         name = str(silent.node_id) if silent.node_id is not None else silent.address
         table.add_row(name, "[red]silent[/]", *["-"] * (len(COLUMNS) - 2))
-    problems = view.problems()
-    lines = [f"[yellow]![/] {escape(problem)}" for problem in problems] or ["[green]no problems[/]"]
-    return Group(table, *lines)
+    return table
 
 
 def _row(node: NodeStatus, newest: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -19,6 +20,11 @@ REQUEST_S = 10.0
 """From the connection to the last byte of the answer, however slowly the two sides drip."""
 
 SILENCE_S = 5.0
+
+
+def family_of(address: tuple[str, int]) -> socket.AddressFamily:
+    """IPv4 or IPv6, as the host that is listened on is. Raises `OSError` for a name that nobody knows."""
+    return socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -46,11 +52,22 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, *args: Any, **more: Any) -> None:
+    def __init__(self, address: tuple[str, int], *args: Any, **more: Any) -> None:
+        self.address_family = family_of(address)
+        self.tls: ssl.SSLContext | None = None
+        """What connections speak, if it is set before the first one comes."""
         self._lock = threading.Lock()
         self._open: dict[socket.socket, tuple[float, Any]] = {}  # the oldest first
         self._refusals = Refusals("http_refused")
-        super().__init__(*args, **more)
+        super().__init__(address, *args, **more)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """A connection; its handshake is for its own thread, as whoever connects may take long over it."""
+        connection, address = super().get_request()
+        if self.tls is not None:
+            connection.settimeout(SILENCE_S)
+            connection = self.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        return connection, address
 
     def server_bind(self) -> None:
         """Listen, without asking for the name of the address: that answer may take for ever, and nobody uses it."""
@@ -90,7 +107,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         """Wake up the thread that reads or writes it; that closes it."""
         self.refuse(kind, reason, client_address)
         try:
-            request.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(request, socket.SHUT_RDWR)  # not TLS's own: that is in use by the other thread
         except OSError:  # it has ended by itself
             return
 

@@ -16,7 +16,10 @@ from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, SafetyViolation
 from raftkv.log.owned import Identity
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
+from raftkv.logs import EventLog
 from raftkv.model import HardState, Index
+
+logger = EventLog("raftkv")
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
@@ -61,7 +64,8 @@ class VoteFile:
         """
         file = disk.open(path)
         try:
-            vote = cls(file, path, _newest(file, path))
+            newest, damaged = _newest(file, path)
+            vote = cls(file, path, newest)
             if vote.boot < starts:
                 # A start is counted here before it is recorded, so a record of a later one shows an older vote.
                 raise Corruption(
@@ -72,6 +76,14 @@ class VoteFile:
             # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
             disk.sync_dir(posixpath.dirname(path) or ".")
             vote._store(vote._slot)
+            if damaged is not None:
+                logger.warning(
+                    "vote_file_mended",
+                    path=path,
+                    copy=damaged + 1,
+                    reason="one of the two copies was damaged, by the disk or by a crash in the middle of a write; "
+                    "nothing is lost: the other one has what was told to anybody",
+                )
         except BaseException:
             file.close()
             raise
@@ -85,7 +97,7 @@ class VoteFile:
         except FileNotFoundError:
             return None
         try:
-            return _newest(file, path).identity
+            return _newest(file, path)[0].identity
         finally:
             file.close()
 
@@ -149,7 +161,8 @@ class VoteFile:
         failpoints.reach("vote.after_sync")
 
 
-def _newest(file: File, path: str) -> _Slot:
+def _newest(file: File, path: str) -> tuple[_Slot, int | None]:
+    """The newer copy, and which of the two is damaged, if one is."""
     data = file.pread(2 * _SLOT_BYTES, 0)
     copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
     found = [copy for copy in copies if copy is not None]
@@ -157,7 +170,7 @@ def _newest(file: File, path: str) -> _Slot:
         raise Corruption(
             f"both copies in {path} are damaged, so this node no longer knows for whom it voted. {_ADVICE}"
         )
-    return max(found, key=lambda slot: slot.generation)
+    return max(found, key=lambda slot: slot.generation), copies.index(None) if None in copies else None
 
 
 def _encode(slot: _Slot) -> bytes:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from raftkv.config import Config
 from raftkv.core import clocks
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import ChangeRefused, Unavailable
+from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.node.status import ClockReset, ClockStatus, seconds_text
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 SAID_AGAIN_S = 10.0
 """A clock that is doubted, trusted and doubted again is told of no more often than this."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import structlog
 
 from raftkv import failpoints
 from raftkv.config import Config
@@ -12,6 +11,7 @@ from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
 from raftkv.errors import ConfigError, Corruption, DiskError, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
+from raftkv.logs import EventLog
 from raftkv.model import HardState, Index, LogStart, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
     DEFAULT_NAME,
@@ -30,7 +30,7 @@ from raftkv.snapshot import Receipts, SnapshotStore
 from raftkv.state import Store
 from raftkv.wire import Acquaintance
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 _START_OVER = "Remove this node from the cluster and add it under a new id."
 

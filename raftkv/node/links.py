@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-import structlog
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.roles import Leader
 from raftkv.errors import HandshakeRefused, PeerError, WrongDataDir
+from raftkv.logs import EventLog
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.directory import join_cluster
 from raftkv.node.identity import Founding
@@ -34,7 +34,7 @@ from raftkv.wire import (
 if TYPE_CHECKING:
     from raftkv.node.node import Node
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 LEARNED_MAX = 64
@@ -178,12 +178,12 @@ class Links:
         if not self.cluster_id:
             name = self._founding.name or hello.cluster_name
             self._founding = msgspec.structs.replace(self._founding, cluster_id=hello.cluster_id, name=name)
-            logger.info("cluster_joined", node=node.options.node_id, cluster=hello.cluster_id)
             # Before the record of the peer, so that whoever waits for that waits for this, too.
             saved = node.world.log_worker.run(
                 join_cluster, node.world.disk, node.paths, node.opened.vote, self._founding
             )
             saved.add_done_callback(node.check_background)
+            logger.info("cluster_joined", node=node.options.node_id, cluster=hello.cluster_id)
         self._adopt(hello.known)
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
         if self._met.known.get(hello.node_id) != known:
@@ -208,18 +208,17 @@ class Links:
     def _suspect(self, peer: NodeId, known: Acquaintance) -> None:
         """End the connections with `peer`: each was made before this was known, and the next has to fit to it."""
         node = self._node
-        now = asyncio.get_running_loop().time()
-        if known.doubt:
-            reason = doubt_text(peer, known.doubt)
-            self._doubts.note("doubt", reason, self._address_of(peer), now, node=node.options.node_id, peer=peer)
-        else:
-            reason = f"others have met a later start of node {peer}"
-            logger.info("peer_outdated", node=node.options.node_id, peer=peer, start=known.boot, later=known.later)
+        own, address = node.options.node_id, self._address_of(peer)
+        reason = doubt_text(peer, known.doubt) if known.doubt else f"others have met a later start of node {peer}"
         node.transport.drop(peer, reason)
         if known.doubt and node.raft.is_leader and peer in node.raft.membership.voters:
             # What it acknowledged in this term must not count either: the next leader asks everybody anew.
             node.raft.step_down()
             node.engine.wake()
+        if known.doubt:
+            self._doubts.note("doubt", reason, address, asyncio.get_running_loop().time(), node=own, peer=peer)
+        else:
+            logger.info("peer_outdated", node=own, peer=peer, start=known.boot, later=known.later)
 
     def _address_of(self, peer: NodeId) -> str:
         link = self._node.transport.links().get(peer)
@@ -285,22 +284,22 @@ class Links:
 
     def on_connected(self, peer: NodeId) -> None:
         """There is a way to `peer`. It is told again whom this node has met: it may have met some since its hello."""
-        logger.info("peer_connected", node=self._node.options.node_id, peer=peer)
         self._untold.add(peer)
         self.tell_again()
+        logger.info("peer_connected", node=self._node.options.node_id, peer=peer, address=self._address_of(peer))
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """A connection broke: a hint for the core that the peer's process may have died."""
         node = self._node
-        if node.raft.membership.member(peer) is not None:  # others come and go as they like, as often as they like
-            logger.info("peer_lost", node=node.options.node_id, peer=peer, reason=reason)
         node.digests.forget(peer)
-        if node.failure is not None:
-            return
-        # A leader that has much to apply would keep everybody waiting; but this node's vote must not keep them waiting.
-        lag = node.raft.log.last_index - node.applier.applied_index
-        node.raft.peer_lost(peer, campaigns=lag <= node.config.early_campaign_lag_max)
-        node.engine.wake()
+        if node.failure is None:
+            # A leader that has much to apply would keep everybody waiting; but this node's vote must not do that.
+            lag = node.raft.log.last_index - node.applier.applied_index
+            node.raft.peer_lost(peer, campaigns=lag <= node.config.early_campaign_lag_max)
+            node.engine.wake()
+        if node.raft.membership.member(peer) is not None:  # others come and go as they like, as often as they like
+            own, address = node.options.node_id, self._address_of(peer)
+            logger.warning("peer_lost", node=own, peer=peer, address=address, reason=reason)
 
     # ------------------------------------------------------------------------------ what is sent
 

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
-import structlog
 
 from raftkv import failpoints
 from raftkv.addresses import is_elsewhere
@@ -26,6 +25,7 @@ from raftkv.errors import (
     StateCorruption,
     Unavailable,
 )
+from raftkv.logs import EventLog
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
@@ -33,6 +33,7 @@ from raftkv.node.clock import ClockWatch
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
 from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
+from raftkv.node.leaderless import Leaderless
 from raftkv.node.links import Links
 from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
@@ -48,7 +49,7 @@ from raftkv.state import Store
 from raftkv.transport import Transport
 from raftkv.wire import DigestReport, Members
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 HOUSEKEEPING_S = 0.25
 """How often disk space, snapshot triggers and stalls are looked at."""
@@ -87,6 +88,7 @@ class Node:
         self.failure: NodeStopped | None = None
         self._tick_s = self.config.tick_ms / 1000
         self._watch = DiskWatch(self.config)
+        self._leaderless = Leaderless()
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._checking_space = False
@@ -164,8 +166,8 @@ class Node:
                 await worker.run(close_directory, opened)
                 if not isinstance(exc, StateCorruption) or attempt == 2:
                     raise
-                logger.error("state_damaged", node=self.options.node_id, error=str(exc))
                 await worker.run(mark_unfit, self.world.disk, self.paths, exc)
+                logger.error("state_damaged", node=self.options.node_id, error=str(exc))
             else:
                 self.opened = opened
                 return
@@ -260,7 +262,10 @@ class Node:
             await worker.close()
         if not self.stopped.done():
             self.stopped.set_result(self.failure)
-        logger.info("node_stopped", node=self.options.node_id, reason=str(self.failure) if self.failure else None)
+        if self.failure is None:
+            logger.info("node_stopped", node=self.options.node_id)
+        else:
+            logger.error("node_stopped", node=self.options.node_id, reason=str(self.failure))
         if self.failure is not None and self.failure is not failure:
             raise self.failure
 
@@ -285,7 +290,7 @@ class Node:
             await worker.run(close)
         except (DiskError, StateCorruption) as exc:
             if self.failure is None:
-                self._set_failure(exc)
+                self._say_failed(self._set_failure(exc))
             else:
                 # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
                 logger.warning("not_closed", node=self.options.node_id, error=str(exc))
@@ -316,6 +321,7 @@ class Node:
         self._check_waiters()
         if not self.stopped.done():
             self.stopped.set_result(failure)
+        self._say_failed(failure)
 
     def _set_failure(self, error: NodeStopped) -> NodeStopped:
         """Why this node has stopped, with what to do."""
@@ -323,11 +329,13 @@ class Node:
             hint = "Start the node again: it rebuilds its state from a snapshot and the log, or says what it lacks"
             error = StateCorruption(f"{error}. {hint}").with_traceback(error.__traceback__)
         self.failure = error
-        logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
         if isinstance(error, StateCorruption | Diverged):
             # It would open again: RocksDB looks at a block only when it is read, and a wrong state at nothing.
             self.world.background_worker.run(mark_unfit, self.world.disk, self.paths, error)
         return error
+
+    def _say_failed(self, error: NodeStopped) -> None:
+        logger.error("node_failed", node=self.options.node_id, error=type(error).__name__, reason=str(error))
 
     # ------------------------------------------------------------------------------ time
 
@@ -362,6 +370,18 @@ class Node:
         self.links.tell_again()
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
+        self._say_leaderless(self._leaderless.look(self.raft.leader is not None, loop.time()))
+
+    def _say_leaderless(self, seconds: float | None) -> None:
+        if seconds is None:
+            return
+        voters = list(self.raft.membership.voters)
+        reached = [peer for peer, link in self.transport.links().items() if link.connected]
+        hint = "start nodes until a majority of the voters can reach each other"
+        if not voters:
+            hint = "add this node to its cluster (raftkv member add)"
+        own = self.raft.node_id
+        logger.warning("no_leader", node=own, seconds=round(seconds), voters=voters, reached=reached, hint=hint)
 
     def _check_stall(self, writing_s: float) -> None:
         if self._watch.is_dead(writing_s):
@@ -369,9 +389,9 @@ class Node:
                 DiskError(f"the disk has not finished a write for {writing_s:.0f} s: check it, then start the node")
             )
         elif self._watch.is_stalled(writing_s) and self.raft.is_leader:
-            logger.warning("disk_stalled", seconds=round(writing_s, 2), action="giving up leadership")
             self.raft.step_down()
             self.engine.wake()
+            logger.warning("disk_stalled", seconds=round(writing_s, 2), action="gave up leadership")
 
     def _saw_space(self, future: asyncio.Future[Any]) -> None:
         self._checking_space = False
@@ -414,12 +434,13 @@ class Node:
         raft = self.raft
         seen = (raft.log.membership_index, raft.commit_index >= raft.log.membership_index)
         if force or seen != self._membership_seen:
-            if force or seen[0] != self._membership_seen[0]:
-                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
+            is_news = force or seen[0] != self._membership_seen[0]
             self._membership_seen = seen
             self.links.set_members(raft.log.memberships_since(raft.commit_index))
             self._compare_addresses()
             self._members_changed()
+            if is_news:
+                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
 
     def settle(self, peer_address: str, client_address: str, members: tuple[Member, ...] | None = None) -> None:
         """Where this node listens, and with it who founds the cluster; before `start`, by who knows only then."""
@@ -657,11 +678,11 @@ class Node:
         if verdict is None:
             return
         culprit, index = verdict
-        logger.error("replica_diverged", node=culprit, index=index)
         if culprit == self.raft.node_id:
             self.fail(diverged(culprit, index))
         else:
             self.links.tell_diverged(culprit, index)
+        logger.error("replica_diverged", node=culprit, index=index)
 
     def told_diverged(self, index: Index) -> None:
         """The leader has found that this replica is in the minority."""
@@ -673,7 +694,7 @@ class Node:
         """Everything that an operator may ask."""
         raft, opened = self.raft, self.opened
         applied = self.applier.runner.applied
-        snapshot = raft.snapshot
+        snapshot, log_health = raft.snapshot, self.world.log_health()
         return NodeStatus(
             node_id=raft.node_id,
             cluster_id=self.links.cluster_id,
@@ -714,6 +735,8 @@ class Node:
             misplaced=self._misplaced,
             certificates=self.transport.certificates(),
             stopped=str(self.failure) if self.failure is not None else None,
+            log_lines_lost=log_health.lines_lost,
+            log_problem=log_health.problem,
         )
 
     def _peer_status(self, member: Member) -> PeerStatus:

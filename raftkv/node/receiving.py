@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import structlog
-
 from raftkv import failpoints
 from raftkv.core.messages import InstallSnapshot
+from raftkv.logs import EventLog
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
@@ -24,7 +23,7 @@ from raftkv.snapshot import (
 if TYPE_CHECKING:
     from raftkv.node.node import Node
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 QUEUE_MAX = 64
 """Messages that wait for the disk; a sender has fewer under way, so more are nobody's."""
@@ -105,7 +104,6 @@ class Receiving:
         """Published and durable: whether it is of use now is for the core to decide."""
         raft, snapshot = self._node.raft, step.snapshot
         assert snapshot is not None, "only called with a snapshot"
-        logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
         failpoints.reach("receive.arrived")
         leader = raft.leader
         if snapshot.index <= min(raft.commit_index, raft.durable_index):
@@ -114,13 +112,14 @@ class Receiving:
             settled.add_done_callback(self._node.check_background)
         if leader is not None and leader != raft.node_id:
             self._node.engine.step(InstallSnapshot(sender=leader, to=raft.node_id, term=raft.term, snapshot=snapshot))
+        logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
 
     def check_stall(self) -> None:
         """Let go of a transfer that nobody carries on; its files stay for the next one."""
         node = self._node
         if self._receiver.is_stalled(asyncio.get_running_loop().time(), node.config.snapshot_stall_s):
-            logger.warning("snapshot_transfer_stalled", seconds=node.config.snapshot_stall_s)
             node.world.background_worker.run(self._receiver.suspend)
+            logger.warning("snapshot_transfer_stalled", seconds=node.config.snapshot_stall_s)
 
     async def close(self) -> None:
         """Wait for the file work that is under way, and let go of the transfer."""

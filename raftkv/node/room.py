@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import structlog
-
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.disk import DiskSpace
 from raftkv.errors import Busy, ChangeRefused, DiskLow
+from raftkv.logs import EventLog
 from raftkv.node.engine import Engine
 from raftkv.node.watchdog import DiskWatch
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 TRIES_MAX = 3
 """Hand-overs that did not come about until clients are told that writes are refused; they are tried all the same."""
@@ -46,6 +45,8 @@ class Room:
         self._watch.saw(space)
         low = self._watch.low
         self._raft.has_room = low is None
+        before = type(self._engine.refuse_writes)
+        self._engine.refuse_writes = refusal = self._refusal(low) if low is not None else None
         if (low is not None) != was_low:
             logger.warning(
                 "disk_space",
@@ -54,8 +55,6 @@ class Room:
                 reserve_bytes=self._watch.reserve_bytes,
                 has_room=was_low,
             )
-        before = type(self._engine.refuse_writes)
-        self._engine.refuse_writes = refusal = self._refusal(low) if low is not None else None
         if isinstance(refusal, DiskLow) and before is not DiskLow and self._raft.is_leader:
             logger.error("writes_refused", node=self._raft.node_id, reason=str(refusal))
 
@@ -88,5 +87,5 @@ class Room:
         self._tries += 1
         self._retry_tick = role.tick + 3 * raft.config.election_ticks
         self.handed_over += 1
-        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self._watch.space.free_bytes)
         self._engine.wake()
+        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self._watch.space.free_bytes)

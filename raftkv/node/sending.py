@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import structlog
-
 from raftkv import failpoints
 from raftkv.errors import NodeStopped, SnapshotCorruption
+from raftkv.logs import EventLog
 from raftkv.model import NodeId, SnapshotMeta
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
@@ -28,7 +27,7 @@ from raftkv.snapshot import (
 if TYPE_CHECKING:
     from raftkv.node.node import Node
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 class Transfer:
@@ -96,8 +95,8 @@ class Sending:
             # Not at once: the core is in the middle of its own turn.
             loop.call_soon(self._report, to, False)
             return
-        logger.info("snapshot_transfer_begins", to=to, index=snapshot.index, bytes=sender.progress.total_bytes)
         transfer = self._transfers[to] = Transfer(sender)
+        logger.info("snapshot_transfer_begins", to=to, index=snapshot.index, bytes=sender.progress.total_bytes)
         self._pump(transfer)
 
     def _pump(self, transfer: Transfer) -> None:
@@ -155,13 +154,14 @@ class Sending:
         ok = sender.stage is Stage.DONE
         if ok:
             failpoints.reach("transfer.done")
+        elif sender.refusal is Refusal.BAD_FILE:
+            self._verify(sender.snapshot)
+        self._drop(sender.to)
+        self._report(sender.to, ok)
+        if ok:
             logger.info("snapshot_transfer_done", to=sender.to, index=sender.snapshot.index)
         else:
             logger.warning("snapshot_transfer_failed", to=sender.to, index=sender.snapshot.index, reason=sender.failure)
-            if sender.refusal is Refusal.BAD_FILE:
-                self._verify(sender.snapshot)
-        self._drop(sender.to)
-        self._report(sender.to, ok)
         self._start_waiting()
 
     def _verify(self, snapshot: SnapshotMeta) -> None:

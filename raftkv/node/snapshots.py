@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import structlog
-
 from raftkv import failpoints
 from raftkv.errors import ChangeRefused, DiskFull, NodeStopped, RaftKVError, SnapshotCorruption, Unavailable
+from raftkv.logs import EventLog
 from raftkv.model import Index, NodeId, SnapshotMeta
 from raftkv.node.directory import Opened
 from raftkv.node.receiving import Receiving
@@ -21,7 +20,7 @@ from raftkv.state import Store
 if TYPE_CHECKING:
     from raftkv.node.node import Node
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 class Snapshotter:
@@ -145,6 +144,8 @@ class Snapshotter:
         self._must_take = False
         self._flushed = max(self._flushed, snapshot.index)
         self.taken += 1
+        failpoints.reach("snapshot.before_told")
+        raft.snapshot_taken(snapshot)
         logger.info(
             "snapshot_taken",
             index=snapshot.index,
@@ -152,8 +153,6 @@ class Snapshotter:
             seconds=round(loop.time() - began, 3),
             held_up_ms=round(held_up * 1000, 1),
         )
-        failpoints.reach("snapshot.before_told")
-        raft.snapshot_taken(snapshot)
         await self._forget_behind(snapshot)
         node.engine.wake()
         return snapshot.index
@@ -235,9 +234,9 @@ class Snapshotter:
 
     def _damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
         """A snapshot that was to be sent is not whole: never offer it again, and take another one at once."""
-        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action="taking another one")
         self._store.mark_damaged(snapshot, str(error))
         self._must_take = True
+        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action="taking another one")
 
     # ------------------------------------------------------------------------------ transfers
 
@@ -291,6 +290,7 @@ class Snapshotter:
         node.applier.resume(node.new_runner(store))
         self._flushed = store.applied.index
         self.installed += 1
+        node.engine.wake()
         logger.info(
             "snapshot_installed",
             index=snapshot.index,
@@ -298,7 +298,6 @@ class Snapshotter:
             seconds=round(asyncio.get_running_loop().time() - began, 3),
             log="kept" if keeps_log else "reset",
         )
-        node.engine.wake()
         await world.background_worker.run(self._store.settle)
         retired = self._store.retire(node.config.snapshots_kept)
         await world.background_worker.run(self._store.prune, retired)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import posixpath
 
-import structlog
-
 from raftkv import failpoints
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, load_owned, save_owned
+from raftkv.logs import EventLog
 from raftkv.model import Index, SnapshotMeta
 from raftkv.node.paths import Options, Paths
 from raftkv.node.world import World
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import OWNER_FILE, Store
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 _DIVERGED = "diverged"
 _MAGIC = b"RKVowns\n"
@@ -88,9 +87,9 @@ def open_state(
             _unmark(disk, paths)
             return store
         except Corruption as exc:
-            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
             # Else it would be taken for the very one that a leader offers, and not be fetched again.
             snapshots.mark_damaged(candidate, str(exc))
+            logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
     states.destroy(paths.state)
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
         # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither

@@ -156,6 +156,10 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """What links between nodes rely on; empty without TLS."""
     stopped: str | None = None
     """Why the node serves no more, with what to do; None while it serves."""
+    log_lines_lost: int = 0
+    """Lines that its process meant to log, and that nobody took."""
+    log_problem: str | None = None
+    """Why nothing that it logs arrives now; None when all is well."""
 
     def problems(self) -> list[str]:
         """What an operator should look at, in sentences that say what to do; empty when all is well."""
@@ -187,6 +191,11 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             for each in self.certificates
             if each.expires_s < WARN_S
         ]
+        if self.log_problem is not None:
+            found.append(
+                f"node {self.node_id} can't say what happens ({self.log_lines_lost} lines lost): {self.log_problem}: "
+                "see to who reads its log, or to the disk that it is on; the node itself goes on"
+            )
         for peer in self.peers:
             if peer.refused is not None:
                 found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")

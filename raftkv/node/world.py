@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from raftkv import failpoints
+from raftkv import failpoints, logs
 from raftkv.disk import Disk, RealDisk
+from raftkv.logs import LogHealth
 from raftkv.node.ports import ThreadWorker, Worker, monotonic_clock_ms, wall_clock_ms
 from raftkv.state import RocksStates, States
 
@@ -33,6 +34,8 @@ class World(msgspec.Struct, kw_only=True):
     """`draw(n)` gives a number from 0 to n - 1."""
     nonce: str
     """Different for every start of a node."""
+    log_health: Callable[[], LogHealth] = logs.health
+    """Whether what is logged arrives anywhere."""
 
     @classmethod
     def real(cls) -> World:

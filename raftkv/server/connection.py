@@ -94,9 +94,9 @@ class Connection(asyncio.Protocol):
         self._stats.connections_total += 1
         if not self._listener.admit(self):
             self._stats.connections_refused += 1
-            self.refuse("connections", self._listener.full_text())
             self.closed = True
             transport.abort()
+            self.refuse("connections", self._listener.full_text())
             return
         if (sock := transport.get_extra_info("socket")) is not None:
             keep_alive(sock)
@@ -155,8 +155,8 @@ class Connection(asyncio.Protocol):
         if now - self.incomplete_since >= allowed:
             self._stats.closed_slow += 1
             what = "a frame whose beginning has arrived" if self._greeted else "its hello"
-            self.refuse("slow", f"{what} took longer than {allowed:g} s")
             self.abort()
+            self.refuse("slow", f"{what} took longer than {allowed:g} s")
 
     # ------------------------------------------------------------------------------ in
 
@@ -213,8 +213,8 @@ class Connection(asyncio.Protocol):
 
     def _garbage(self, error: FrameError) -> None:
         self._stats.closed_garbage += 1
-        self.refuse("garbage", str(error))
         self.abort()
+        self.refuse("garbage", str(error))
 
     def refuse(self, kind: str, reason: str) -> None:
         """Say in the log what it is closed for."""
@@ -257,8 +257,8 @@ class Connection(asyncio.Protocol):
         self._write(encode_server_hello(answer))
         if refused:
             self._stats.handshakes_refused += 1
-            self.refuse("handshake", refused)
             self._finish()
+            self.refuse("handshake", refused)
             return
         self._greeted = True
         self.incomplete_since = None
@@ -344,8 +344,9 @@ class Connection(asyncio.Protocol):
         self._tell_held()
         if self._unread_bytes > self._limits.write_bytes_max:
             self._stats.closed_unread += 1
-            self.refuse("unread", f"it left {self._unread_bytes} bytes of answers unread")
+            unread = self._unread_bytes
             self.abort()
+            self.refuse("unread", f"it left {unread} bytes of answers unread")
         elif self._ending and self.waiting == 0:
             self._finish()
         elif self._paused:

@@ -216,5 +216,5 @@ class Listener:
         now = loop.time()
         for connection in list(self._connections):
             connection.check_time(now)
-        self.refusals.tick(now)
         self._sweeper = loop.call_later(self.limits.sweep_s, self._sweep)
+        self.refusals.tick(now)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -15,10 +14,11 @@ from raftkv.client import Client
 from raftkv.client.options import SECONDS_MAX
 from raftkv.config import MIB
 from raftkv.errors import InvalidArgument, NotAccepted, RaftKVError
+from raftkv.logs import TextLog
 from raftkv.model import Index
 from raftkv.syncobj.machine import SyncObjMachine
 
-logger = logging.getLogger("raftkv.syncobj")
+logger = TextLog("raftkv.syncobj")
 
 Callback: TypeAlias = Callable[[Any, int], Any]
 """`callback(result, failReason)`."""

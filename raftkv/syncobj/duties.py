@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,13 +11,14 @@ from typing import Any
 import msgspec
 
 from raftkv.errors import RaftKVError
+from raftkv.logs import TextLog
 from raftkv.machine import encode_query
 from raftkv.model import Index
 from raftkv.node import Node
 from raftkv.state import Store
 from raftkv.syncobj.objects import Objects
 
-logger = logging.getLogger("raftkv.syncobj")
+logger = TextLog("raftkv.syncobj")
 
 BARRIER = encode_query("barrier", msgspec.msgpack.encode(()))
 COMPACT_S = 5.0

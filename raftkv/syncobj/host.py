@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import secrets
 import tempfile
@@ -19,6 +18,7 @@ from raftkv.client import Admin, Client, ClientOptions, Dial
 from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
+from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index
 from raftkv.node import Node, Options
@@ -34,7 +34,7 @@ from raftkv.syncobj.objects import Objects
 from raftkv.syncobj.settings import Settings
 from raftkv.transport import Limits, Mesh
 
-logger = logging.getLogger("raftkv.syncobj")
+logger = TextLog("raftkv.syncobj")
 T = TypeVar("T")
 
 BEAT_S = 0.05

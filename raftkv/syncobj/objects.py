@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,11 +12,12 @@ from pysyncobj.config import FAIL_REASON
 from pysyncobj.syncobj import _COMMAND_TYPE
 
 from raftkv.errors import MachineFailed, UnknownCommand
+from raftkv.logs import TextLog
 from raftkv.state import Store
 from raftkv.syncobj.codec import Codec
 from raftkv.syncobj.machine import ImageWriter, SyncObjMachine
 
-logger = logging.getLogger("raftkv.syncobj")
+logger = TextLog("raftkv.syncobj")
 
 _NOT_ITS_OWN = (MemoryError, RecursionError, SystemError)
 """What a method may raise on one node and not on the next: going on would let them differ."""

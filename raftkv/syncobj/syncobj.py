@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures.thread
-import logging
 import math
 import threading
 import time
@@ -20,6 +19,7 @@ from pysyncobj.version import VERSION
 
 from raftkv.core.roles import Leader
 from raftkv.errors import ConfigError, RaftKVError
+from raftkv.logs import TextLog
 from raftkv.syncobj.calls import Callback
 from raftkv.syncobj.codec import CODECS
 from raftkv.syncobj.door import CannotListen
@@ -28,7 +28,7 @@ from raftkv.syncobj.members import add_member, remove_member, transfer
 from raftkv.syncobj.objects import Objects
 from raftkv.syncobj.settings import Settings, SyncObjConf
 
-logger = logging.getLogger("raftkv.syncobj")
+logger = TextLog("raftkv.syncobj")
 
 _living: weakref.WeakSet[Any] = weakref.WeakSet()
 

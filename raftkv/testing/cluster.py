@@ -19,6 +19,7 @@ from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeStopped
+from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
@@ -203,6 +204,7 @@ class SimNode:
             monotonic_ms=lambda: int(loop.time() * 1000 * rate),
             draw=self._draw,
             nonce=f"{self.place}.{self.starts}",
+            log_health=LogHealth,  # what other worlds of this process lost is none of this one's business
         )
 
     def wall_ms(self) -> int:

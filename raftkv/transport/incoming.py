@@ -121,9 +121,10 @@ class Incoming(asyncio.Protocol):
 
     def _refuse(self, kind: str, reason: str) -> None:
         """Close for what it did; a stranger's end has nobody else who would speak of it."""
-        if not self.established and not self._over:
-            self._mesh.refused_stranger(self, kind, reason)
+        is_stranger = not self.established and not self._over
         self.end(reason)
+        if is_stranger:
+            self._mesh.refused_stranger(self, kind, reason)
 
     def _take(self, payload: bytes) -> None:
         if self._over:
@@ -157,11 +158,11 @@ class Incoming(asyncio.Protocol):
             waiting = self._mesh.handler.check_hello(hello)
         except HandshakeRefused as exc:
             self._mesh.stats.handshake_refused += 1
-            self._mesh.refused_incoming(self, hello.node_id, str(exc))
             self._write(HelloReply(None, str(exc)))
             self._over = True
             assert self._transport is not None
             self._transport.close()
+            self._mesh.refused_incoming(self, hello.node_id, str(exc))
             return
         if self._decoder.has_partial:
             raise FrameError("more than a hello, before it was answered")

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
+from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.backoff import Backoff
 from raftkv.transport.name import Name
@@ -19,7 +18,7 @@ from raftkv.wire import FRAME_HEAD_BYTES, PeerMessage, encode_message
 if TYPE_CHECKING:
     from raftkv.transport.mesh import Mesh
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 def _check(task: asyncio.Task[None]) -> None:
@@ -84,7 +83,8 @@ class Link:
                 connection.write(frame)
                 return True
             if too_long:
-                logger.error("message_too_large", peer=self.peer, bytes=len(frame), message=type(message).__name__)
+                kind = type(message).__name__
+                logger.error("message_too_large", peer=self.peer, bytes=len(frame), message=kind)
         self._dropped += 1
         self._mesh.stats.dropped += 1
         return False
@@ -159,7 +159,6 @@ class Link:
         self._trouble.over()
         if self._place is not None:
             self._name.worked(self._place)
-        logger.info("peer_connected", peer=self.peer, address=self.address)
         self._mesh.presence.heard(self.peer)
         self._mesh.handler.on_connected(self.peer)
 
@@ -174,8 +173,9 @@ class Link:
         if self._closed:
             return
         if was_established:
-            logger.warning("peer_lost", peer=self.peer, address=self.address, reason=why.text)
             self._mesh.presence.broke(self.peer, why.text)
+            # The node has said it to operators, once for both connections; this is for who looks into one of them.
+            logger.debug("link_lost", peer=self.peer, address=self.address, reason=why.text)
         self._note(why)
 
     def _note(self, why: Unreached) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-import structlog
-
 from raftkv.config import Config
 from raftkv.errors import HandshakeRefused
+from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.incoming import Incoming
 from raftkv.transport.limits import Limits
@@ -19,7 +18,7 @@ from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Shut, Streams
 from raftkv.wire import Hello, PeerMessage, Refusals
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 
 class Mesh(Transport):
@@ -228,13 +227,12 @@ class Mesh(Transport):
         assert connection.peer is not None
         if self._incoming.get(connection.peer) is connection:
             del self._incoming[connection.peer]
-        if connection.peer in self._links:
-            logger.info("peer_hung_up", peer=connection.peer, reason=reason)
-        else:
-            self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
         self.presence.broke(connection.peer, reason)
-        if connection.peer not in self._links:
+        if connection.peer in self._links:
+            logger.debug("peer_hung_up", peer=connection.peer, reason=reason)
+        else:
             self.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
+            self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
         """Somebody who was no peer yet did something wrong."""

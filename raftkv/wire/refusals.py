@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import structlog
+from raftkv.logs import EventLog
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 LINES_MAX = 5
 """Lines of one kind in one window: enough to see a pattern."""

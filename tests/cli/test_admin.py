@@ -85,7 +85,8 @@ def test_three_nodes_are_seen_by_asking_one_of_them(tmp_path):
         assert value["leader"] in {1, 2, 3} - {to}
         assert [silent["node_id"] for silent in value["silent"]] == [to]
         assert f"node {to} ({cluster.nodes[to].member.client_address}) does not answer" in value["problems"][0]
-        assert "silent" in invoke("status", env=environment).stdout
+        shown = invoke("status", env=environment)
+        assert "silent" in shown.stdout and shown.exit_code == 1
 
 
 def test_a_node_joins_and_leaves(tmp_path):

@@ -170,6 +170,9 @@ def test_metrics_and_health_are_on_a_port_of_their_own(node):
     assert fetch("/health")[0] == fetch("/ready")[0] == 200
     assert json.loads(fetch("/status")[1])["role"] == "leader"
     assert fetch("/nowhere")[0] == 404
+    ready = json.loads(fetch("/ready")[1])
+    assert ready["disk_free_bytes"] > ready["disk_reserve_bytes"] > 0 and ready["writes_refused"] is None
+    assert "raftkv_disk_reserve_bytes" in metrics and "raftkv_writes_refused 0.0" in metrics
     assert node.terminate() == 0
 
 

@@ -7,6 +7,7 @@ import random
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption, DiskError, DiskFull, FormatError, SafetyViolation
@@ -210,6 +211,17 @@ def test_any_flipped_byte_is_mended(disk):
         assert look(disk) == said
         disk.crash()
         assert disk.image() == whole, f"byte {at}"
+
+
+@pytest.mark.parametrize("copy", [1, 2])
+def test_a_damaged_copy_is_mended_with_a_line(disk, copy):
+    """It may be the first sign of a disk that fails, so it says where; what is whole is no news (F9)."""
+    disk.flip(VOTE, (copy - 1) * SLOT + 20, 3)
+    with capture_logs() as lines:
+        look(disk)
+        look(disk)
+    [line] = [line for line in lines if line["event"] == "vote_file_mended"]
+    assert (line["log_level"], line["path"], line["copy"]) == ("warning", VOTE, copy)
 
 
 def test_any_zeroed_sector_is_mended(disk):

@@ -1,0 +1,77 @@
+"""Metrics and health over HTTP: what is answered, to which request, at which address."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import socket
+
+import pytest
+
+from raftkv.cli.http import HttpServer
+from raftkv.node.status import NodeStatus
+from tests.cli.test_view import status_of
+
+LOOPBACKS = ["127.0.0.1", "::1"]
+
+
+def has_ipv6() -> bool:
+    """Whether this host has a loopback address of that kind."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def ask(host: str, status: NodeStatus, method: str, path: str, body: bytes = b"") -> tuple[int, bytes, dict[str, str]]:
+    """One request to a node that is like `status`: code, body and headers."""
+
+    def request(port: int) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection(host, port, timeout=20)
+        connection.request(method, path, body)
+        answer = connection.getresponse()
+        found = answer.status, answer.read(), dict(answer.getheaders())
+        connection.close()
+        return found
+
+    async def main() -> tuple[int, bytes, dict[str, str]]:
+        server = HttpServer(host, 0, lambda: status)
+        try:
+            return await asyncio.to_thread(request, server.port)
+        finally:
+            await asyncio.to_thread(server.close)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_it_listens_on_either_kind_of_address(host):
+    """`--http [::1]:9001` is as good as 127.0.0.1."""
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this host has no IPv6")
+    assert ask(host, status_of(1), "GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_only_reading_is_answered(method):
+    """Whatever would change something elsewhere is refused here, with what is allowed; also with a long body."""
+    code, body, headers = ask("127.0.0.1", status_of(1), method, "/metrics", bytes(60_000))
+    assert (code, headers["Allow"]) == (405, "GET, HEAD")
+    assert b"GET" in body
+
+
+def test_head_is_get_without_the_body():
+    """A monitor may ask for the code alone."""
+    code, body, headers = ask("127.0.0.1", status_of(1), "HEAD", "/ready")
+    assert (code, body) == (200, b"") and int(headers["Content-Length"]) > 0
+
+
+def test_a_leader_that_refuses_writes_is_not_ready_and_says_why():
+    """Without a leader nobody is; a follower without room is, as others lead."""
+    refused = status_of(1, writes_refused="only 1.5 MiB of disk are free")
+    code, body, _ = ask("127.0.0.1", refused, "GET", "/ready")
+    assert code == 503 and b"1.5 MiB" in body
+    assert ask("127.0.0.1", refused, "GET", "/health")[0] == 200
+    assert ask("127.0.0.1", status_of(2, disk_low=True), "GET", "/ready")[0] == 200
+    assert ask("127.0.0.1", status_of(2, leader=None), "GET", "/ready")[0] == 503

@@ -1,0 +1,103 @@
+"""What `raftkv status` makes of the nodes' answers: in which order it asks, how it ends, how it looks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable
+
+import msgspec
+from rich.console import Console
+
+from raftkv.cli import view as module
+from raftkv.cli.common import Target
+from raftkv.cli.view import ClusterView, Silent, look, status_display
+from raftkv.model import Member, Membership
+from raftkv.node.status import NodeStatus, PeerStatus
+
+MEMBERS = tuple(Member(node, f"10.0.0.{node}:8001", f"10.0.0.{node}:7001") for node in (1, 2, 3))
+
+
+def status_of(node_id: int, commit: int = 7, *, leader: int | None = 1, **more: object) -> NodeStatus:
+    """A node that is well."""
+    return NodeStatus(
+        node_id=node_id,
+        cluster_id="0123456789abcdef0123456789abcdef",
+        machine="KeyValue/1",
+        version="0",
+        role="leader" if node_id == leader else "follower",
+        term=3,
+        leader=leader,
+        first_index=1,
+        last_index=commit,
+        durable_index=commit,
+        commit_index=commit,
+        applied_index=commit,
+        digest="00",
+        membership=Membership(voters=(1, 2, 3), members=MEMBERS),
+        membership_index=1,
+        disk_free_bytes=20 << 30,
+        peers=[PeerStatus(node_id=peer, connected=True) for peer in (1, 2, 3) if peer != node_id],
+        **more,  # type: ignore[arg-type]
+    )
+
+
+def seen(monkeypatch, answer: Callable[[str], NodeStatus | Silent], addresses: list[str]) -> ClusterView:
+    """The view of a cluster whose nodes answer like this."""
+
+    async def ask(_: Target, address: str, within_s: float = 1.0) -> NodeStatus | Silent:
+        return answer(address)
+
+    monkeypatch.setattr(module, "ask", ask)
+    return asyncio.run(look(Target(addresses=addresses, timeout_s=5.0, as_json=False, ssl=None)))
+
+
+def test_a_leader_is_never_shown_behind_its_followers(monkeypatch):
+    """Writes go on while the nodes are asked, one after the other: the leader, asked first, must not look old."""
+    asked: list[str] = []
+
+    def answer(address: str) -> NodeStatus:
+        asked.append(address)
+        return status_of(int(address.split(":")[0].rsplit(".", 1)[1]), commit=100 * len(asked))
+
+    found = seen(monkeypatch, answer, [MEMBERS[0].client_address])
+    assert found.leader is not None
+    assert found.leader.commit_index == found.newest.commit_index == max(n.commit_index for n in found.nodes)
+    assert min(n.commit_index for n in found.nodes) > 300, "nobody is shown as it was in the first round"
+
+
+def test_the_exit_code_tells_a_silent_voter_from_none(monkeypatch):
+    """0 when all is well, 1 when somebody who votes is missing or has stopped, 3 without a leader."""
+    well = [status_of(1), status_of(2)]
+    assert ClusterView([*well, status_of(3)], []).exit_code == 0
+    assert ClusterView(well, [Silent("10.0.0.3:7001", "no answer", 3)]).exit_code == 1
+    assert ClusterView(well, [Silent("10.0.0.4:7001", "no answer", 4)]).exit_code == 0, "it is no voter"
+    assert ClusterView(well, [Silent("10.0.0.4:7001", "no answer")]).exit_code == 1, "nobody knows who that is"
+    assert ClusterView([*well, status_of(3, stopped="damaged")], []).exit_code == 1
+    assert ClusterView([status_of(node, leader=None) for node in (1, 2, 3)], []).exit_code == 3
+
+
+def test_whoever_takes_long_to_answer_is_waited_for_when_nobody_else_does(monkeypatch):
+    """A node that has just been started, on a busy machine: `--timeout` is what counts."""
+    answers = iter([Silent("10.0.0.1:7001", "no answer in time"), *[status_of(each) for each in (1, 2, 3, 2, 3, 1)]])
+    assert len(seen(monkeypatch, lambda _: next(answers), [MEMBERS[0].client_address]).nodes) == 3
+
+
+def shown(found: ClusterView, width: int) -> str:
+    """What a terminal of that width gets."""
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(status_display(found, width))
+    return out.getvalue()
+
+
+def test_sixty_columns_are_enough():
+    """Every number is there, with its name, on one line; where there is more space, a table."""
+    big = msgspec.structs.replace(status_of(1, commit=123_456_789), log_bytes=1 << 29, state_bytes=1 << 33)
+    found = ClusterView([big, status_of(2)], [Silent("10.0.0.3:7001", "no answer", 3)])
+    narrow = shown(found, 60)
+    assert "node 1  leader  term 3  reaches 2 3\n" in narrow
+    assert "  commit 123456789  applied 123456789  lag 0\n" in narrow
+    assert "  snap -  log 512.0 MiB  state 8.0 GiB\n" in narrow and "  free 20.0 GiB\n" in narrow
+    assert "node 3  silent\n" in narrow
+    wide = shown(found, 160)
+    assert "applied" in wide and "node 1  leader" not in wide
