@@ -11,10 +11,35 @@ import xxhash
 
 from raftkv.disk import Disk
 from raftkv.errors import StateCorruption
-from raftkv.state.port import META_KEY, Applied, Changes, States, Store, decode_meta, encode_meta
+from raftkv.state.port import META_KEY, Applied, Changes, States, StateView, Store, decode_meta, encode_meta
 
 _IMAGE = "image"
 _SUM_BYTES = 8
+
+
+class MemoryView(StateView):
+    """A copy of the dictionary."""
+
+    def __init__(self, values: dict[bytes, bytes], buried: set[bytes], applied: Applied) -> None:
+        self._values = values
+        self._buried = buried
+        self._applied = applied
+
+    @property
+    def applied(self) -> Applied:
+        return self._applied
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._values.get(key)
+
+    def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
+        """A deleted key is a step of its own until the next flush: a few of them stand for the many of real stores."""
+        there = (*self._values, *self._buried)
+        for key in sorted([key for key in there if start <= key < end], reverse=reverse):
+            yield key, self._values.get(key)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class MemoryStore(Store):
@@ -29,6 +54,7 @@ class MemoryStore(Store):
         self._applied = decode_meta(values.pop(META_KEY), directory) if values else Applied()
         self._values = values
         self._keys = sorted(values)
+        self._buried: set[bytes] = set()
 
     @classmethod
     def open(cls, disk: Disk, directory: str) -> MemoryStore:
@@ -60,18 +86,27 @@ class MemoryStore(Store):
         for key in reversed(keys) if reverse else keys:
             yield key, self._values[key]
 
+    def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
+        return self.view().steps(start, end, reverse=reverse)
+
+    def view(self) -> MemoryView:
+        return MemoryView(dict(self._values), set(self._buried), self._applied)
+
     def write(self, changes: Changes, applied: Applied) -> None:
         for key, value in changes.items():
             if value is not None:
                 if key not in self._values:
                     insort(self._keys, key)
+                    self._buried.discard(key)
                 self._values[key] = value
             elif key in self._values:
+                self._buried.add(key)
                 del self._values[key]
                 del self._keys[bisect_left(self._keys, key)]
         self._applied = applied
 
     def flush(self) -> None:
+        self._buried = set()
         self._write_image(self._directory)
 
     def freeze(self) -> None:

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import time
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,7 +15,19 @@ import rocksdict
 
 from raftkv import failpoints
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
-from raftkv.state.port import META_KEY, OWNER_FILE, Applied, Changes, States, Store, decode_meta, encode_meta
+from raftkv.state.gaps import Gap, Guideposts
+from raftkv.state.port import (
+    META_KEY,
+    OWNER_FILE,
+    STEP_KEYS,
+    Applied,
+    Changes,
+    States,
+    StateView,
+    Store,
+    decode_meta,
+    encode_meta,
+)
 
 _WRITE_BUFFER_BYTES = 32 << 20
 _BLOCK_CACHE_BYTES = 64 << 20
@@ -21,6 +35,12 @@ _BLOCK_BYTES = 16 << 10
 _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_MAX = 2
 _COMPACTION_POLL_S = 0.005
+_DELETIONS_WINDOW, _DELETIONS_MANY, _DELETIONS_PART = 1_000, 500, 0.5
+"""A file in which so many of so many neighbours are deletions is rewritten without them, by RocksDB itself, beside
+everything else: else whoever looks for the next key that lives goes over all of them each time."""
+
+_INCOMPLETE = "Result incomplete"
+_NOT_FOUND = "key not found"
 _IMMUTABLE = (".sst", ".blob")
 _NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
 """What belongs to the open database and not to its content; a copy makes its own."""
@@ -65,6 +85,7 @@ def _options() -> rocksdict.Options:
     options.set_max_log_file_size(1 << 20)
     # A background write is synced in small pieces, instead of one that the log's syncs have to wait for.
     options.set_bytes_per_sync(1 << 20)
+    options.add_compact_on_deletion_collector_factory(_DELETIONS_WINDOW, _DELETIONS_MANY, _DELETIONS_PART)
     table = rocksdict.BlockBasedOptions()
     table.set_block_cache(rocksdict.Cache(_BLOCK_CACHE_BYTES))
     table.set_block_size(_BLOCK_BYTES)
@@ -74,11 +95,177 @@ def _options() -> rocksdict.Options:
     return options
 
 
+def _look(
+    source: rocksdict.Rdict, directory: str, low: bytes, high: bytes, *, reverse: bool, whole: bool = False
+) -> tuple[rocksdict.RdictIter, bool]:
+    """An iterator at the first key from `low` on (in reverse, at the last, which may be below `low`) and below `high`,
+    which gives up after `STEP_KEYS` deleted ones unless `whole`; and whether it did.
+
+    It holds the interpreter meanwhile, as all iterating does: this bound is what keeps a node alive.
+    """
+    with _translated("reading", directory):
+        options = rocksdict.ReadOptions()
+        options.set_iterate_upper_bound(high)
+        if not whole:
+            options.set_max_skippable_internal_keys(STEP_KEYS)
+        iterator = source.iter(options)
+        if reverse:
+            iterator.seek_to_last()
+        else:
+            iterator.seek(low)
+    return iterator, _gave_up(iterator, directory)
+
+
+def _gave_up(iterator: rocksdict.RdictIter, directory: str) -> bool:
+    """Whether it stands at no key because there were too many deleted ones, and not because it is at its end."""
+    if iterator.valid():
+        return False
+    try:
+        iterator.status()
+    except Exception as exc:
+        if str(exc).startswith(_INCOMPLETE):
+            return True
+        with _translated("reading", directory):
+            raise exc  # not the end, but damage
+    return False
+
+
+def _steps(
+    source: rocksdict.Rdict, directory: str, posts: Guideposts, start: bytes, end: bytes, reverse: bool
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """What `Reader.steps` gives, of a database as it is now."""
+    while start < end:
+        iterator, gave_up = _look(source, directory, start, end, reverse=reverse)
+        move = iterator.prev if reverse else iterator.next
+        while iterator.valid():
+            with _translated("reading", directory):
+                key, value = iterator.key(), iterator.value()
+            if not start <= key < end:
+                return
+            yield key, value
+            start, end = _behind(key, start, end, reverse)
+            with _translated("reading", directory):
+                move()
+            gave_up = _gave_up(iterator, directory)
+        if not gave_up:
+            return
+        del iterator, move
+        for position, value in _over_gap(source, directory, posts, start, end, reverse):
+            yield position, value
+            if value is not None:
+                start, end = _behind(position, start, end, reverse)
+                break
+        else:
+            return
+
+
+def _behind(key: bytes, start: bytes, end: bytes, reverse: bool) -> tuple[bytes, bytes]:
+    """What is left of a range after `key`."""
+    return (start, key) if reverse else (key + b"\0", end)
+
+
+def _over_gap(
+    source: rocksdict.Rdict, directory: str, posts: Guideposts, start: bytes, end: bytes, reverse: bool
+) -> Iterator[tuple[bytes, bytes | None]]:
+    """As `_steps`, up to the next key that lives or to the end, when too many deleted ones are before it."""
+    while start < end:
+        post = posts.next(start, end, reverse=reverse)
+        gap = Gap(post, end, reverse=True) if reverse else Gap(start, post)
+        while not gap.is_over:
+            low, high = gap.probe
+            # Upwards also in reverse: a look downwards does not end at `low`, and goes over what is deleted below.
+            found, gave_up = _look(source, directory, low, high, reverse=False, whole=gap.is_smallest)
+            lives = found.valid()
+            if lives and reverse:
+                found, gave_up = _look(source, directory, low, high, reverse=True, whole=gap.is_smallest)
+            if lives and not gave_up:
+                with _translated("reading", directory):
+                    yield found.key(), found.value()
+                return
+            del found
+            if gave_up:
+                gap.too_much()
+            else:
+                gap.empty()
+            yield gap.position, None
+        start, end = (start, gap.position) if reverse else (gap.position, end)
+
+
+class RocksView(StateView):
+    """A snapshot of RocksDB, by which rocksdict gets values but does not iterate: its iterators see what is there now.
+
+    So the database is iterated, and whatever was written since the view was taken is put right by the snapshot. A write
+    tells its keys before it is done, and who reads asks for them after it has read: so none is missed. They are kept
+    in memory, which is a reason to close a view soon.
+    """
+
+    def __init__(self, store: RocksStore) -> None:
+        self._store = store
+        self._snapshot: rocksdict.Snapshot | None = store.db.snapshot()
+        self._directory = store.directory
+        self._applied = store.applied
+        self.fresh: deque[bytes] = deque()
+        """Keys that were written since, and are not in `_changed` yet; put here by another thread."""
+        self._changed: list[bytes] = []
+
+    @property
+    def applied(self) -> Applied:
+        return self._applied
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._snapshot is None:
+            raise ValueError("the view is closed")
+        try:
+            value: bytes = self._snapshot[key]
+        except Exception as exc:
+            if str(exc) == _NOT_FOUND:
+                return None
+            with _translated("reading", self._directory):
+                raise exc
+        return value
+
+    def _between(self, low: bytes, high: bytes) -> list[bytes]:
+        """Keys from `low` to before `high` that were written since."""
+        changed = self._changed
+        while self.fresh:
+            key = self.fresh.popleft()
+            at = bisect_left(changed, key)
+            if at == len(changed) or changed[at] != key:
+                changed.insert(at, key)
+        return changed[bisect_left(changed, low) : bisect_left(changed, high)] if changed else []
+
+    def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
+        store = self._store
+        for key, value in _steps(store.db, self._directory, store.posts, start, end, reverse):
+            changed = self._between(key, end) if reverse else self._between(start, key + b"\0")
+            at_key = bool(changed) and key == changed[0 if reverse else -1]
+            if at_key and value is None and not reverse:
+                changed.pop()  # what lies before the position was looked at, and the position itself was not
+            yield from self._as_they_were(changed, reverse)
+            if value is None:
+                yield key, None
+            elif not at_key:
+                yield key, value
+            if reverse:
+                end = key
+            else:
+                start = key if value is None else key + b"\0"
+        yield from self._as_they_were(self._between(start, end), reverse)
+
+    def _as_they_were(self, keys: list[bytes], reverse: bool) -> Iterator[tuple[bytes, bytes | None]]:
+        for key in reversed(keys) if reverse else keys:
+            yield key, self.get(key)
+
+    def close(self) -> None:
+        self._snapshot = None
+        self._store.views.discard(self)
+
+
 class RocksStore(Store):
     """A store on RocksDB.
 
     One column family, so that whatever a flush makes durable is the effect of a prefix of the log.
-    Iterating a damaged file ends early and says nothing; `scan`, the only place that iterates, asks.
+    Iterating a damaged file ends early and says nothing; whatever iterates here asks.
     """
 
     def __init__(self, directory: str) -> None:
@@ -90,6 +277,8 @@ class RocksStore(Store):
             os.makedirs(directory, exist_ok=True)
             self._db = rocksdict.Rdict(directory, _options(), access_type=rocksdict.AccessType.read_write())
         self._closed = False
+        self.posts = Guideposts()
+        self.views: set[RocksView] = set()
         try:
             self._applied = self._read_applied()
         except BaseException:
@@ -101,6 +290,16 @@ class RocksStore(Store):
         if meta is None and next(self.scan(b"", None), None) is None:
             return Applied()
         return decode_meta(meta, self._directory)
+
+    @property
+    def db(self) -> rocksdict.Rdict:
+        """For its views."""
+        return self._db
+
+    @property
+    def directory(self) -> str:
+        """Where it is."""
+        return self._directory
 
     @property
     def applied(self) -> Applied:
@@ -138,6 +337,15 @@ class RocksStore(Store):
             with _translated("reading", self._directory):
                 move()
 
+    def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
+        return _steps(self._db, self._directory, self.posts, start, end, reverse)
+
+    def view(self) -> RocksView:
+        with _translated("reading", self._directory):
+            view = RocksView(self)
+        self.views.add(view)
+        return view
+
     def write(self, changes: Changes, applied: Applied) -> None:
         batch = rocksdict.WriteBatch(raw_mode=True)
         put, delete = batch.put, batch.delete
@@ -146,7 +354,10 @@ class RocksStore(Store):
                 put(key, value)
             else:
                 delete(key)
+                self.posts.deleted(key)
         put(META_KEY, encode_meta(applied))
+        for view in self.views:
+            view.fresh.extend(changes)
         with _translated("writing to", self._directory):
             self._db.write(batch, self._write_options)
         self._applied = applied
