@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from raftkv import failpoints
+from raftkv.disk.advice import advice
 from raftkv.disk.port import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 
@@ -28,9 +29,10 @@ def _translated(what: str, path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as exc:
+        then = f"{advice(exc.errno)}, then start the node again"
         if exc.errno in _FULL:
-            raise DiskFull(f"{what} {path}: the disk is full; free some space, then start the node again") from exc
-        raise DiskError(f"{what} {path}: {exc.strerror or exc}; check the disk, then start the node again") from exc
+            raise DiskFull(f"{what} {path}: the disk is full; {then}") from exc
+        raise DiskError(f"{what} {path}: {exc.strerror or exc}; {then}") from exc
 
 
 class RealFile(File):

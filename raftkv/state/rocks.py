@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import rocksdict
 
 from raftkv import failpoints
+from raftkv.disk.advice import advice, advice_in
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
 from raftkv.state.gaps import Gap, Guideposts
 from raftkv.state.port import (
@@ -46,7 +47,7 @@ _NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
 """What belongs to the open database and not to its content; a copy makes its own."""
 
 _FREE_SPACE = "free some space, then start the node again"
-_CHECK_DISK = "check the disk, then start the node again"
+_THEN = "then start the node again"
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def _translated(what: str, path: str) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{what} {path}: {exc}: {_FREE_SPACE}") from exc
-        raise DiskError(f"{what} {path}: {exc}; {_CHECK_DISK}") from exc
+        raise DiskError(f"{what} {path}: {exc}; {advice(exc.errno)}, {_THEN}") from exc
     except Exception as exc:
         text = str(exc)
         message = f"{what} {path}: {text}"
@@ -68,7 +69,7 @@ def _translated(what: str, path: str) -> Iterator[None]:
         if "lock hold" in text or "While lock file" in text:
             raise DataDirLocked(f"{message}: another process uses it") from exc
         if text.startswith("IO error") and "No such file" not in text:
-            raise DiskError(f"{message}; {_CHECK_DISK}") from exc
+            raise DiskError(f"{message}; {advice_in(text)}, {_THEN}") from exc
         raise StateCorruption(message) from exc
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from raftkv.disk import RealDisk, real
+from raftkv.disk.advice import advice_in
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 
 
@@ -29,6 +30,30 @@ def failing(number):
 
     failed = []
     return call
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (errno.EACCES, "chown"),
+        (errno.EPERM, "chown"),
+        (errno.EROFS, "mount"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "file-max"),
+        (errno.EFBIG, "ulimit -f"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_an_error_says_what_to_do_about_it(disk, tmp_path, monkeypatch, number, what):
+    """Most errors of files are no fault of the disk, and nobody is to look for one there."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", failing(number))
+        with pytest.raises(DiskError, match="then start the node again") as caught:
+            disk.open(str(tmp_path / "f"), create=True)
+    assert what in str(caught.value)
+    assert ("check the disk" in str(caught.value)) == (number == errno.EIO)
+    assert what in advice_in(f"IO error: While opening a file: x: {os.strerror(number)}")
 
 
 @pytest.mark.parametrize(
