@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import sys
 from typing import Any
 
@@ -13,7 +14,7 @@ from raftkv.cli.clock import clock
 from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
 from raftkv.cli.logfiles import log
-from raftkv.cli.output import EXIT_CODES
+from raftkv.cli.output import EXIT_CODES, fail_usage
 from raftkv.cli.replay import replay
 from raftkv.cli.serve import serve
 from raftkv.cli.snapshots import snapshot
@@ -34,8 +35,20 @@ class _InOrder(click.Group):
         Whatever it opens, it has the descriptors that every process has.
         """
         descriptors.open_standard()
+        given = args[0] if args else settings.get("args")
+        words = list(itertools.takewhile(lambda word: word != "--", sys.argv[1:] if given is None else given))
+        as_json = "--json" in words or ("--log-json" in words and "serve" in words)
         try:
-            return super().main(*args, **settings)
+            if not as_json:
+                return super().main(*args, **settings)
+            code = super().main(*args, **{**settings, "standalone_mode": False})
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.ClickException as exc:
+            if not as_json:
+                raise
+            fail_usage(exc)
+        except click.Abort:
+            sys.exit(1)
         except OSError as exc:
             if exc.errno != errno.ENOSPC or exc.filename is not None:
                 raise

@@ -57,6 +57,12 @@ def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
     sys.exit(exit_code(error))
 
 
+def fail_usage(error: click.ClickException) -> NoReturn:
+    """Print as JSON what is wrong with the words of a command, and exit with its code."""
+    print_json({"error": "UsageError", "message": error.format_message()})
+    sys.exit(error.exit_code)
+
+
 @contextmanager
 def errors_reported(as_json: bool) -> Iterator[None]:
     """Turn raftkv's errors into a message and an exit code."""

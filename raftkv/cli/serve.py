@@ -17,6 +17,7 @@ from raftkv.cli.settings import (
     DEFAULT_PEER_LISTEN,
     LOG_LEVELS,
     Settings,
+    asks_for_json,
     gather,
     unknown_variables,
 )
@@ -110,7 +111,7 @@ def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> Non
     try:
         settings = gather(flags, config_values, path)
     except RaftKVError as exc:
-        with process_log(as_json=bool(flags["log_json"]), level="error") as said:
+        with process_log(as_json=asks_for_json(flags), level="error") as said:
             said.ended(exc)
         sys.exit(exit_code(exc))
     sys.exit(_run(settings))

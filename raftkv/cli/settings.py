@@ -157,6 +157,14 @@ def _members(given: Any) -> tuple[Member, ...]:
     return tuple(parse_member(text.strip()) for text in texts)
 
 
+def asks_for_json(flags: Mapping[str, Any]) -> bool:
+    """Whether errors are to be JSON, where it is just the settings that can't be read."""
+    try:
+        return bool(flags["log_json"]) or _flag(os.environ.get("RAFTKV_LOG_JSON", "false"))
+    except ValueError:
+        return False
+
+
 PARSERS: dict[str, Callable[[Any], Any]] = {
     "node_id": _node_id,
     "data_dir": _text,

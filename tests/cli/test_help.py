@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from click.shell_completion import ShellComplete
 
 from raftkv.cli import main
 from raftkv.cli.output import EXIT_CODES
-from tests.cli.commands import invoke
+from tests.cli.commands import invoke, value_of
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -58,6 +59,45 @@ def test_the_exit_codes_are_in_the_help():
     text = invoke("--help").stdout
     for code, meaning in EXIT_CODES.items():
         assert f"{code}  {meaning}" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("get", "--json"), "Missing argument 'KEY'"),
+        (("get", "k", "--json", "--nonsense"), "No such option"),
+        (("get", "k", "--json", "--timeout", "soon"), "'soon' is not a valid float"),
+        (("get", "k", "--json", "-a", "nowhere"), "nowhere"),
+        (("member", "nonsense", "--json"), "No such command 'nonsense'"),
+        (("serve", "--log-json", "--nonsense"), "No such option"),
+    ],
+)
+def test_wrong_usage_is_json_where_json_was_asked_for(words, said):
+    """A program reads one document, whatever went wrong; people get the usage as ever."""
+    result = invoke(*words)
+    assert result.exit_code == 2
+    value = value_of(result)
+    assert value["error"] == "UsageError" and said in value["message"]
+    assert not result.stderr
+    for_people = invoke(*[word for word in words if not word.endswith("json")])
+    assert for_people.exit_code == 2 and "Usage:" in for_people.stderr
+
+
+@pytest.mark.parametrize("how", ["flag", "environment"])
+def test_a_setting_that_is_wrong_is_json_where_the_log_is(how):
+    """The last error of a node's process is part of its log."""
+    words = ("serve", "--node-id", "x")
+    result = invoke(*words, "--log-json") if how == "flag" else invoke(*words, env={"RAFTKV_LOG_JSON": "true"})
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    value = json.loads(line)
+    assert (value["event"], value["level"]) == ("process_ended", "error") and "node_id = 'x'" in value["reason"]
+
+
+def test_what_only_looks_like_json_changes_nothing():
+    """Help is help, and a word behind `--` is no option."""
+    assert invoke("get", "--json", "--help").exit_code == 0
+    assert "Usage:" in invoke("get", "--timeout", "soon", "--", "--json").stderr
 
 
 def test_the_data_commands_share_their_options():
