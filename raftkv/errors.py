@@ -123,6 +123,17 @@ class WrongCluster(HandshakeRefused):
     """A node belongs to another cluster than the one that this client has met; it is not used."""
 
 
+class PeerRemoved(HandshakeRefused):
+    """Who dials was removed from the cluster: by a committed entry, `index`, as a node of `term` knows that `leads` it,
+    or not."""
+
+    def __init__(self, text: str, *, index: int, term: int, leads: bool) -> None:
+        super().__init__(text)
+        self.index = index
+        self.term = term
+        self.leads = leads
+
+
 # ---------------------------------------------------------------- this node must stop
 
 
@@ -164,6 +175,10 @@ class DataDirLocked(NodeStopped):
 
 class WrongDataDir(NodeStopped):
     """The data directory belongs to another node or cluster."""
+
+
+class NodeRemoved(NodeStopped):
+    """The cluster has removed this node for good. Nothing is in doubt, and to start it again is of no use."""
 
 
 class Diverged(NodeStopped):

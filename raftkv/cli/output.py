@@ -15,6 +15,7 @@ from rich.markup import escape
 from raftkv.errors import (
     Indeterminate,
     InvalidArgument,
+    NodeRemoved,
     NodeStopped,
     NotAccepted,
     RaftKVError,
@@ -28,6 +29,7 @@ EXIT_CODES = {
     3: "not accepted, so safe to try again: no leader, no quorum, busy, refused for now",
     4: "outcome unknown: it may have been done",
     5: "data in doubt: a node stopped itself, or files are damaged, locked or of another node",
+    6: "the node was removed from its cluster: nothing is in doubt, don't start it again",
 }
 """Every exit code, for the help text."""
 
@@ -41,6 +43,8 @@ def exit_code(error: RaftKVError) -> int:
             return 3
         case Indeterminate() | SessionExpired():
             return 4
+        case NodeRemoved():
+            return 6
         case NodeStopped():
             return 5
         case _:

@@ -106,7 +106,8 @@ def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> Non
                                --member 3=10.0.0.3:8001/10.0.0.3:7001
 
     A leader that is asked to stop hands leadership over first. A second signal ends the process at once, which is
-    safe too. A node that stops by itself, as going on could lose data, says why and ends with code 5.
+    safe too. A node that stops by itself, as going on could lose data, says why and ends with code 5,
+    one that was removed from the cluster with code 6.
     """
     try:
         settings = gather(flags, config_values, path)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.roles import Leader
-from raftkv.errors import HandshakeRefused, PeerError, WrongDataDir
+from raftkv.errors import HandshakeRefused, PeerError, PeerRemoved, WrongDataDir
 from raftkv.logs import EventLog
 from raftkv.model import Index, Membership, NodeId
 from raftkv.node.directory import join_cluster
 from raftkv.node.identity import Founding
 from raftkv.node.met import LOST, Met, doubt_text
+from raftkv.node.removal import Hearsay, removed, removed_since
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -29,6 +30,7 @@ from raftkv.wire import (
     Ping,
     Pong,
     Refusals,
+    Removal,
 )
 
 if TYPE_CHECKING:
@@ -56,6 +58,9 @@ class Links:
         self._met = Met(node, known)
         self._learned: dict[NodeId, str] = {}
         """Addresses of peers that dialled this node before it knew of a membership with them."""
+        self._hearsay = Hearsay()
+        self._hung_up_on: set[NodeId] = set()
+        """Removed nodes whose connections were ended, so that they ask anew and are told."""
         self._doubts = Refusals("peer_doubted")
         self._untold: set[NodeId] = set()
         """Connected peers who have not heard of all of `_met`."""
@@ -115,10 +120,7 @@ class Links:
         if hello.node_id == own:
             raise HandshakeRefused(f"there is a node {own} already: give each node an id of its own")
         if hello.node_id in membership.removed:
-            raise HandshakeRefused(
-                f"node {hello.node_id} was removed from the cluster: to bring it back, empty its data directory "
-                "and add it under an id that was never used"
-            )
+            self._refuse_removed(hello.node_id)
         if hello.cluster_id and self.cluster_id and hello.cluster_id != self.cluster_id:
             raise HandshakeRefused(
                 f"node {hello.node_id} belongs to the cluster {hello.cluster_id}, node {own} to {self.cluster_id}: "
@@ -135,6 +137,26 @@ class Links:
             )
         if not hello.cluster_id and not self.cluster_id:
             raise HandshakeRefused(f"neither node {hello.node_id} nor node {own} has joined a cluster")
+
+    def _refuse_removed(self, peer: NodeId) -> NoReturn:
+        """It is told that it is certain once it is: a removal that is not committed may be undone."""
+        raft = self._node.raft
+        text = (
+            f"node {peer} was removed from the cluster: to bring it back, empty its data directory "
+            "and add it under an id that was never used"
+        )
+        if (since := removed_since(raft, peer)) is None:
+            raise HandshakeRefused(text)
+        raise PeerRemoved(text, index=since, term=raft.term, leads=raft.is_leader)
+
+    def on_removed(self, peer: NodeId, removal: Removal) -> None:
+        """A peer says that this node was removed; it ends when that is proven."""
+        node, raft = self._node, self._node.raft
+        proven = self._hearsay.is_proven(
+            raft, peer, removal, cluster_id=self.cluster_id, incarnation=self.incarnation_of(peer)
+        )
+        if proven and node.failure is None:
+            node.fail(removed(raft.node_id, removal.index))
 
     def _check_settings(self, hello: Hello) -> None:
         node = self._node
@@ -302,6 +324,14 @@ class Links:
             logger.warning("peer_lost", node=own, peer=peer, address=address, reason=reason)
 
     # ------------------------------------------------------------------------------ what is sent
+
+    def hang_up_on_removed(self) -> None:
+        """End the connections of who is no member any more, certainly: when it dials again, it is told."""
+        raft = self._node.raft
+        gone = set(raft.log.membership_at(raft.commit_index).removed)
+        for peer in sorted(gone - self._hung_up_on):
+            self._node.transport.drop(peer, "it was removed from the cluster")
+        self._hung_up_on = gone
 
     def set_members(self, memberships: Sequence[Membership]) -> None:
         """Keep links to everybody in `memberships`, newest last, and to those who dialled this node and are in none."""

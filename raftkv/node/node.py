@@ -37,6 +37,7 @@ from raftkv.node.leaderless import Leaderless
 from raftkv.node.links import Links
 from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
+from raftkv.node.removal import GRACE, removed, removed_since
 from raftkv.node.room import Room
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
@@ -96,6 +97,8 @@ class Node:
         self._closed = False
         self._is_open = False
         self._misplaced = ""
+        self._ends_at: float | None = None
+        """When this node ends, because it was removed."""
         self._membership_seen = (0, False)
         self._members_changed: Callable[[], None] = lambda: None
 
@@ -127,6 +130,8 @@ class Node:
             await self.open()
         loop = self._loop
         try:
+            if (since := removed_since(self.raft, self.raft.node_id)) is not None:
+                raise removed(self.raft.node_id, since)
             self.room.saw(self.world.disk.free(self.paths.root))
             await self.transport.start(self.links)
         except BaseException:
@@ -368,6 +373,7 @@ class Node:
             future.add_done_callback(self._saw_space)
         self.clock.look(loop.time())
         self.links.tell_again()
+        self._maybe_end(loop.time())
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
         self._say_leaderless(self._leaderless.look(self.raft.leader is not None, loop.time()))
@@ -382,6 +388,13 @@ class Node:
             hint = "add this node to its cluster (raftkv member add)"
         own = self.raft.node_id
         logger.warning("no_leader", node=own, seconds=round(seconds), voters=voters, reached=reached, hint=hint)
+
+    def _maybe_end(self, now: float) -> None:
+        """A removed node ends when the others have had time to hear of the commit, and not while it still leads."""
+        if self._ends_at is not None and now >= self._ends_at and not self.raft.is_leader:
+            since = removed_since(self.raft, self.raft.node_id)
+            assert since is not None, "who is removed never comes back"
+            self.fail(removed(self.raft.node_id, since))
 
     def _check_stall(self, writing_s: float) -> None:
         if self._watch.is_dead(writing_s):
@@ -437,6 +450,10 @@ class Node:
             is_news = force or seen[0] != self._membership_seen[0]
             self._membership_seen = seen
             self.links.set_members(raft.log.memberships_since(raft.commit_index))
+            self.links.hang_up_on_removed()
+            if self._ends_at is None and (since := removed_since(raft, raft.node_id)) is not None:
+                self._ends_at = self._loop.time() + GRACE * self.config.election_timeout_ms / 1000
+                logger.warning("removed", node=raft.node_id, index=since)
             self._compare_addresses()
             self._members_changed()
             if is_news:
@@ -517,6 +534,8 @@ class Node:
         if not stale:
             self.engine.query(payload, done)
             return
+        if self._ends_at is not None:
+            raise Unavailable(f"node {self.options.node_id} was removed from the cluster")
         if self.raft.wants_snapshot or self.raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
         done(self.applier.applied_index, self.applier.query(payload))

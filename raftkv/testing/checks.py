@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raftkv.core import invariants
 from raftkv.core.roles import Candidate, Leader
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import DiskError, NodeStopped, StateCorruption
+from raftkv.errors import DiskError, NodeRemoved, NodeStopped, StateCorruption
 from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.state import MemoryStates
 from raftkv.testing.cluster import Harm
@@ -398,15 +398,23 @@ class FollowersAreNotAheadOfTheirMatch(Check):
 
 
 class NobodyStopsWithoutAReason(Check):
-    """A node stops by itself only for damage or a failing disk that the world made."""
+    """A node stops by itself only for damage or a failing disk that the world made, or when it was really removed."""
 
     def __init__(self, *allowed: type[BaseException]) -> None:
         self._allowed: tuple[type[BaseException], ...] = (DiskError, *allowed)
+        self._removed: set[NodeId] = set()
+        """By entries that were committed somewhere."""
 
     def look(self, cluster: SimCluster) -> None:
+        for each in working(cluster):
+            self._removed |= set(each.raft.log.membership_at(each.raft.commit_index).removed)
         for sim in cluster.nodes.values():
             node = sim.node
-            if node is not None and node.failure is not None:
+            if node is not None and isinstance(node.failure, NodeRemoved):
+                raft = node.raft
+                known = self._removed | set(raft.log.membership_at(raft.commit_index).removed)
+                assert sim.node_id in known, f"node {sim.node_id} was not removed, and ended: {node.failure}"
+            elif node is not None and node.failure is not None:
                 is_harmed = sim.harm not in (None, Harm.COPIED)
                 allowed = (*self._allowed, NodeStopped) if is_harmed else self._allowed
                 assert isinstance(node.failure, allowed), f"node {sim.node_id} stopped: {node.failure!r}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raftkv.testing.cluster import SimCluster, SimNode
     from raftkv.testing.trace import Trace
     from raftkv.transport import TransportHandler
-    from raftkv.wire import Hello, PeerMessage
+    from raftkv.wire import Hello, PeerMessage, Removal
 
 
 THREAD_NAMES = ("log", "state", "transfers")
@@ -252,6 +252,9 @@ class _TracedHandler:
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         self._handler.on_lost(peer, reason)
+
+    def on_removed(self, peer: NodeId, removal: Removal) -> None:
+        self._handler.on_removed(peer, removal)
 
     def hello(self) -> Hello:
         return self._handler.hello()

@@ -15,7 +15,7 @@ from raftkv.errors import RaftKVError
 from raftkv.model import Member, NodeId
 from raftkv.testing.cluster import SimCluster, SimNode
 from raftkv.transport import MemoryTransport
-from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage
+from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage, Removal
 
 if TYPE_CHECKING:
     from raftkv.node import Node
@@ -131,3 +131,6 @@ class _Stranger:
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """It is used to that."""
+
+    def on_removed(self, peer: NodeId, removal: Removal) -> None:
+        """It was never a member."""

@@ -158,7 +158,7 @@ class Incoming(asyncio.Protocol):
             waiting = self._mesh.handler.check_hello(hello)
         except HandshakeRefused as exc:
             self._mesh.stats.handshake_refused += 1
-            self._write(HelloReply(None, str(exc)))
+            self._write(HelloReply(None, str(exc), self._mesh.removal_of(exc)))
             self._over = True
             assert self._transport is not None
             self._transport.close()

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from raftkv.config import Config
-from raftkv.errors import HandshakeRefused
+from raftkv.errors import HandshakeRefused, PeerRemoved
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.incoming import Incoming
@@ -16,7 +16,7 @@ from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Shut, Streams
-from raftkv.wire import Hello, PeerMessage, Refusals
+from raftkv.wire import Hello, PeerMessage, Refusals, Removal
 
 logger = EventLog("raftkv")
 
@@ -188,6 +188,13 @@ class Mesh(Transport):
                 f"node {own.node_id} speaks version {own.version} of the protocol, node {hello.node_id} version "
                 f"{hello.version}: run versions of raftkv on both that speak the same"
             )
+
+    def removal_of(self, refusal: HandshakeRefused) -> Removal | None:
+        """What is to be told to who was refused because it is no member any more."""
+        if not isinstance(refusal, PeerRemoved):
+            return None
+        own = self.handler.hello()
+        return Removal(own.cluster_id, own.node_id, own.incarnation, refusal.index, refusal.term, refusal.leads)
 
     # ------------------------------------------------------------------------------ incoming connections
 

@@ -180,6 +180,8 @@ class Outgoing(asyncio.Protocol):
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
         """Raises `HandshakeRefused` unless both sides accept each other; returns what is to be awaited."""
         if reply.hello is None:
+            if reply.removal is not None:
+                self._mesh.handler.on_removed(self._link.peer, reply.removal)
             raise HandshakeRefused(reply.refused or "no reason given")
         self._mesh.check_version(reply.hello)
         if reply.hello.node_id != self._link.peer:

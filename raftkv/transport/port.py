@@ -12,7 +12,7 @@ import msgspec
 from raftkv.model import NodeId
 from raftkv.transport.reasons import Unreached
 from raftkv.transport.tls import CertificateStatus
-from raftkv.wire import Hello, PeerMessage
+from raftkv.wire import Hello, PeerMessage, Removal
 
 
 class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,11 +70,15 @@ class TransportHandler(Protocol):
         replaces its connection. The other direction may be whole, and is not closed.
         """
 
+    def on_removed(self, peer: NodeId, removal: Removal) -> None:
+        """Who was dialled as `peer` says that this node is no member any more; to be believed or not."""
+
     def hello(self) -> Hello:
         """What this node says of itself, asked for at every handshake."""
 
     def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
-        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do.
+        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do; `PeerRemoved` for
+        who certainly does not any more, so that it is told.
 
         The version and the id of who was dialled are checked already. A future that is returned is waited for, and
         then this is asked again; until None comes, the handshake does not end, and nothing that the peer says

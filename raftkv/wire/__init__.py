@@ -35,6 +35,7 @@ from raftkv.wire.peer import (
     PeerMessage,
     Ping,
     Pong,
+    Removal,
     decode_message,
     encode_message,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Refusals",
+    "Removal",
     "Request",
     "RequestKind",
     "Response",

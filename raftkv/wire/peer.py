@@ -14,7 +14,7 @@ import msgspec
 from raftkv.core.messages import AppendEntries, Message
 from raftkv.entry import parse_records
 from raftkv.errors import UNREADABLE, CorruptRecord, FrameError
-from raftkv.model import Index, NodeId
+from raftkv.model import Index, NodeId, Term
 from raftkv.snapshot import SnapshotMessage
 from raftkv.wire.frame import encode_frame
 
@@ -59,11 +59,28 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """What its cluster is called; empty where that is not known."""
 
 
+class Removal(msgspec.Struct, frozen=True, array_like=True):
+    """That the cluster has removed whoever dials, as the node `teller` knows it from a committed entry."""
+
+    cluster_id: str
+    teller: NodeId
+    incarnation: str
+    """The teller's data directory."""
+    index: Index
+    """Of the entry since which it is so, or of a later one of the kind."""
+    term: Term
+    """The teller's."""
+    leads: bool
+    """Whether the teller leads that term."""
+
+
 class HelloReply(msgspec.Struct, array_like=True, tag=61):
     """The answer: the other side's `hello`, or why the connection is refused (and then no hello)."""
 
     hello: Hello | None
     refused: str
+    removal: Removal | None = None
+    """That who dialled is no member any more, when that is certain."""
 
 
 class Ping(msgspec.Struct, array_like=True, tag=62):

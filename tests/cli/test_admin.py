@@ -103,6 +103,8 @@ def test_a_node_joins_and_leaves(tmp_path):
         assert second.member.client_address in promoted.stdout
         assert invoke("put", "a", "1", env=environment).exit_code == 0
         assert value_of(invoke("member", "remove", "2", "--json", env=environment))["removed"] == [2]
+        assert second.process.wait(20) == 6, "it heard of it, and has ended"
+        assert "node 2 was removed from the cluster" in second.log_path.read_text().splitlines()[-1]
         back = invoke("member", "add", member_argument(second.member), env=environment)
         assert back.exit_code in (2, 3)
         assert "removed before" in back.stderr

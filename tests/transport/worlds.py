@@ -19,7 +19,7 @@ from raftkv.transport import MemoryNetwork, MemoryTransport, TcpTransport
 from raftkv.transport.limits import Limits
 from raftkv.transport.memory import pause
 from raftkv.transport.mesh import Mesh
-from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage
+from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage, Removal
 
 CONFIG = Config(peer_frame_bytes_max=2 * MIB, command_bytes_max=MIB, client_frame_bytes_max=2 * MIB)
 LIMITS = Limits.of(CONFIG)
@@ -38,6 +38,7 @@ class Talker:
         self.messages: list[tuple[NodeId, PeerMessage]] = []
         self.connected: list[NodeId] = []
         self.lost: list[tuple[NodeId, str]] = []
+        self.removals: list[tuple[NodeId, Removal]] = []
         self.raises: Exception | None = None
         self._changed = asyncio.Event()
 
@@ -54,6 +55,9 @@ class Talker:
     def on_lost(self, peer: NodeId, reason: str) -> None:
         self.lost.append((peer, reason))
         self._changed.set()
+
+    def on_removed(self, peer, removal) -> None:
+        self.removals.append((peer, removal))
 
     def hello(self) -> Hello:
         return Hello(self.version, self.cluster_id, self.node_id, "i", self.boot, "n", "f", False, 0)
