@@ -169,6 +169,10 @@ class DiskFull(DiskError):
     """The disk is full; start the node again when there is space."""
 
 
+class WrongProcess(NodeStopped):
+    """The node runs in the process that started it, and this one is a child made by fork: it must start its own."""
+
+
 class DataDirLocked(NodeStopped):
     """Another process uses this data directory."""
 

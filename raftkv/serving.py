@@ -14,7 +14,7 @@ import structlog
 
 from raftkv.addresses import address_problems
 from raftkv.config import Config
-from raftkv.errors import ConfigError, NodeStopped
+from raftkv.errors import ConfigError, NodeStopped, WrongProcess
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, NodeStatus, Options
@@ -36,6 +36,9 @@ class Server(Generic[M]):
     A cluster of more is started with the same `members` on each of its nodes; a node that joins later with
     `join=True`, and is then added by `Admin.add_learner` and `Admin.promote`. On return of `start` the node has
     recovered what is on its disk, and takes part; it may not have a leader yet.
+
+    In a child made by fork it does nothing: `start` and `status` raise `WrongProcess`, `stop` returns at once, and
+    the parent's node goes on; the child can ask it through a client.
 
     It belongs to the running event loop. Disk work is done in threads of its own; a program that keeps the
     interpreter busy should call `sys.setswitchinterval(0.0005)`, or each of them waits 5 ms for its turn.
@@ -103,6 +106,8 @@ class Server(Generic[M]):
         if not structlog.is_configured():
             structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
         node, transport = self.node, self._transport
+        if isinstance(node.failure, WrongProcess):
+            raise node.failure
         new = is_new(node.world.disk, node.paths)
         try:
             if not new:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from raftkv.client.client import Client, StaleRead
 from raftkv.client.options import ClientOptions
 from raftkv.errors import Unavailable
+from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.machine import Method, StateMachine
 
 M = TypeVar("M", bound=StateMachine)
@@ -27,6 +28,8 @@ class BlockingClient(Generic[M]):
     ```
 
     Arguments, results and errors are those of `Client`. Calls of different threads go out together.
+    In a child made by fork (`multiprocessing`, a pre-forking server) it is as new: it has a thread,
+    connections and a session of its own there, and the parent's go on undisturbed.
     """
 
     def __init__(self, machine: type[M], addresses: Sequence[str], **settings: Any) -> None:
@@ -38,6 +41,15 @@ class BlockingClient(Generic[M]):
         self._closed = False
         self.remote: BlockingRemote[M] = BlockingRemote(self)
         """The machine's methods."""
+        tell_of_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child: there is no thread, and whoever held the lock will never release it."""
+        if self._loop is not None:
+            let_go_of_loop(self._loop)
+            leave(self._loop, self._thread)
+        self._loop = self._thread = None
+        self._lock = threading.Lock()
 
     @property
     def machine(self) -> type[M]:

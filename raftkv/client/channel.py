@@ -15,6 +15,7 @@ from raftkv.client.options import SECONDS_MAX, ClientOptions
 from raftkv.client.router import Router
 from raftkv.config import KIB
 from raftkv.errors import InvalidArgument, Unavailable
+from raftkv.forks import leave, tell_of_fork
 from raftkv.wire import RequestKind
 
 FRAME_MARGIN = 4 * KIB
@@ -50,6 +51,16 @@ class Channel:
         self._chance = chance if chance is not None else random.Random()  # noqa: S311 (it spreads retries)
         self._router: Router | None = None
         self.closed = False
+        tell_of_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child: the next use makes connections of its own, on the loop that runs then."""
+        if self._router is not None:
+            # What the parent has learned is true for the child as well.
+            self._addresses = tuple(dict.fromkeys((*self._addresses, *self._router.addresses)))
+            self._router.after_fork()
+            leave(self._router)
+            self._router = None
 
     @property
     def router(self) -> Router:

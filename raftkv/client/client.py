@@ -20,6 +20,7 @@ from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
 from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
+from raftkv.forks import leave, tell_of_fork
 from raftkv.machine import NO_SESSION, Method, StateMachine
 from raftkv.model import Index
 from raftkv.wire import RequestKind
@@ -71,7 +72,8 @@ class Client(Generic[M]):
     until the deadline, and applied once (thesis §6.3). Without, it ends as `Indeterminate` at once.
 
     An instance belongs to one event loop, and may be used by any number of its tasks. A call may be
-    cancelled at any time; whether its command is applied is then unknown.
+    cancelled at any time; whether its command is applied is then unknown. In a child made by fork it
+    is as new: on the child's own loop, with connections and a session of its own.
     """
 
     def __init__(
@@ -106,8 +108,14 @@ class Client(Generic[M]):
         self._closed = False
         self.remote: Remote[M] = Remote(self)
         """The machine's methods."""
+        tell_of_fork(self)
 
     # ------------------------------------------------------------------------------ life
+
+    def after_fork(self) -> None:
+        """In a child: the session is the parent's, which counts its commands; the next command opens another one."""
+        leave(self._session, self._opening)
+        self._session = self._opening = None
 
     async def __aenter__(self) -> Remote[M]:
         return self.remote

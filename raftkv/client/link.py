@@ -9,6 +9,7 @@ from typing import Protocol, cast
 from raftkv.client.call import Call
 from raftkv.client.options import ClientOptions
 from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable, WrongCluster
+from raftkv.forks import let_go_of
 from raftkv.wire import (
     NOTICE_ID,
     PROTOCOL_VERSION,
@@ -138,6 +139,11 @@ class Link(asyncio.Protocol):
         if not self.ready.done():
             self.ready.cancel()
         return calls
+
+    def after_fork(self) -> None:
+        """In a child: the connection is the parent's."""
+        self._closed = True
+        let_go_of(self._transport)
 
     def _drop(self) -> list[Call]:
         if self._watch is not None:

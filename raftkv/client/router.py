@@ -395,6 +395,12 @@ class Router:
         for call in self._calls:
             call.give_up("the client was closed")
 
+    def after_fork(self) -> None:
+        """In a child: everything here is the parent's."""
+        self._closed = True
+        for link in self._links.values():
+            link.after_fork()
+
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where it looks for the cluster."""

@@ -14,6 +14,7 @@ from raftkv import failpoints
 from raftkv.disk.advice import advice
 from raftkv.disk.port import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
+from raftkv.forks import let_go, tell_of_fork
 
 _DSYNC: int | None = getattr(os, "RWF_DSYNC", None)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -128,11 +129,17 @@ class RealFile(File):
 class _FileLock(Lock):
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
+        tell_of_fork(self)
 
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def after_fork(self) -> None:
+        """In a child: no unlocking, as the lock is the open file's, which both share; it ends with the parent."""
+        let_go(self._fd)
+        self._fd = -1
 
 
 class RealDisk(Disk):

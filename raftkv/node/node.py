@@ -24,7 +24,9 @@ from raftkv.errors import (
     SafetyViolation,
     StateCorruption,
     Unavailable,
+    WrongProcess,
 )
+from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.logs import EventLog
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
@@ -111,6 +113,7 @@ class Node:
         Raises as `start` does.
         """
         loop = self._loop = asyncio.get_running_loop()
+        tell_of_fork(self)
         self.stopped: asyncio.Future[NodeStopped | None] = loop.create_future()
         """Done when the node has stopped: with the reason, or None when it was asked to."""
         try:
@@ -241,6 +244,18 @@ class Node:
 
     async def before_checkpoint(self, store: Store) -> None:
         """Called before a snapshot is made of `store`, while nothing is applied: for hosts of other objects."""
+
+    def after_fork(self) -> None:
+        """In a child: the node is the parent's. It has no threads here, and its files must not be touched."""
+        leave(self)  # else the store would be closed when the child ends, which writes what it has in memory
+        if self._closed:
+            return
+        let_go_of_loop(self._loop)
+        self._closed = True
+        self.failure = WrongProcess(
+            f"node {self.options.node_id} runs in the process that started it; this is a child made by fork, "
+            "which can ask it through a client, or start a node of its own"
+        )
 
     async def stop(self) -> None:
         """Stop taking part, wait for the disk, and close everything. What was acknowledged is durable already."""
@@ -504,6 +519,8 @@ class Node:
         """Wait until `condition` holds (looked at every tick). Raises `Unavailable` after `deadline_s` seconds."""
         if condition():
             return
+        if self.failure is not None:
+            raise self.failure
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((condition, future))
         try:
@@ -687,6 +704,8 @@ class Node:
 
     async def take_snapshot(self) -> Index:
         """Take a snapshot now and return its index; it is durable and verified on return."""
+        if self.failure is not None:
+            raise self.failure
         return await self.snapshots.take()
 
     def report(self, node: NodeId, report: DigestReport) -> None:
@@ -710,7 +729,9 @@ class Node:
     # ------------------------------------------------------------------------------ status
 
     def status(self) -> NodeStatus:
-        """Everything that an operator may ask."""
+        """Everything that an operator may ask. Raises `WrongProcess` in a child made by fork."""
+        if isinstance(self.failure, WrongProcess):
+            raise self.failure  # the store may wait for a thread that is not there
         raft, opened = self.raft, self.opened
         applied = self.applier.runner.applied
         snapshot, log_health = raft.snapshot, self.world.log_health()

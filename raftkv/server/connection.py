@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
+from raftkv.forks import let_go_of
 from raftkv.server.admin import run_admin
 from raftkv.server.answers import error_response, outcome_response, result_response
 from raftkv.wire import (
@@ -120,6 +121,11 @@ class Connection(asyncio.Protocol):
         self._tell_held()
         if self._transport is not None:
             self._transport.abort()
+
+    def after_fork(self) -> None:
+        """In a child: the client is the parent's."""
+        self.closed = True
+        let_go_of(self._transport)
 
     def end(self) -> None:
         """Take no more requests; close when those that were taken are answered."""

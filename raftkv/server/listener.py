@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from raftkv.errors import Busy, Unavailable
+from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
@@ -72,6 +73,7 @@ class Listener:
                 self._taken = await self._listen(host, port)
             except OSError as exc:
                 raise Unavailable(f"can't listen on {host}:{port}: {exc}") from exc
+            tell_of_fork(self)
         return self._taken
 
     async def _listen(self, host: str, port: int) -> tuple[str, int]:
@@ -107,6 +109,17 @@ class Listener:
     def connection(self) -> Connection:
         """The protocol of a new connection."""
         return Connection(self)
+
+    def after_fork(self) -> None:
+        """In a child: clients are the parent's, and its address must be free when the parent is gone."""
+        self._closing = True
+        for sock in self._server.sockets if self._server is not None else ():
+            let_go(sock.fileno())
+        for connection in self._connections:
+            connection.after_fork()
+        leave(self._server, self._sweeper, self._telling, self._connections, self._tasks)
+        self._server = self._sweeper = self._telling = None
+        self._connections, self._tasks = {}, {}
 
     async def close(self, grace_s: float = 2.0) -> None:
         """Take no more requests, wait up to `grace_s` seconds for answers that are due, and close."""

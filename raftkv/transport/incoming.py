@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.forks import let_go_of
 from raftkv.model import NodeId
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import (
@@ -55,6 +56,10 @@ class Incoming(asyncio.Protocol):
         return address_text(self._transport.get_extra_info("peername") if self._transport is not None else None)
 
     # ------------------------------------------------------------------------------ life
+
+    def after_fork(self) -> None:
+        """In a child: the peer is the parent's."""
+        let_go_of(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has connected."""

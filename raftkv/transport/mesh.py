@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from raftkv.config import Config
 from raftkv.errors import HandshakeRefused, PeerRemoved
+from raftkv.forks import tell_of_fork
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.incoming import Incoming
@@ -53,7 +54,7 @@ class Mesh(Transport):
         for seconds did not listen meanwhile, and must not blame its peers for it."""
         self._links: dict[NodeId, Link] = {}
         self._incoming: dict[NodeId, Incoming] = {}
-        self._open: dict[asyncio.Protocol, None] = {}  # every connection that is not gone; a set in their order
+        self._open: dict[Incoming | Outgoing, None] = {}  # every connection that is not gone; a set in their order
         self._strangers: dict[Incoming, None] = {}
         self._dirty: list[Outgoing] = []
         self._corked = False
@@ -70,6 +71,7 @@ class Mesh(Transport):
     async def listen(self) -> str:
         if not self.address:
             self.address = await self.streams.listen(self._accept, self.refused_unmade)
+            tell_of_fork(self)
         return self.address
 
     def _accept(self) -> asyncio.Protocol:
@@ -127,6 +129,13 @@ class Mesh(Transport):
             self._all_gone = asyncio.get_running_loop().create_future()
             await self._all_gone
 
+    def after_fork(self) -> None:
+        """In a child: peers are the parent's."""
+        self._closed = True
+        self.streams.after_fork()
+        for connection in self._open:
+            connection.after_fork()
+
     def abort(self) -> None:
         if self._closed:
             return
@@ -157,11 +166,11 @@ class Mesh(Transport):
 
     # ------------------------------------------------------------------------------ for connections
 
-    def opened(self, connection: asyncio.Protocol) -> None:
+    def opened(self, connection: Incoming | Outgoing) -> None:
         """A connection is there, and `close` will wait for its end."""
         self._open[connection] = None
 
-    def gone(self, connection: asyncio.Protocol) -> None:
+    def gone(self, connection: Incoming | Outgoing) -> None:
         """A connection is closed on this side for good."""
         self._open.pop(connection, None)
         if isinstance(connection, Incoming):

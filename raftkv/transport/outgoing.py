@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.forks import let_go_of
 from raftkv.transport.reasons import Reason, Unreached, reason_of
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
@@ -42,6 +43,10 @@ class Outgoing(asyncio.Protocol):
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
     # ------------------------------------------------------------------------------ life
+
+    def after_fork(self) -> None:
+        """In a child: the peer is the parent's."""
+        let_go_of(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody answers at the address: say who is calling."""

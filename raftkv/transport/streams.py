@@ -54,6 +54,9 @@ class Streams(ABC):
         """What ended a connection, in words for an operator."""
         return error_text(exc)
 
+    def after_fork(self) -> None:  # noqa: B027 (streams within one process have nothing to let go of)
+        """In a child: the address is the parent's."""
+
     @abstractmethod
     def close(self) -> None:
         """Stop listening; connections stay as they are."""

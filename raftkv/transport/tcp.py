@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from raftkv.config import Config
 from raftkv.errors import ConfigError
+from raftkv.forks import let_go
 from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
 from raftkv.transport.mesh import Mesh
@@ -103,6 +104,10 @@ class TcpStreams(Streams):
         if isinstance(exc, ssl.SSLError):
             return explain(exc, credentials.loaded.own if credentials is not None else None)
         return super().explain(exc)
+
+    def after_fork(self) -> None:
+        for sock in self._server.sockets if self._server is not None else ():
+            let_go(sock.fileno())
 
     def close(self) -> None:
         if self._server is not None:

@@ -97,6 +97,11 @@ class TlsServer:
         finally:
             SOCKET.set(None)
 
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """Those that listen, and those that shake hands."""
+        return [*self._sockets, *self._shaking.values()]
+
     def close(self) -> None:
         """Stop listening, and break off handshakes; connections that came to be stay as they are."""
         for task in [*self._accepting, *self._shaking]:
