@@ -89,7 +89,7 @@ POINTS: dict[str, dict[str, str]] = {
     },
     "raftkv/node/directory.py": {
         "start.counted": "a start is counted in the vote file, and not recorded",
-        "start.recovered": "everything is recovered, and the start is not recorded",
+        "start.recovered": "everything is recovered, and the start is not counted",
     },
     "raftkv/node/statefiles.py": {
         "install.state_linked": "a snapshot's state is beside the old one",

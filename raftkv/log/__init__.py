@@ -3,6 +3,17 @@
 from raftkv.log.cache import Write
 from raftkv.log.log import Log
 from raftkv.log.owned import Identity, Owned, check_owner, decode_owned, load_owned, save_owned
-from raftkv.log.vote import VoteFile
+from raftkv.log.vote import VoteFile, VoteSeen
 
-__all__ = ["Identity", "Log", "Owned", "VoteFile", "Write", "check_owner", "decode_owned", "load_owned", "save_owned"]
+__all__ = [
+    "Identity",
+    "Log",
+    "Owned",
+    "VoteFile",
+    "VoteSeen",
+    "Write",
+    "check_owner",
+    "decode_owned",
+    "load_owned",
+    "save_owned",
+]

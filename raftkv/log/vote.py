@@ -34,6 +34,13 @@ class _Slot(msgspec.Struct, frozen=True, array_like=True):
     durable_index: Index
 
 
+class VoteSeen(msgspec.Struct, frozen=True):
+    """What a vote file says of itself, before it is believed."""
+
+    identity: Identity
+    boot: int
+
+
 class VoteFile:
     """Term, vote and a lower bound of the durable log, on disk.
 
@@ -56,22 +63,15 @@ class VoteFile:
         return cls(disk.open(path), path, slot)
 
     @classmethod
-    def open(cls, disk: Disk, path: str, starts: int = 0) -> VoteFile:
+    def open(cls, disk: Disk, path: str) -> VoteFile:
         """Read the file, and mend one damaged copy from the other. What it says is durable on return.
 
-        It must know of so many `starts` of the node; else nothing is changed. Raises `FileNotFoundError`, `Corruption`
-        when both copies are damaged or the file is an older one, `FormatError`, `DiskError`.
+        Raises `FileNotFoundError`, `Corruption` when both copies are damaged, `FormatError`, `DiskError`.
         """
         file = disk.open(path)
         try:
             newest, damaged = _newest(file, path)
             vote = cls(file, path, newest)
-            if vote.boot < starts:
-                # A start is counted here before it is recorded, so a record of a later one shows an older vote.
-                raise Corruption(
-                    f"{path} is an older copy: it knows of {vote.boot} starts, but there were {starts}. What this "
-                    f"node voted since then is not known any more. {_ADVICE}"
-                )
             # Before anything is told of it. Damage to an only copy would take the vote back; and what is read may be
             # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
             disk.sync_dir(posixpath.dirname(path) or ".")
@@ -90,16 +90,20 @@ class VoteFile:
         return vote
 
     @classmethod
-    def identify(cls, disk: Disk, path: str) -> Identity | None:
-        """Whose the file is, None when there is none; nothing is changed. Raises as `open` does."""
+    def look(cls, disk: Disk, path: str) -> VoteSeen | None:
+        """Whose the file is, and of how many starts it knows; None when there is none. Nothing is changed.
+
+        Raises as `open` does.
+        """
         try:
             file = disk.open(path)
         except FileNotFoundError:
             return None
         try:
-            return _newest(file, path)[0].identity
+            slot, _ = _newest(file, path)
         finally:
             file.close()
+        return VoteSeen(identity=slot.identity, boot=slot.boot)
 
     @property
     def identity(self) -> Identity:

@@ -1,4 +1,44 @@
-"""A node's data directory: found it, join with it, recover from it. What is doubtful is refused, never guessed."""
+"""A node's data directory: found it, join with it, recover from it. What is doubtful is refused, never guessed.
+
+What happens to a file that should not be where it is. *Foreign* is from a node of another cluster, *copied* from
+another node of this one, *older* and *newer* are this node's own of another time. `tests/node/test_belongings.py` reads
+this table and tries each cell.
+
+    file          | foreign | copied  | older   | newer   | missing | other version
+    cluster       | wrong   | wrong   | used    | used    | corrupt | format
+    vote          | wrong   | wrong   | corrupt | corrupt | corrupt | format
+    starts        | wrong   | wrong   | used    | corrupt | corrupt | format
+    peers         | wrong   | wrong   | used    | used    | used    | format
+    receipts      | wrong   | wrong   | members | used    | used    | format
+    log/MANIFEST  | wrong   | wrong   | corrupt | corrupt | corrupt | format
+    log/SEGMENT   | wrong   | wrong   | corrupt | corrupt | corrupt | format
+    log           | wrong   | wrong   | corrupt | corrupt | corrupt | format
+    snapshots/NEW | ignored | ignored | used    | ignored | members | format
+    snapshots     | members | members | members | used    | members | format
+    state         | wrong   | wrong   | used    | corrupt | rebuilt | format
+    state/OWNER   | wrong   | wrong   | used    | used    | rebuilt | format
+    state.new     | removed | removed | removed | removed | used    | removed
+    state.old     | removed | removed | removed | removed | used    | removed
+    state.unfit   | rebuilt | rebuilt | rebuilt | rebuilt | used    | rebuilt
+    tmp           | removed | removed | removed | removed | used    | removed
+    staging       | kept    | kept    | kept    | kept    | used    | kept
+
+- wrong, corrupt, format: the node does not start (`WrongDataDir`, `Corruption`, `FormatError`), and the file is
+  as it was.
+- members: nobody here can say who the members were where the log begins. The node does not start unless it is told to
+  get a snapshot from a peer (`--rebuild`).
+- ignored: the node starts, does not use it, leaves it there, and says so.
+- rebuilt: the state is made anew from a snapshot of this node and the log.
+- used: nothing is lost by it. An older state is caught up from the log; older `starts` are found out by the peers that
+  met later ones; a missing record of peers or receipts is begun anew, and without receipts a snapshot counts if the log
+  has its entry; an older or newer `cluster` says the same as long as the node has not joined another one since.
+- removed, kept: leftovers of what a crash cut off, never believed. What a transfer left is used file by file, where the
+  checksums are those that a leader names.
+
+What this can't tell: the log was exchanged for an older one, and the vote file has not been told how far the newer one
+reached. It is told at a node's end, with each vote, and every 10,000 entries. A leader to which the node had
+acknowledged more tells (see `met`).
+"""
 
 from __future__ import annotations
 
@@ -129,6 +169,8 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         if snapshot is not None and store.applied.index >= snapshot.index:
             snapshots.settle()
         failpoints.reach("start.recovered")
+        vote.new_boot()
+        failpoints.reach("start.counted")
         starts = record_start(disk, paths.starts, vote.identity, who.starts, vote.boot, world.nonce)
     except BaseException:
         store.close()
@@ -153,13 +195,13 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
 def _open_identity(options: Options, world: World, paths: Paths) -> _Who:
     """Compare what the small files say of whose they are; nothing is changed before that."""
     disk = world.disk
-    identity = VoteFile.identify(disk, paths.vote)
-    founding, owner = _open_founding(options, world, paths, identity)
+    seen = VoteFile.look(disk, paths.vote)
+    founding, owner = _open_founding(options, world, paths, seen.identity if seen is not None else None)
     starts = load_starts(disk, paths.starts, owner)
     known = load_known(disk, paths.peers, owner)
     receipts = Receipts.open(disk, paths.receipts, owner)
     check_state_owner(disk, paths, owner)
-    if identity is None:
+    if seen is None:
         if starts or (disk.is_dir(paths.log) and disk.listdir(paths.log)):
             raise Corruption(
                 f"{paths.vote} is missing although {paths.root} has data: the vote is not known any more. {_START_OVER}"
@@ -173,10 +215,14 @@ def _open_identity(options: Options, world: World, paths: Paths) -> _Who:
             raise Corruption(
                 f"{paths.starts} is missing, so this directory can't be told from an older copy of it. {_START_OVER}"
             )
-        vote = VoteFile.open(disk, paths.vote, starts[-1][0] if starts else 0)
+        if starts and starts[-1][0] > seen.boot:
+            # A start is counted in the vote file before it is recorded, so a record of a later one shows an older vote.
+            raise Corruption(
+                f"{paths.vote} is an older copy: it knows of {seen.boot} starts, {paths.starts} of {starts[-1][0]}. "
+                f"What this node voted since then is not known any more. {_START_OVER}"
+            )
+        vote = VoteFile.open(disk, paths.vote)
         vote.join(founding.cluster_id)
-    vote.new_boot()
-    failpoints.reach("start.counted")
     return _Who(founding=founding, vote=vote, starts=starts, known=known, receipts=receipts)
 
 
@@ -338,8 +384,9 @@ def _membership_is_lost(options: Options, world: World, paths: Paths, start: Ind
     """
     if not (options.rebuild or options.config.rebuild_damaged_state):
         raise StateCorruption(
-            f"every snapshot in {paths.snapshots} that covers the log's beginning (up to entry {start}) is damaged or "
-            "missing, and with them the list of members. Nothing is lost as long as the other nodes have it: "
+            f"every snapshot in {paths.snapshots} that covers the log's beginning (up to entry {start}) is damaged, "
+            f"missing or without a receipt in {paths.receipts}, and with them the list of members. "
+            "Nothing is lost as long as the other nodes have it: "
             "start this node with --rebuild, and it gets a snapshot from a peer."
         )
     world.states.destroy(paths.state)

@@ -612,7 +612,7 @@ def test_a_snapshot_that_is_durable_before_its_term_brings_the_term():
             if path.startswith("/data/snapshots/"):
                 sim.disk.mkdir(posixpath.dirname(path))
                 sim.disk.write_atomic(path, data)
-        owner = VoteFile.identify(sim.disk, "/data/vote")
+        owner = VoteFile.look(sim.disk, "/data/vote").identity
         receipts = Receipts.open(sim.disk, "/data/receipts", owner)
         receipts.accept(leader.opened.snapshots.manifest(leader.raft.snapshot).digest, from_leader=True)
         for other in cluster.nodes.values():

@@ -44,7 +44,7 @@ def last_index(disk):
     log = Log.open(
         disk,
         harming.LOG,
-        owner=VoteFile.identify(disk, harming.VOTE),
+        owner=VoteFile.look(disk, harming.VOTE).identity,
         segment_bytes=16_384,
         cache_bytes=1_000,
         durable_index=0,
