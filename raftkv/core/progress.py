@@ -45,6 +45,8 @@ class Progress:
         "sending",
         "sent_commit",
         "sent_round",
+        "snapshot_failures",
+        "snapshot_tick",
         "wanted_index",
     )
 
@@ -68,6 +70,10 @@ class Progress:
         """The snapshot that is being sent, if one is."""
         self.wanted_index: Index | None = None
         """The follower asked for a snapshot at or behind this index, although its log needs none."""
+        self.snapshot_tick = 0
+        """Before this tick no snapshot is sent: the last transfer has only just ended."""
+        self.snapshot_failures = 0
+        """Transfers in a row that failed."""
         self._inflight: deque[tuple[Index, int]] = deque()
         self.inflight_bytes = 0
         self._inflight_max = inflight_max

@@ -220,7 +220,7 @@ class Raft:
             role.round_ticks.append((role.round, role.tick))
         for peer, progress in role.progress.items():
             progress.probe_sent = False
-            snapshots.offer_wanted(self, peer, progress)
+            snapshots.offer_wanted(self, role, peer, progress)
             replication.send_entries(self, role, peer, progress)
             if progress.sent_round < role.round:
                 replication.send_heartbeat(self, role, peer, progress)

@@ -87,14 +87,15 @@ def _accept(raft: Raft, message: AppendEntries, matched: Index, *, wait: bool) -
     """Tell the leader what matches. New entries are told of only once they are durable; but a heartbeat
     is answered at once, with what is durable by now, so that a slow disk does not look like a dead node."""
     wait = wait or raft.durability.term < raft.term
+    wants_snapshot = raft.wants_snapshot and raft.installing is None  # else it has come already
     reply = AppendReply(
         sender=raft.node_id,
         to=message.sender,
         term=raft.term,
         round=message.round,
         match_index=matched if wait else min(matched, raft.durability.index),
-        wants_snapshot=raft.wants_snapshot,
-        conflict_index=raft.log.start.index if raft.wants_snapshot else 0,
+        wants_snapshot=wants_snapshot,
+        conflict_index=raft.log.start.index if wants_snapshot else 0,
         has_room=raft.has_room,
         now_ms=0 if wait else raft.now_ms,
     )

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from raftkv.core.raft import Raft
 
 
+PAUSE_TIMEOUTS_MAX = 10
+"""Election time-outs between two transfers that fail, at most: some seconds, so that one that can succeed soon does."""
+
 # ---------------------------------------------------------------------------- the leader's end
 
 
@@ -21,6 +24,8 @@ def send_snapshot(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> N
     """The follower needs entries that were compacted: decide to send the newest snapshot instead."""
     if role.tick - progress.contact_tick >= raft.config.election_ticks:
         return  # nobody is there; heartbeats will tell when somebody is
+    if role.tick < progress.snapshot_tick:
+        return
     snapshot = raft.snapshot
     if snapshot is None or snapshot.index < raft.log.start.index:
         # The one that allowed the log to be cut was damaged since: another one has to be taken first.
@@ -38,7 +43,7 @@ def on_reply(raft: Raft, role: Leader, message: AppendReply, progress: Progress)
     """A follower is past the gap, or asks for a snapshot although its log has none."""
     if message.wants_snapshot:
         progress.wanted_index = message.conflict_index
-        offer_wanted(raft, message.sender, progress)
+        offer_wanted(raft, role, message.sender, progress)
         return
     if progress.wanted_index is not None:
         progress.wanted_index = None
@@ -50,12 +55,13 @@ def on_reply(raft: Raft, role: Leader, message: AppendReply, progress: Progress)
         progress.become_replicate()
 
 
-def offer_wanted(raft: Raft, to: NodeId, progress: Progress) -> None:
+def offer_wanted(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
     """Send the snapshot that a follower asked for, if there is one far enough along."""
     snapshot = raft.snapshot
     if (
         progress.wanted_index is not None
         and progress.sending is None
+        and role.tick >= progress.snapshot_tick
         and snapshot is not None
         and snapshot.index >= progress.wanted_index
     ):
@@ -70,9 +76,15 @@ def on_sent(raft: Raft, to: NodeId, ok: bool) -> None:
         return
     snapshot = progress.sending
     progress.sending = None
+    # A follower that fails must not be hammered; and answers that were on their way when all had arrived ask for it
+    # once more, as long as the follower's own word that it is installing it has not come.
+    progress.snapshot_failures = 0 if ok else progress.snapshot_failures + 1
+    doubled = raft.config.heartbeat_ticks << min(max(0, progress.snapshot_failures - 1), 16)
+    pause = raft.config.election_ticks if ok else min(doubled, PAUSE_TIMEOUTS_MAX * raft.config.election_ticks)
+    progress.snapshot_tick = role.tick + pause
     if progress.flow is Flow.SNAPSHOT:
         progress.become_probe(snapshot.index + 1 if ok and snapshot is not None else progress.match_index + 1)
-        progress.probe_sent = True  # the next heartbeat tries again: a follower that fails must not be hammered
+        progress.probe_sent = True  # the next heartbeat goes on
 
 
 # ---------------------------------------------------------------------------- the follower's end

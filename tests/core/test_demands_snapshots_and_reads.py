@@ -131,6 +131,24 @@ def test_a_failed_transfer_is_tried_again_with_the_next_heartbeat():
     assert len(of(InstallSnapshot, node.tick(2))) == 1
 
 
+def test_transfers_that_go_on_failing_are_tried_less_and_less_often():
+    """The pause doubles, up to some seconds; a follower whose transfer succeeds begins anew."""
+    node = compacted()
+    lagging(node)
+    waited = []
+    for _ in range(9):
+        node.raft.snapshot_sent(3, False)
+        node.take()
+        ticks = 0
+        while not of(InstallSnapshot, node.tick(1)):
+            node.holds(2, node.raft.log.last_index)
+            node.holds(3, 0, wants_snapshot=True, conflict_index=1)  # whatever it says meanwhile
+            ticks += 1
+            assert ticks < 200
+        waited.append(ticks + 1)
+    assert waited[0] <= 2 < waited[2] < waited[4] and max(waited) <= 101, waited
+
+
 def test_a_success_that_comes_late_counts():
     """ClickHouse#112405: the follower has it, however the transfer was judged."""
     node = compacted()
