@@ -143,6 +143,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     disk_stall_handover_timeouts: float = 2.0
     """A leader whose disk hangs for this many election time-outs gives up leadership."""
     disk_stall_stop_s: float = 30.0
+    scrub_rate_bytes_s: int = 2 * MIB
+    """Snapshots and log are read again in the background to find damage before they are needed, slowly enough that
+    writers do not notice: 10 GiB in an hour and a half. 0: never."""
+    scrub_interval_s: float = 21_600.0
+    """The pause between two such passes."""
     rebuild_damaged_state: bool = False
     """Rebuild a damaged state from a snapshot of a peer without being told to."""
     # --- sessions -------------------------------------------------------------------------------
@@ -167,8 +172,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "segment_bytes log_cache_bytes snapshot_log_bytes",
         ):
             _check(self, names, KIB, 2**31 - 1)
+        _check(self, "scrub_rate_bytes_s", 0)
         _check(self, "snapshot_interval_s", 0, whole=False)
-        periods = "snapshot_stall_s disk_stall_handover_timeouts disk_stall_stop_s session_ttl_s"
+        periods = "scrub_interval_s snapshot_stall_s disk_stall_handover_timeouts disk_stall_stop_s session_ttl_s"
         _check(self, periods, 0.001, whole=False)
         _check(self, "clock_ahead_max_s", 1, 86_400, whole=False)
         if self.command_bytes_max + 64 * KIB > self.client_frame_bytes_max:

@@ -42,6 +42,7 @@ SIZES = (
 )
 NONE_ALLOWED = (
     "snapshot_rate_bytes_s",
+    "scrub_rate_bytes_s",
     "snapshot_interval_s",
     "keep_entries",
     "keep_bytes",
@@ -49,7 +50,7 @@ NONE_ALLOWED = (
     "early_campaign_lag_max",
     "promotion_lag_max",
 )
-PERIODS = ("snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s")
+PERIODS = ("scrub_interval_s", "snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s")
 
 NODE: dict[str, tuple[float, float]] = {
     "tick_ms": (1, 1000),

@@ -61,6 +61,7 @@ class NodeCollector(Collector):
                 "1 when the membership sends others to where it does not listen",
                 int(bool(status.misplaced)),
             ),
+            "damaged_files": ("Damaged snapshots and files found and not mended", len(status.damaged)),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
         if (clock := status.clock) is not None:
@@ -74,6 +75,9 @@ class NodeCollector(Collector):
             "write_seconds": ("Seconds that the disk worked on them", status.write_seconds),
             "snapshots_taken": ("Snapshots taken", status.snapshots_taken),
             "snapshots_installed": ("Snapshots installed from a leader", status.snapshots_installed),
+            "scrub_passes": ("Times that snapshots and log were read to find damage", status.scrub_passes),
+            "scrub_bytes": ("Bytes that were read for that", status.scrub_bytes),
+            "damage_found": ("Damaged files found by that", status.damage_found),
             "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
             "clock_doubts": ("Times the leader began to doubt its clock", status.clock.doubts if status.clock else 0),

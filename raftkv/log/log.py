@@ -26,6 +26,7 @@ from raftkv.log.cache import Cache, Write
 from raftkv.log.manifest import Manifest, write_manifest
 from raftkv.log.owned import Identity
 from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path, settle
+from raftkv.log.scrub import Written, written
 from raftkv.log.segment import FILL_BYTES, Segment
 from raftkv.model import Index, LogStart
 
@@ -129,6 +130,10 @@ class Log:
     def last_index(self) -> Index:
         """The last entry that was staged. Event loop's thread."""
         return self._cache.last_index
+
+    def written(self) -> list[Written]:
+        """The parts of its files that are durable, and won't be written again. Any thread; see `raftkv.log.scrub`."""
+        return [written(segment) for segment in self._segments]
 
     def stage(self, truncate_from: Index | None, entries: list[Entry]) -> Write:
         """Cut the log at `truncate_from` (if given) and append `entries`: at once for `cached` and `last_index`.

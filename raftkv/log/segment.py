@@ -113,6 +113,11 @@ class Segment:
         return self._spans[-1].last if self._spans else self.prev.index
 
     @property
+    def salt(self) -> int:
+        """What its batches' checksums are seeded with, besides their place."""
+        return self._salt
+
+    @property
     def is_empty(self) -> bool:
         """Whether no batch was ever written."""
         return self._end == HEADER_BYTES

@@ -41,6 +41,7 @@ from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
 from raftkv.node.removal import GRACE, removed, removed_since
 from raftkv.node.room import Room
+from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import ClockReset, NodeStatus, PeerStatus
@@ -146,6 +147,7 @@ class Node:
         self._started_at = self._ticked_at = loop.time()
         self._tick()
         self._housekeep()
+        self.scrubber.start()
         if self.raft.membership.voters == (self.raft.node_id,):
             self.engine.observe_clocks()
             self.raft.campaign()  # there is nobody to wait for
@@ -206,6 +208,18 @@ class Node:
         self.digests = DigestComparer(options.node_id, lambda index: self.applier.runner.digest_at(index))
         self.links = Links(self, opened.founding, opened.known)
         self.snapshots = Snapshotter(self, opened)
+        self.scrubber = Scrubber(
+            disk=world.disk,
+            worker=world.background_worker,
+            log=opened.log,
+            snapshots=opened.snapshots,
+            state_directory=self.paths.state,
+            state_rot=self.snapshots.state_rot,
+            rate_bytes_s=config.scrub_rate_bytes_s,
+            interval_s=config.scrub_interval_s,
+            on_snapshot=self.snapshots.damaged,
+            on_failure=self.fail,
+        )
         self.writer = Writer(
             world.log_worker,
             opened.log,
@@ -271,6 +285,7 @@ class Node:
         self.engine.stop(failure or NodeStopped("the node was asked to stop"))
         self._check_waiters()
         self.applier.stop()
+        self.scrubber.stop()
         self.snapshots.stop()
         await self.transport.close()
         await self.snapshots.wait()
@@ -302,6 +317,7 @@ class Node:
         if hasattr(self, "engine"):
             self.engine.stopped = True
             self.applier.stop()
+            self.scrubber.stop()
             self.snapshots.abandon()
         self.transport.abort()  # else its links went on dialling, and a node that is gone would answer handshakes
 
@@ -337,6 +353,7 @@ class Node:
         failure = self._set_failure(error)
         self.engine.stop(failure)
         self.applier.stop()
+        self.scrubber.stop()
         self.snapshots.stop()
         self._check_waiters()
         if not self.stopped.done():
@@ -768,6 +785,10 @@ class Node:
             uptime_s=asyncio.get_running_loop().time() - self._started_at,
             write_batches=self.writer.batches,
             write_seconds=self.writer.syncs_s,
+            damaged=self.scrubber.problems(),
+            scrub_passes=self.scrubber.passes,
+            scrub_bytes=self.scrubber.read_bytes,
+            damage_found=self.scrubber.damage_found,
             snapshots_taken=self.snapshots.taken,
             snapshots_installed=self.snapshots.installed,
             elections=self._elections,

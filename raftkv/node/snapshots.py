@@ -41,11 +41,13 @@ class Snapshotter:
         self._stopped = False
         self.taken = 0
         self.installed = 0
-        self._sending = Sending(node, opened.snapshots, on_damaged=self._damaged)
+        self._sending = Sending(node, opened.snapshots, on_damaged=self.damaged)
         self._receiving = Receiving(node, opened.snapshots)
         # Should what the log begins behind be damaged, there must be another one before a follower needs it.
         newest = opened.snapshot.index if opened.snapshot is not None else 0
         self._must_take = newest < opened.view.start.index
+        self.state_rot: dict[str, str] = {}
+        """Damaged files of the live state, by name: a snapshot of it would look sound, so none is taken."""
         self._flushed: Index = opened.store.applied.index
         self._flushing = False
         self._draw_interval()
@@ -89,6 +91,8 @@ class Snapshotter:
         newest = raft.snapshot.index if raft.snapshot is not None else 0
         if self._stopped or self._taking is not None or raft.installing is not None or raft.wants_snapshot:
             return
+        if self.state_rot:
+            return
         urgent = (raft.snapshot_wanted or self._must_take) and applied > 0
         if not urgent:
             due = applied - newest >= config.snapshot_entries or (
@@ -124,6 +128,8 @@ class Snapshotter:
     async def _take(self) -> Index:
         node, loop = self._node, asyncio.get_running_loop()
         self._draw_interval()
+        if self.state_rot:
+            raise Unavailable(f"no snapshot is taken of a damaged state: {'; '.join(self.state_rot.values())}")
         raft, worker = node.raft, node.world.background_worker
         self._check_not_replaced()
         store = node.applier.runner.store
@@ -232,8 +238,8 @@ class Snapshotter:
                 low = middle + 1
         return low
 
-    def _damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
-        """A snapshot that was to be sent is not whole: never offer it again, and take another one at once."""
+    def damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
+        """A snapshot is not whole: never use or offer it again, and take another one at once, if the state is sound."""
         self._store.mark_damaged(snapshot, str(error))
         self._must_take = True
         logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action="taking another one")
@@ -287,6 +293,7 @@ class Snapshotter:
         store = await world.background_worker.run(self._swap_state, old, snapshot)
         failpoints.reach("install.before_told")
         node.raft.snapshot_installed()
+        self.state_rot.clear()
         node.applier.resume(node.new_runner(store))
         self._flushed = store.applied.index
         self.installed += 1

@@ -146,6 +146,13 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     write_batches: int = 0
     write_seconds: float = 0.0
     applied_entries: int = 0
+    damaged: list[str] = []
+    """Files here that are not what was written, and what to do, in sentences."""
+    scrub_passes: int = 0
+    """How often all snapshots and the log were read to find such files, since the start."""
+    scrub_bytes: int = 0
+    damage_found: int = 0
+    """How often one was found, since the start; what was mended since is counted too."""
     snapshots_taken: int = 0
     snapshots_installed: int = 0
     elections: int = 0
@@ -181,6 +188,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
                 f"node {self.node_id} has {bytes_text(self.disk_free_bytes)} of disk left, less than its reserve of "
                 f"{bytes_text(self.disk_reserve_bytes)}, so it shall not lead: free some; it goes on by itself"
             )
+        found += [f"node {self.node_id}: {text}" for text in self.damaged]
         if self.writes_refused is not None:
             found.append(f"writes are refused: {self.writes_refused}")
         found += self.clock_problems()

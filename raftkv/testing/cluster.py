@@ -56,6 +56,7 @@ CONFIG = Config(
     chunk_bytes=4 * KIB,
     snapshot_rate_bytes_s=0,
     disk_free_bytes_min=0,
+    scrub_rate_bytes_s=0,
 )
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
 
