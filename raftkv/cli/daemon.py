@@ -15,7 +15,7 @@ import msgspec
 from raftkv.cli import descriptors
 from raftkv.cli.http import HttpServer
 from raftkv.cli.settings import Found, Settings, lone_founder, parse_address, with_port
-from raftkv.cli.tls import client_context, http_context, server_context
+from raftkv.cli.tls import Renewal, node_tls
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
 from raftkv.logs import EventLog, LogHealth
 from raftkv.machine import StateMachine
@@ -56,10 +56,15 @@ def run_node(settings: Settings, log_health: Callable[[], LogHealth]) -> None:
 
     Raises the `NodeStopped` that says why it stopped by itself, and `ConfigError`.
     """
+    # Before there is a loop, and after: a terminal that is closed ends no node.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     machine = find_machine(settings.machine)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(_Process(settings, machine, log_health).run())
+    try:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(_Process(settings, machine, log_health).run())
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -79,7 +84,8 @@ class _Process:
         world = World.real()
         world.log_health = log_health
         files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
-        server_tls, client_tls = server_context(*files), client_context(*files)
+        tls = node_tls(*files, settings.tls_peer_ca, settings.http_tls)
+        self.renewal = Renewal(tls.every if tls is not None else ())
         room = descriptors.make_room()
         host, port = parse_address(settings.peer_listen.value)
         transport = TcpTransport(
@@ -87,20 +93,22 @@ class _Process:
             host,
             port,
             config=settings.config,
-            ssl_server=server_tls,
-            ssl_client=client_tls,
+            ssl_server=tls.peers.server if tls is not None else None,
+            ssl_client=tls.peers.client if tls is not None else None,
             draw=world.draw,
             limits=room.transport_limits(settings.config),
         )
         self.transport = transport
         self.node = Node(machine, node_options(settings), transport, world)
-        self.listener = Listener(self.node, room.server_limits(settings.config), ssl=server_tls)
+        client_tls = tls.clients.server if tls is not None else None
+        self.listener = Listener(self.node, room.server_limits(settings.config), ssl=client_tls)
         self.http: HttpServer | None = None
-        self._http_tls = http_context(*files, settings.http_tls)
+        self._http_tls = tls.http.server if tls is not None and tls.http is not None else None
 
     async def run(self) -> None:
         asked = self._listen_for_signals()
         watching = asyncio.create_task(descriptors.watch(), name="raftkv-files")
+        renewing = asyncio.create_task(self.renewal.run(), name="raftkv-tls-files")
         try:
             if is_new(self.node.world.disk, self.node.paths):
                 await self._take_addresses()
@@ -115,6 +123,7 @@ class _Process:
                 await self._hand_over()
         finally:
             watching.cancel()
+            renewing.cancel()
             await self._close()
         if self.node.failure is not None:
             raise self.node.failure
@@ -131,7 +140,13 @@ class _Process:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._renew)
         return asked
+
+    def _renew(self) -> None:
+        """What SIGHUP asks for, as of other servers: read files again. It never ends the process."""
+        logger.info("asked_for_renewal", node=self.settings.node_id, signal="SIGHUP")
+        self.renewal.look()
 
     async def _take_addresses(self) -> None:
         """Listen everywhere before a new directory is written: a wrong or taken address is not to found a cluster.

@@ -78,6 +78,12 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
 @click.option("--tls-cert", type=click.Path(), metavar="FILE", help="This node's certificate (PEM).")
 @click.option("--tls-key", type=click.Path(), metavar="FILE", help="The certificate's key (PEM).")
 @click.option(
+    "--tls-peer-ca",
+    type=click.Path(),
+    metavar="FILE",
+    help="Take for a node only who shows a certificate of this authority (PEM).  [default: --tls-ca]",
+)
+@click.option(
     "--set",
     "config_values",
     multiple=True,

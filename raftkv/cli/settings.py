@@ -60,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    tls_peer_ca: str | None = None
     config: Config = Config()
 
 
@@ -182,6 +183,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "tls_ca": _text,
     "tls_cert": _text,
     "tls_key": _text,
+    "tls_peer_ca": _text,
 }
 """The settings of `raftkv serve` itself, by the name that a settings file uses; those of `Config` come beside them."""
 

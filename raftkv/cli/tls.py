@@ -1,45 +1,139 @@
-"""TLS contexts from files: both sides show certificates of one authority."""
+"""TLS from files: what clients and other nodes must show, and new files taken up while the process runs."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Sequence
+
+import msgspec
+import structlog
 
 from raftkv.errors import ConfigError
+from raftkv.transport import Credentials, TlsFiles
+from raftkv.transport.threads import DaemonThreads
+from raftkv.transport.tls import WARN_S, load
+
+logger = structlog.get_logger("raftkv")
+
+LOOK_S = 5.0
+"""How often files are looked at; a few `stat` calls."""
+
+REMIND_S = 24 * 3600.0
+"""How often the log says again that a certificate runs out."""
 
 
-def server_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
-    """For those who connect here; None without files. Raises `ConfigError`."""
-    return _context(ssl.Purpose.CLIENT_AUTH, ca, cert, key)
+class NodeTls(msgspec.Struct, frozen=True):
+    """What a node's ports demand; the same for clients and peers, unless nodes have an authority of their own."""
+
+    clients: Credentials
+    peers: Credentials
+    http: Credentials | None = None
+    """For metrics and health; None when they don't speak TLS."""
+
+    @property
+    def every(self) -> list[Credentials]:
+        """Each once."""
+        found = [self.clients, self.peers, *([self.http] if self.http is not None else [])]
+        return list({id(each): each for each in found}.values())
+
+
+def node_tls(
+    ca: str | None, cert: str | None, key: str | None, peer_ca: str | None = None, http: str = "off"
+) -> NodeTls | None:
+    """From a node's files; None without any. Raises `ConfigError` that names what is wrong.
+
+    `http` is for metrics and health: `off`; `server` shows this node's certificate and asks for none, as probes and
+    monitors often have none; `mutual` asks for one of the authority of clients.
+    """
+    files = _files(ca, cert, key)
+    if files is None:
+        for setting, given in (("tls_peer_ca", peer_ca), ("http_tls", http if http != "off" else None)):
+            if given is not None:
+                raise ConfigError(f"{setting} = {given!r}: needs tls_ca, tls_cert and tls_key")
+        return None
+    clients = peers = Credentials(files)
+    if peer_ca is not None:
+        peers = Credentials(msgspec.structs.replace(files, ca=peer_ca, ca_setting="tls_peer_ca"))
+    by_mode = {"off": None, "mutual": clients}
+    return NodeTls(clients, peers, by_mode[http] if http in by_mode else Credentials(files, demands=False))
 
 
 def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
     """For connecting to nodes; None without files. Raises `ConfigError`."""
-    return _context(ssl.Purpose.SERVER_AUTH, ca, cert, key)
+    files = _files(ca, cert, key)
+    return Credentials(files).client if files is not None else None
 
 
-def http_context(ca: str | None, cert: str | None, key: str | None, mode: str) -> ssl.SSLContext | None:
-    """For metrics and health: `off` is None, `server` shows this node's certificate and asks for none, as probes and
-    monitors often have none; `mutual` asks for one of the authority. Raises `ConfigError`."""
-    if mode == "off":
-        return None
-    context = server_context(ca, cert, key)
-    if context is None:
-        raise ConfigError(f"http_tls = {mode!r}: needs tls_ca, tls_cert and tls_key")
-    if mode == "server":
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _context(purpose: ssl.Purpose, ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
+def _files(ca: str | None, cert: str | None, key: str | None) -> TlsFiles | None:
     if ca is None and cert is None and key is None:
         return None
-    files = f"tls_ca = {ca!r}, tls_cert = {cert!r}, tls_key = {key!r}"
     if ca is None or cert is None or key is None:
-        raise ConfigError(f"{files}: all three are needed, or none")
-    try:
-        context = ssl.create_default_context(purpose, cafile=ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(cert, key)
-    except OSError as exc:  # an SSLError is one too
-        raise ConfigError(f"{files}: {exc}") from exc
-    return context
+        raise ConfigError(f"tls_ca = {ca!r}, tls_cert = {cert!r}, tls_key = {key!r}: all three are needed, or none")
+    return TlsFiles(ca, cert, key)
+
+
+class Renewal:
+    """Takes up new certificates and keys as they come, and says when one will run out.
+
+    Whoever replaces files may be half-way through: what does not fit together is not taken, and looked at again.
+    """
+
+    def __init__(self, every: Sequence[Credentials]) -> None:
+        self._every = every
+        self._asked = asyncio.Event()
+        self._threads: DaemonThreads[object] = DaemonThreads("raftkv-tls-files", 1)
+        self._refused: dict[int, str] = {}
+        self._said: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Look at the files at once, and read them even if they look the same."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            force = self._asked.is_set()
+            self._asked.clear()
+            for at, credentials in enumerate(self._every):
+                await self._renew(at, credentials, force)
+            self._warn()
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self._asked.wait()
+            except TimeoutError:
+                continue
+
+    async def _renew(self, at: int, credentials: Credentials, force: bool) -> None:
+        files = credentials.files
+        # In a thread that nobody waits for: files may lie on a network that hangs.
+        if not force and await self._threads.run(files.mark) == credentials.loaded.mark:
+            return
+        try:
+            await self._threads.run(lambda: credentials.take(load(files, credentials.demands)))
+        except (ConfigError, OSError) as exc:
+            if self._refused.get(at) != str(exc):
+                self._refused[at] = str(exc)
+                logger.warning("tls_files_not_taken", reason=str(exc), hint="what was read before goes on being used")
+            return
+        self._refused.pop(at, None)
+        own = credentials.loaded.own
+        logger.info("tls_files_taken", certificate=own.describe() if own is not None else files.cert)
+
+    def _warn(self) -> None:
+        """A certificate that runs out stops nothing at once: nodes part when they connect again."""
+        now = asyncio.get_running_loop().time()
+        for each in {status.name: status for one in self._every for status in one.status()}.values():
+            said = self._said.get(each.name)
+            if each.expires_s >= WARN_S:
+                self._said.pop(each.name, None)
+            elif said is None or now - said >= REMIND_S:
+                self._said[each.name] = now
+                logger.warning(
+                    "certificate_runs_out",
+                    role=each.role,
+                    name=each.name,
+                    not_after=f"{each.not_after:%Y-%m-%d %H:%M} UTC",
+                    days=int(each.expires_s // 86400),
+                    hint="replace its file; it is taken up without a restart",
+                )

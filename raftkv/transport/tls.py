@@ -71,8 +71,11 @@ class Loaded(msgspec.Struct, frozen=True):
     """By purpose: a context for handshakes, which keeps certificates it sees, and one for what comes after."""
 
 
-def load(files: TlsFiles) -> Loaded:
-    """Read the files. Raises `ConfigError` that names the one that is wrong, and says what to do."""
+def load(files: TlsFiles, demands: bool = True) -> Loaded:
+    """Read the files; who is dialled `demands` a certificate, or doesn't.
+
+    Raises `ConfigError` that names the file that is wrong, and says what to do.
+    """
     mark = files.mark()
     for setting, path in files.settings:
         try:
@@ -86,6 +89,9 @@ def load(files: TlsFiles) -> Loaded:
         purpose: (_context(purpose, files, watched=True), _context(purpose, files, watched=False))
         for purpose in (ssl.Purpose.CLIENT_AUTH, ssl.Purpose.SERVER_AUTH)
     }
+    if not demands:
+        for context in contexts[ssl.Purpose.CLIENT_AUTH]:
+            context.verify_mode = ssl.CERT_NONE
     given = contexts[ssl.Purpose.SERVER_AUTH][1].get_ca_certs(binary_form=True)
     authorities = tuple(filter(None, map(read_certificate, given)))
     return Loaded(mark, _own(files), authorities, contexts)
@@ -238,10 +244,11 @@ class Credentials:
     What is made with them uses what `take` was given last; connections that stand are not touched.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
-        """Raises `ConfigError`."""
+    def __init__(self, files: TlsFiles, *, demands: bool = True) -> None:
+        """Raises `ConfigError`. Without `demands`, whoever connects to `server` need show nothing."""
         self.files = files
-        self.loaded = load(files)
+        self.demands = demands
+        self.loaded = load(files, demands)
         self.server = self._renewed(ssl.PROTOCOL_TLS_SERVER, ssl.Purpose.CLIENT_AUTH)
         self.client = self._renewed(ssl.PROTOCOL_TLS_CLIENT, ssl.Purpose.SERVER_AUTH)
 
