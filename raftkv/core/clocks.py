@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 SLEW = 0.001
 """Twice what `adjtime` and NTP steer a clock by at most."""
 
-REPORT_TIMEOUTS = 4
-"""For so many election time-outs a voter's clock counts after it was last told."""
+TOLD_MS_MAX = 5_000
+"""For so long a voter's clock counts after it was last told: clocks drift, and may have been set meanwhile."""
+
+JUDGED_MS_MAX = 1_000
+"""A view that is older is none: the process was stopped, and whatever was heard meanwhile counts no more."""
 
 
 class ClockDoubt(msgspec.Struct, frozen=True):
@@ -55,6 +58,8 @@ class LogClock(msgspec.Struct):
     judged_ms: int
     """The monotonic time of this view."""
     has_majority: bool
+    since_ms: int
+    """Since when `has_majority` is as it is, by the monotonic clock."""
     doubt: ClockDoubt | None = None
 
 
@@ -62,20 +67,22 @@ def judge(raft: Raft, role: Leader) -> None:
     """Compare the clocks, and decide what the leader stamps by until the next time."""
     if not raft.now_ms:
         return  # nobody has told the time yet
-    own = raft.now_ms - raft.monotonic_ms
-    bound = raft.config.clock_ahead_ms_max
+    now = raft.monotonic_ms
+    own, bound = raft.now_ms - now, raft.config.clock_ahead_ms_max
     median = _median(raft, role)
     before = role.clock
     if median is not None and median[1] - median[0] <= bound:
         earliest, latest = median
-        clock = LogClock(earliest, latest - bound, earliest + bound, raft.monotonic_ms, True)
+        clock = LogClock(earliest, latest - bound, earliest + bound, now, True, now)
     else:
         if before is not None:
-            most = max(0, raft.monotonic_ms - before.judged_ms) * SLEW
+            most = max(0, now - before.judged_ms) * SLEW
             base = before.base_ms + min(max(own - before.base_ms, -most), most)
         else:
             base = own if median is None else median[0]
-        clock = LogClock(base, base - bound, base + bound, raft.monotonic_ms, False)
+        clock = LogClock(base, base - bound, base + bound, now, False, now)
+    if before is not None and before.has_majority == clock.has_majority:
+        clock.since_ms = before.since_ms
     if not clock.low_ms <= own <= clock.high_ms:
         clock.doubt = ClockDoubt(round(own - clock.base_ms), clock.has_majority)
         if before is None or before.doubt is None:
@@ -106,7 +113,7 @@ def offset_of(raft: Raft, role: Leader, node: NodeId) -> int | None:
     if node == raft.node_id:
         return raft.now_ms - raft.monotonic_ms
     progress = role.progress.get(node)
-    if progress is None or role.tick - progress.clock_tick > REPORT_TIMEOUTS * raft.config.election_ticks:
+    if progress is None or raft.monotonic_ms - progress.clock_told_ms > TOLD_MS_MAX:
         return None
     return progress.clock_offset_ms
 
@@ -114,16 +121,25 @@ def offset_of(raft: Raft, role: Leader, node: NodeId) -> int | None:
 def stamp(raft: Raft, role: Leader) -> int:
     """The time for an entry that is made now, were it not for the entry before it."""
     clock = role.clock
+    if clock is not None:
+        if raft.monotonic_ms - clock.judged_ms > JUDGED_MS_MAX:
+            judge(raft, role)
+        elif clock.doubt is None and not clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
+            judge(raft, role)  # else a jump between two heartbeats would be seen by nobody
+    return present_ms(raft, role)
+
+
+def present_ms(raft: Raft, role: Leader) -> int:
+    """The time by the leader's present view."""
+    clock = role.clock
     if clock is None or clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
         return max(0, raft.now_ms)
-    if clock.doubt is None:
-        judge(raft, role)  # else a jump between two heartbeats would be seen by nobody
-        clock = role.clock or clock
     return max(0, int(clock.base_ms) + raft.monotonic_ms)
 
 
 def declare(raft: Raft, role: Leader) -> None:
     """An operator says that the clocks are right: where no majority agrees, this leader's own counts from now on."""
     if role.clock is not None and not role.clock.has_majority:
-        own, bound = raft.now_ms - raft.monotonic_ms, raft.config.clock_ahead_ms_max
-        role.clock = LogClock(own, own - bound, own + bound, raft.monotonic_ms, False)
+        now, bound = raft.monotonic_ms, raft.config.clock_ahead_ms_max
+        own = raft.now_ms - now
+        role.clock = LogClock(own, own - bound, own + bound, now, False, now)

@@ -34,7 +34,7 @@ class Progress:
         "_inflight_max",
         "acked_round",
         "clock_offset_ms",
-        "clock_tick",
+        "clock_told_ms",
         "contact_tick",
         "flow",
         "has_room",
@@ -61,8 +61,8 @@ class Progress:
         """Whether its disk had room when it was last heard."""
         self.clock_offset_ms: int | None = None
         """What its wall clock shows less what this node's monotonic clock does; None when it has not told …"""
-        self.clock_tick = contact_tick
-        """… and when it was told."""
+        self.clock_told_ms = 0
+        """… and when it was told, by that monotonic clock."""
         self.acked_round = 0
         self.sent_round = 0
         self.sent_commit: Index = 0

@@ -666,6 +666,7 @@ class Raft:
         for peer, offset_ms in role.clocks.items():
             if peer in leader.progress:
                 leader.progress[peer].clock_offset_ms = offset_ms
+                leader.progress[peer].clock_told_ms = self.monotonic_ms
         # Before the first entry: a new leader may be the one whose clock is wrong.
         clocks.judge(self, leader)
         self.append_payloads(EntryKind.NOOP, [b""])

@@ -191,7 +191,8 @@ def on_append_reply(raft: Raft, message: AppendReply) -> None:
     progress.contact_tick = role.tick
     progress.has_room = message.has_room
     if message.now_ms:
-        progress.clock_offset_ms, progress.clock_tick = message.now_ms - raft.monotonic_ms, role.tick
+        progress.clock_told_ms = raft.monotonic_ms
+        progress.clock_offset_ms = message.now_ms - raft.monotonic_ms
     if message.round > progress.acked_round:
         progress.acked_round = message.round
         if role.reads_started or role.round_ticks:

@@ -62,7 +62,7 @@ class ClockWatch:
 
     def _ahead_ms(self, role: Leader) -> int:
         """How far log time is ahead of what an entry would be stamped with now."""
-        return max(0, self._raft.log.last_time_ms - clocks.stamp(self._raft, role))
+        return max(0, self._raft.log.last_time_ms - clocks.present_ms(self._raft, role))
 
     def status(self) -> ClockStatus:
         """What an operator is told."""

@@ -25,6 +25,7 @@ from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
 from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
+from raftkv.testing.clocks import WallClock
 from raftkv.testing.loop import PROCESS, SimLoop
 from raftkv.testing.variety import Habits, Variety
 from raftkv.transport import MemoryNetwork, MemoryTransport
@@ -151,9 +152,7 @@ class SimNode:
         self.place = member.node_id if place is None else place
         """What the network calls this machine: its node's id, unless another machine has that id too."""
         self.disk = SimDisk()
-        self.clock_offset_ms = 0
-        """By how much its wall clock has jumped."""
-        self._rates, self._drifted = (1.0, 1.0), (0.0, 0.0)
+        self.clock = WallClock(lambda: cluster.loop.time(), START_MS)
         self.dice = random.Random(cluster.dice.getrandbits(64))
         self.node: Node | None = None
         self.listener: Listener | None = None
@@ -194,37 +193,19 @@ class SimNode:
         """What the node stands on, with a clock of that rate; new workers for each start."""
         self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in THREADS]
         loop = asyncio.get_running_loop()
-        self._rates = rate, self._rates[1]
+        self.clock.beat_at(rate)
         return World(
             disk=self.disk,
             states=MemoryStates(self.disk),
             log_worker=self.workers[LOG],
             background_worker=self.workers[BACKGROUND],
             transfer_worker=self.workers[TRANSFERS],
-            now_ms=self.wall_ms,
+            now_ms=self.clock.now_ms,
             monotonic_ms=lambda: int(loop.time() * 1000 * rate),
             draw=self._draw,
             nonce=f"{self.place}.{self.starts}",
             log_health=LogHealth,  # what other worlds of this process lost is none of this one's business
         )
-
-    def wall_ms(self) -> int:
-        """What its wall clock shows; also while the node is down."""
-        now = self.cluster.loop.time()
-        since, ms = self._drifted
-        drifted = ms + (now - since) * 1000 * (self._rates[1] - 1)
-        return START_MS + int(now * 1000 * self._rates[0] + drifted) + self.clock_offset_ms
-
-    def set_clock_rate(self, rate: float) -> None:
-        """Let its wall clock go at `rate` from now on, whatever its other clocks do."""
-        now = self.cluster.loop.time()
-        since, ms = self._drifted
-        self._drifted = now, ms + (now - since) * 1000 * (self._rates[1] - 1)
-        self._rates = self._rates[0], rate
-
-    def set_clock_right(self) -> None:
-        """Let its wall clock be as if nothing had ever been done to it."""
-        self.clock_offset_ms, self._drifted, self._rates = 0, (0.0, 0.0), (self._rates[0], 1.0)
 
     def _draw(self, limit: int) -> int:
         if not self.cluster.draws_equal:

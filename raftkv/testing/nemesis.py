@@ -93,6 +93,7 @@ class Nemesis:
             "failing read": self._fail_read,
             "full disk": self._fill_disk,
             "clock": self._clock,
+            "clock that goes fast or slow": self._clock_rate,
             "equal time-outs": self._draw_equal,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
             **self._operators.kinds,
@@ -152,7 +153,7 @@ class Nemesis:
         cluster.draws_equal = False
         self.noise.calm()
         for sim in cluster.nodes.values():
-            sim.clock_offset_ms = 0
+            sim.clock.set_right()
             sim.disk_s = 0.0005
             sim.disk.capacity_bytes = CAPACITY_BYTES
             sim.unhang()
@@ -383,8 +384,17 @@ class Nemesis:
         self._cluster.draws_equal = False
 
     async def _clock(self) -> bool:
+        """One clock is set, or, seldom, all of them are: then log time is ahead once they are right again."""
+        sims = list(self._cluster.nodes.values())
+        ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
+        for sim in sims if self._dice.random() < 0.1 else [self._dice.choice(sims)]:
+            sim.clock.set_wrong(ms)
+        return True
+
+    async def _clock_rate(self) -> bool:
+        """A wall clock goes fast or slow from now on, whatever the machine's other clocks do."""
         sim = self._dice.choice(list(self._cluster.nodes.values()))
-        sim.clock_offset_ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
+        sim.clock.go_at(self._dice.choice([0.5, 0.9, 0.99, 1.0, 1.0, 1.01, 1.1, 2.0]))
         return True
 
 

@@ -190,8 +190,8 @@ class Observer:
             seen.has_fault = has_fault
             text = "disk fault" if has_fault else "disk mended"
             self._happened(What.DISK, node_id, text, "one of its next operations fails, or ends in a crash")
-        if sim.clock_offset_ms != seen.clock_offset_ms:
-            seen.clock_offset_ms = sim.clock_offset_ms
+        if sim.clock.set_ms != seen.clock_offset_ms:
+            seen.clock_offset_ms = sim.clock.set_ms
             self._happened(What.CLOCK, node_id, f"clock {seen.clock_offset_ms:+} ms", "its clock jumped")
 
     def _look_at_network(self) -> None:

@@ -38,6 +38,7 @@ class Operators:
             "add": self._add,
             "promote": self._promote,
             "remove": self._remove,
+            "clock reset": self._reset_clock,
         }
 
     @property
@@ -88,6 +89,12 @@ class Operators:
         if not able:
             return False
         self.spawn(self._dice.choice(able).take_snapshot())
+        return True
+
+    async def _reset_clock(self) -> bool:
+        if (leader := awake_leader(self._cluster)) is None:
+            return False
+        self.spawn(leader.reset_clock(5), changes=False)
         return True
 
     async def _add(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from raftkv.core import clocks
 from raftkv.core.roles import Leader
 from raftkv.model import Index, NodeId
 from raftkv.testing.checks import Check
@@ -19,9 +20,11 @@ EARLY_READ = "read before the first commit"
 CUT_OFF = "change that is cut off"
 JOINT_WITHOUT = "joint membership with a node down"
 OVERTAKEN = "log cut behind a snapshot on its way"
+DOUBTED = "leader that doubts its clock"
+AHEAD = "log time that is ahead"
 VOTERS = tuple(f"{count} voters" if count > 1 else "1 voter" for count in range(1, 8))
 
-SIGHTINGS = (OLD_ENTRIES, BEFORE_FIRST_COMMIT, EARLY_READ, CUT_OFF, JOINT_WITHOUT, OVERTAKEN, *VOTERS)
+SIGHTINGS = (OLD_ENTRIES, BEFORE_FIRST_COMMIT, EARLY_READ, CUT_OFF, JOINT_WITHOUT, OVERTAKEN, DOUBTED, AHEAD, *VOTERS)
 
 
 class Sightings(Check):
@@ -47,9 +50,17 @@ class Sightings(Check):
                 self._saw(OLD_ENTRIES, raft.term)
             if role.reads_waiting:
                 self._saw(EARLY_READ, raft.term)
+        self._look_at_clock(node, role)
         for peer, progress in role.progress.items():
             if progress.sending is not None and progress.sending.index < raft.log.start.index:
                 self._saw(OVERTAKEN, peer, progress.sending.index)
+
+    def _look_at_clock(self, node: Node, role: Leader) -> None:
+        raft = node.raft
+        if raft.clock_doubts:
+            self._saw(DOUBTED, node.node_id, node.opened.vote.boot, raft.clock_doubts)
+        if raft.log.last_time_ms - clocks.present_ms(raft, role) > raft.config.clock_ahead_ms_max:
+            self._saw(AHEAD, raft.term)
 
     def _look_at_membership(self, node: Node) -> None:
         log = node.raft.log

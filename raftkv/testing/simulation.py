@@ -14,6 +14,7 @@ from raftkv.testing.checks import CoreInvariantsAfterEachInput, all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.failure import Failure
 from raftkv.testing.history import History
+from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
 from raftkv.testing.sightings import Sightings
@@ -97,7 +98,7 @@ class Simulation:
             self.history.listener = cluster.trace
         inputs = CoreInvariantsAfterEachInput()
         inputs.attach(cluster)
-        checks = [*all_checks(), inputs, Sightings(cluster)]
+        checks = [*all_checks(), LogTimeIsBounded(), inputs, Sightings(cluster)]
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events
         try:

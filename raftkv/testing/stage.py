@@ -13,6 +13,7 @@ from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import SimCluster
 from raftkv.testing.failure import Cause, CounterExample, Failure
 from raftkv.testing.history import UNKNOWN, History, Operation, is_linearizable
+from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.models import ModelState, Raised, Returned, freeze
 from raftkv.testing.nemesis import Nemesis
@@ -66,7 +67,7 @@ class Stage:
             self._observe(cluster)
             self._history.listener = cluster.trace
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
-        checks = all_checks()
+        checks = [*all_checks(), LogTimeIsBounded()]
         await watched(cluster, checks, self._play(cluster, nemesis))
         look(cluster, checks)
 

@@ -11,6 +11,7 @@ from raftkv.machine import StateMachine
 from raftkv.testing.budget import chosen
 from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
+from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import SimLoop
 from raftkv.testing.watching import look, quiet, watched
 
@@ -38,7 +39,7 @@ def play(
     async def world() -> None:
         __tracebackhide__ = True
         cluster = SimCluster(machine, size, seed=number, config=config)
-        checks = all_checks()
+        checks = [*all_checks(), LogTimeIsBounded()]
 
         async def told() -> None:
             __tracebackhide__ = True

@@ -72,13 +72,13 @@ def test_a_leader_whose_clock_is_ten_years_ahead_for_a_second(size):
         leader = await cluster.until_leader()
         sim = cluster.nodes[leader.node_id]
         with capture_logs() as said:
-            sim.clock_offset_ms = YEARS
+            sim.clock.set_wrong(YEARS)
             assert abs(await ahead_of_truth(diary)) <= 1
             await elapse(1)
             status = leader.status()
             assert "is 3650.0 days ahead of" in status.clock.doubt
             assert any("3650.0 days ahead" in problem for problem in status.problems())
-            sim.clock_offset_ms = 0
+            sim.clock.set_wrong(0)
             await elapse(1)
             assert abs(await ahead_of_truth(diary)) <= 1
         assert [line["event"] for line in said if line["event"].startswith("clock_")] == [
@@ -97,7 +97,7 @@ def test_a_wrong_clock_that_begins_to_lead_stamps_its_first_entry_right():
     async def story(cluster, diary):
         leader = await cluster.until_leader()
         wrong = next(node_id for node_id in cluster.nodes if node_id != leader.node_id)
-        cluster.nodes[wrong].clock_offset_ms = HOUR
+        cluster.nodes[wrong].clock.set_wrong(HOUR)
         await elapse(0.5)
         (problem,) = leader.status().clock_problems()
         assert problem == f"the clock of node {wrong} is 60.0 min ahead of the others': set it right"
@@ -114,7 +114,7 @@ def test_a_leaders_clock_that_runs_fast_or_slow(rate):
 
     async def story(cluster, diary):
         leader = await cluster.until_leader()
-        cluster.nodes[leader.node_id].set_clock_rate(rate)
+        cluster.nodes[leader.node_id].clock.go_at(rate)
         seen = []
         for _ in range(40):
             await elapse(1)
@@ -129,11 +129,11 @@ def test_a_leaders_clock_that_runs_fast_or_slow(rate):
 async def poison(cluster, diary):
     """Bring log time an hour ahead, as all clocks are for a moment; returns the leader."""
     for sim in cluster.nodes.values():
-        sim.clock_offset_ms = HOUR
+        sim.clock.set_wrong(HOUR)
     await elapse(1)
     assert 3_590 <= await ahead_of_truth(diary) <= 3_600
     for sim in cluster.nodes.values():
-        sim.clock_offset_ms = 0
+        sim.clock.set_wrong(0)
     await elapse(1)
     return await cluster.until_leader()
 
@@ -191,7 +191,7 @@ def test_one_node_is_told_that_its_clock_is_right_by_a_reset():
     async def story(cluster, diary):
         leader = await cluster.until_leader()
         await elapse(1)
-        cluster.nodes[1].clock_offset_ms = HOUR
+        cluster.nodes[1].clock.set_wrong(HOUR)
         assert abs(await ahead_of_truth(diary)) <= 1
         await elapse(1)
         assert "no majority of clocks" in leader.status().clock.doubt

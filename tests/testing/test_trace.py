@@ -102,7 +102,7 @@ def test_cuts_and_clocks_and_disks_are_told():
         await elapse(0.1)
         cluster.network.heal()
         cluster.network.delay_s = 0.05
-        cluster.nodes[2].clock_offset_ms = -500
+        cluster.nodes[2].clock.set_wrong(-500)
         cluster.nodes[3].hang()
         await elapse(0.1)
         cluster.nodes[3].unhang()
