@@ -111,6 +111,25 @@ def add_member(target: Target, member: Member) -> None:
     _print_membership(target, target.run(work, f"adding node {member.node_id}"))
 
 
+@member.command("update")
+@click.argument("member", callback=_member, metavar="ID=PEER/CLIENT")
+@click.option("--force", is_flag=True, help="Also when nobody answers there yet; a wrong address costs a node.")
+@cluster_command(timeout_s=30.0)
+def update_member(target: Target, member: Member, force: bool) -> None:
+    """Change the addresses of a node that moves; one node at a time.
+
+    Start it at its new addresses first (--listen, --peer-listen): the others hear of it from the node itself, and it
+    says that the membership sends others elsewhere. This is what tells everybody, for good. When the addresses of all
+    nodes have changed at once, so that none finds another: raftkv member rewrite.
+    """
+
+    async def work() -> Membership:
+        async with target.admin() as admin:
+            return await admin.update_member(member, target.timeout_s, force=force)
+
+    _print_membership(target, target.run(work, f"changing the addresses of node {member.node_id}"))
+
+
 @member.command("promote")
 @click.argument("node_id", type=NODE_ID, metavar="ID")
 @cluster_command(timeout_s=600.0)

@@ -73,6 +73,13 @@ class Admin:
         """Add a node that gets the log but has no vote; the change is committed on return."""
         return await self._change(RequestKind.ADD_LEARNER, member, deadline_s)
 
+    async def update_member(self, member: Member, deadline_s: float = 30.0, *, force: bool = False) -> Membership:
+        """Change a member's addresses; the change is committed on return.
+
+        The node must answer there already, unless you `force` it. Raises `Unavailable` when it does not.
+        """
+        return await self._change(RequestKind.UPDATE, (member, force), deadline_s)
+
     async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
         """Make a learner a voter as soon as it has caught up; the change is committed on return."""
         return await self._change(RequestKind.PROMOTE, node_id, deadline_s)

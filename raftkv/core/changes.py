@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,23 +17,31 @@ if TYPE_CHECKING:
     from raftkv.core.raft import Raft
 
 
-def change(raft: Raft, target: Membership) -> Index:
+def change(raft: Raft, target: Membership, unmet: Sequence[NodeId] = ()) -> Index:
     """Append the first entry of the change to `target`; the leader finishes it by itself.
 
     A change of voters goes through a joint membership (§6); one of learners alone needs none, as
     no majority changes. Returns the index of the entry that was appended.
     """
-    role = raft.require_leader()
-    current = raft.log.membership
-    _check_time(raft, role, current)
-    target = _complete(current, target)
+    target = check(raft, target, unmet)
+    role, current = raft.require_leader(), raft.log.membership
     if target == current:
         raise ChangeRefused(f"the membership is already {current.describe()}")
     _check_new_voters(raft, role, current, target)
     if target.voters == current.voters:
+        if any(current.member(each.node_id) not in (None, each) for each in target.members):
+            # Who moves may not be found at once: then the others have to be enough (etcd#6420).
+            _check_quorum(raft, role, target)
         return _append(raft, target)
     _check_quorum(raft, role, target)
     return _append(raft, _joint(current, target))
+
+
+def check(raft: Raft, target: Membership, unmet: Sequence[NodeId] = ()) -> Membership:
+    """The whole of what `target` says, if a change to it may begin now; else raises, and nothing is changed."""
+    role, current = raft.require_leader(), raft.log.membership
+    _check_time(raft, role, current)
+    return _complete(current, target, [node for node in unmet if _is_unused(role, current, node)])
 
 
 def _check_time(raft: Raft, role: Leader, current: Membership) -> None:
@@ -46,9 +55,16 @@ def _check_time(raft: Raft, role: Leader, current: Membership) -> None:
         raise ChangeRefused(f"leadership is being transferred to node {role.transfer.target}; try again")
 
 
-def _complete(current: Membership, target: Membership) -> Membership:
-    """The target with everyone it leaves out remembered as removed, checked."""
-    left_out = set(current.all_nodes()) - set(target.all_nodes())
+def _is_unused(role: Leader, current: Membership, node: NodeId) -> bool:
+    """Whether nothing can ever come of a learner's id that is given again: it has acknowledged and promised nothing."""
+    progress = role.progress.get(node)
+    is_silent = progress is None or (progress.acked_round == 0 and progress.match_index == 0)
+    return node in current.learners and not current.is_voter(node) and is_silent
+
+
+def _complete(current: Membership, target: Membership, unused: Sequence[NodeId]) -> Membership:
+    """The target with everyone it leaves out remembered as removed, but for ids that are as good as `unused`."""
+    left_out = set(current.all_nodes()) - set(target.all_nodes()) - set(unused)
     removed = tuple(sorted({*current.removed, *left_out}))
     target = msgspec.structs.replace(target, outgoing=(), removed=removed)
     if problems := target.problems():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from raftkv.core.messages import RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.core.quorum import is_quorum
 from raftkv.core.roles import Campaigner, Candidate, Follower, Leader, PreCandidate, Transfer
-from raftkv.errors import ChangeRefused
+from raftkv.errors import ChangeRefused, InvalidArgument
 from raftkv.model import NodeId
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def start_transfer(raft: Raft, to: NodeId) -> None:
     if to == raft.node_id:
         raise ChangeRefused(f"node {to} is the leader already")
     if to not in membership.voters:
-        raise ChangeRefused(f"node {to} is no voter of this cluster ({membership.describe()})")
+        raise InvalidArgument(f"node {to} is no voter of this cluster ({membership.describe()})")
     if role.transfer is not None and role.transfer.target != to:
         raise ChangeRefused(f"a transfer to node {role.transfer.target} is under way")
     progress = role.progress[to]

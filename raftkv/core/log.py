@@ -170,13 +170,7 @@ class LogView:
 
     def membership_at(self, index: Index) -> Membership:
         """The membership in force at `index`, for a snapshot there."""
-        return self.membership_entry_at(index)[1]
-
-    def membership_entry_at(self, index: Index) -> tuple[Index, Membership]:
-        """The same with the index of its entry; of one that is not in the log any more, the log's start."""
-        assert index >= self.start.index, f"{index} is before {self.start.index}"
-        at = bisect_right(self._memberships, index, key=lambda item: item[0])
-        return self._memberships[at - 1]
+        return self.dated_membership(index)[1]
 
     def dated_membership(self, index: Index) -> tuple[Index, Membership]:
         """The membership in force at `index`, and an index from which on it has been, for whoever compares two."""

@@ -375,13 +375,19 @@ class Raft:
         """
         reads.read(self, token)
 
-    def change_membership(self, target: Membership) -> Index:
+    def change_membership(self, target: Membership, unmet: Sequence[NodeId] = ()) -> Index:
         """Change to the voters, learners and addresses of `target` (its `outgoing` and `removed` are ignored).
+
+        Whom it leaves out never comes back, but for learners that never answered and that nobody has met (`unmet`).
 
         Raises `NotLeader`, `ChangeRefused`, `NotCaughtUp` or `InvalidArgument`. The change is done when
         `membership` is no longer joint and `log.membership_index` is committed.
         """
-        return changes.change(self, target)
+        return changes.change(self, target, unmet)
+
+    def check_membership(self, target: Membership) -> None:
+        """Raise at once what can be said of a change to `target` before anybody is asked; nothing is changed."""
+        changes.check(self, target)
 
     def transfer_leadership(self, to: NodeId) -> None:
         """Ask `to` to lead (thesis §3.10); given up after `transfer_ticks`. Raises `NotLeader`, `ChangeRefused`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from raftkv.addresses import address_problem
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.roles import Leader
 from raftkv.errors import HandshakeRefused, PeerError, PeerRemoved, WrongDataDir
@@ -210,6 +211,8 @@ class Links:
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
         if self._met.known.get(hello.node_id) != known:
             self._tell({hello.node_id: known})
+        if address_problem(hello.address) is None:
+            node.transport.hint(hello.node_id, hello.address)
         if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
             self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
@@ -328,7 +331,7 @@ class Links:
     def hang_up_on_removed(self) -> None:
         """End the connections of who is no member any more, certainly: when it dials again, it is told."""
         raft = self._node.raft
-        gone = set(raft.log.membership_at(raft.commit_index).removed)
+        gone = set(raft.log.membership_at(max(raft.commit_index, raft.log.start.index)).removed)
         for peer in sorted(gone - self._hung_up_on):
             self._node.transport.drop(peer, "it was removed from the cluster")
         self._hung_up_on = gone
@@ -336,7 +339,8 @@ class Links:
     def set_members(self, memberships: Sequence[Membership]) -> None:
         """Keep links to everybody in `memberships`, newest last, and to those who dialled this node and are in none."""
         own = self._node.options.node_id
-        members = [member for membership in memberships for member in membership.members]
+        # Oldest last: a member is looked for at a new address when that is committed.
+        members = [member for membership in reversed(memberships) for member in membership.members]
         peers = {member.node_id: member.peer_address for member in members if member.peer_address}
         # A leader that was added while this node was down is not in the memberships that it knows.
         self._learned = {peer: address for peer, address in self._learned.items() if peer not in peers}

@@ -17,6 +17,7 @@ from raftkv.errors import (
     ChangeRefused,
     DiskError,
     Diverged,
+    Indeterminate,
     InvalidArgument,
     NodeStopped,
     NotCaughtUp,
@@ -37,6 +38,7 @@ from raftkv.node.divergence import DigestComparer
 from raftkv.node.engine import Engine
 from raftkv.node.leaderless import Leaderless
 from raftkv.node.links import Links
+from raftkv.node.members import check_answers, check_is_there, who_answers, with_addresses, with_learner, without
 from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
 from raftkv.node.removal import GRACE, removed, removed_since
@@ -614,11 +616,17 @@ class Node:
         """Call `changed` when `members` may be others; for one listener."""
         self._members_changed = changed
 
-    async def change_membership(self, target: Membership, deadline_s: float = 30.0) -> Membership:
+    async def change_membership(
+        self, target: Membership, deadline_s: float = 30.0, *, unmet: tuple[NodeId, ...] = ()
+    ) -> Membership:
         """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
-        `NotCaughtUp`, `InvalidArgument`, or `Unavailable` after the deadline (the change may still happen)."""
+        `NotCaughtUp`, `InvalidArgument`, or `Indeterminate` after the deadline (the change may still happen).
+
+        Whom it leaves out never comes back, but for learners that are `unmet`: no data directory was ever known
+        under their ids.
+        """
         failpoints.reach("membership.before_append")
-        self.raft.change_membership(target)
+        self.raft.change_membership(target, unmet)
         failpoints.reach("membership.after_append")
         self.engine.wake()
         term = self.raft.term
@@ -628,25 +636,38 @@ class Node:
             settled = not raft.membership.is_joint and raft.log.membership_index <= raft.commit_index
             return settled or raft.term != term
 
-        await self.until(done, deadline_s, "the membership change is not committed")
+        try:
+            await self.until(done, deadline_s, "the membership change is not committed")
+        except Unavailable as exc:
+            raise Indeterminate(f"{exc}; it may still be: look at the status, then try again") from exc
         failpoints.reach("membership.committed")
         if self.raft.term != term:
-            raise Unavailable("leadership was lost during the membership change; look at the status, then try again")
+            raise Indeterminate("leadership was lost during the membership change: look at the status, then try again")
         return self.raft.membership
 
     async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
-        """Add a node that gets the log but has no vote. Its id must never have been used before."""
+        """Add a node that gets the log but has no vote. Its id must never have been used before.
+
+        It need not be there yet; but who answers at its addresses must be it.
+        """
+        self.raft.check_membership(with_learner(self.raft.membership, member))
+        check_answers(member, await who_answers(self.transport.ask, member))
+        return await self.change_membership(with_learner(self.raft.membership, member), deadline_s)
+
+    async def update_member(self, member: Member, deadline_s: float = 30.0, *, force: bool = False) -> Membership:
+        """Change a member's addresses; others look for it there from the commit on. It must answer there already,
+        unless you `force` it: a wrong address costs as much as a node that is down. Raises as `change_membership`."""
+        self.raft.require_leader()
         current = self.raft.membership
-        if current.member(member.node_id) is not None:
-            raise InvalidArgument(f"node {member.node_id} is a member already")
-        return await self.change_membership(
-            Membership(
-                voters=current.voters,
-                learners=tuple(sorted({*current.learners, member.node_id})),
-                members=tuple(sorted((*current.members, member))),
-            ),
-            deadline_s,
-        )
+        target = with_addresses(current, member)
+        if target == current:
+            return current
+        self.raft.check_membership(target)
+        if not force:
+            answers = await who_answers(self.transport.ask, member)
+            check_answers(member, answers)
+            check_is_there(member, answers)
+        return await self.change_membership(with_addresses(self.raft.membership, member), deadline_s)
 
     async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
         """Make a learner a voter, as soon as it has caught up."""
@@ -670,22 +691,16 @@ class Node:
             await self.until(lambda ticked=ticked: self._ticked_at > ticked, 60, "no tick")  # type: ignore[misc]
 
     async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
-        """Remove a node; its id never comes back."""
-        current = self.raft.membership
-        if current.member(node_id) is None:
-            raise InvalidArgument(f"node {node_id} is no member ({current.describe()})")
-        return await self.change_membership(
-            Membership(
-                voters=tuple(voter for voter in current.voters if voter != node_id),
-                learners=tuple(learner for learner in current.learners if learner != node_id),
-                members=tuple(member for member in current.members if member.node_id != node_id),
-            ),
-            deadline_s,
-        )
+        """Remove a node. Its id never comes back, unless it is a learner that nobody has ever met."""
+        target = without(self.raft.membership, node_id)
+        unmet = (node_id,) if self.links.incarnation_of(node_id) is None else ()
+        return await self.change_membership(target, deadline_s, unmet=unmet)
 
     async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
         """Hand leadership to `to`, or to the voter with room that holds most of the log; returns the new leader."""
         role = self.raft.require_leader()
+        if to == self.raft.node_id:
+            return to  # that is done
         if to is None:
             others = [voter for voter in self.raft.membership.voters if voter != self.raft.node_id]
             if not others:

@@ -32,7 +32,7 @@ GRACE = 2
 
 def removed_since(raft: Raft, node_id: NodeId) -> Index | None:
     """The index of a committed entry since which `node_id` is no member any more; None when that is not certain."""
-    index, membership = raft.log.membership_entry_at(raft.commit_index)
+    index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
     return index if node_id in membership.removed else None
 
 

@@ -11,21 +11,28 @@ from raftkv.model import Member, NodeId
 from raftkv.server.port import Service
 from raftkv.wire import Request, RequestKind, Response, Status
 
+ANSWER_S = 0.5
+"""For an answer's way back."""
+
 _encoder = msgspec.msgpack.Encoder()
 
 
 async def run_admin(service: Service, request: Request) -> Response:
     """Do what an operator asked; raises what the service raises.
 
-    The deadline is the client's; the operation is given the same time, so that both know the end.
+    The deadline is the client's; the operation is given a little less, so that its end and why is still heard.
     """
-    deadline_s = max(0.001, request.deadline_ms / 1000)
+    given_s = max(0.001, request.deadline_ms / 1000)
+    deadline_s = given_s - min(ANSWER_S, given_s / 4)
     result: Any
     match request.kind:
         case RequestKind.STATUS:
             result = service.status()
         case RequestKind.ADD_LEARNER:
             result = await service.add_learner(_argument(request, Member), deadline_s)
+        case RequestKind.UPDATE:
+            member, force = _argument(request, tuple[Member, bool])
+            result = await service.update_member(member, deadline_s, force=force)
         case RequestKind.PROMOTE:
             result = await service.promote(_argument(request, NodeId), deadline_s)
         case RequestKind.REMOVE:

@@ -70,6 +70,9 @@ class Service(Protocol):
     async def add_learner(self, member: Member, deadline_s: float) -> Membership:
         """Add a node that gets the log but has no vote."""
 
+    async def update_member(self, member: Member, deadline_s: float, *, force: bool) -> Membership:
+        """Change a member's addresses."""
+
     async def promote(self, node_id: NodeId, deadline_s: float) -> Membership:
         """Make a learner a voter as soon as it has caught up."""
 

@@ -35,7 +35,15 @@ class Link:
 
     def __init__(self, mesh: Mesh, peer: NodeId, address: str) -> None:
         self.peer = peer
+        self.told = address
+        """Where the membership says that the peer is."""
         self.address = address
+        """Where it is dialled now."""
+        self._hinted: str | None = None
+        """Where the peer itself says that it listens, if that is another one."""
+        self._names: dict[str, Name] = {}
+        """Of the address that is not dialled now, if there are two."""
+        self._worked = False
         self._mesh = mesh
         self._backoff = Backoff(mesh.draw)
         self._name = Name(address, mesh.streams.look_up)
@@ -102,6 +110,7 @@ class Link:
                 connection.fail(exc)
             await connection.ended
             if not self._closed:
+                self._take_turns()
                 await self._wait(self._backoff.next_s())
 
     async def _dial(self, connection: Outgoing, places: Sequence[str]) -> None:
@@ -125,6 +134,28 @@ class Link:
         except TimeoutError:
             return
 
+    def hint(self, address: str) -> None:
+        """The peer itself says that it listens there: try that, in turn with where it is told to be."""
+        hinted = address if address != self.told else None
+        if hinted != self._hinted:
+            self._hinted = hinted
+            self.hurry()
+
+    def _take_turns(self) -> None:
+        """Choose where to dial next: where it has just been met, else the address that was not tried now."""
+        if self._worked:
+            self._worked = False
+            return
+        other = self._hinted if self._hinted is not None and self.address == self.told else self.told
+        if other == self.address:
+            return
+        self._names[self.address] = self._name
+        if other not in self._names:
+            self._names[other] = Name(other, self._mesh.streams.look_up)
+        self._name, self.address = self._names.pop(other), other
+        for stale in [address for address in self._names if address not in (self.told, self._hinted)]:
+            self._names.pop(stale).close()
+
     def hurry(self) -> None:
         """The peer has just shown that it is there: a wait for the next try ends now."""
         self._hurry.set()
@@ -135,6 +166,8 @@ class Link:
         if self._connection is not None:
             self._connection.abort()
         self._name.close()
+        for name in self._names.values():
+            name.close()
         self._task.cancel()
 
     def drop(self, reason: str) -> None:
@@ -155,6 +188,7 @@ class Link:
     def on_established(self) -> None:
         """Both sides have accepted each other."""
         self._backoff.reset()
+        self._worked = True
         self._refused = None
         self._trouble.over()
         if self._place is not None:

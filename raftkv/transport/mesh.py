@@ -10,6 +10,7 @@ from raftkv.errors import HandshakeRefused, PeerRemoved
 from raftkv.forks import tell_of_fork
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
+from raftkv.transport.asking import ask
 from raftkv.transport.incoming import Incoming
 from raftkv.transport.limits import Limits
 from raftkv.transport.link import Link
@@ -20,6 +21,9 @@ from raftkv.transport.streams import Shut, Streams
 from raftkv.wire import Hello, PeerMessage, Refusals, Removal
 
 logger = EventLog("raftkv")
+
+ASK_S = 1.0
+"""For an answer from an address that somebody has given; whoever is there answers within some ms."""
 
 
 class Mesh(Transport):
@@ -104,7 +108,9 @@ class Mesh(Transport):
         if self._closed:
             return
         for peer, link in list(self._links.items()):
-            if peers.get(peer) != link.address:
+            if peers.get(peer) == link.address:
+                link.told = link.address  # it may have been found there before others were told
+            elif peers.get(peer) != link.told:
                 del self._links[peer]
                 link.close()
         for peer, address in peers.items():
@@ -112,6 +118,13 @@ class Mesh(Transport):
                 self._links[peer] = Link(self, peer, address)
                 if (connection := self._incoming.get(peer)) is not None:
                     self._strangers.pop(connection, None)
+
+    def hint(self, peer: NodeId, address: str) -> None:
+        if (link := self._links.get(peer)) is not None:
+            link.hint(address)
+
+    async def ask(self, address: str, frame: bytes) -> bytes | None:
+        return await ask(self.streams, address, frame, ASK_S)
 
     def drop(self, peer: NodeId, reason: str) -> None:
         for connection in list(self._open):

@@ -134,6 +134,14 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def hint(self, peer: NodeId, address: str) -> None:
+        """`peer` says that it listens at `address`: dial that, in turn with what `set_peers` says, where that fails."""
+
+    @abstractmethod
+    async def ask(self, address: str, frame: bytes) -> bytes | None:
+        """The first frame that whoever listens at `address` sends back for `frame`, or None within a second or so."""
+
+    @abstractmethod
     def drop(self, peer: NodeId, reason: str) -> None:
         """End every connection to and from `peer`, with what is queued; nothing that it has sent arrives any more.
 

@@ -37,6 +37,8 @@ class RequestKind(IntEnum):
     """Hand leadership over (a voter's id, or None)."""
     SNAPSHOT = 8
     """Take a snapshot (nothing)."""
+    UPDATE = 9
+    """Change a member's addresses (a `Member`, and whether it need not answer there yet)."""
     MEMBERS = 16
     """Where the members listen for clients, as the leader knows it (nothing); the answer is a `Members`."""
     CLOCK_RESET = 20

@@ -69,6 +69,14 @@ def test_a_node_says_that_it_listens_elsewhere(node):
     assert f"listens for clients at {client}, but the membership sends them to {node.member.client_address}" in problem
     assert "raftkv member update 1=PEER/CLIENT" in invoke("status", "-a", client).stdout.replace("\n", " ")
     assert "misplaced" in node.log_path.read_text()
+    wrong = invoke("member", "update", f"1={client}/{peer}", "-a", client)
+    assert wrong.exit_code == 2 and "are the two swapped? Then write" in wrong.stderr
+    assert invoke("member", "update", f"1={peer}/{client}", "-a", client).exit_code == 0
+    assert node.terminate() == 0
+    node.arguments = ["--data-dir", node.data_dir]
+    node.start()
+    (found,) = value_of(invoke("status", "--json", "-a", client, "--timeout", "30"))["nodes"]
+    assert not found["misplaced"] and found["membership"]["members"][0]["peer_address"] == peer
 
 
 def test_a_directory_of_a_cluster_of_another_name_is_refused(node):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftkv.core.messages import AppendReply, RequestVote, RequestVoteReply, TimeoutNow
-from raftkv.errors import ChangeRefused, PeerError, SafetyViolation
+from raftkv.errors import ChangeRefused, InvalidArgument, PeerError, SafetyViolation
 from raftkv.model import HardState
 from tests.core.one import SETTINGS, One, entries_of, kinds, of
 
@@ -500,7 +500,7 @@ def test_a_stale_timeout_now_is_ignored(stale):
 def test_a_learner_is_never_told_to_lead_and_never_campaigns():
     """Thesis §4.2.1: a non-voting server does not stand (F47)."""
     node = One(learners=(4,)).lead()
-    with pytest.raises(ChangeRefused, match="no voter"):
+    with pytest.raises(InvalidArgument, match="no voter"):
         node.raft.transfer_leadership(4)
     learner = One(node_id=4, learners=(4,), term=1)
     learner.hear(2, term=1, prev=(0, 0))

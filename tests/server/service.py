@@ -95,6 +95,10 @@ class FakeService:
         self.calls.append(("add_learner", member))
         return Membership.of((1,), (member.node_id,))
 
+    async def update_member(self, member: Member, deadline_s: float, *, force: bool) -> Membership:
+        self.calls.append(("update_member", member, force))
+        return Membership.of((1,), (member.node_id,))
+
     async def promote(self, node_id: NodeId, deadline_s: float) -> Membership:
         self.calls.append(("promote", node_id))
         return Membership.of((1, node_id))

@@ -1,0 +1,66 @@
+"""One question to whoever listens at an address, outside of all links: what kind of port is it?"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from raftkv.config import KIB
+from raftkv.errors import PeerError
+from raftkv.transport.name import Name
+from raftkv.transport.streams import Streams
+from raftkv.wire import FrameDecoder
+
+ANSWER_BYTES_MAX = 64 * KIB
+"""An answer to a first frame has a few hundred bytes."""
+
+
+class _Question(asyncio.Protocol):
+    """Sends one frame, and takes the first that comes back."""
+
+    def __init__(self, frame: bytes, answer: asyncio.Future[bytes | None]) -> None:
+        self._frame = frame
+        self._answer = answer
+        self._decoder = FrameDecoder(ANSWER_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
+        self._transport.write(self._frame)
+
+    def data_received(self, data: bytes) -> None:
+        """The first whole frame is the answer; what is none is no answer."""
+        try:
+            frames = list(self._decoder.feed(data))
+        except PeerError:
+            self._end(None)
+            return
+        if frames:
+            self._end(bytes(frames[0]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Whoever is there does not answer such a question."""
+        self._end(None)
+
+    def _end(self, answer: bytes | None) -> None:
+        if not self._answer.done():
+            self._answer.set_result(answer)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def ask(streams: Streams, address: str, frame: bytes, within_s: float) -> bytes | None:
+    """The first frame that comes back from `address` for `frame`; None when none does in that time."""
+    answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    question = _Question(frame, answer)
+    name = Name(address, streams.look_up)
+    try:
+        async with asyncio.timeout(within_s):
+            await streams.dial(lambda place: question, address, await name.places())
+            return await answer
+    except OSError:  # a TimeoutError is one
+        return None
+    finally:
+        question.connection_lost(None)
+        name.close()

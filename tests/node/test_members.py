@@ -1,0 +1,177 @@
+"""Members whose addresses change, ids that were given by mistake, and addresses that are not what they should be."""
+
+from __future__ import annotations
+
+import pytest
+
+from raftkv.errors import InvalidArgument, NotCaughtUp, Unavailable
+from raftkv.model import Member
+from raftkv.testing.cluster import SimNode
+from raftkv.testing.loop import elapse
+from tests.node.test_cluster import fill, follower_of, read_all, tell
+
+
+def move(cluster, sim: SimNode, name: str = "moved") -> Member:
+    """From its next start on the machine is somewhere else."""
+    sim.member = Member(sim.node_id, f"{name}-peer:1", f"{name}-node:1")
+    return sim.member
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_node_that_moves_is_found_again_and_then_for_good(size):
+    """It starts at its new addresses, tells the others where it is, and the membership follows: also when the cluster
+    has no quorum without it (F83)."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        sim = follower_of(cluster)
+        await sim.stop()
+        before = sim.member
+        moved = move(cluster, sim)
+        node = await sim.start()
+        node.settle(moved.peer_address, moved.client_address)
+        await cluster.until_equal()
+        leader = await cluster.until_leader()
+        assert leader.raft.membership.member(sim.node_id) == before
+        assert leader.transport.links()[sim.node_id].connected, "by what it says itself"
+        membership = await leader.update_member(moved)
+        assert membership.member(sim.node_id) == moved
+        await cluster.until(lambda: node.raft.membership.member(sim.node_id) == moved)
+        await elapse(1)
+        assert not node.status().misplaced
+        for each in cluster.running:
+            if each is not node:
+                assert each.transport.links()[sim.node_id].address == moved.peer_address
+        await fill(client, 5, start=5)
+        for each in cluster.nodes.values():
+            each.crash()
+        await cluster.start()
+        await cluster.until_equal()
+        await read_all(cluster, client, 10)
+        await client.close()
+
+    tell(story, size=size)
+
+
+def test_a_member_is_not_sent_to_where_nobody_answers():
+    """A mistyped address would cost a node; who knows better says so, and can take it back."""
+
+    async def story(cluster):
+        leader, sim = cluster.leader, follower_of(cluster)
+        wrong = Member(sim.node_id, "nowhere:1", "nowhere:2")
+        with pytest.raises(Unavailable, match=r"nobody answers at nowhere:1: start node \d there first"):
+            await leader.update_member(wrong)
+        assert (await leader.update_member(wrong, force=True)).member(sim.node_id) == wrong
+        assert (await leader.update_member(sim.member)).member(sim.node_id) == sim.member
+        assert await leader.update_member(sim.member) == leader.raft.membership, "what is so already is done"
+        await cluster.until_equal()
+
+    tell(story)
+
+
+def test_wrong_addresses_are_refused_at_once():
+    """Of another member, of nobody, or of somebody who is no member."""
+
+    async def story(cluster):
+        leader, sim = cluster.leader, follower_of(cluster)
+        other = next(each for each in cluster.nodes if each not in (leader.node_id, sim.node_id))
+        taken = cluster.nodes[other].member
+        for member, said in (
+            (Member(sim.node_id, taken.client_address, "x:1"), f"is an address of node {other} already"),
+            (Member(sim.node_id, "0.0.0.0:1", "x:1"), "nobody can dial it"),
+            (Member(sim.node_id, "http://x:1", "x:1"), "is a URL"),
+            (Member(9, "x:2", "x:1"), "node 9 is no member"),
+        ):
+            with pytest.raises(InvalidArgument, match=said):
+                await leader.update_member(member, force=True)
+        with pytest.raises(InvalidArgument, match="nobody can dial"):
+            await leader.add_learner(Member(9, "x:0", "x:1"))
+
+    tell(story)
+
+
+def test_addresses_that_are_swapped_are_noticed_before_a_node_is_added():
+    """Whoever listens there says what for, and who it is."""
+
+    async def story(cluster):
+        leader = cluster.leader
+        sim = cluster.add(4)
+        await sim.start()
+        peer, client = sim.member.peer_address, sim.member.client_address
+        with pytest.raises(InvalidArgument, match=f"are the two swapped. Then write 4={peer}/{client}"):
+            await leader.add_learner(Member(4, client, peer))
+        with pytest.raises(InvalidArgument, match="node 4 answers at"):
+            await leader.add_learner(Member(5, peer, client))
+        assert sim.node.cluster_id == "", "asking let nobody join"
+        assert (await leader.add_learner(sim.member)).learners == (4,)
+        await leader.promote(4)
+        await cluster.until_equal()
+
+    tell(story)
+
+
+def test_an_id_is_used_up_only_by_a_node_that_was_met():
+    """A learner at a mistyped address is removed, and its id given again; one that was met is gone for good."""
+
+    async def story(cluster):
+        leader = cluster.leader
+        sim = cluster.add(4)
+        await leader.add_learner(Member(4, "mistyped:1", "mistyped:2"))
+        await elapse(1)
+        assert 4 not in (await leader.remove(4)).removed
+        await sim.start()
+        await leader.add_learner(sim.member)
+        await cluster.until(lambda: leader.links.incarnation_of(4) is not None)
+        assert 4 in (await leader.remove(4)).removed
+        with pytest.raises(InvalidArgument, match="were removed before"):
+            await leader.add_learner(Member(4, "other:1", "other:2"))
+
+    tell(story)
+
+
+def test_an_id_that_somebody_has_met_is_used_up_though_it_never_answered_this_leader():
+    """The record of a handshake counts, whoever leads now."""
+
+    async def story(cluster):
+        leader = cluster.leader
+        sim = cluster.add(4)
+        await leader.add_learner(sim.member)
+        await sim.start()
+        await cluster.until(lambda: all(each.links.incarnation_of(4) for each in cluster.running if each.node_id != 4))
+        sim.crash()
+        for each in (1, 2, 3):
+            cluster.nodes[each].crash()
+        for each in (1, 2, 3):
+            await cluster.nodes[each].start()
+        leader = await cluster.until_leader()
+        await cluster.until(lambda: leader.raft.commit_index >= leader.raft.role.term_start)
+        assert 4 in (await leader.remove(4)).removed
+
+    tell(story)
+
+
+def test_a_promotion_says_why_it_was_not_done():
+    """Who is asked for a vote and does not answer: the operator hears that, not that nobody knows."""
+
+    async def story(cluster):
+        admin = cluster.admin()
+        await cluster.leader.add_learner(Member(4, "nowhere:1", "nowhere:2"))
+        with pytest.raises(NotCaughtUp, match="node 4 does not answer"):
+            await admin.promote(4, 3.0)
+        await admin.close()
+
+    tell(story)
+
+
+def test_leadership_that_is_where_it_should_be_is_no_error():
+    """To the leader: done. To a learner or a stranger: wrong usage, which trying again won't help."""
+
+    async def story(cluster):
+        admin, leader = cluster.admin(), cluster.leader
+        assert await admin.transfer_leadership(leader.node_id) == leader.node_id
+        with pytest.raises(InvalidArgument, match="node 9 is no voter"):
+            await admin.transfer_leadership(9)
+        await admin.close()
+
+    tell(story)
