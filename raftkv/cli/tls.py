@@ -7,14 +7,14 @@ import ssl
 from collections.abc import Sequence
 
 import msgspec
-import structlog
 
 from raftkv.errors import ConfigError
+from raftkv.logs import EventLog
 from raftkv.transport import Credentials, TlsFiles
 from raftkv.transport.threads import DaemonThreads
 from raftkv.transport.tls import WARN_S, load
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 LOOK_S = 5.0
 """How often files are looked at; a few `stat` calls."""

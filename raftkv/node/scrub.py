@@ -13,18 +13,18 @@ from collections.abc import Callable, Generator, Iterator
 from typing import TypeAlias
 
 import msgspec
-import structlog
 import xxhash
 
 from raftkv.disk import Disk
 from raftkv.errors import CorruptRecord, DiskError, SnapshotCorruption
 from raftkv.log import Log
 from raftkv.log.scrub import STEP_BYTES, scrub_segment
+from raftkv.logs import EventLog
 from raftkv.model import EntryId, SnapshotMeta
 from raftkv.node.ports import Worker, error_of
 from raftkv.snapshot import SnapshotFile, SnapshotStore
 
-logger = structlog.get_logger("raftkv")
+logger = EventLog("raftkv")
 
 FIRST_S_MAX = 60.0
 """After a start there is more to do than to look at what was just read."""

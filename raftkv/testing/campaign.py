@@ -16,7 +16,7 @@ import msgspec
 from raftkv.testing.coverage import by_kind, by_row
 from raftkv.testing.failure import Failure
 from raftkv.testing.simulation import Simulation
-from raftkv.testing.watching import quiet
+from raftkv.testing.unheard import quiet
 
 
 class WorldOutcome(msgspec.Struct):

@@ -8,6 +8,7 @@ dice that fall as the seed says. One seed is one world.
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
 from raftkv.testing.clocks import WallClock
 from raftkv.testing.loop import PROCESS, SimLoop
+from raftkv.testing.unheard import SINK
 from raftkv.testing.variety import Habits, Variety
 from raftkv.transport import MemoryNetwork, MemoryTransport
 
@@ -167,6 +169,8 @@ class SimNode:
         """What the log held durably when the node was last seen."""
         self.disk_s = 0.0005
         """About how long a piece of work on the disk takes."""
+        self.log_fails = False
+        """Whether whatever takes what it logs raises, as when its reader is gone."""
 
     @property
     def node_id(self) -> NodeId:
@@ -207,6 +211,11 @@ class SimNode:
             log_health=LogHealth,  # what other worlds of this process lost is none of this one's business
         )
 
+    def _take_line(self) -> None:
+        if self.log_fails:
+            self.cluster.fired["failing log"] += 1
+            raise BrokenPipeError(errno.EPIPE, "simulated: nobody reads this log")
+
     def _draw(self, limit: int) -> int:
         if not self.cluster.draws_equal:
             return self.dice.randrange(limit)
@@ -218,6 +227,7 @@ class SimNode:
         assert not self.is_up, f"node {self.node_id} is up"
         context = copy_context()
         context.run(PROCESS.set, self.place)
+        context.run(SINK.set, self._take_line)
         # At once: the process may be stopped before its first step, and is none that could be started again.
         node = self.node = context.run(self._make, rebuild)
         starting = self._starting = asyncio.get_running_loop().create_task(self._start(node), context=context)

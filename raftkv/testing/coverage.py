@@ -63,6 +63,7 @@ KINDS: dict[str, str] = {
     "equal time-outs": "F44",
     "clock rate": "F73",
     "leases": "F72 F73",
+    "failing log": "F78",
     "no pre-vote": "F42",
     "small batches": "F32",
     "command at the limit": "F32 F33",
@@ -162,6 +163,7 @@ FAULTS: dict[int, str] = {
     74: "commands that are sent again, and sessions that expire",
     75: "a command that raises",
     76: "replicas that differ",
+    78: "a log whose sink blocks, fails or is closed",
     82: "a leader's clock that is far ahead for a moment, or runs fast",
 }
 """The rows, in a few words."""
@@ -342,6 +344,11 @@ TESTS: dict[int, tuple[str, ...]] = {
     76: (
         "tests/node/test_cluster.py::test_a_diverged_replica_is_found_and_stopped",
         "tests/testing/test_determinism.py::test_what_depends_on_the_process_is_named",
+    ),
+    78: (
+        "tests/integration/test_logs.py::test_a_cluster_whose_logs_nobody_takes_goes_on",
+        "tests/cli/test_sink.py::test_the_oldest_lines_go_when_nobody_takes_them_and_one_line_says_how_many",
+        "tests/node/test_saying.py::test_a_node_that_must_stop_has_stopped_before_it_says_so",
     ),
     82: (
         "tests/core/test_clocks.py::test_a_clock_that_jumps_for_a_second_leaves_nothing_behind",

@@ -42,6 +42,7 @@ COUNTED_ELSEWHERE = {
     "write cut short",
     "failing read",
     "full disk",
+    "failing log",
     "equal time-outs",
     *map(str, Harm),
     *MISTAKES,
@@ -95,6 +96,7 @@ class Nemesis:
             "clock": self._clock,
             "clock that goes fast or slow": self._clock_rate,
             "equal time-outs": self._draw_equal,
+            "failing log": self._fail_log,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
             **self._operators.kinds,
             **benign,
@@ -156,6 +158,7 @@ class Nemesis:
             sim.clock.set_right()
             sim.disk_s = 0.0005
             sim.disk.capacity_bytes = CAPACITY_BYTES
+            sim.log_fails = False
             sim.unhang()
             sim.thaw()
         await self._operators.give_up()
@@ -373,6 +376,13 @@ class Nemesis:
         if (sim := self._any(up=True)) is not None:
             sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
         return sim is not None
+
+    async def _fail_log(self) -> bool:
+        """For a while, whatever a node says, nobody takes it, and that is an error; also while it stops or starts."""
+        sim = self._dice.choice(list(self._cluster.nodes.values()))
+        sim.log_fails = True
+        asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 8), setattr, sim, "log_fails", False)
+        return True
 
     async def _draw_equal(self) -> bool:
         """For a while chance does not part those who campaign."""

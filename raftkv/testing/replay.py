@@ -11,7 +11,7 @@ from raftkv.testing.failure import Failure
 from raftkv.testing.saved import load, rerun
 from raftkv.testing.simulation import Simulation
 from raftkv.testing.trace import Trace
-from raftkv.testing.watching import quiet
+from raftkv.testing.unheard import quiet
 
 KEPT_MAX = 500_000
 """Records of a kind: as good as all, since one wants to look at any part of the world."""

@@ -18,6 +18,7 @@ from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
 from raftkv.testing.sightings import Sightings
+from raftkv.testing.unheard import quiet
 from raftkv.testing.variety import Variety
 from raftkv.testing.watching import look, watched
 from raftkv.testing.workload import Clients, Workload, model
@@ -82,7 +83,8 @@ class Simulation:
         """Run the world. Raises `Failure`."""
         loop = SimLoop()
         try:
-            loop.run(self._run(loop))
+            with quiet():
+                loop.run(self._run(loop))
         except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
             self.broken_at = loop.time() if self.broken_at is None else self.broken_at
             raise Failure(

@@ -19,7 +19,8 @@ from raftkv.testing.models import ModelState, Raised, Returned, freeze
 from raftkv.testing.nemesis import Nemesis
 from raftkv.testing.replica import arguments
 from raftkv.testing.script import Call, Script
-from raftkv.testing.watching import look, quiet, watched
+from raftkv.testing.unheard import quiet
+from raftkv.testing.watching import look, watched
 
 DEADLINE_S = 8.0
 """Of a call, in virtual seconds: several elections fit in."""

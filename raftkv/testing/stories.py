@@ -13,7 +13,8 @@ from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import SimLoop
-from raftkv.testing.watching import look, quiet, watched
+from raftkv.testing.unheard import quiet
+from raftkv.testing.watching import look, watched
 
 P = ParamSpec("P")
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
-
-import structlog
 
 from raftkv.core.roles import Leader
 from raftkv.model import NodeId
@@ -120,17 +117,3 @@ def _sample(sim: SimNode) -> tuple[object, ...]:
         opened.snapshots.count,
         [progress.match_index for progress in role.progress.values()] if isinstance(role, Leader) else None,
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Let nothing be logged: a simulated cluster has much to say, and nobody reads it."""
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False)
-    try:
-        yield
-    finally:
-        if before is not None:
-            structlog.configure(**before)
-        else:
-            structlog.reset_defaults()

@@ -70,7 +70,7 @@ def test_everything_arrives_in_order_when_all_is_well(far):
 
 @pytest.mark.parametrize("line", [b"x\n", b"x" * 1000 + b"\n"], ids=["many", "long"])
 def test_the_oldest_lines_go_when_nobody_takes_them_and_one_line_says_how_many(far, line):
-    """Bounded in lines and in bytes; the notice stands where the lost ones would be."""
+    """F78: bounded in lines and in bytes; the notice stands where the lost ones would be."""
     far.goes_on.clear()
     sink = sink_to(far)
     sink.put(b"in hand\n")

@@ -26,8 +26,8 @@ def put(node: NodeProcess, key: str) -> None:
 
 
 def test_a_cluster_whose_logs_nobody_takes_goes_on(tmp_path: Path) -> None:
-    """Stuck, dead and full at once: a killed follower is linked again, clients are served, SIGTERM ends each in time,
-    and status says that nothing can be said."""
+    """F78: stuck, dead and full at once. A killed follower is linked again, clients are served, SIGTERM ends each in
+    time, and status says that nothing can be said."""
 
     async def story(stage: Stage) -> None:
         fault = LogUnread(random.Random(1))

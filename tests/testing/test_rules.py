@@ -17,7 +17,8 @@ from raftkv.testing.cluster import SimCluster
 from raftkv.testing.history import History, counter, register
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.nemesis import Nemesis, fault_kinds
-from raftkv.testing.watching import Watch, quiet
+from raftkv.testing.unheard import quiet
+from raftkv.testing.watching import Watch
 
 KEYS = st.sampled_from([b"c1", b"r1"])
 

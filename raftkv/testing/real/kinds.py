@@ -17,6 +17,7 @@ from raftkv.testing.real.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, 
 from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
+from raftkv.testing.real.sinks import LogUnread
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
 from raftkv.testing.real.transfers import SETTINGS, TransferCut
@@ -80,6 +81,7 @@ KINDS: dict[str, Make] = {
     "slow-follower": lambda stage: SlowFollower(stage.dice),
     "slow-follower-long": lambda stage: SlowFollower(stage.dice, STOPPED_LONG_S),
     "rolling-restart": lambda stage: RollingRestart(),
+    "log-unread": lambda stage: LogUnread(stage.dice),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),
     "leader-cut-off": _link(links.LeaderCutOff),
