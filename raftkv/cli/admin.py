@@ -12,14 +12,23 @@ from rich.live import Live
 from rich.table import Table
 
 from raftkv.cli.common import Seconds, Target, cluster_command
-from raftkv.cli.output import make_console, print_json
+from raftkv.cli.output import errors_reported, make_console, print_json
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
 from raftkv.cli.view import look, status_display, status_value
-from raftkv.errors import RaftKVError
+from raftkv.disk import RealDisk
+from raftkv.errors import InvalidArgument, RaftKVError
 from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
+from raftkv.node import Options, World
+from raftkv.node.directory import rewrite_addresses
+from raftkv.node.identity import load_founding
+from raftkv.node.paths import Paths
 
 NODE_ID = click.IntRange(1, NODE_ID_MAX)
+
+
+def _members(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[Member, ...]:
+    return tuple(_member(context, parameter, each) for each in given)
 
 
 def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
@@ -130,6 +139,26 @@ def update_member(target: Target, member: Member, force: bool) -> None:
     _print_membership(target, target.run(work, f"changing the addresses of node {member.node_id}"))
 
 
+@member.command("rewrite")
+@click.argument("directory", type=click.Path(exists=True), metavar="DIR")
+@click.argument("members", callback=_members, nargs=-1, required=True, metavar="ID=PEER/CLIENT…")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
+def rewrite_members(directory: str, members: tuple[Member, ...], as_json: bool) -> None:
+    """Write into a data directory where nodes are now, for when all have moved and none finds another.
+
+    The node must not run. Do it in the directory of each, with the same addresses, then start them: the leader writes
+    the addresses into the log, and what was written here ends. Only addresses change: members, votes and data stay, so
+    this can't make a second cluster.
+    """
+    with errors_reported(as_json):
+        founding = load_founding(RealDisk(), Paths(directory).founding)
+        if founding is None:
+            raise InvalidArgument(f"{directory} is no data directory of a node")
+        options = Options(node_id=founding.owner.node_id, data_dir=directory)
+        membership = rewrite_addresses(options, World.real(), members)
+    print_membership(membership, as_json)
+
+
 @member.command("promote")
 @click.argument("node_id", type=NODE_ID, metavar="ID")
 @cluster_command(timeout_s=600.0)
@@ -165,7 +194,12 @@ def list_members(target: Target) -> None:
 
 
 def _print_membership(target: Target, membership: Membership, leader: NodeId | None = None) -> None:
-    if target.as_json:
+    print_membership(membership, target.as_json, leader)
+
+
+def print_membership(membership: Membership, as_json: bool, leader: NodeId | None = None) -> None:
+    """A table for people, JSON for programs."""
+    if as_json:
         print_json(membership)
         return
     table = Table(header_style="bold")

@@ -42,6 +42,8 @@ acknowledged more tells (see `met`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from raftkv import failpoints
@@ -49,10 +51,10 @@ from raftkv.config import Config
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
 from raftkv.disk import Lock as DirectoryLock
-from raftkv.errors import ConfigError, Corruption, DiskError, StateCorruption, WrongDataDir
+from raftkv.errors import ConfigError, Corruption, DiskError, InvalidArgument, StateCorruption, WrongDataDir
 from raftkv.log import Identity, Log, VoteFile
 from raftkv.logs import EventLog
-from raftkv.model import HardState, Index, LogStart, Membership, NodeId, SnapshotMeta
+from raftkv.model import HardState, Index, LogStart, Member, Membership, NodeId, SnapshotMeta
 from raftkv.node.identity import (
     DEFAULT_NAME,
     Founding,
@@ -62,6 +64,7 @@ from raftkv.node.identity import (
     save_founding,
 )
 from raftkv.node.met import load_known
+from raftkv.node.moved import Moved, load_moved, moved, save_moved
 from raftkv.node.paths import Options, Paths
 from raftkv.node.starts import begin_starts, load_starts, record_start
 from raftkv.node.statefiles import check_state_owner, open_state
@@ -101,6 +104,8 @@ class Opened(msgspec.Struct, kw_only=True):
     """Of this directory, this one last."""
     known: dict[NodeId, Acquaintance]
     """Whom this node has met."""
+    moved: Moved | None
+    """Addresses that replace those of the newest membership, if an operator has said so."""
 
 
 def is_new(disk: Disk, paths: Paths) -> bool:
@@ -146,6 +151,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     disk, config = world.disk, options.config
     who = _open_identity(options, world, paths)
     vote = who.vote
+    addresses = load_moved(disk, paths.addresses, vote.identity)
     snapshots = SnapshotStore.open(disk, paths.snapshots, who.receipts)
     log, view = _open_log(disk, paths, config, vote, who.founding)
     if who.receipts.is_missing:
@@ -186,7 +192,33 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         founding=who.founding,
         starts=starts,
         known=who.known,
+        moved=addresses,
     )
+
+
+def rewrite_addresses(options: Options, world: World, members: Sequence[Member]) -> Membership:
+    """Let the node in this directory, which does not run, find the others at other addresses. Blocking; durable.
+
+    The directory is opened as for a start, with all that this checks. Returns the membership with these addresses.
+    Raises `InvalidArgument`, and what `open_directory` raises.
+    """
+    disk, paths = world.disk, Paths(options.data_dir)
+    if is_new(disk, paths):
+        raise InvalidArgument(f"{paths.root} is no data directory of a node: there are no members to rewrite")
+    opened = open_directory(options, world)
+    try:
+        view = opened.view
+        if view.membership.member(options.node_id) is None:
+            raise InvalidArgument(f"node {options.node_id} is no member itself ({view.membership.describe()})")
+        # What was said before and is not in the log yet goes on to count for those who are not named now.
+        named = {each.node_id for each in members}
+        before = opened.moved.members if opened.moved is not None else ()
+        kept = [each for each in before if each.node_id not in named and view.membership.member(each.node_id)]
+        found = moved(view.membership_index, view.membership, [*members, *kept])
+        save_moved(disk, paths.addresses, opened.vote.identity, found)
+        return found.applied_to(view.membership)
+    finally:
+        close_directory(opened)
 
 
 # ---------------------------------------------------------------------------- who this is

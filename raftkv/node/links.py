@@ -215,7 +215,7 @@ class Links:
             node.transport.hint(hello.node_id, hello.address)
         if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
             self._learned[hello.node_id] = hello.address
-            self.set_members(node.raft.log.memberships_since(node.raft.commit_index))
+            self.set_members(node.memberships)
 
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
         """Learn whom others have met; who can't be the one that was met here is not heard any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -39,6 +40,7 @@ from raftkv.node.engine import Engine
 from raftkv.node.leaderless import Leaderless
 from raftkv.node.links import Links
 from raftkv.node.members import check_answers, check_is_there, who_answers, with_addresses, with_learner, without
+from raftkv.node.moved import Moved
 from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
 from raftkv.node.removal import GRACE, removed, removed_since
@@ -102,6 +104,7 @@ class Node:
         self._closed = False
         self._is_open = False
         self._misplaced = ""
+        self._moved: Moved | None = None
         self._ends_at: float | None = None
         """When this node ends, because it was removed."""
         self._membership_seen = (0, False)
@@ -181,7 +184,7 @@ class Node:
                 await worker.run(mark_unfit, self.world.disk, self.paths, exc)
                 logger.error("state_damaged", node=self.options.node_id, error=str(exc))
             else:
-                self.opened = opened
+                self.opened, self._moved = opened, opened.moved
                 return
 
     def _build(self, opened: Opened) -> None:
@@ -408,6 +411,7 @@ class Node:
         self.clock.look(loop.time())
         self.links.tell_again()
         self._maybe_end(loop.time())
+        self._maybe_write_moved()
         self.snapshots.maybe_flush()
         self.snapshots.maybe_take()
         self._say_leaderless(self._leaderless.look(self.raft.leader is not None, loop.time()))
@@ -483,7 +487,8 @@ class Node:
         if force or seen != self._membership_seen:
             is_news = force or seen[0] != self._membership_seen[0]
             self._membership_seen = seen
-            self.links.set_members(raft.log.memberships_since(raft.commit_index))
+            self._maybe_forget_moved()
+            self.links.set_members(self.memberships)
             self.links.hang_up_on_removed()
             if self._ends_at is None and (since := removed_since(raft, raft.node_id)) is not None:
                 self._ends_at = self._loop.time() + GRACE * self.config.election_timeout_ms / 1000
@@ -502,7 +507,7 @@ class Node:
 
     def _compare_addresses(self) -> None:
         """Notice when the membership sends others to where this node does not listen."""
-        options, member = self.options, self.raft.membership.member(self.options.node_id)
+        options, member = self.options, self.member(self.options.node_id)
         found = []
         if member is not None:
             for what, listens, told in (
@@ -601,7 +606,37 @@ class Node:
 
     def member(self, node_id: NodeId) -> Member | None:
         """The addresses of `node_id` as this node goes by them; None when it is no member."""
-        return self.raft.membership.member(node_id)
+        return self._placed(self.raft.membership).member(node_id)
+
+    @property
+    def memberships(self) -> list[Membership]:
+        """The one that is committed and every newer one, oldest first, with the addresses that this node goes by."""
+        return [self._placed(each) for each in self.raft.log.memberships_since(self.raft.commit_index)]
+
+    def _placed(self, membership: Membership) -> Membership:
+        """The membership with the addresses that this node goes by."""
+        return membership if self._moved is None else self._moved.applied_to(membership)
+
+    def _maybe_forget_moved(self) -> None:
+        """What an operator has written beside the log ends with a newer membership that is committed."""
+        raft, said = self.raft, self._moved
+        if said is None or raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))[0] <= said.index:
+            return
+        self._moved = None
+        path = self.paths.addresses
+        self.world.background_worker.run(self.world.disk.remove, path).add_done_callback(self.check_background)
+        logger.info("addresses_in_the_log", node=raft.node_id, index=raft.log.membership_index)
+
+    def _maybe_write_moved(self) -> None:
+        """A leader writes the addresses by which it was found into the log, as soon as that can be done."""
+        raft = self.raft
+        if self._moved is None or not raft.is_leader or raft.log.membership_index > raft.commit_index:
+            return
+        target = self._placed(raft.membership)
+        if target != raft.membership:
+            with contextlib.suppress(ChangeRefused):  # tried again soon
+                raft.change_membership(target)
+                self.engine.wake()
 
     @property
     def members(self) -> Members:
@@ -609,7 +644,8 @@ class Node:
         raft = self.raft
         # A node that installs a snapshot may know of a commit behind the beginning of its log.
         index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
-        addresses = tuple(member.client_address for member in membership.members if member.client_address)
+        members = self._placed(membership).members
+        addresses = tuple(member.client_address for member in members if member.client_address)
         return Members(index, addresses)
 
     def watch_members(self, changed: Callable[[], None]) -> None:

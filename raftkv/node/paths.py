@@ -39,6 +39,7 @@ class Paths:
         self.peers = posixpath.join(data_dir, "peers")
         self.starts = posixpath.join(data_dir, "starts")
         self.receipts = posixpath.join(data_dir, "receipts")
+        self.addresses = posixpath.join(data_dir, "addresses")
         self.log = posixpath.join(data_dir, "log")
         self.snapshots = posixpath.join(data_dir, "snapshots")
         self.state = posixpath.join(data_dir, "state")

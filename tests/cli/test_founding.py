@@ -92,3 +92,22 @@ def test_a_directory_of_a_cluster_of_another_name_is_refused(node):
     node.arguments = [*base, "--member", member_argument(node.member)]
     node.start()
     assert get(node, "a") == "1\n"
+
+
+def test_addresses_are_rewritten_where_no_node_runs(node):
+    """`member rewrite` says in the directory where the node is; it listens there, and its log has it from then on."""
+    node.start()
+    put(node, "a", "1")
+    peer, client = (f"127.0.0.1:{port}" for port in free_ports(2))
+    order = ["member", "rewrite", node.data_dir, f"1={peer}/{client}"]
+    running = invoke(*order)
+    assert running.exit_code == 5 and "another process uses this data directory" in running.stderr
+    assert node.terminate() == 0
+    stranger = invoke("member", "rewrite", node.data_dir, f"2={peer}/{client}")
+    assert stranger.exit_code == 2 and "nodes [2] are no members" in stranger.stderr
+    assert client in invoke(*order).stdout
+    node.arguments = ["--data-dir", node.data_dir]
+    node.start()
+    assert invoke("get", "a", "-a", client, "--timeout", "30").stdout == "1\n"
+    (found,) = value_of(invoke("status", "--json", "-a", client, "--timeout", "30"))["nodes"]
+    assert not found["misplaced"]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.errors import InvalidArgument, NotCaughtUp, Unavailable
+from raftkv.errors import DataDirLocked, InvalidArgument, NotCaughtUp, Unavailable, WrongDataDir
 from raftkv.model import Member
-from raftkv.testing.cluster import SimNode
+from raftkv.node import Options
+from raftkv.node.directory import rewrite_addresses
+from raftkv.node.paths import Paths
+from raftkv.testing.cluster import CONFIG, SimNode
 from raftkv.testing.loop import elapse
 from tests.node.test_cluster import fill, follower_of, read_all, tell
 
 
 def move(cluster, sim: SimNode, name: str = "moved") -> Member:
     """From its next start on the machine is somewhere else."""
-    sim.member = Member(sim.node_id, f"{name}-peer:1", f"{name}-node:1")
+    sim.member = Member(sim.node_id, f"{name}-peer-{sim.node_id}:1", f"{name}-node-{sim.node_id}:1")
     return sim.member
 
 
@@ -173,5 +176,96 @@ def test_leadership_that_is_where_it_should_be_is_no_error():
         with pytest.raises(InvalidArgument, match="node 9 is no voter"):
             await admin.transfer_leadership(9)
         await admin.close()
+
+    tell(story)
+
+
+def rewrite(sim: SimNode, members) -> None:
+    """What `raftkv member rewrite` does in the directory of a node."""
+    rewrite_addresses(Options(node_id=sim.node_id, data_dir="/data", config=CONFIG), sim.world(), members)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_when_all_have_moved_their_addresses_are_written_beside_the_log(again):
+    """None finds another; then all do, nothing is lost, and the leader writes where they are into the log: also when
+    the power goes out meanwhile, and when the order was given twice."""
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 20)
+        await client.close()
+        for sim in cluster.nodes.values():
+            await sim.stop()
+        moved = [move(cluster, sim) for sim in cluster.nodes.values()]
+        for sim in cluster.nodes.values():
+            if again:
+                rewrite(sim, [Member(1, "mistyped:1", "mistyped:2")])
+            rewrite(sim, moved)
+            sim.disk.crash(sim.dice)
+        await cluster.start()
+        leader = await cluster.until_leader()
+        await cluster.until(lambda: leader.raft.membership.members == tuple(moved), 10)
+        await cluster.until_equal()
+        path = Paths("/data").addresses
+        await cluster.until(lambda: not any(sim.disk.exists(path) for sim in cluster.nodes.values()), 10)
+        for sim in cluster.nodes.values():
+            sim.crash()
+        await cluster.start()
+        await cluster.until_equal()
+        client = cluster.client()
+        await read_all(cluster, client, 20)
+        await client.close()
+
+    tell(story)
+
+
+def test_only_addresses_can_be_rewritten_and_only_of_a_node_that_does_not_run():
+    """Neither members nor votes change, and no file of another node is believed: so no second cluster comes of it."""
+
+    async def story(cluster):
+        sim, other = cluster.nodes[1], cluster.nodes[2]
+        with pytest.raises(DataDirLocked):
+            rewrite(sim, [Member(1, "x:1", "x:2")])
+        for each in (sim, other):
+            await each.stop()
+        for members, said in (
+            ([Member(9, "x:1", "x:2")], r"nodes \[9\] are no members"),
+            ([Member(1, "x:1", "x:2"), Member(1, "x:3", "x:4")], "given twice"),
+            ([Member(1, other.member.peer_address, "x:2")], "is an address of node 2 already"),
+            ([Member(1, "0.0.0.0:1", "x:2")], "nobody can dial it"),
+        ):
+            with pytest.raises(InvalidArgument, match=said):
+                rewrite(sim, members)
+        path = Paths("/data").addresses
+        assert not sim.disk.exists(path)
+        rewrite(other, [Member(2, "x:1", "x:2")])
+        sim.disk.write_atomic(path, other.disk.read_bytes(path))
+        with pytest.raises(WrongDataDir, match="addresses belongs to node 2"):
+            await sim.start()
+        sim.disk.remove(path)
+        other.disk.remove(path)
+        await cluster.start()
+        await cluster.until_equal()
+
+    tell(story)
+
+
+def test_what_was_written_beside_the_log_ends_with_a_newer_membership():
+    """Whatever that says: the log has the last word."""
+
+    async def story(cluster):
+        sim = follower_of(cluster)
+        await sim.stop()
+        rewrite(
+            sim, [Member(each, f"wrong-{each}:1", f"wrong-{each}:2") for each in cluster.nodes if each != sim.node_id]
+        )
+        learner = cluster.add(4)
+        await cluster.leader.add_learner(learner.member)
+        await sim.start()
+        await learner.start()
+        await cluster.until_equal()
+        await elapse(1)
+        assert not sim.disk.exists(Paths("/data").addresses)
+        assert all(link.connected for link in sim.node.transport.links().values())
 
     tell(story)

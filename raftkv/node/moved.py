@@ -1,0 +1,72 @@
+"""Addresses that an operator has written beside the log, for when all nodes have moved and none finds another.
+
+The file `addresses` replaces the addresses of the newest membership that this node's log has, and nothing else: the
+same members, votes, cluster and log, so no second cluster can come of it. It says whose it is, and of which entry; it
+counts until a newer membership is committed. The leader that these addresses bring about writes them into the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from raftkv.disk import Disk
+from raftkv.errors import Corruption, FormatError, InvalidArgument, WrongDataDir
+from raftkv.log import Identity, load_owned, save_owned
+from raftkv.log.owned import check_owner
+from raftkv.model import Index, Member, Membership
+from raftkv.node.members import check_addresses
+
+_MAGIC = b"RKVaddr\n"
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """Where members are now, whatever the membership of the entry `index` says."""
+
+    index: Index
+    members: tuple[Member, ...]
+
+    def applied_to(self, membership: Membership) -> Membership:
+        """The same membership with these addresses; whom it does not have is left out."""
+        where = {member.node_id: member for member in self.members}
+        return msgspec.structs.replace(
+            membership, members=tuple(where.get(each.node_id, each) for each in membership.members)
+        )
+
+
+def moved(index: Index, membership: Membership, members: Sequence[Member]) -> Moved:
+    """Other addresses for the membership of entry `index`. Raises `InvalidArgument` when these can't be."""
+    if strangers := sorted({each.node_id for each in members} - set(membership.all_nodes())):
+        raise InvalidArgument(
+            f"nodes {strangers} are no members ({membership.describe()}): who belongs to the cluster is not changed "
+            "by this, only where its members are"
+        )
+    if len({each.node_id for each in members}) < len(members):
+        raise InvalidArgument("a node is given twice: say each once, with its new addresses")
+    found = Moved(index, tuple(sorted(members)))
+    placed = found.applied_to(membership)
+    for member in found.members:
+        check_addresses(placed, member)
+    return found
+
+
+def save_moved(disk: Disk, path: str, owner: Identity, value: Moved) -> None:
+    """Durable on return."""
+    save_owned(disk, path, _MAGIC, owner, value)
+
+
+def load_moved(disk: Disk, path: str, owner: Identity) -> Moved | None:
+    """What was saved in this directory; None when nothing was.
+
+    Raises `Corruption`, `FormatError` or `WrongDataDir`: what an operator has ordered is not passed over in silence.
+    """
+    advice = "Remove that file, and give the order again (raftkv member rewrite)"
+    try:
+        found = load_owned(disk, path, _MAGIC, Moved)
+        if found is None:
+            return None
+        check_owner(path, found.owner, owner)
+    except (Corruption, FormatError, WrongDataDir) as exc:
+        raise type(exc)(f"{exc}. {advice}.") from exc
+    return found.value
