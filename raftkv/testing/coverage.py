@@ -76,6 +76,7 @@ KINDS: dict[str, str] = {
     "change that is cut off": "F51",
     "joint membership with a node down": "F50 F56",
     "log cut behind a snapshot on its way": "F67",
+    "client without its seeds": "F80",
     "1 voter": "F58",
     "2 voters": "F58",
     "3 voters": "F58",
@@ -164,7 +165,9 @@ FAULTS: dict[int, str] = {
     75: "a command that raises",
     76: "replicas that differ",
     78: "a log whose sink blocks, fails or is closed",
+    80: "clients that were told of nodes that are gone",
     82: "a leader's clock that is far ahead for a moment, or runs fast",
+    89: "a fork with a live client or node",
 }
 """The rows, in a few words."""
 
@@ -350,12 +353,20 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/cli/test_sink.py::test_the_oldest_lines_go_when_nobody_takes_them_and_one_line_says_how_many",
         "tests/node/test_saying.py::test_a_node_that_must_stop_has_stopped_before_it_says_so",
     ),
+    80: (
+        "tests/client/test_members.py::test_all_members_are_replaced_under_a_client_and_then_the_leader_dies",
+        "tests/client/test_members.py::test_the_only_seed_and_the_leader_die_together",
+    ),
     82: (
         "tests/core/test_clocks.py::test_a_clock_that_jumps_for_a_second_leaves_nothing_behind",
         "tests/core/test_clocks.py::test_a_new_leader_whose_clock_is_wrong_from_its_start_stamps_by_the_others",
         "tests/core/test_clocks.py::test_a_clock_that_runs_fast_or_slow_is_followed_no_further_than_the_bound",
         "tests/machine/test_runner.py"
         "::test_a_reset_of_log_time_forgets_no_session_and_keeps_none_for_longer_than_its_time",
+    ),
+    89: (
+        "tests/client/test_forks.py::test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent",
+        "tests/client/test_forks.py::test_a_server_is_the_parents",
     ),
 }
 """By row: the tests (`path::function`) and scenarios (`path`) of the repository that show it; each names its row."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from raftkv.core import clocks
 from raftkv.core.roles import Leader
-from raftkv.model import Index, NodeId
+from raftkv.model import Index, Member, NodeId
 from raftkv.testing.checks import Check
 
 if TYPE_CHECKING:
+    from raftkv.client import Client
     from raftkv.node import Node
     from raftkv.testing.cluster import SimCluster
 
@@ -22,9 +24,21 @@ JOINT_WITHOUT = "joint membership with a node down"
 OVERTAKEN = "log cut behind a snapshot on its way"
 DOUBTED = "leader that doubts its clock"
 AHEAD = "log time that is ahead"
+SEEDS_GONE = "client without its seeds"
 VOTERS = tuple(f"{count} voters" if count > 1 else "1 voter" for count in range(1, 8))
 
-SIGHTINGS = (OLD_ENTRIES, BEFORE_FIRST_COMMIT, EARLY_READ, CUT_OFF, JOINT_WITHOUT, OVERTAKEN, DOUBTED, AHEAD, *VOTERS)
+SIGHTINGS = (
+    OLD_ENTRIES,
+    BEFORE_FIRST_COMMIT,
+    EARLY_READ,
+    CUT_OFF,
+    JOINT_WITHOUT,
+    OVERTAKEN,
+    DOUBTED,
+    AHEAD,
+    SEEDS_GONE,
+    *VOTERS,
+)
 
 
 class Sightings(Check):
@@ -34,11 +48,33 @@ class Sightings(Check):
         self._cluster = cluster
         self._fired: Counter[str] = cluster.fired
         self._seen: set[tuple[object, ...]] = set()
+        self._told: list[tuple[Client[Any], tuple[NodeId, ...]]] = []
         self._memberships: dict[tuple[NodeId, int], tuple[Index, Index]] = {}
+
+    def watch(self, client: Client[Any], seeds: Sequence[NodeId]) -> None:
+        """Look at a client as well, which was told of these nodes when it was made."""
+        self._told.append((client, tuple(seeds)))
+
+    def must_be_served(self) -> list[Client[Any]]:
+        """The clients that know of at least one who is a member now, whomever they were told of first."""
+        members = {member.client_address for member in self._members()}
+        return [client for client, _ in self._told if members & {*client.addresses}]
+
+    def _members(self) -> tuple[Member, ...]:
+        leader = self._cluster.leader
+        return leader.raft.membership.members if leader is not None else ()
+
+    def _look_at_clients(self) -> None:
+        members = {member.node_id for member in self._members()}
+        for number, (client, seeds) in enumerate(self._told):
+            here = [seed for seed in seeds if seed in members and self._cluster.nodes[seed].is_up]
+            if members and not here and client.connected_to is not None:
+                self._saw(SEEDS_GONE, number, client.connected_to)
 
     def look_at(self, node: Node) -> None:
         role = node.raft.role
         if isinstance(role, Leader):
+            self._look_at_clients()
             self._look_at_leader(node, role)
         self._look_at_membership(node)
 

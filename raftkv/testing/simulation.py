@@ -100,39 +100,48 @@ class Simulation:
             self.history.listener = cluster.trace
         inputs = CoreInvariantsAfterEachInput()
         inputs.attach(cluster)
-        checks = [*all_checks(), LogTimeIsBounded(), inputs, Sightings(cluster)]
+        sightings = Sightings(cluster)
+        checks = [*all_checks(), LogTimeIsBounded(), inputs, sightings]
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events
         try:
-            await watched(cluster, checks, self._live(cluster, nemesis))
+            await watched(cluster, checks, self._live(cluster, nemesis, sightings))
             look(cluster, checks)
         except AssertionError:
             self.broken_at = loop.time()
             raise
         self._judge(cluster, loop)
 
-    async def _live(self, cluster: SimCluster, nemesis: Nemesis) -> None:
+    async def _live(self, cluster: SimCluster, nemesis: Nemesis, sightings: Sightings) -> None:
         """First whatever may go wrong does (safety), then everything is mended (liveness)."""
         await cluster.start()
         await cluster.until_leader()
-        clients = [cluster.client(deadline_s=8.0, sessions=True) for _ in range(self._client_count)]
+        clients = []
+        told = random.Random(f"who is told of whom in {self.seed}")
+        for _ in range(self._client_count):
+            # Some are told of all founders, some of one only, which may be gone soon.
+            seeds = told.sample(range(1, self._size + 1), told.randint(1, self._size))
+            clients.append(cluster.client(*seeds, deadline_s=8.0, sessions=True))
+            sightings.watch(clients[-1], seeds)
         workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
         try:
             await nemesis.run(self._duration_s)
             await nemesis.mend()
             cluster.note("mended")
-            await self._settle(cluster, workers)
+            await self._settle(cluster, workers, sightings)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _settle(self, cluster: SimCluster, workers: Sequence[asyncio.Future[None]]) -> None:
+    async def _settle(self, cluster: SimCluster, workers: Sequence[asyncio.Future[None]], sightings: Sightings) -> None:
         """With everything mended there is progress, and all replicas become equal (liveness)."""
         timeout_s = cluster.election_timeout_s
         leader = await cluster.until_leader(LEADER_WITHIN * timeout_s)
         async with cluster.client(deadline_s=SERVED_WITHIN * timeout_s) as last:
             await last.put(b"mended", b"")
+        for client in sightings.must_be_served():
+            await client.call("get", b"mended")
         self._clients.stopping = True
         await asyncio.wait_for(asyncio.gather(*workers), ANSWERED_WITHIN * timeout_s)
         self.report.terms = leader.raft.term
