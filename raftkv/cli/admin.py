@@ -15,7 +15,7 @@ from raftkv.cli.common import Seconds, Target, cluster_command
 from raftkv.cli.output import errors_reported, make_console, print_json
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
-from raftkv.cli.view import look, status_display, status_value
+from raftkv.cli.view import informed, look, status_display, status_value
 from raftkv.disk import RealDisk
 from raftkv.errors import InvalidArgument, RaftKVError
 from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
@@ -69,14 +69,15 @@ def status(target: Target, watch: bool, interval: float) -> None:
 
 
 async def _watch(target: Target, interval: float) -> None:
-    live = Live(console=make_console(), auto_refresh=False)
+    live, asked = Live(console=make_console(), auto_refresh=False), target
     with contextlib.nullcontext() if target.as_json else live:
         while True:
             try:
-                view = await look(target)
+                view = await look(asked)
             except RaftKVError as exc:
                 _show(target, live, {"error": type(exc).__name__, "message": str(exc)}, f"nobody answers: {exc}")
             else:
+                asked = informed(target, view)
                 _show(target, live, status_value(view), status_display(view, live.console.width))
             await asyncio.sleep(interval)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from raftkv.cli.common import PATIENCE_S, Target, progress, stderr
-from raftkv.cli.view import ClusterView, look
+from raftkv.cli.view import ClusterView, informed, look
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.node.status import PeerStatus
@@ -39,11 +39,13 @@ async def _show(target: Target, node_id: NodeId) -> None:
     await asyncio.sleep(PATIENCE_S)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
     with Progress(*columns, console=stderr, transient=True) as shown:
-        bar = shown.add_task(f"node {node_id}", total=None)
+        bar, asked = shown.add_task(f"node {node_id}", total=None), target
         while True:
             # What can't be shown now is shown the next time; the command itself reports errors.
             with contextlib.suppress(RaftKVError):
-                _update(shown, bar, await look(target), node_id)
+                view = await look(asked)
+                asked = informed(target, view)
+                _update(shown, bar, view, node_id)
             await asyncio.sleep(LOOK_S)
 
 

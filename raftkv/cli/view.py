@@ -15,6 +15,7 @@ from rich.table import Table
 
 from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
+from raftkv.client.book import is_usable
 from raftkv.errors import RaftKVError, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
@@ -110,6 +111,12 @@ async def look(target: Target) -> ClusterView:
         if isinstance(answer, Silent) and names.get(answer.address) not in nodes
     ]
     return ClusterView([nodes[node_id] for node_id in sorted(nodes)], silent)
+
+
+def informed(target: Target, view: ClusterView) -> Target:
+    """The target and whoever is a member now, for who goes on asking when the nodes are gone that were given."""
+    members = [member.client_address for member in view.newest.membership.members if is_usable(member.client_address)]
+    return msgspec.structs.replace(target, addresses=list(dict.fromkeys((*target.addresses, *members))))
 
 
 async def _ask_all(target: Target, addresses: Sequence[str], within_s: float = ANSWER_S) -> Answers:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from raftkv.cli import view as module
 from raftkv.cli.common import Target
-from raftkv.cli.view import ClusterView, Silent, look, status_display
+from raftkv.cli.view import ClusterView, Silent, informed, look, status_display
 from raftkv.model import Member, Membership
 from raftkv.node.status import NodeStatus, PeerStatus
 
@@ -101,3 +101,12 @@ def test_sixty_columns_are_enough():
     assert "node 3  silent\n" in narrow
     wide = shown(found, 160)
     assert "applied" in wide and "node 1  leader" not in wide
+
+
+def test_who_goes_on_looking_asks_the_members_of_today():
+    """F80: `--watch` was given one node, which may be gone tomorrow; nothing is kept of members that have left."""
+    given = Target(addresses=["db:7001"], timeout_s=5.0)
+    nowhere = Membership(voters=(1, 2), members=(MEMBERS[0], Member(2, "10.0.0.2:8001", "")))
+    for membership, members in ((status_of(1).membership, MEMBERS), (nowhere, MEMBERS[:1])):
+        view = ClusterView([msgspec.structs.replace(status_of(1), membership=membership)], [])
+        assert informed(given, view).addresses == ["db:7001", *(member.client_address for member in members)]
