@@ -28,7 +28,10 @@ _MAGIC = b"RKVowns\n"
 
 def check_state_owner(disk: Disk, paths: Paths, owner: Identity) -> None:
     """Raises `WrongDataDir` when the state was made in another data directory; nothing of it is opened."""
-    found = load_owned(disk, _owner_path(paths.state), _MAGIC, bool)
+    try:
+        found = load_owned(disk, _owner_path(paths.state), _MAGIC, bool)
+    except Corruption:
+        return  # then it is damaged, and rebuilt
     if found is not None and not found.owner.is_same(owner):
         raise WrongDataDir(
             f"the state in {paths.state} belongs to {found.owner.describe()}, but this directory is that of "
@@ -133,9 +136,8 @@ def _open_sound_state(options: Options, world: World, paths: Paths, needed: Inde
         raise StateCorruption(reason)
     if not world.disk.is_dir(paths.state) or not world.disk.listdir(paths.state):
         store = _new_state(world, paths, owner)
-    elif not world.disk.exists(_owner_path(paths.state)):
-        raise StateCorruption(f"{paths.state} does not say whose it is: {OWNER_FILE} is missing")
     else:
+        _check_says_whose_it_is(world.disk, paths)
         store = world.states.open(paths.state)
     try:
         if store.applied.index < needed:
@@ -147,6 +149,16 @@ def _open_sound_state(options: Options, world: World, paths: Paths, needed: Inde
         store.close()
         raise
     return store
+
+
+def _check_says_whose_it_is(disk: Disk, paths: Paths) -> None:
+    """Raises `StateCorruption` when the state's `OWNER` is missing or damaged."""
+    try:
+        found = load_owned(disk, _owner_path(paths.state), _MAGIC, bool)
+    except Corruption as exc:
+        raise StateCorruption(f"{paths.state} does not say whose it is: {exc}") from exc
+    if found is None:
+        raise StateCorruption(f"{paths.state} does not say whose it is: {OWNER_FILE} is missing")
 
 
 def mark_unfit(disk: Disk, paths: Paths, error: StateCorruption | Diverged) -> None:

@@ -79,6 +79,8 @@ class Harm(StrEnum):
     """It starts with an empty disk, under the same id."""
     OLDER_COPY = "older copy"
     """It starts with what it had some starts ago, under the same id."""
+    FOREIGN = "foreign file"
+    """A file or directory of another node, or of another cluster's, lies in its own or in the place of its own."""
     COPIED = "copied directory"
     """Its own are as they should be, but a second process runs on a copy of them, under the same id."""
 

@@ -47,6 +47,7 @@ KINDS: dict[str, str] = {
     "misdirected write": "F19",
     "missing file": "F11",
     "wiped directory": "F20",
+    "foreign file": "F77",
     "older copy": "F21",
     "copied directory": "F22",
     "transfer": "F45 F48",
@@ -164,6 +165,7 @@ FAULTS: dict[int, str] = {
     74: "commands that are sent again, and sessions that expire",
     75: "a command that raises",
     76: "replicas that differ",
+    77: "files of another node or cluster in a data directory",
     78: "a log whose sink blocks, fails or is closed",
     80: "clients that were told of nodes that are gone",
     82: "a leader's clock that is far ahead for a moment, or runs fast",
@@ -347,6 +349,11 @@ TESTS: dict[int, tuple[str, ...]] = {
     76: (
         "tests/node/test_cluster.py::test_a_diverged_replica_is_found_and_stopped",
         "tests/testing/test_determinism.py::test_what_depends_on_the_process_is_named",
+    ),
+    77: (
+        "tests/node/test_belongings.py::test_each_cell_of_the_table",
+        "tests/node/test_belongings.py::test_a_snapshot_of_another_cluster_changes_nothing",
+        "tests/log/test_owned.py::test_a_directory_is_one_cluster_node_and_incarnation",
     ),
     78: (
         "tests/integration/test_logs.py::test_a_cluster_whose_logs_nobody_takes_goes_on",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import random
 from collections.abc import Awaitable, Callable
 
@@ -11,10 +12,17 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.model import NodeId
 from raftkv.node import Node
 from raftkv.node.met import decode_known
+from raftkv.state import MemoryStates
 from raftkv.testing import harming
 from raftkv.testing.cluster import Harm, SimCluster, SimNode
+from raftkv.testing.foreign import found_elsewhere
 
 PEERS = "/data/peers"
+
+SNAPSHOTS = "/data/snapshots/0"
+
+OWNED = ("cluster", "vote", "starts", "peers", "receipts", "log", "log/MANIFEST", "state", "state/OWNER")
+"""What may come from elsewhere besides snapshots."""
 
 COPIES_MAX = 4
 """Backups of each node's disk: the first ones, as only the older a copy is the more will it be missed."""
@@ -24,6 +32,13 @@ def awake_leader(cluster: SimCluster) -> Node | None:
     """Who leads, and can take orders."""
     leader = cluster.leader
     return leader if leader is not None and not cluster.nodes[leader.node_id].is_frozen else None
+
+
+def elsewhere(node_id: NodeId) -> dict[str, bytes]:
+    """The files of a node of that id in another cluster."""
+    disk = SimDisk()
+    found_elsewhere(disk, MemoryStates(disk), "/data", node_id)
+    return disk.image()
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -157,6 +172,8 @@ class Vandal:
                 return self._lose_file(sim)
             case Harm.ROT:
                 return self._rot(sim)
+            case Harm.FOREIGN:
+                self._bring_file(sim)
             case _:
                 return self._overwrite(sim, harm)
         return True
@@ -169,6 +186,23 @@ class Vandal:
         self._cluster.note(f"{path} of node {sim.node_id} is gone")
         sim.disk.lose(path)
         return True
+
+    def _bring_file(self, sim: SimNode) -> None:
+        """A snapshot half of the time: it lies beside the node's own, so nothing of the node's is lost by it."""
+        others = [other.disk.image() for other in self._cluster.nodes.values() if other is not sim]
+        source = self._dice.choice([elsewhere(sim.node_id), *others])
+        snapshots = sorted({path.rpartition("/")[0] for path in source if path.startswith(SNAPSHOTS)})
+        if snapshots and self._dice.random() < 0.5:
+            place = self._dice.choice(snapshots)
+        else:
+            place = self._dice.choice([f"/data/{name}" for name in OWNED])
+        found = {path: data for path, data in source.items() if path == place or path.startswith(f"{place}/")}
+        self._cluster.note(f"{place} of node {sim.node_id} comes from elsewhere, in {len(found)} files")
+        if sim.disk.is_dir(place):
+            sim.disk.remove_tree(place)
+        for path, data in found.items():
+            sim.disk.mkdir(posixpath.dirname(path))
+            sim.disk.write_atomic(path, data)
 
     def _rot(self, sim: SimNode) -> bool:
         place = harming.any_byte(sim.disk, self._dice)
