@@ -47,6 +47,7 @@ class Advice(enum.StrEnum):
 
 
 _WORDS = {
+    "own back": Advice.REPLACE,
     "remove the file": Advice.REMOVE_FILE,
     "new id": Advice.REPLACE,
     "--rebuild": Advice.REBUILD,

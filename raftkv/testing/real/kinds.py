@@ -21,7 +21,7 @@ from raftkv.testing.real.sinks import LogUnread
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
 from raftkv.testing.real.transfers import SETTINGS, TransferCut
-from raftkv.testing.real.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged
+from raftkv.testing.real.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged, ForeignFiles
 
 Make = Callable[[Stage], Fault]
 
@@ -104,6 +104,7 @@ KINDS: dict[str, Make] = {
     "crowd": lambda stage: strangers.VanishingCrowd(stage.dice),
     "file-flips": lambda stage: FilesDamaged(stage.dice),
     "file-damage": lambda stage: FilesDamaged(stage.dice, [Damage.CUT, Damage.GONE, Damage.OLDER]),
+    "foreign-files": lambda stage: ForeignFiles(stage.dice),
     "directories": lambda stage: DirectoryLost(stage.dice),
     **_OF_CALLS,
     **_OF_SPACE,
@@ -143,6 +144,7 @@ QUOTAS = (
     ),
     Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
+    Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
     Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
     *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
     *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
+from raftkv.client import Admin
+from raftkv.disk import RealDisk
+from raftkv.state import RocksStates
+from raftkv.testing.foreign import found_elsewhere
 from raftkv.testing.ports import free_ports
 from raftkv.testing.processes import NodeProcess
 from raftkv.testing.real.damage import (
@@ -106,7 +111,7 @@ async def _repair(stage: Stage, node: NodeProcess, verdict: Verdict, good: Path)
                 await _put_back(stage, node, good)
                 verdict = await start_and_judge(stage.cluster, node)
             case Advice.REMOVE_FILE:
-                (Path(node.data_dir) / "peers").unlink()
+                (Path(node.data_dir) / _file_to_remove(verdict.said)).unlink()
                 verdict = await start_and_judge(stage.cluster, node)
             case Advice.RESTART:
                 verdict = await start_and_judge(stage.cluster, node)
@@ -115,11 +120,91 @@ async def _repair(stage: Stage, node: NodeProcess, verdict: Verdict, good: Path)
     raise AssertionError(f"node {node.node_id} says after {REPAIRS_MAX} repairs: {verdict.said}")
 
 
+def _file_to_remove(said: str) -> str:
+    """One of the two that a node can do without."""
+    return next(name for name in ("peers", "receipts") if f"/{name} " in said or f"/{name}:" in said)
+
+
 async def _put_back(stage: Stage, node: NodeProcess, source: Path) -> None:
     """Replace a node's files by a copy, durably where power may be cut: the node relies on what it had synced."""
     await asyncio.to_thread(copy_directory, source, node.data_dir)
     if (image := stage.images.get(node.node_id)) is not None:
         await asyncio.to_thread(image.sync)
+
+
+class ForeignFiles(Fault):
+    """A node is stopped, gets a file or directory of another node or of another cluster, and is started again.
+
+    What takes the place of its own is refused by name. A snapshot lies beside its own, and is passed over: who
+    believed it would lead a cluster of one.
+    """
+
+    kind = "a file of another node or cluster"
+    rows = "F77"
+
+    def __init__(self, dice: random.Random, times: int = 4) -> None:
+        self._dice, self._times = dice, times
+
+    async def inject(self, stage: Stage) -> None:
+        nodes = stage.cluster.nodes
+        node = nodes[self._dice.choice(sorted(nodes))]
+        other = next(each for node_id, each in sorted(nodes.items()) if each is not node)
+        good, elsewhere, beside = stage.directory / "good", stage.directory / "elsewhere", stage.directory / "beside"
+        await asyncio.to_thread(_make_elsewhere, elsewhere, node.node_id)
+        await take_snapshot(other)
+        await _stop(other)
+        await asyncio.to_thread(copy_directory, other.data_dir, beside)
+        await _expect(stage, other, None)
+        await _stop(node)
+        await asyncio.to_thread(copy_directory, node.data_dir, good)
+        for source in (elsewhere, beside):
+            for path in sorted((source / "snapshots").glob("0*")):
+                target = Path(node.data_dir) / "snapshots" / path.name
+                if not target.exists():
+                    await asyncio.to_thread(copy_directory, path, target)
+                    self._met(stage, node, f"snapshot {path.name} of {source.name}: it serves all the same")
+        await _expect(stage, node, None)
+        await self._check_members(stage, node)
+        for name in self._dice.sample(OWNED, k=self._times):
+            await _stop(node)
+            await asyncio.to_thread(copy_directory, node.data_dir, good)
+            source = self._dice.choice([source for source in (elsewhere, beside) if (source / name).exists()])
+            await asyncio.to_thread(_exchange, Path(node.data_dir), source, name)
+            verdict = await start_and_judge(stage.cluster, node)
+            assert verdict.advice is Advice.REPLACE, f"a foreign {name} leads to {verdict}"
+            self._met(stage, node, verdict.said)
+            await _put_back(stage, node, good)
+            await _expect(stage, node, None)
+
+    def _met(self, stage: Stage, node: NodeProcess, said: str) -> None:
+        stage.met(self.kind)
+        stage.note(f"node {node.node_id}: {said}")
+
+    @staticmethod
+    async def _check_members(stage: Stage, node: NodeProcess) -> None:
+        async with Admin([node.own.client_address]) as admin:
+            voters = (await admin.status(deadline_s=5.0))["membership"]["voters"]
+        assert len(voters) == len(stage.cluster.nodes), f"node {node.node_id} takes {voters} for the voters"
+
+    def describe(self) -> str:
+        return self.kind
+
+
+OWNED = ("cluster", "vote", "starts", "peers", "receipts", "log", "state")
+"""What a node has one of, and what says whose it is."""
+
+
+def _make_elsewhere(directory: Path, node_id: int) -> None:
+    empty_directory(directory)
+    found_elsewhere(RealDisk(), RocksStates(), str(directory), node_id)
+
+
+def _exchange(data_dir: Path, source: Path, name: str) -> None:
+    """Put another node's file or directory in the place of this node's."""
+    if (data_dir / name).is_dir():
+        copy_directory(source / name, data_dir / name)
+    else:
+        shutil.copyfile(source / name, data_dir / name)
 
 
 class DirectoryLost(Fault):
