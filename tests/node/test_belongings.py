@@ -154,7 +154,7 @@ def contents(disk, where):
 
 @pytest.mark.parametrize(("file", "condition", "word"), CELLS)
 def test_each_cell_of_the_table(images, file, condition, word):
-    """Whatever lies there: it is refused by name and left as it is, or the node is what it was, members and all."""
+    """F77: it is refused by name and left as it is, or the node is what it was, members and all."""
     disk, where, held = arrange(images, file, condition)
     before = disk.image()
     if word in REFUSED:
@@ -220,7 +220,7 @@ def tell(story, size=3):
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
-    """It is of later entries and terms, and of a cluster of other members: the node stays what it was, and says so.
+    """F77: it is of later entries and terms, and of other members: the node stays what it was, and says so.
 
     Before, the node took its membership and led alone; what it then acknowledged was lost.
     """
