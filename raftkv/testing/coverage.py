@@ -30,6 +30,9 @@ KINDS: dict[str, str] = {
     "lost frame": "F45 F66 F74",
     "repeated frame": "F28 F29 F48 F66",
     "frame out of order": "F28 F29 F31 F66",
+    "slow name": "F81",
+    "unknown name": "F81",
+    "wrong name": "F81",
     "slow disk": "F16 F31",
     "hanging disk": "F16",
     "hanging thread": "F16 F31 F66 F69",
@@ -168,7 +171,9 @@ FAULTS: dict[int, str] = {
     77: "files of another node or cluster in a data directory",
     78: "a log whose sink blocks, fails or is closed",
     80: "clients that were told of nodes that are gone",
+    81: "a name that is found late, not at all, or at another address",
     82: "a leader's clock that is far ahead for a moment, or runs fast",
+    84: "certificates that run out, are replaced, or are somebody else's",
     89: "a fork with a live client or node",
 }
 """The rows, in a few words."""
@@ -364,12 +369,25 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/client/test_members.py::test_all_members_are_replaced_under_a_client_and_then_the_leader_dies",
         "tests/client/test_members.py::test_the_only_seed_and_the_leader_die_together",
     ),
+    81: (
+        "tests/transport/test_names.py::test_a_slow_lookup_leads_to_a_link_and_holds_up_no_other",
+        "tests/transport/test_names.py::test_an_unknown_name_is_said_and_found_once_it_is_known",
+        "tests/transport/test_names.py::test_where_a_peer_was_found_it_is_looked_for_again",
+        "tests/transport/test_names.py::test_lookups_that_hang_do_not_keep_a_process_from_its_end",
+        "tests/integration/test_names.py::test_names_that_are_slow_lead_to_a_cluster_and_never_hold_up_its_end",
+    ),
     82: (
         "tests/core/test_clocks.py::test_a_clock_that_jumps_for_a_second_leaves_nothing_behind",
         "tests/core/test_clocks.py::test_a_new_leader_whose_clock_is_wrong_from_its_start_stamps_by_the_others",
         "tests/core/test_clocks.py::test_a_clock_that_runs_fast_or_slow_is_followed_no_further_than_the_bound",
         "tests/machine/test_runner.py"
         "::test_a_reset_of_log_time_forgets_no_session_and_keeps_none_for_longer_than_its_time",
+    ),
+    84: (
+        "tests/transport/test_tls.py::test_a_dialler_whose_certificate_has_run_out_hears_why",
+        "tests/transport/test_tls.py::test_an_acceptor_whose_certificate_has_run_out_hears_why",
+        "tests/transport/test_tls.py::test_new_files_are_used_for_new_connections_and_old_ones_stand",
+        "tests/cli/test_tls.py::test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart",
     ),
     89: (
         "tests/client/test_forks.py::test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent",

@@ -17,6 +17,7 @@ from raftkv.kv import KeyValue
 from raftkv.node import Node
 from raftkv.testing.cluster import CLIENT, THREADS, Harm, SimCluster, SimNode
 from raftkv.testing.mistakes import MISTAKES, Mistakes
+from raftkv.testing.naming import NAMES, Names
 from raftkv.testing.noise import Noise
 from raftkv.testing.operators import Operators
 from raftkv.testing.strangers import STRANGERS, Strangers
@@ -47,6 +48,7 @@ COUNTED_ELSEWHERE = {
     *map(str, Harm),
     *MISTAKES,
     *STRANGERS,
+    *NAMES,
 }
 """Faults that lie in wait: they count when they meet something."""
 
@@ -69,6 +71,7 @@ class Nemesis:
         )
         self._strangers = Strangers(cluster, dice, spawn)
         benign = {**Mistakes(cluster, dice, spawn).kinds, **self._strangers.kinds}
+        self._names = cluster.network.naming = Names(cluster, dice)
         kinds: dict[str, Fault] = {
             "crash": self._crash,
             "crash in an operation": self._crash_in_operation,
@@ -97,6 +100,7 @@ class Nemesis:
             "clock that goes fast or slow": self._clock_rate,
             "equal time-outs": self._draw_equal,
             "failing log": self._fail_log,
+            **self._names.kinds,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
             **self._operators.kinds,
             **benign,
@@ -154,6 +158,7 @@ class Nemesis:
         cluster.network.delays.clear()
         cluster.draws_equal = False
         self.noise.calm()
+        self._names.calm()
         for sim in cluster.nodes.values():
             sim.clock.set_right()
             sim.disk_s = 0.0005
@@ -308,6 +313,7 @@ class Nemesis:
     async def _heal(self) -> bool:
         self._cluster.network.heal()
         self.noise.calm()
+        self._names.calm()
         return True
 
     async def _reset(self) -> bool:
