@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import ssl
@@ -22,7 +23,7 @@ from raftkv.transport.reasons import Reason
 from raftkv.transport.tls import load
 from raftkv.wire import DigestReport
 from tests.certificates import Authority, run
-from tests.transport.raw import connect
+from tests.transport.raw import Raw, connect
 from tests.transport.worlds import CONFIG, TcpWorld, UvloopWorld, tell
 
 KINDS = pytest.mark.parametrize("kind", [TcpWorld, UvloopWorld], ids=["tcp", "uvloop"])
@@ -120,6 +121,24 @@ def test_who_does_not_get_through_the_handshake_is_in_the_log(kind: type[TcpWorl
         "TLS: it does not speak TLS",
         "TLS: it does not speak TLS but HTTP",
     ]
+
+
+@KINDS
+def test_who_shows_no_certificate_is_refused(kind: type[TcpWorld], authority: Authority) -> None:
+    """It knows the authority, and speaks TLS: that makes nobody a node (F84)."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(authority.path))
+
+    async def story(world: TcpWorld) -> None:
+        await world.start(1)
+        stranger = Raw()
+        host, _, port = world.nodes[1].address.rpartition(":")
+        await asyncio.get_running_loop().create_connection(lambda: stranger, host, int(port), ssl=context)
+        await stranger.closed()
+        assert world.nodes[1].stats.handshake_refused == 1
+
+    with capture_logs() as lines:
+        tell(story, tls_world(kind, lambda _: files(authority, "good")))
+    assert [line["reason"] for line in lines if line["event"] == "stranger_refused"] == ["TLS: it shows no certificate"]
 
 
 def unreached(kind: type[TcpWorld], given: Callable[[int], TlsFiles]) -> tuple[str, list[Any]]:
