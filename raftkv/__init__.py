@@ -19,6 +19,7 @@ from raftkv.errors import (
     RaftKVError,
     Rejected,
     SessionExpired,
+    TooMuchWork,
     Unavailable,
 )
 from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
@@ -52,6 +53,7 @@ __all__ = [
     "StaleRead",
     "StateMachine",
     "Table",
+    "TooMuchWork",
     "Unavailable",
     "Value",
     "command",

@@ -110,6 +110,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Committed entries that wait to be applied; over it the leader refuses writes with `Busy`."""
     apply_batch_entries_max: int = 512
     """Entries applied in one go; between two of them the event loop serves everybody else."""
+    query_slice_reads: int = 128
+    """Keys that a query may read on the event loop, in some 0.3 ms; one that reads more goes on beside it."""
+    query_reads_max: int = 1_000_000
+    """Keys that it may read in all; over it a query ends with what it has, or with `TooMuchWork`."""
+    query_seconds_max: float = 1.5
+    """The same for its time, waiting included: clients take a node that owes answers for two seconds for dead."""
+    query_scans_waiting_max: int = 64
+    """Queries that wait to go on beside the loop; over it: `Busy`."""
     # --- log ------------------------------------------------------------------------------------
     segment_bytes: int = 64 * MIB
     log_cache_bytes: int = 32 * MIB
@@ -164,7 +172,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max", 1)
         _check(self, "apply_lag_entries_max apply_batch_entries_max sessions_max", 1)
         _check(self, "snapshot_entries state_flush_entries snapshots_kept snapshot_transfers_max", 1)
-        _check(self, "early_campaign_lag_max", 0)
+        _check(self, "early_campaign_lag_max query_scans_waiting_max", 0)
+        _check(self, "query_slice_reads query_reads_max", 1)
+        _check(self, "query_seconds_max", 0.001, whole=False)
         _check(self, "promotion_lag_max keep_entries keep_bytes snapshot_rate_bytes_s disk_free_bytes_min", 0)
         for names in (
             "inflight_bytes_max batch_bytes_max uncommitted_bytes_max command_bytes_max",

@@ -1,7 +1,7 @@
 """Every exception of raftkv, grouped by who must act.
 
 =================  ==============================================================================
-the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`: mend the call
+the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`: mend the call
 the caller, later   `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied
 the connection      `PeerError` and below: close it, count it, go on
@@ -51,6 +51,19 @@ class Rejected(RaftKVError):
         super().__init__(f"{error_type}: {message}" if message else error_type)
         self.error_type = error_type
         self.message = message
+
+
+class TooMuchWork(RaftKVError):
+    """A query read more keys, or took longer, than a node allows one; asked again, on any node, it would do so again.
+
+    Ask for less at once: a smaller range, a page. In a query's own code `position` tells how far its scan had come.
+    """
+
+    def __init__(self, message: str, position: bytes | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+        """The encoded key (in a table of bytes, the key) from which the scan would go on, or in reverse up to before
+        which; None when no scan was under way, and outside of the query."""
 
 
 class SessionExpired(RaftKVError):

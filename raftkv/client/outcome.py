@@ -19,6 +19,7 @@ from raftkv.errors import (
     RaftKVError,
     Rejected,
     SessionExpired,
+    TooMuchWork,
     Unavailable,
 )
 from raftkv.wire import Response, Status
@@ -74,6 +75,8 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
             return Verdict.FINAL, InvalidArgument(text)
         case Status.CHANGE_REFUSED:
             return Verdict.FINAL, ChangeRefused(text)
+        case Status.TOO_MUCH_WORK:
+            return Verdict.FINAL, TooMuchWork(text)
         case Status.NOT_CAUGHT_UP:
             return Verdict.FINAL, NotCaughtUp(text)
     raise FrameError(f"an answer with status {status!r}")

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
+from raftkv.errors import TooMuchWork
 from raftkv.kv.model import (
     COUNTER_MAX,
     COUNTER_MIN,
+    KEY_BYTES_MAX,
     PAGE_BYTES_MAX,
     ChangedAt,
     Condition,
@@ -120,18 +122,26 @@ class KeyValue(StateMachine):
 
     @query
     def range(self, start: bytes, end: bytes | None, limit: int = 100, reverse: bool = False) -> Page:
-        """Items with `start` ≤ key < `end` (None: no end), up to `limit`, from the end when `reverse`."""
+        """Items with `start` ≤ key < `end` (None: no end), up to `limit`, from the end when `reverse`.
+
+        Fewer, or none, and the place to go on from, when there is too much to read: deleted keys count as well.
+        """
         check_bound(start)
         check_bound(end)
         check_page(limit)
         items: list[Item] = []
         size = 0
-        for key, record in self.records.range(start, end, reverse=reverse):
-            size += len(key) + len(record.value)
-            if len(items) == limit or (items and size > PAGE_BYTES_MAX):
-                # `start` is part of the next range and `end` is not, so the end lies just above the key.
-                return Page(items, key + b"\0" if reverse else key)
-            items.append(Item(key, record.value, record.stamp))
+        try:
+            for key, record in self.records.range(start, end, reverse=reverse):
+                size += len(key) + len(record.value)
+                if len(items) == limit or (items and size > PAGE_BYTES_MAX):
+                    # `start` is part of the next range and `end` is not, so the end lies just above the key.
+                    return Page(items, key + b"\0" if reverse else key)
+                items.append(Item(key, record.value, record.stamp))
+        except TooMuchWork as exc:
+            if exc.position is None or len(exc.position) > KEY_BYTES_MAX + 1:
+                raise
+            return Page(items, exc.position)
         return Page(items, None)
 
     # ------------------------------------------------------------------------------ parts of them

@@ -34,6 +34,7 @@ from raftkv.machine.payloads import (
     encode_command,
     encode_query,
 )
+from raftkv.machine.reading import Interrupted, SliceOver
 from raftkv.machine.runner import Runner
 from raftkv.machine.statemachine import StateMachine
 from raftkv.machine.tables import Table, Value
@@ -42,11 +43,13 @@ __all__ = [
     "CLOSE_SESSION",
     "NO_SESSION",
     "OPEN_SESSION",
+    "Interrupted",
     "LocalMachine",
     "Method",
     "Outcome",
     "OutcomeKind",
     "Runner",
+    "SliceOver",
     "StateMachine",
     "Table",
     "Value",

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from typing import Protocol
 
 from raftkv.state import Store
+
+
+class Access(Protocol):
+    """What tables and values are read and changed through."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value at `key`."""
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Set or (None) delete. Raises `TypeError` outside of a command."""
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from `start` to before `end`."""
 
 
 class Overlay:

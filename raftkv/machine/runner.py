@@ -13,8 +13,10 @@ from raftkv.errors import (
     InvalidArgument,
     MachineFailed,
     NodeStopped,
+    RaftKVError,
     Rejected,
     SafetyViolation,
+    TooMuchWork,
     UnknownCommand,
 )
 from raftkv.machine.depth import with_less_room
@@ -29,10 +31,11 @@ from raftkv.machine.payloads import (
     decode_command,
     decode_query,
 )
+from raftkv.machine.reading import UNLIMITED, Asker, Interrupted, More, slice_over
 from raftkv.machine.sessions import Sessions
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.model import EntryKind, Index
-from raftkv.state import Applied, Store
+from raftkv.state import Applied, StateView, Store
 
 DIGESTS_KEPT = 65_536
 """How far behind a follower may be and still have its digest compared."""
@@ -61,7 +64,9 @@ class Runner:
         *,
         sessions_max: int = 4_096,
         session_ttl_ms: int = 3_600_000,
+        slice_reads: int = UNLIMITED,
     ) -> None:
+        """`slice_reads` is what a query may read in `query`."""
         self.machine = machine
         self.store = store
         self.applied = store.applied
@@ -70,6 +75,8 @@ class Runner:
         self._moment = Moment()
         self._instance = machine.__new__(machine)
         vars(self._instance).update(_overlay=self._overlay, _views={}, _moment=self._moment)
+        self._asker = Asker(machine, store, slice_over)
+        self._slice_reads = slice_reads
         self._digests = [0] * DIGESTS_KEPT
         self._digests_from = self.applied.index
         self._digests[self.applied.index % DIGESTS_KEPT] = self.applied.digest
@@ -219,18 +226,32 @@ class Runner:
     def query(self, payload: bytes) -> bytes:
         """Run a query on what is applied; returns the encoded result.
 
-        Raises `InvalidArgument`, `Rejected` for what it raises itself, or what the store raises.
+        Raises `SliceOver` when it reads more than a slice, `InvalidArgument`, `Rejected` for what it raises itself, or
+        what the store raises.
         """
+        return self._ask(self._asker, payload, self.applied, self._slice_reads)
+
+    def query_view(self, view: StateView, payload: bytes, more: More) -> bytes:
+        """Run a query on `view`, on any thread; as `query`, but `more` decides how much it reads.
+
+        Raises what `more` raises as well, with nothing left that holds on to the view.
+        """
+        try:
+            return self._ask(Asker(self.machine, view, more), payload, view.applied, 0)
+        except (RaftKVError, Interrupted) as exc:
+            # Tracebacks hold frames, and frames iterators, which would keep a store open that was closed.
+            exc.__cause__ = exc.__context__ = None
+            raise exc.with_traceback(None) from None
+
+    def _ask(self, asker: Asker, payload: bytes, applied: Applied, reads: int) -> bytes:
         request = decode_query(payload)
         method = self.machine.methods.get(request.name)
         if method is None or not method.is_query:
             raise InvalidArgument(f"{self.machine.__name__} has no query {request.name!r}")
         args = method.decode_args(request.args)
-        moment = self._moment
-        moment.index, moment.time_ms, moment.chain, moment.random = self.applied.index, self.applied.time_ms, None, None
         try:
-            return _bounded(method, method.encode_result(method.function(self._instance, *args)))
-        except NodeStopped:
+            return _bounded(method, method.encode_result(asker.ask(method, args, applied, reads)))
+        except (NodeStopped, TooMuchWork, Interrupted):
             raise
         except KeyboardInterrupt:
             raise

@@ -12,7 +12,7 @@ import xxhash
 
 from raftkv.errors import MachineError
 from raftkv.machine.methods import Method, kind_of, line_of
-from raftkv.machine.overlay import Overlay
+from raftkv.machine.overlay import Access
 from raftkv.machine.tables import Table, Value, _Part
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -103,7 +103,7 @@ class StateMachine(metaclass=_MachineType):
     """Commands and queries by name."""
     parts: ClassVar[dict[str, Table[Any, Any] | Value[Any]]] = {}
     """Tables and single values by name."""
-    _overlay: Overlay
+    _overlay: Access
     _views: dict[str, Any]
     _moment: Moment
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import msgspec
 
-from raftkv.errors import MachineError, StateCorruption
+from raftkv.errors import MachineError, StateCorruption, TooMuchWork
 from raftkv.machine.keys import KeyCodec
-from raftkv.machine.overlay import Overlay
+from raftkv.machine.overlay import Access
 from raftkv.machine.types import check_type
 from raftkv.state import TABLE_PREFIX
 
@@ -113,7 +113,7 @@ class View(Generic[K, V]):
 
     __slots__ = ("_decode", "_encode", "_key", "_overlay", "_prefix", "_table")
 
-    def __init__(self, table: Table[K, V], overlay: Overlay) -> None:
+    def __init__(self, table: Table[K, V], overlay: Access) -> None:
         self._table = table
         self._overlay = overlay
         self._prefix = table.prefix
@@ -189,10 +189,15 @@ class View(Generic[K, V]):
         if low >= high or (limit is not None and limit <= 0):
             return
         skip, decode_key = len(self._prefix), self._table.keys.decode
-        for count, (place, data) in enumerate(self._overlay.scan(low, high, reverse=reverse), 1):
-            yield decode_key(place[skip:]), self._decode(data, self._table.name)
-            if count == limit:
-                return
+        try:
+            for count, (place, data) in enumerate(self._overlay.scan(low, high, reverse=reverse), 1):
+                yield decode_key(place[skip:]), self._decode(data, self._table.name)
+                if count == limit:
+                    return
+        except TooMuchWork as exc:
+            position = exc.position
+            exc.position = position[skip:] if position is not None and low < position < high else None
+            raise
 
 
 class Value(_Part, Generic[V]):

@@ -10,13 +10,19 @@ from raftkv import failpoints
 from raftkv.config import MIB
 from raftkv.entry import Entry
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
+from raftkv.machine import SliceOver
 from raftkv.model import Index
 from raftkv.node.ports import Worker, error_of
-from raftkv.node.waiting import Commands, Queries
+from raftkv.node.waiting import Commands, Queries, Query
 
 if TYPE_CHECKING:
     from raftkv.log import Log
     from raftkv.machine import Runner
+
+ANSWERS_AT_ONCE = 32
+"""Queries that are answered before the clock is looked at …"""
+ANSWERS_SLICE_S = 0.005
+"""… and how long in one turn of the loop; whoever is to hear a heartbeat waits behind them."""
 
 
 class Applier:
@@ -37,7 +43,10 @@ class Applier:
         batch_entries_max: int,
         on_applied: Callable[[Index], None],
         on_failure: Callable[[BaseException], None],
+        clock: Callable[[], float],
+        go_on: Callable[[Query], None],
     ) -> None:
+        """`go_on` takes queries that are not done within their slice of the loop."""
         self.runner = runner
         self._log = log
         self._worker = worker
@@ -46,6 +55,9 @@ class Applier:
         self._batch_max = batch_entries_max
         self._on_applied = on_applied
         self._on_failure = on_failure
+        self._clock = clock
+        self._go_on = go_on
+        self._answering = False
         self.target: Index = runner.applied.index
         """The last committed entry that was handed in."""
         self._scheduled = False
@@ -128,17 +140,36 @@ class Applier:
         self._schedule()
 
     def answer_queries(self) -> None:
-        """Answer the queries whose index is applied."""
-        applied = self.runner.applied.index
-        for query in self._queries.due(applied):
-            query.done(applied, self.query(query.payload))
+        """Answer the queries whose index is applied, for a slice of time; the rest in later turns of the loop."""
+        if self._stopped:
+            return
+        ends = self._clock() + ANSWERS_SLICE_S
+        while due := self._queries.due(self.runner.applied.index, ANSWERS_AT_ONCE):
+            for query in due:
+                self.answer(query)
+            if self._clock() >= ends:
+                self._answer_later()
+                return
 
-    def query(self, payload: bytes) -> bytes | RaftKVError:
-        """The result of a query on what is applied, or its error; damage that it meets stops the node."""
+    def _answer_later(self) -> None:
+        if not self._answering:
+            self._answering = True
+            asyncio.get_running_loop().call_soon(self._answer_on)
+
+    def _answer_on(self) -> None:
+        self._answering = False
+        self.answer_queries()
+
+    def answer(self, query: Query) -> None:
+        """Answer a query on what is applied; damage that it meets stops the node."""
         try:
-            return self.runner.query(payload)
+            result: bytes | RaftKVError = self.runner.query(query.payload)
+        except SliceOver:
+            self._go_on(query)
+            return
         except NodeStopped as exc:
             self._on_failure(exc)
-            return Unavailable(f"this node has stopped: {exc}")
+            result = Unavailable(f"this node has stopped: {exc}")
         except RaftKVError as exc:
-            return exc
+            result = exc
+        query.done(self.runner.applied.index, result)

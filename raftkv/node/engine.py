@@ -16,7 +16,7 @@ from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, 
 from raftkv.model import Index, NodeId, SnapshotMeta, Term
 from raftkv.node.applier import Applier
 from raftkv.node.ports import Worker, error_of
-from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone, no_leader
+from raftkv.node.waiting import CommandDone, Commands, Queries, Query, no_leader
 from raftkv.node.writer import Writer
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ class Engine:
         self._proposals.append((payload, done))
         self.wake()
 
-    def query(self, payload: bytes, done: QueryDone) -> None:
-        """Ask a linearizable query; `done` is called exactly once. Raises `NotAccepted` when refused at once."""
+    def query(self, query: Query) -> None:
+        """Ask a linearizable query; its `done` is called exactly once. Raises `NotAccepted` when refused at once."""
         if self.raft.leader is None:
             raise NotLeader()
         if self._queries.count >= self._config.waiting_requests_max:
             raise Busy(f"{self._queries.count} queries wait on this node already")
-        self._queries.add(Query(payload, done))
+        self._queries.add(query)
         self.wake()
 
     def step(self, message: Message) -> None:

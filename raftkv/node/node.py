@@ -45,11 +45,12 @@ from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import Worker, error_of
 from raftkv.node.removal import GRACE, removed, removed_since
 from raftkv.node.room import Room
+from raftkv.node.scans import Scans
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import ClockReset, NodeStatus, PeerStatus
-from raftkv.node.waiting import CommandDone, Commands, Queries, QueryDone
+from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.world import World
 from raftkv.node.writer import Writer
@@ -200,6 +201,7 @@ class Node:
         )
         self.clock = ClockWatch(self.raft, config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(opened.vote.boot)
+        self.scans = Scans(world.scan_workers, config, world.clock, world.pause, lambda: self.applier.runner, self.fail)
         self.applier = Applier(
             self.new_runner(opened.store),
             opened.log,
@@ -209,6 +211,8 @@ class Node:
             batch_entries_max=config.apply_batch_entries_max,
             on_applied=self._applied,
             on_failure=self.fail,
+            clock=world.clock,
+            go_on=self.scans.begin,
         )
         self.digests = DigestComparer(options.node_id, lambda index: self.applier.runner.digest_at(index))
         self.links = Links(self, opened.founding, opened.known)
@@ -259,6 +263,7 @@ class Node:
             store,
             sessions_max=self.config.sessions_max,
             session_ttl_ms=int(self.config.session_ttl_s * 1000),
+            slice_reads=self.config.query_slice_reads,
         )
 
     async def before_checkpoint(self, store: Store) -> None:
@@ -291,14 +296,17 @@ class Node:
         self._check_waiters()
         self.applier.stop()
         self.scrubber.stop()
+        self.scans.stop(failure or NodeStopped("the node was asked to stop"))
         self.snapshots.stop()
         await self.transport.close()
         await self.snapshots.wait()
+        await self.scans.hold()
         await self.writer.idle()
         await self._close_on(self.world.log_worker, self._close_log)
         await self._close_on(self.world.background_worker, lambda: self.applier.runner.store.close())
         await self._close_on(self.world.background_worker, self._close_files)
-        for worker in (self.world.log_worker, self.world.background_worker, self.world.transfer_worker):
+        world = self.world
+        for worker in (world.log_worker, world.background_worker, world.transfer_worker, *world.scan_workers):
             await worker.close()
         if not self.stopped.done():
             self.stopped.set_result(self.failure)
@@ -359,6 +367,7 @@ class Node:
         self.engine.stop(failure)
         self.applier.stop()
         self.scrubber.stop()
+        self.scans.stop(failure)
         self.snapshots.stop()
         self._check_waiters()
         if not self.stopped.done():
@@ -568,18 +577,28 @@ class Node:
             self.applier.runner.check(payload)
         self.engine.submit(payload, done)
 
-    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
-        """Run a query: linearizable, or at once on whatever is applied here when `stale`."""
+    def query(
+        self,
+        payload: bytes,
+        stale: bool,
+        done: QueryDone,
+        deadline_s: float | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> None:
+        """Run a query: linearizable, or at once on whatever is applied here when `stale`.
+
+        One that is not done within its slice of the loop goes on beside it, until the deadline, or `gone` is true.
+        """
         if self.failure is not None:
             raise Unavailable(f"node {self.options.node_id} has stopped: {self.failure}")
         if not stale:
-            self.engine.query(payload, done)
+            self.engine.query(Query(payload, done, deadline_s, gone))
             return
         if self._ends_at is not None:
             raise Unavailable(f"node {self.options.node_id} was removed from the cluster")
         if self.raft.wants_snapshot or self.raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
-        done(self.applier.applied_index, self.applier.query(payload))
+        self.applier.answer(Query(payload, done, deadline_s, gone))
 
     @property
     def node_id(self) -> NodeId:

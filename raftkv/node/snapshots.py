@@ -290,11 +290,13 @@ class Snapshotter:
             await world.background_worker.run(self._store.expect, snapshot)
             await world.log_worker.run(self._reset_log, snapshot)
         old = node.applier.runner.store
+        await node.scans.hold()
         store = await world.background_worker.run(self._swap_state, old, snapshot)
         failpoints.reach("install.before_told")
         node.raft.snapshot_installed()
         self.state_rot.clear()
         node.applier.resume(node.new_runner(store))
+        node.scans.resume()
         self._flushed = store.applied.index
         self.installed += 1
         node.engine.wake()

@@ -27,6 +27,15 @@ class Query(msgspec.Struct):
 
     payload: bytes
     done: QueryDone
+    deadline_s: float | None = None
+    """How long its client waits, counted from when it arrived."""
+    gone: Callable[[], bool] | None = None
+    """Tells, on any thread, whether nobody waits for it any more."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it need not be answered."""
+        return self.gone is not None and self.gone()
 
 
 class Commands:
@@ -109,15 +118,22 @@ class Queries:
         if batch is not None:
             self._confirmed.append((index, batch))
 
-    def due(self, applied_index: Index) -> list[Query]:
-        """Those that may be answered now; indexes are confirmed in rising order, but for changes of leaders."""
+    def due(self, applied_index: Index, limit: int) -> list[Query]:
+        """Up to `limit` of those that may be answered now, and these are no longer waiting.
+
+        Indexes are confirmed in rising order, but for changes of leaders.
+        """
         due: list[Query] = []
         for _ in range(len(self._confirmed)):
             index, batch = self._confirmed.popleft()
-            if index <= applied_index:
+            if index > applied_index or len(due) == limit:
+                self._confirmed.append((index, batch))
+            elif len(due) + len(batch) <= limit:
                 due += batch
             else:
-                self._confirmed.append((index, batch))
+                room = limit - len(due)
+                due += batch[:room]
+                self._confirmed.append((index, batch[room:]))
         self.count -= len(due)
         return due
 

@@ -17,6 +17,7 @@ from raftkv.errors import (
     RaftKVError,
     Rejected,
     SessionExpired,
+    TooMuchWork,
 )
 from raftkv.machine import OutcomeKind
 from raftkv.model import Index, Member
@@ -73,6 +74,8 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
             status = Status.INVALID
         case SessionExpired():
             status = Status.SESSION_EXPIRED
+        case TooMuchWork():
+            status = Status.TOO_MUCH_WORK
         case _:
             status = Status.INDETERMINATE
     return Response(request_id, status, text)

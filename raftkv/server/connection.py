@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._ending = False
         self.told: tuple[str, ...] = ()
         """The addresses of the members that the client has heard of."""
+        self._gone = self.is_gone  # once, not for each query
         self.waiting = 0
         self.held_bytes = 0
         """What the listener was told that this connection keeps in memory."""
@@ -110,6 +111,10 @@ class Connection(asyncio.Protocol):
         self._listener.release(self)
         self._backlog.clear()
         self._out.clear()
+
+    def is_gone(self) -> bool:
+        """Whether nobody waits for answers here any more; asked on any thread."""
+        return self.closed
 
     def abort(self) -> None:
         """Close at once, without sending what waits."""
@@ -282,7 +287,13 @@ class Connection(asyncio.Protocol):
                     self._service.submit(request.payload, partial(self._command_done, request.id))
                 case RequestKind.QUERY:
                     self._listener.check_share(self)
-                    self._service.query(request.payload, request.stale, partial(self._query_done, request.id))
+                    self._service.query(
+                        request.payload,
+                        request.stale,
+                        partial(self._query_done, request.id),
+                        request.deadline_ms / 1000,
+                        self._gone,
+                    )
                 case RequestKind.MEMBERS:
                     self._answer(self._members(request))
                 case _:

@@ -58,8 +58,18 @@ class Service(Protocol):
         `NotAccepted` nor `InvalidArgument` means that the command may still be applied.
         """
 
-    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
+    def query(
+        self,
+        payload: bytes,
+        stale: bool,
+        done: QueryDone,
+        deadline_s: float | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> None:
         """Run a query: linearizable, or at once on what is applied here when `stale`.
+
+        One that has to read much is given up after `deadline_s` seconds, and when `gone` says that nobody waits for
+        it any more; `gone` is called on any thread.
 
         Raises `NotAccepted` when it is refused at once.
         """

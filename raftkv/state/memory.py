@@ -87,6 +87,8 @@ class MemoryStore(Store):
             yield key, self._values[key]
 
     def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
+        if not self._buried:
+            return self.scan(start, end, reverse=reverse)
         return self.view().steps(start, end, reverse=reverse)
 
     def view(self) -> MemoryView:

@@ -44,6 +44,9 @@ CLIENT = 0
 THREADS = LOG, BACKGROUND, TRANSFERS = 0, 1, 2
 """A node's threads that work on its disk: for its log, for its state and snapshots, and for snapshots of others."""
 
+SCANS = 3
+"""The thread of queries that read much; it works on no disk of its own."""
+
 START_MS = 1_577_836_800_000
 
 CONFIG = Config(
@@ -197,7 +200,9 @@ class SimNode:
 
     def world(self, rate: float = 1.0) -> World:
         """What the node stands on, with a clock of that rate; new workers for each start."""
-        self.workers = [SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in THREADS]
+        self.workers = [
+            SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in (*THREADS, SCANS)
+        ]
         loop = asyncio.get_running_loop()
         self.clock.beat_at(rate)
         return World(
@@ -206,6 +211,9 @@ class SimNode:
             log_worker=self.workers[LOG],
             background_worker=self.workers[BACKGROUND],
             transfer_worker=self.workers[TRANSFERS],
+            scan_workers=(self.workers[SCANS],),
+            clock=loop.time,
+            pause=lambda seconds: None,
             now_ms=self.clock.now_ms,
             monotonic_ms=lambda: int(loop.time() * 1000 * rate),
             draw=self._draw,

@@ -59,6 +59,7 @@ class Status(IntEnum):
     INVALID = 7
     CHANGE_REFUSED = 8
     NOT_CAUGHT_UP = 9
+    TOO_MUCH_WORK = 10
     DISK_LOW = 10
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import Rejected, StateCorruption
-from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
+from raftkv.machine import LocalMachine, Runner, StateMachine, Table, Value, command, query
 
 
 class Pairs(StateMachine):
@@ -229,6 +229,6 @@ def test_a_value_of_an_older_class_is_reported():
     local: Any = LocalMachine(Before)
     local.put()
     changed: Any = LocalMachine(After)
-    changed._runner._overlay.store = local._runner.store
+    changed._runner = Runner(After, local._runner.store)
     with pytest.raises(StateCorruption, match="not of the type"):
         changed.get()

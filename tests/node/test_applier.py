@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 from raftkv.node.applier import Applier
@@ -40,6 +41,8 @@ def applier(machine, log, worker=None):
         batch_entries_max=2,
         on_applied=lambda index: None,
         on_failure=failures.append,
+        clock=time.monotonic,
+        go_on=lambda query: None,
     )
     return made, failures
 

@@ -69,8 +69,8 @@ def test_queries_of_one_turn_share_a_token_and_wait_for_their_index():
     token = queries.next_batch()
     assert queries.next_batch() is None
     queries.confirmed(token, 7)
-    assert queries.due(6) == []
-    assert [query.payload for query in queries.due(7)] == [b"a", b"b"]
+    assert queries.due(6, 10) == []
+    assert [query.payload for query in queries.due(7, 10)] == [b"a", b"b"]
     assert queries.count == 0
 
 
@@ -92,8 +92,8 @@ def test_a_later_read_with_a_lower_index_is_not_held_up():
     queries.confirmed(queries.next_batch(), 9)
     queries.add(Query(b"b", answers.done("b")))
     queries.confirmed(queries.next_batch(), 5)
-    assert [query.payload for query in queries.due(6)] == [b"b"]
-    assert [query.payload for query in queries.due(9)] == [b"a"]
+    assert [query.payload for query in queries.due(6, 10)] == [b"b"]
+    assert [query.payload for query in queries.due(9, 10)] == [b"a"]
 
 
 def test_dropped_and_failed_queries_get_their_error():

@@ -79,7 +79,14 @@ class FakeService:
         for payload, done in held:
             done(*self.log.apply(payload))
 
-    def query(self, payload: bytes, stale: bool, done: QueryDone) -> None:
+    def query(
+        self,
+        payload: bytes,
+        stale: bool,
+        done: QueryDone,
+        deadline_s: float | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> None:
         if self.refuse is not None and not stale:
             raise self.refuse
         try:

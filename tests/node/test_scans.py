@@ -1,0 +1,312 @@
+"""Queries that read much go on beside the loop, few at a time, on one state, and each has an end (F79)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from raftkv.config import Config
+from raftkv.errors import Busy, RaftKVError, Rejected, TooMuchWork, Unavailable
+from raftkv.kv import KeyValue
+from raftkv.kv.model import Page
+from raftkv.machine import LocalMachine, Runner, SliceOver, StateMachine, Table, command, encode_query, query
+from raftkv.node.applier import ANSWERS_AT_ONCE, Applier
+from raftkv.node.ports import ThreadWorker, Worker
+from raftkv.node.scans import Scans
+from raftkv.node.waiting import Commands, Queries, Query
+from raftkv.state import Applied, RocksStates
+
+
+class Rows(StateMachine):
+    """Rows, and queries over all of them."""
+
+    rows = Table(int, int)
+
+    @command
+    def fill(self, count: int) -> None:
+        for key in range(count):
+            self.rows[key] = key
+
+    @query
+    def total(self) -> int:
+        return sum(value for _, value in self.rows.items())
+
+    @query
+    def stubborn(self) -> int:
+        """Takes whatever happens for its own error, and goes on."""
+        found = 0
+        for _ in range(10):
+            try:
+                found += len(list(self.rows.items()))
+            except BaseException:  # noqa: BLE001 (that is what this test is about)
+                found -= 1
+        return found
+
+
+def payload(machine: type[StateMachine], name: str, *args: Any) -> bytes:
+    """A query as clients send it."""
+    return encode_query(name, machine.methods[name].encode_args(args, {}))
+
+
+class HeldWorker(Worker):
+    """Does nothing before it is told to."""
+
+    def __init__(self) -> None:
+        self.held: list[tuple[asyncio.Future[Any], Any]] = []
+
+    def run(self, work: Any, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.held.append((future, lambda: work(*args, **kwargs)))
+        return future
+
+    def do(self) -> None:
+        """The oldest piece."""
+        future, work = self.held.pop(0)
+        future.set_result(work())
+
+    async def close(self) -> None:
+        """Nothing is there to wait for."""
+
+
+class Stage:
+    """Scans of a machine with some rows, on workers that are held, with a clock that is set."""
+
+    def __init__(self, rows: int = 500, **settings: Any) -> None:
+        local: Any = LocalMachine(Rows)
+        local.fill(rows)
+        self.local = local
+        self.runner = local._runner
+        self.now = 0.0
+        self.paused: list[float] = []
+        self.failures: list[BaseException] = []
+        self.answers: list[tuple[int, bytes | RaftKVError]] = []
+        self.gone = False
+        self.worker = HeldWorker()
+        config = Config(**settings)
+        self.scans = Scans(
+            [self.worker], config, lambda: self.now, self.paused.append, lambda: self.runner, self.failures.append
+        )
+
+    def query(self, name: str = "total", deadline_s: float | None = None) -> Query:
+        return Query(
+            payload(Rows, name), lambda index, got: self.answers.append((index, got)), deadline_s, lambda: self.gone
+        )
+
+    async def do(self) -> None:
+        self.worker.do()
+        await asyncio.sleep(0)
+
+
+def run(story: Any) -> None:
+    """Tell a story on a loop of its own."""
+    asyncio.run(story)
+
+
+def test_a_long_query_goes_on_beside_the_loop_at_the_index_at_which_it_began():
+    """What is applied while it runs is not in its answer, and its answer says which index that was."""
+
+    async def story() -> None:
+        stage = Stage()
+        stage.scans.begin(stage.query())
+        stage.local.fill(600)
+        await stage.do()
+        ((index, result),) = stage.answers
+        assert (index, msgspec.msgpack.decode(result)) == (1, sum(range(500)))
+        assert stage.paused, "it left the interpreter to others now and then"
+
+    run(story())
+
+
+def test_a_query_that_reads_too_much_ends_as_such():
+    """By the number of keys, by time, and by its client's deadline: `TooMuchWork`, which names the setting."""
+
+    async def story() -> None:
+        few = Stage(query_reads_max=200)
+        few.scans.begin(few.query())
+        await few.do()
+        assert isinstance(few.answers[0][1], TooMuchWork)
+        assert "query_reads_max" in str(few.answers[0][1])
+        slow = Stage()
+        for deadline_s in (None, 0.5):
+            slow.scans.begin(slow.query(deadline_s=deadline_s))
+            slow.now += 0.6 if deadline_s else 2.0
+            await slow.do()
+        assert [type(answer) for _, answer in slow.answers] == [TooMuchWork, TooMuchWork]
+        assert (few.scans.too_much, slow.scans.too_much) == (1, 2)
+
+    run(story())
+
+
+def test_a_query_whose_client_has_gone_is_given_up():
+    """Whether it runs or waits; no query can hold on to its place by catching everything."""
+
+    async def story() -> None:
+        stage = Stage()
+        for _ in range(2):
+            stage.scans.begin(stage.query("stubborn"))
+        stage.gone = True
+        await stage.do()
+        assert [type(answer) for _, answer in stage.answers] == [Unavailable, Unavailable]
+        assert not stage.worker.held
+
+    run(story())
+
+
+def test_few_run_some_wait_and_the_others_hear_that_the_node_is_busy():
+    """Also those that have waited for so long that their client would soon go elsewhere."""
+
+    async def story() -> None:
+        stage = Stage(query_scans_waiting_max=1)
+        for _ in range(3):
+            stage.scans.begin(stage.query())
+        assert [type(answer) for _, answer in stage.answers] == [Busy]
+        assert len(stage.worker.held) == 1
+        stage.now += 5
+        await stage.do()
+        assert [type(answer) for _, answer in stage.answers] == [Busy, TooMuchWork, Busy]
+
+    run(story())
+
+
+def test_a_store_is_closed_only_when_nobody_reads_it(tmp_path):
+    """`hold` waits for what runs, so that RocksDB lets go of its lock; what waits goes on with the next store."""
+
+    async def story() -> None:
+        stage = Stage()
+        worker = ThreadWorker("scan")
+        store = RocksStates().open(str(tmp_path / "s"))
+        stage.runner = Runner(Rows, store)
+        rows = {Rows.rows.prefix + Rows.rows.keys.encode(key): msgspec.msgpack.encode(key) for key in range(5_000)}
+        store.write(rows, Applied(1, 1))
+        stage.scans = Scans(
+            [worker], Config(), time.monotonic, lambda seconds: None, lambda: stage.runner, stage.failures.append
+        )
+        for _ in range(2):
+            stage.scans.begin(stage.query("stubborn"))
+        await stage.scans.hold()
+        store.close()
+        RocksStates().open(str(tmp_path / "s")).close()
+        stage.runner = LocalMachine(Rows)._runner
+        stage.scans.resume()
+        await stage.scans.hold()
+        stage.scans.resume()
+        assert [type(answer) for _, answer in stage.answers] == [Unavailable, bytes]
+        assert not stage.failures
+        await worker.close()
+
+    run(story())
+
+
+def test_a_stop_answers_whoever_waits():
+    """With the reason; what still runs is told to end."""
+
+    async def story() -> None:
+        stage = Stage()
+        for _ in range(2):
+            stage.scans.begin(stage.query())
+        stage.scans.stop(Unavailable("the node was asked to stop"))
+        assert len(stage.answers) == 1
+        stage.scans.begin(stage.query())
+        await stage.do()
+        assert [type(answer) for _, answer in stage.answers] == [Unavailable] * 3
+
+    run(story())
+
+
+def test_a_slice_on_the_loop_is_bounded_whatever_the_query_catches():
+    """`SliceOver` comes out of a query that catches everything; one that stays within its slice is answered."""
+    local: Any = LocalMachine(Rows)
+    local.fill(100)
+    runner = Runner(Rows, local._runner.store, slice_reads=50)
+    for name in ("total", "stubborn"):
+        with pytest.raises(SliceOver):
+            runner.query(payload(Rows, name))
+    assert Runner(Rows, local._runner.store, slice_reads=100).query(payload(Rows, "total"))
+
+
+def test_a_query_may_make_do_with_what_it_has_read():
+    """A page of the key-value machine ends early, honestly: together such pages are all that there is."""
+    local: Any = LocalMachine(KeyValue)
+    for number in range(300):
+        local.put(b"%03d" % number, b"")
+    for number in range(40, 120):
+        local.delete(b"%03d" % number)
+    store = local._runner.store
+    expected = [b"%03d" % number for number in range(300) if not 40 <= number < 120]
+
+    def more(position: bytes | None) -> int:
+        asked.append(position)
+        if len(asked) > 3:
+            raise TooMuchWork("enough", position)
+        return 10
+
+    for reverse in (False, True):
+        keys: list[bytes] = []
+        start, end, pages = b"", None, 0
+        while start is not None and (pages == 0 or not reverse or end is not None):
+            asked: list[bytes | None] = []
+            view = store.view()
+            result = local._runner.query_view(view, payload(KeyValue, "range", start, end, 1000, reverse), more)
+            page = msgspec.msgpack.decode(result, type=Page)
+            keys += [item.key for item in page.items]
+            pages += 1
+            start, end = (b"", page.next) if reverse else (page.next, None)
+        assert keys == sorted(expected, reverse=reverse)
+        assert pages > 8
+
+
+def test_a_query_that_reads_a_single_key_too_many_says_so():
+    """Where there is no place to go on from, there is no page."""
+    local: Any = LocalMachine(KeyValue)
+
+    def more(position: bytes | None) -> int:
+        raise TooMuchWork("enough", position)
+
+    with pytest.raises(TooMuchWork) as error:
+        local._runner.query_view(local._runner.store.view(), payload(KeyValue, "get", b"a"), more)
+    assert error.value.position is None
+    assert not isinstance(error.value, Rejected)
+
+
+def test_one_turn_of_the_loop_answers_only_so_many_queries(monkeypatch):
+    """However many are due; the others are answered in turns of their own, each once."""
+
+    async def story() -> None:
+        local: Any = LocalMachine(Rows)
+        waiting, now = Queries(1), [0.0]
+
+        def clock() -> float:
+            now[0] += 1
+            return now[0]
+
+        applier = Applier(
+            local._runner,
+            None,  # type: ignore[arg-type]  # nothing is applied
+            HeldWorker(),
+            Commands(),
+            waiting,
+            batch_entries_max=2,
+            on_applied=lambda index: None,
+            on_failure=lambda error: None,
+            clock=clock,
+            go_on=lambda query: None,
+        )
+        answers: list[int] = []
+        for number in range(3 * ANSWERS_AT_ONCE + 1):
+            waiting.add(Query(payload(Rows, "total"), lambda index, got, number=number: answers.append(number)))
+        token = waiting.next_batch()
+        assert token is not None
+        waiting.confirmed(token, 0)
+        turns = []
+        applier.answer_queries()
+        while waiting.count:
+            turns.append(len(answers))
+            await asyncio.sleep(0)
+        assert turns == [ANSWERS_AT_ONCE, 2 * ANSWERS_AT_ONCE, 3 * ANSWERS_AT_ONCE]
+        assert sorted(answers) == list(range(3 * ANSWERS_AT_ONCE + 1))
+
+    run(story())
