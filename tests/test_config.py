@@ -16,6 +16,8 @@ from raftkv.errors import ConfigError, InvalidArgument
 FLAGS = {"pre_vote", "check_quorum", "lease_reads", "rebuild_damaged_state"}
 
 COUNTS = (
+    "query_slice_reads",
+    "query_reads_max",
     "inflight_messages_max",
     "waiting_requests_max",
     "connection_requests_max",
@@ -41,6 +43,7 @@ SIZES = (
     "chunk_bytes",
 )
 NONE_ALLOWED = (
+    "query_scans_waiting_max",
     "snapshot_rate_bytes_s",
     "scrub_rate_bytes_s",
     "snapshot_interval_s",
@@ -50,7 +53,14 @@ NONE_ALLOWED = (
     "early_campaign_lag_max",
     "promotion_lag_max",
 )
-PERIODS = ("scrub_interval_s", "snapshot_stall_s", "disk_stall_handover_timeouts", "disk_stall_stop_s", "session_ttl_s")
+PERIODS = (
+    "query_seconds_max",
+    "scrub_interval_s",
+    "snapshot_stall_s",
+    "disk_stall_handover_timeouts",
+    "disk_stall_stop_s",
+    "session_ttl_s",
+)
 
 NODE: dict[str, tuple[float, float]] = {
     "tick_ms": (1, 1000),

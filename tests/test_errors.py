@@ -32,13 +32,24 @@ from raftkv.errors import (
     SessionExpired,
     SnapshotCorruption,
     StateCorruption,
+    TooMuchWork,
     Unavailable,
     unreachable,
 )
 
 ALL = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, BaseException)]
 
-GROUPS = (InvalidArgument, MachineError, Rejected, SessionExpired, NotAccepted, Indeterminate, PeerError, NodeStopped)
+GROUPS = (
+    InvalidArgument,
+    MachineError,
+    Rejected,
+    TooMuchWork,
+    SessionExpired,
+    NotAccepted,
+    Indeterminate,
+    PeerError,
+    NodeStopped,
+)
 """One for each sort of person or thing that must act; the module's docstring is their table."""
 
 SAFE_TO_RETRY = {NotAccepted, NotLeader, Busy, DiskLow, Unavailable, ChangeRefused, NotCaughtUp}

@@ -36,6 +36,13 @@ def to_text(value: bytes, as_hex: bool) -> str:
     return value.hex() if as_hex else value.decode("utf-8", "backslashreplace")
 
 
+def to_line(value: bytes, as_hex: bool) -> str:
+    """Bytes as part of a line: tabs, line ends and whatever else a terminal would act on are escaped, as backslashes
+    then are, so that a script can tell where a key ends and nobody's data can pass for another line."""
+    text = to_text(value.replace(b"\\", b"\\\\"), as_hex)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def item_value(item: Item, as_hex: bool) -> dict[str, Any]:
     """An item for JSON; `encoding` says how key and value are to be read."""
     try:
@@ -215,6 +222,7 @@ page_options = (
         "--limit", "-n", type=click.IntRange(1), default=100, show_default=True, help="Print at most so many."
     ),
     click.option("--keys-only", is_flag=True, help="Print no values."),
+    click.option("--stale", is_flag=True, help="Ask any node, which may be behind; --json shows each page's index."),
     hex_option,
 )
 
@@ -226,16 +234,18 @@ page_options = (
 @page_options[0]
 @page_options[1]
 @page_options[2]
+@page_options[3]
 @cluster_command()
 def range_(
-    target: Target, start: str, end: str | None, reverse: bool, limit: int, keys_only: bool, as_hex: bool
+    target: Target, start: str, end: str | None, reverse: bool, limit: int, keys_only: bool, stale: bool, as_hex: bool
 ) -> None:
     """Print what lies from START (included; default: the first key) to END (excluded; default: behind the last).
 
-    A line each, key and value separated by a tab. Exit code 0 even when there is none.
+    A line each, key and value separated by a tab; tabs, line ends, backslashes and the like in them are escaped.
+    Exit code 0 even when there is none.
     """
     bound = None if end is None else to_bytes(end, as_hex)
-    _print_range(target, to_bytes(start, as_hex), bound, reverse, limit, keys_only, as_hex)
+    _print_range(target, to_bytes(start, as_hex), bound, reverse, limit, keys_only, stale, as_hex)
 
 
 @click.command()
@@ -243,39 +253,57 @@ def range_(
 @page_options[0]
 @page_options[1]
 @page_options[2]
+@page_options[3]
 @cluster_command()
-def prefix(target: Target, prefix: str, limit: int, keys_only: bool, as_hex: bool) -> None:
+def prefix(target: Target, prefix: str, limit: int, keys_only: bool, stale: bool, as_hex: bool) -> None:
     """Print all keys that begin with PREFIX, with their values, as `range` does."""
     start = to_bytes(prefix, as_hex)
-    _print_range(target, start, prefix_end(start), False, limit, keys_only, as_hex)
+    _print_range(target, start, prefix_end(start), False, limit, keys_only, stale, as_hex)
 
 
 def _print_range(
-    target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int, keys_only: bool, as_hex: bool
+    target: Target,
+    start: bytes,
+    end: bytes | None,
+    reverse: bool,
+    limit: int,
+    keys_only: bool,
+    stale: bool,
+    as_hex: bool,
 ) -> None:
-    page = target.run(lambda: _fetch(target, start, end, reverse, limit), "reading the range")
+    page, indexes = target.run(lambda: _fetch(target, start, end, reverse, limit, stale), "reading the range")
     if target.as_json:
         values = [item_value(item, as_hex) for item in page.items]
         for value in values if keys_only else []:
             del value["value"]
-        print_json({"items": values, "next": None if page.next is None else page.next.hex()})
+        read_at = {"indexes": indexes} if stale else {}
+        print_json({"items": values, "next": None if page.next is None else page.next.hex(), **read_at})
         return
     for item in page.items:
-        shown = "" if keys_only else "\t" + to_text(item.value, as_hex)
-        click.echo(to_text(item.key, as_hex) + shown)
+        shown = "" if keys_only else "\t" + to_line(item.value, as_hex)
+        click.echo(to_line(item.key, as_hex) + shown)
     if page.next is not None:
-        click.echo(f"(more {'below' if reverse else 'from'} {to_text(page.next, as_hex)}; see --limit)", err=True)
+        click.echo(f"(more {'below' if reverse else 'from'} {to_line(page.next, as_hex)}; see --limit)", err=True)
 
 
-async def _fetch(target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int) -> Page:
-    """Pages until `limit` items are there; each page is read at an index of its own."""
+async def _fetch(
+    target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int, stale: bool
+) -> tuple[Page, list[int]]:
+    """Pages until `limit` items are there; each page is read at an index of its own, which is known when `stale`."""
     items: list[Item] = []
+    indexes: list[int] = []
     async with target.key_value() as kv:
         while True:
-            page = await kv.range(start, end, limit=min(PAGE_ITEMS_MAX, limit - len(items)), reverse=reverse)
+            count = min(PAGE_ITEMS_MAX, limit - len(items))
+            if stale:
+                read = await kv.range_stale(start, end, limit=count, reverse=reverse)
+                page = read.value
+                indexes.append(read.index)
+            else:
+                page = await kv.range(start, end, limit=count, reverse=reverse)
             items += page.items
             if page.next is None or len(items) >= limit:
-                return Page(items, page.next)
+                return Page(items, page.next), indexes
             if reverse:
                 end = page.next
             else:
@@ -322,7 +350,7 @@ def txn(target: Target, lines: tuple[str, ...], file: Any, as_hex: bool) -> None
     else:
         click.echo("the conditions hold" if done.succeeded else "a condition does not hold", err=not done.succeeded)
         for operation, result in results:
-            click.echo(show_result(operation, result, lambda value: to_text(value, as_hex)))
+            click.echo(show_result(operation, result, lambda value: to_line(value, as_hex)))
     if not done.succeeded:
         sys.exit(1)
 

@@ -124,11 +124,29 @@ class KeyValueClient:
         reverse: bool = False,
         deadline_s: float | None = None,
     ) -> Page:
-        """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`; linearizable."""
+        """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`; linearizable.
+
+        A page may hold fewer, even none, when there was too much to read: all is there only when `next` is None.
+        """
         check_bound(start)
         check_bound(end)
         check_page(limit)
         return cast(Page, await self._call("range", deadline_s, start, end, limit, reverse))
+
+    async def range_stale(
+        self,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        limit: int = 100,
+        reverse: bool = False,
+        deadline_s: float | None = None,
+    ) -> StaleRead[Page]:
+        """The same at some earlier index, from any node."""
+        check_bound(start)
+        check_bound(end)
+        check_page(limit)
+        return await self._stale("range", deadline_s, start, end, limit, reverse)
 
     async def prefix(
         self,
@@ -254,11 +272,29 @@ class BlockingKeyValueClient:
         reverse: bool = False,
         deadline_s: float | None = None,
     ) -> Page:
-        """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`; linearizable."""
+        """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`; linearizable.
+
+        A page may hold fewer, even none, when there was too much to read: all is there only when `next` is None.
+        """
         check_bound(start)
         check_bound(end)
         check_page(limit)
         return cast(Page, self._call("range", deadline_s, start, end, limit, reverse))
+
+    def range_stale(
+        self,
+        start: bytes = b"",
+        end: bytes | None = None,
+        *,
+        limit: int = 100,
+        reverse: bool = False,
+        deadline_s: float | None = None,
+    ) -> StaleRead[Page]:
+        """The same at some earlier index, from any node."""
+        check_bound(start)
+        check_bound(end)
+        check_page(limit)
+        return self._stale("range", deadline_s, start, end, limit, reverse)
 
     def prefix(
         self,

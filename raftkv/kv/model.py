@@ -50,7 +50,9 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
 
     items: list[Item]
     next: bytes | None
-    """Ask again from here (`start`, or `end` when reverse) for the rest; None when this was all."""
+    """Ask again from here (`start`, or `end` when reverse) for the rest; None when this was all.
+
+    A page may end before its limit, or hold nothing, when the node had to read too much for it."""
 
 
 # ---------------------------------------------------------------- conditions of a transaction

@@ -189,3 +189,22 @@ def test_addresses_may_come_with_commas(one_node):
     (port,) = free_ports(1)
     environment = {"RAFTKV_ADDRESS": f"127.0.0.1:{port},{one_node.member.client_address}"}
     assert invoke("put", "commas", "x", env=environment).exit_code == 0
+
+
+def test_a_range_is_lines_whatever_is_in_it(run):
+    """Tabs, line ends, backslashes and terminals' escapes in keys and values can't pass for other lines or columns."""
+    run("put", "line/a\tb", "one\ntwo\\n\x1b[2J")
+    run("put", "line/b", input=b"\xff\x00")
+    lines = run("prefix", "line/").stdout.splitlines()
+    assert lines == ["line/a\\tb\tone\\ntwo\\\\n\\x1b[2J", "line/b\t\\xff\\x00"]
+    assert run("txn", "get line/b").stdout.splitlines()[-1] == "get line/b: \\xff\\x00"
+
+
+def test_a_range_may_be_stale(run):
+    """From any node, with the index at which each page was read."""
+    run("put", "stale/a", "x")
+    run("get", "stale/a")
+    value = value_of(run("range", "stale/", "stale0", "--stale", "--json"))
+    assert [item["key"] for item in value["items"]] == ["stale/a"]
+    assert value["indexes"][0] >= value["items"][0]["changed_index"]
+    assert run("prefix", "stale/", "--stale").stdout == "stale/a\tx\n"
