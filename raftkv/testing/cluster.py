@@ -165,6 +165,8 @@ class SimNode:
         self.listener: Listener | None = None
         self.workers: list[SimWorker] = []
         self.starts = 0
+        self.moves = 0
+        """How often its addresses have changed."""
         self._starting: asyncio.Task[Node] | None = None
         self.is_stopping = False
         self.is_frozen = False
@@ -232,6 +234,12 @@ class SimNode:
         self.cluster.fired["equal time-outs"] += 1
         return 0
 
+    def move(self) -> None:
+        """From its next start on it has other addresses."""
+        self.moves += 1
+        number = 1 + self.moves
+        self.member = Member(self.node_id, f"peer-{self.node_id}:{number}", f"node-{self.node_id}:{number}")
+
     async def start(self, *, rebuild: bool = False) -> Node:
         """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
         assert not self.is_up, f"node {self.node_id} is up"
@@ -252,7 +260,8 @@ class SimNode:
         self.starts += 1
         self.is_stopping = False
         cluster = self.cluster
-        founders = cluster.founders if self.member in cluster.founders else ()
+        is_founder = any(founder.node_id == self.node_id for founder in cluster.founders)
+        founders = cluster.founders if is_founder else ()
         habits = Habits(cluster.config) if cluster.variety is None else cluster.variety.habits()
         cluster.fired.update(habits.kinds)
         options = Options(
@@ -294,6 +303,7 @@ class SimNode:
         self.thaw()
         node, self.node, self.listener = self.node, None, None
         if (starting := self._starting) is not None:
+            self.cluster.fired["founding cut off"] += self.starts == 1
             self._starting = None
             starting.cancel()  # else it went on where it waits, and a process that is gone would listen
         if hasattr(node, "engine") and not self.is_impostor:

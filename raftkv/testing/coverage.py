@@ -78,6 +78,8 @@ KINDS: dict[str, str] = {
     "old terms' entries wait for a commit": "F25",
     "read before the first commit": "F71",
     "change that is cut off": "F51",
+    "founding cut off": "F83",
+    "move": "F83",
     "joint membership with a node down": "F50 F56",
     "log cut behind a snapshot on its way": "F67",
     "client without its seeds": "F80",
@@ -173,6 +175,7 @@ FAULTS: dict[int, str] = {
     80: "clients that were told of nodes that are gone",
     81: "a name that is found late, not at all, or at another address",
     82: "a leader's clock that is far ahead for a moment, or runs fast",
+    83: "a founding that is half done, or at an address where nobody is, and nodes that move",
     84: "certificates that run out, are replaced, or are somebody else's",
     89: "a fork with a live client or node",
 }
@@ -382,6 +385,11 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/core/test_clocks.py::test_a_clock_that_runs_fast_or_slow_is_followed_no_further_than_the_bound",
         "tests/machine/test_runner.py"
         "::test_a_reset_of_log_time_forgets_no_session_and_keeps_none_for_longer_than_its_time",
+    ),
+    83: (
+        "tests/node/test_founding.py::test_a_taken_address_founds_nothing",
+        "tests/node/test_founding.py::test_a_founding_that_is_cut_off_anywhere_is_finished_by_the_next_start",
+        "tests/node/test_members.py::test_a_node_that_moves_is_found_again_and_then_for_good",
     ),
     84: (
         "tests/transport/test_tls.py::test_a_dialler_whose_certificate_has_run_out_hears_why",

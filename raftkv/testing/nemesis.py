@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
@@ -51,6 +52,11 @@ COUNTED_ELSEWHERE = {
     *NAMES,
 }
 """Faults that lie in wait: they count when they meet something."""
+
+
+async def _follow(sim: SimNode, leader: Node) -> None:
+    """Tell everybody where a node is that has moved."""
+    await leader.update_member(sim.member, 10)
 
 
 class Nemesis:
@@ -175,6 +181,8 @@ class Nemesis:
                 sim.crash()
             if not sim.is_up:
                 await self._start(sim)
+        for sim in [sim for sim in cluster.nodes.values() if sim.moves and sim.harm is None and sim.is_up]:
+            await self._insist(partial(_follow, sim))
         for sim in [sim for sim in cluster.nodes.values() if sim.harm is not None]:
             if sim.is_impostor or not sim.is_up:
                 await self._replace(sim)

@@ -39,6 +39,7 @@ class Operators:
             "promote": self._promote,
             "remove": self._remove,
             "clock reset": self._reset_clock,
+            "move": self._move,
         }
 
     @property
@@ -102,9 +103,34 @@ class Operators:
         if leader is None or self._next_id > len(self._cluster.founders) + ADDED_MAX:
             return False
         sim = self.new_machine()
+        if self._dice.random() < 0.3:
+            sim.crash_at_operation(self._dice.randint(1, 25))
         self.spawn(self._start(sim))
         self.spawn(leader.add_learner(sim.member, 10))
         return True
+
+    async def _move(self) -> bool:
+        """A node goes on at other addresses, and the membership follows; the next one moves only after that."""
+        leader = awake_leader(self._cluster)
+        if leader is None or self.is_changing:
+            return False
+        membership, sims = leader.raft.membership, self._cluster.nodes.values()
+        members = [sim for sim in sims if membership.member(sim.node_id) is not None]
+        if any(membership.member(sim.node_id) != sim.member for sim in members):
+            return False
+        able = [sim for sim in members if sim.is_up and not sim.is_frozen and sim.harm is None]
+        if not able:
+            return False
+        sim = self._dice.choice(able)
+        sim.crash(power=False)
+        sim.move()
+        self.spawn(self._settle(sim))
+        return True
+
+    async def _settle(self, sim: SimNode) -> None:
+        await self._start(sim)
+        if (leader := awake_leader(self._cluster)) is not None:
+            await leader.update_member(sim.member, 10)
 
     async def _promote(self) -> bool:
         if (leader := awake_leader(self._cluster)) is None or not leader.raft.membership.learners:

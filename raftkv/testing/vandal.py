@@ -127,7 +127,7 @@ class Vandal:
 
     def _is_founder_alone(self, sim: SimNode) -> bool:
         """Whether a node that starts with nothing has nobody to ask whether it is new: it founds its cluster again."""
-        return self._cluster.founders == (sim.member,)
+        return [founder.node_id for founder in self._cluster.founders] == [sim.node_id]
 
     def _age(self, voters: list[SimNode], harm: Harm) -> None:
         """Start a node anew, the same one each time, until it has a backup that is old enough for this harm."""

@@ -47,7 +47,7 @@ def test_a_taken_address_founds_nothing():
 
 
 def test_a_founding_that_is_cut_off_anywhere_is_finished_by_the_next_start():
-    """The power goes out at every operation on the disk of a first start, and at each of the second after that."""
+    """The power goes out at every operation on the disk of a first start, and at some of the second one (F83)."""
 
     def found(number):
         cut_off = False
