@@ -42,7 +42,8 @@ class Server(Generic[M]):
 
     It belongs to the running event loop. Disk work is done in threads of its own; a program that keeps the
     interpreter busy should call `sys.setswitchinterval(0.0005)`, or each of them waits 5 ms for its turn.
-    Its log goes to structlog, which is set to keep quiet if the program has not configured it.
+    Its log goes to structlog, which is set to keep quiet if the program has not configured it. What is configured
+    may raise, which only loses the line; if it blocks, it blocks the loop.
     """
 
     def __init__(

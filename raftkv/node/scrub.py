@@ -149,8 +149,8 @@ class Scrubber:
         found = future.result()
         if found is None:
             self.passes += 1
-            logger.debug("scrubbed", passes=self.passes, damage_found=self.damage_found)
             self._later(self._interval_s, self._begin)
+            logger.debug("scrubbed", passes=self.passes, damage_found=self.damage_found)
         elif not isinstance(found, int):
             if isinstance(found, Rot):
                 self._note(found)
