@@ -157,6 +157,33 @@ def test_a_clock_that_jumps_for_a_second_leaves_nothing_behind(jump):
     assert node.raft.clock_doubts == 1
 
 
+def test_a_jump_between_two_heartbeats_is_seen_when_something_was_stamped_meanwhile():
+    """It is over before the clocks are compared again, and is counted and told of all the same (F82)."""
+    node = Timed()
+    node.elect()
+    node.beats(10)
+    node.wrong[1] = YEARS
+    assert node.put() == 0
+    assert (node.raft.clock_doubts, node.raft.last_clock_doubt.ahead_ms) == (1, YEARS)
+    node.wrong[1] = 0
+    node.beats()
+    assert node.doubt is None
+    assert node.raft.clock_doubts == 1
+
+
+def test_what_was_heard_before_a_pause_counts_no_more():
+    """A process that was stopped goes by its monotonic clock until it has heard the others again (F82)."""
+    node = Timed()
+    node.elect()
+    node.beats(10)
+    assert node.raft.role.clock.has_majority
+    node.passed += 60_000
+    node.wrong[1] = HOUR
+    node.mute = {2, 3}
+    assert abs(node.put()) <= 60
+    assert not node.raft.role.clock.has_majority
+
+
 @pytest.mark.parametrize("rate", [0.5, 0.9, 1.1, 2.0])
 def test_a_clock_that_runs_fast_or_slow_is_followed_no_further_than_the_bound(rate):
     """What it gains or loses grows slowly, and is never more than the bound (F82)."""
