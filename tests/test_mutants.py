@@ -29,7 +29,19 @@ def test_a_mutant_changes_the_code_as_it_is(layer, mutant):
 def test_every_layer_has_mutants_and_no_name_is_used_twice():
     """From the log to the clients, each layer has some; a name is what one asks for."""
     counts = Counter(layer for layer, _ in MUTANTS)
-    layers = {"core", "log", "recovery", "disk", "snapshot", "sessions", "node", "client", "server", "transport"}
+    layers = {
+        "core",
+        "log",
+        "recovery",
+        "disk",
+        "snapshot",
+        "sessions",
+        "node",
+        "members",
+        "client",
+        "server",
+        "transport",
+    }
     assert set(counts) == layers
     assert min(counts.values()) >= 5
     assert len({mutant["name"] for _, mutant in MUTANTS}) == len(MUTANTS) >= 60
