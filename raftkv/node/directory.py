@@ -293,7 +293,12 @@ def _open_founding(
 
 
 def _check_options(options: Options, paths: Paths, founding: Founding) -> None:
-    """Raises `WrongDataDir` when the directory is of another cluster than the operator says."""
+    """Raises `WrongDataDir` when the directory is of another cluster or state machine than the operator says."""
+    if options.machine and founding.machine not in ("", options.machine):
+        raise WrongDataDir(
+            f"{paths.root} holds the data of the state machine {founding.machine}, not of {options.machine}, which "
+            "would read them as something else. Give the right machine (--machine), or another data directory."
+        )
     if options.cluster_name and not founding.is_called(options.cluster_name):
         raise WrongDataDir(
             f"{paths.root} belongs to the cluster {founding.name or founding.cluster_id}, which is not called "
@@ -311,7 +316,7 @@ def _check_options(options: Options, paths: Paths, founding: Founding) -> None:
 
 def _found(options: Options) -> Founding:
     if not options.members:
-        return Founding(cluster_id="", membership=Membership(), name=options.cluster_name)
+        return Founding(cluster_id="", membership=Membership(), name=options.cluster_name, machine=options.machine)
     membership = founding_membership(options.members)
     if membership.member(options.node_id) is None:
         raise ConfigError(
@@ -319,7 +324,8 @@ def _found(options: Options) -> Founding:
             "a node that joins a cluster later is started without members"
         )
     name = options.cluster_name or DEFAULT_NAME
-    return Founding(cluster_id=cluster_id_of(name, membership), membership=membership, name=name)
+    cluster_id = cluster_id_of(name, membership)
+    return Founding(cluster_id=cluster_id, membership=membership, name=name, machine=options.machine)
 
 
 # ---------------------------------------------------------------------------- log

@@ -25,6 +25,9 @@ class Founding(msgspec.Struct, frozen=True):
     name: str = ""
     """What the cluster is called; empty where that is not known, as one who joins may not have been told."""
 
+    machine: str = ""
+    """The state machine whose data these are; empty where nobody has said it."""
+
     def is_called(self, name: str) -> bool:
         """Whether `name` may be the cluster's: its founders can tell also when they have not written it down."""
         if self.name or not self.membership.voters:

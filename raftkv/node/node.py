@@ -89,7 +89,7 @@ class Node:
         self, machine: type[StateMachine], options: Options, transport: Transport, world: World | None = None
     ) -> None:
         self.machine = machine
-        self.options = options
+        options = self.options = msgspec.structs.replace(options, machine=machine.__name__)
         self.config = options.config
         self.transport = transport
         self.world = world if world is not None else World.real()

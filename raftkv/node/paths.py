@@ -23,6 +23,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Where other nodes reach this one; for a node that joins, so that those who dial it can be answered."""
     client_address: str = ""
     """Where it listens for clients; empty where that is not known."""
+    machine: str = ""
+    """The name of the state machine's class, for the directory to remember; empty to ask for no one."""
     rebuild: bool = False
     """Rebuild a damaged state from a peer's snapshot, if there is no good one here."""
     config: Config = Config()

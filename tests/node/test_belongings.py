@@ -5,21 +5,24 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import struct
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 import xxhash
 
+from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption, FormatError, NodeStopped, StateCorruption, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.log import VoteFile, sealed
-from raftkv.model import HardState, Membership
-from raftkv.node import directory
+from raftkv.model import HardState, Member, Membership
+from raftkv.node import Options, directory
+from raftkv.node.directory import close_directory, open_directory
 from raftkv.node.identity import Founding, save_founding
 from raftkv.node.starts import begin_starts
 from raftkv.snapshot import Receipts, manifest
 from raftkv.snapshot.manifest import read_manifest
-from raftkv.state import META_KEY
+from raftkv.state import META_KEY, MemoryStates
 from raftkv.testing.cluster import Crash, SimCluster
 from raftkv.testing.loop import SimLoop
 from tests.node.belongings import ROOT, Images, open_here, paths_under, put
@@ -338,3 +341,15 @@ def test_a_snapshot_of_ones_own_is_ahead_of_the_log_only_while_it_is_installed(i
     opened = open_here(disk)
     assert opened.view.start.index == opened.store.applied.index == 486
     assert Receipts.open(disk, f"{ROOT}/receipts", owner).arrived is None
+
+
+def test_the_data_of_another_state_machine_are_refused():
+    """Else a cluster of one would start, read them as something else, and write its own over them."""
+    disk = SimDisk()
+    world = SimpleNamespace(disk=disk, states=MemoryStates(disk), nonce="nonce")
+    options = Options(node_id=1, data_dir=ROOT, members=(Member(1, "a:1", "a:2"),), machine="Inventory")
+    close_directory(open_directory(options, world))
+    other = msgspec.structs.replace(options, machine="KeyValue")
+    with pytest.raises(WrongDataDir, match="holds the data of the state machine Inventory, not of KeyValue"):
+        open_directory(other, world)
+    close_directory(open_directory(options, world))
