@@ -242,7 +242,8 @@ class Snapshotter:
         """A snapshot is not whole: never use or offer it again, and take another one at once, if the state is sound."""
         self._store.mark_damaged(snapshot, str(error))
         self._must_take = True
-        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action="taking another one")
+        action = "taking another one" if not self.state_rot else "none: the state has the same damage"
+        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action=action)
 
     # ------------------------------------------------------------------------------ transfers
 

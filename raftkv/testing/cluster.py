@@ -61,7 +61,7 @@ CONFIG = Config(
     keep_bytes=64 * KIB,
     chunk_bytes=4 * KIB,
     snapshot_rate_bytes_s=0,
-    disk_free_bytes_min=0,
+    disk_free_bytes_min=16 * KIB,
     scrub_rate_bytes_s=0,
 )
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""

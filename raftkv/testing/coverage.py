@@ -83,6 +83,8 @@ KINDS: dict[str, str] = {
     "joint membership with a node down": "F50 F56",
     "log cut behind a snapshot on its way": "F67",
     "client without its seeds": "F80",
+    "leadership handed over for want of room": "F13",
+    "writes refused for want of room": "F13",
     "1 voter": "F58",
     "2 voters": "F58",
     "3 voters": "F58",

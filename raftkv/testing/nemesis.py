@@ -387,6 +387,13 @@ class Nemesis:
         return sim is not None
 
     async def _fill_disk(self) -> bool:
+        """One is full, or nearly; or all of them are below their reserve for a while, so that nobody has room."""
+        if self._dice.random() < 0.25:
+            sims = [each for each in self._cluster.nodes.values() if each.is_up]
+            for each in sims:
+                each.disk.capacity_bytes = each.disk.used_bytes() + 6_000
+            asyncio.get_running_loop().call_later(self._dice.uniform(1, 4), self._make_room, sims)
+            return bool(sims)
         if (sim := self._any(up=True)) is not None:
             sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
         return sim is not None
@@ -397,6 +404,10 @@ class Nemesis:
         sim.log_fails = True
         asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 8), setattr, sim, "log_fails", False)
         return True
+
+    def _make_room(self, sims: list[SimNode]) -> None:
+        for sim in sims:
+            sim.disk.capacity_bytes = CAPACITY_BYTES
 
     async def _draw_equal(self) -> bool:
         """For a while chance does not part those who campaign."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raftkv.core import clocks
 from raftkv.core.roles import Leader
+from raftkv.errors import DiskLow
 from raftkv.model import Index, Member, NodeId
 from raftkv.testing.checks import Check
 
@@ -25,6 +26,8 @@ OVERTAKEN = "log cut behind a snapshot on its way"
 DOUBTED = "leader that doubts its clock"
 AHEAD = "log time that is ahead"
 SEEDS_GONE = "client without its seeds"
+HANDED_OVER = "leadership handed over for want of room"
+NO_ROOM = "writes refused for want of room"
 VOTERS = tuple(f"{count} voters" if count > 1 else "1 voter" for count in range(1, 8))
 
 SIGHTINGS = (
@@ -37,6 +40,8 @@ SIGHTINGS = (
     DOUBTED,
     AHEAD,
     SEEDS_GONE,
+    HANDED_OVER,
+    NO_ROOM,
     *VOTERS,
 )
 
@@ -76,10 +81,14 @@ class Sightings(Check):
         if isinstance(role, Leader):
             self._look_at_clients()
             self._look_at_leader(node, role)
+        if node.room.handed_over:
+            self._saw(HANDED_OVER, node.node_id, node.opened.vote.boot, node.room.handed_over)
         self._look_at_membership(node)
 
     def _look_at_leader(self, node: Node, role: Leader) -> None:
         raft = node.raft
+        if isinstance(node.engine.refuse_writes, DiskLow):
+            self._saw(NO_ROOM, raft.term)
         if raft.commit_index < role.term_start:
             self._saw(BEFORE_FIRST_COMMIT, raft.term)
             if raft.commit_index < role.term_start - 1:
