@@ -76,8 +76,8 @@ def test_the_oldest_lines_go_when_nobody_takes_them_and_one_line_says_how_many(f
     sink.put(b"in hand\n")
     assert far.is_in.wait(WAIT_S)
     kept = min(LINES_MAX, BYTES_MAX // len(line))
-    for _ in range(kept + 10):
-        sink.put(line)
+    for number in range(kept + 10):
+        sink.put(line if number >= 10 else line.replace(b"x", b"o"))
     assert sink.health.lines_lost == 10
     far.goes_on.set()
     assert sink.close(WAIT_S)
@@ -121,6 +121,7 @@ def test_the_end_waits_a_bounded_time_for_what_hangs_and_not_at_all_for_what_fai
     sink.put(b"a\n")
     until(lambda: sink.health.problem is not None)
     assert not sink.close(WAIT_S)
+    assert not sink._thread.is_alive(), "it has given up by itself"
     far.goes_on.clear()
     hanging = sink_to(far)
     hanging.put(b"a\n")
