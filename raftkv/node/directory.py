@@ -388,8 +388,7 @@ def _continue_from(vote: VoteFile, log: Log, view: LogView, snapshot: SnapshotMe
             view.set_base(snapshot.membership)
         return
     # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
-    logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=view.last_index)
-    state = vote.hard_state
+    state, last_index = vote.hard_state, view.last_index
     if state.term < snapshot.term:
         # The snapshot became durable before the term that this node had heard of with it, so in that term it has
         # not voted: a vote is told only when it is durable.
@@ -397,6 +396,7 @@ def _continue_from(vote: VoteFile, log: Log, view: LogView, snapshot: SnapshotMe
     vote.write(state, min(vote.durable_index, snapshot.index))
     log.reset(snapshot.log_start)
     view.reset(snapshot.log_start, snapshot.membership)
+    logger.warning("log_reset_to_snapshot", index=snapshot.index, last_index=last_index)
 
 
 def _check_state_is_of_log(paths: Paths, store: Store, view: LogView) -> None:
