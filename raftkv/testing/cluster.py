@@ -346,6 +346,7 @@ class SimNode:
             if left > 0:
                 return
             self.cluster.fired["crash in an operation"] += 1
+            self.cluster.fired["crash in a recovery"] += self._starting is not None
             if any(worker.is_working for worker in self.workers):
                 raise Crash
             asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that

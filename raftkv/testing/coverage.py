@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 KINDS: dict[str, str] = {
     "crash": "F1-F6",
     "crash in an operation": "F1-F8 F12 F59 F60",
+    "crash in a recovery": "F88",
     "crash of all": "F2 F4 F5 F7",
     "kill": "F4 F15",
     "lost unsynced changes": "F4 F7 F8 F12",
@@ -179,6 +180,7 @@ FAULTS: dict[int, str] = {
     82: "a leader's clock that is far ahead for a moment, or runs fast",
     83: "a founding that is half done, or at an address where nobody is, and nodes that move",
     84: "certificates that run out, are replaced, or are somebody else's",
+    88: "a second crash in the middle of a recovery",
     89: "a fork with a live client or node",
 }
 """The rows, in a few words."""
@@ -399,6 +401,7 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/transport/test_tls.py::test_new_files_are_used_for_new_connections_and_old_ones_stand",
         "tests/cli/test_tls.py::test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart",
     ),
+    88: ("tests/node/test_recovery.py::test_a_second_crash_anywhere_in_the_recovery_changes_nothing",),
     89: (
         "tests/client/test_forks.py::test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent",
         "tests/client/test_forks.py::test_a_server_is_the_parents",
