@@ -339,13 +339,18 @@ class Links:
     def set_members(self, memberships: Sequence[Membership]) -> None:
         """Keep links to everybody in `memberships`, newest last, and to those who dialled this node and are in none."""
         own = self._node.options.node_id
-        # Oldest last: a member is looked for at a new address when that is committed.
+        # Oldest last: a member is looked for first where it was before a change that may not be committed.
         members = [member for membership in reversed(memberships) for member in membership.members]
         peers = {member.node_id: member.peer_address for member in members if member.peer_address}
         # A leader that was added while this node was down is not in the memberships that it knows.
         self._learned = {peer: address for peer, address in self._learned.items() if peer not in peers}
         peers |= self._learned
         self._node.transport.set_peers({peer: address for peer, address in peers.items() if peer != own})
+        # But after a restart nobody knows what is committed, and when all have moved nobody is where they were.
+        for membership in memberships:
+            for member in membership.members:
+                if member.node_id != own and member.peer_address not in ("", peers.get(member.node_id)):
+                    self._node.transport.hint(member.node_id, member.peer_address)
 
     def report_digest(self) -> None:
         """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""

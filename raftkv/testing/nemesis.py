@@ -186,6 +186,13 @@ class Nemesis:
         for sim in [sim for sim in cluster.nodes.values() if sim.harm is not None]:
             if sim.is_impostor or not sim.is_up:
                 await self._replace(sim)
+        for sim in list(cluster.nodes.values()):
+            await self._insist(lambda leader, sim=sim: self._finish_move(leader, sim))  # type: ignore[misc]
+
+    async def _finish_move(self, leader: Node, sim: SimNode) -> None:
+        """Whoever has moved is in the membership with its new addresses, so that clients find it there."""
+        if leader.raft.membership.member(sim.node_id) not in (None, sim.member):
+            await leader.update_member(sim.member, 10)
 
     async def _replace(self, lost: SimNode) -> None:
         """What the operator does about a node that has lost its files: remove it, and add another one."""

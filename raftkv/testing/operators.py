@@ -114,6 +114,9 @@ class Operators:
         leader = awake_leader(self._cluster)
         if leader is None or self.is_changing:
             return False
+        log = leader.raft.log
+        if log.membership_index > leader.raft.commit_index:
+            return False  # were it cut off, two would have moved, and none would find another
         membership, sims = leader.raft.membership, self._cluster.nodes.values()
         members = [sim for sim in sims if membership.member(sim.node_id) is not None]
         if any(membership.member(sim.node_id) != sim.member for sim in members):

@@ -27,6 +27,10 @@ def _check(task: asyncio.Task[None]) -> None:
         task.result()
 
 
+HINTS_MAX = 4
+"""Addresses besides the one of the membership: one is enough for a node that moves, and the log may know of more."""
+
+
 class Link:
     """Keeps one connection to `peer` at `address`, until `close`.
 
@@ -39,10 +43,10 @@ class Link:
         """Where the membership says that the peer is."""
         self.address = address
         """Where it is dialled now."""
-        self._hinted: str | None = None
-        """Where the peer itself says that it listens, if that is another one."""
+        self._hinted: tuple[str, ...] = ()
+        """Where else it may be, the likeliest first: as it says, or as newer entries of the log do."""
         self._names: dict[str, Name] = {}
-        """Of the address that is not dialled now, if there are two."""
+        """Of the addresses that are not dialled now."""
         self._worked = False
         self._mesh = mesh
         self._backoff = Backoff(mesh.draw)
@@ -135,25 +139,29 @@ class Link:
             return
 
     def hint(self, address: str) -> None:
-        """The peer itself says that it listens there: try that, in turn with where it is told to be."""
-        hinted = address if address != self.told else None
+        """It may listen there: try that, in turn with where it is told to be. That address says that it is nowhere
+        else."""
+        hinted = (address, *[other for other in self._hinted if other != address])[:HINTS_MAX]
+        if address == self.told:
+            hinted = ()
         if hinted != self._hinted:
             self._hinted = hinted
             self.hurry()
 
     def _take_turns(self) -> None:
-        """Choose where to dial next: where it has just been met, else the address that was not tried now."""
+        """Choose where to dial next: where it has just been met, else the address behind the one that was tried."""
         if self._worked:
             self._worked = False
             return
-        other = self._hinted if self._hinted is not None and self.address == self.told else self.told
+        places = [self.told, *self._hinted]
+        other = places[(places.index(self.address) + 1) % len(places)] if self.address in places else self.told
         if other == self.address:
             return
         self._names[self.address] = self._name
         if other not in self._names:
             self._names[other] = Name(other, self._mesh.streams.look_up)
         self._name, self.address = self._names.pop(other), other
-        for stale in [address for address in self._names if address not in (self.told, self._hinted)]:
+        for stale in [address for address in self._names if address not in places]:
             self._names.pop(stale).close()
 
     def hurry(self) -> None:

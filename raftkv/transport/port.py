@@ -135,7 +135,7 @@ class Transport(ABC):
 
     @abstractmethod
     def hint(self, peer: NodeId, address: str) -> None:
-        """`peer` says that it listens at `address`: dial that, in turn with what `set_peers` says, where that fails."""
+        """`peer` may listen at `address`: dial that, in turn with what `set_peers` says, where that fails."""
 
     @abstractmethod
     async def ask(self, address: str, frame: bytes) -> bytes | None:

@@ -269,3 +269,30 @@ def test_what_was_written_beside_the_log_ends_with_a_newer_membership():
         assert all(link.connected for link in sim.node.transport.links().values())
 
     tell(story)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_when_all_have_moved_one_by_one_they_find_each_other_after_a_loss_of_power(size):
+    """After a start nobody knows what is committed, so the newest addresses in the log must be tried too (F83).
+
+    Seed 3 of the simulated worlds: two nodes looked for each other for ever where they had been founded.
+    """
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 5)
+        for sim in cluster.nodes.values():
+            await sim.stop()
+            moved = move(cluster, sim)
+            await sim.start()
+            leader = await cluster.until_leader()
+            await leader.update_member(moved)
+            await cluster.until_equal()
+        for sim in cluster.nodes.values():
+            sim.crash()
+        await cluster.start()
+        await cluster.until_leader(10)
+        await cluster.until_equal()
+        await client.close()
+
+    tell(story, size=size)

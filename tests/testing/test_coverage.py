@@ -52,7 +52,7 @@ def test_a_named_test_is_there_and_names_its_row(row, test):
 
 def test_each_kind_of_fault_says_for_which_rows_it_stands():
     """The table has every kind that there is, and no other; each stands for something."""
-    others = {"lost unsynced changes", "founding cut off", *VARIETIES, *ENCOUNTERS, *SIGHTINGS}
+    others = {"lost unsynced changes", "founding cut off", "crash in a recovery", *VARIETIES, *ENCOUNTERS, *SIGHTINGS}
     assert {*fault_kinds(), *others} == set(KINDS)
     assert all(rows_of(rows) for rows in KINDS.values())
 
