@@ -157,7 +157,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     if who.receipts.is_missing:
         _admit_confirmed(snapshots, view, who.founding.cluster_id)
         who.receipts.begin()
-    for reason in snapshots.damaged().values():
+    for reason in [*snapshots.damaged().values(), *snapshots.refused().values()]:
         logger.error("snapshot_refused", reason=reason)
     snapshot = snapshots.latest()
     _check_log_is_newest(paths, vote, snapshots, view, snapshot)

@@ -92,7 +92,7 @@ class Scrubber:
         self.damage_found = 0
 
     def problems(self) -> list[str]:
-        """What is damaged now, with what to do, in sentences."""
+        """What is damaged now, or not this node's, with what to do, in sentences."""
         paths = {part.path for part in self._log.written()}
         self._log_rot = {path: text for path, text in self._log_rot.items() if path in paths}
         found = [
@@ -103,10 +103,11 @@ class Scrubber:
             f"{text}, and the state uses the same file: stop this node and start it with --rebuild"
             for text in self._state_rot.values()
         ]
-        return found + [
+        found += [
             f"the snapshot {name} is damaged ({text}): it is not used, and goes when there are sound ones"
             for name, text in sorted(self._snapshots.damaged().items())
         ]
+        return [*found, *self._snapshots.refused().values()]
 
     # ------------------------------------------------------------------------------ when
 

@@ -115,7 +115,11 @@ class SnapshotStore:
 
     def damaged(self) -> dict[str, str]:
         """Snapshots that must not be used, by directory name (`<index>-<term>`), and what is wrong. *Loop.*"""
-        return self._damaged | {name: self._foreign_text(name) for name in self._foreign}
+        return dict(self._damaged)
+
+    def refused(self) -> dict[str, str]:
+        """Directories without a receipt, by name, and what to do about each. *Loop.*"""
+        return {name: self._foreign_text(name) for name in sorted(self._foreign)}
 
     def _foreign_text(self, name: str) -> str:
         manifest = self._foreign[name].manifest

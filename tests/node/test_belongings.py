@@ -188,11 +188,11 @@ def names_what_it_is_about(text, file):
 
 def check_what_is_left(disk, opened, where, word, held):
     """What became of the file itself."""
-    damaged = opened.snapshots.damaged()
+    refused = opened.snapshots.refused()
     match word:
         case "ignored":
             assert contents(disk, where) == held
-            assert "neither taken nor received by this node" in damaged[posixpath.basename(where)]
+            assert "neither taken nor received by this node" in refused[posixpath.basename(where)]
         case "removed":
             assert held
             assert not contents(disk, where)
@@ -241,7 +241,8 @@ def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
         assert sim.node.raft.membership.voters == tuple(range(1, size + 1))
         assert (await client.remote.get(b"key")).value == b"newer"
         assert len({node.raft.leader for node in cluster.running}) == 1
-        assert foreign.rpartition("/")[2] in sim.node.opened.snapshots.damaged()
+        (problem,) = sim.node.status().damaged
+        assert f"{foreign} (of the cluster" in problem and "remove it, or move it" in problem
         await sim.node.take_snapshot()
         assert contents(sim.disk, foreign) == contents(images.foreign, foreign)
         await client.close()
@@ -316,7 +317,7 @@ def test_a_crash_around_a_receipt_leaves_a_snapshot_that_counts_or_none(number):
         with pytest.raises((NodeStopped, asyncio.CancelledError)):
             await sim.node.take_snapshot()
         await sim.start()
-        assert sim.node.opened.snapshots.damaged() == {}
+        assert sim.node.opened.snapshots.damaged() == sim.node.opened.snapshots.refused() == {}
         await sim.node.take_snapshot()
         await cluster.until_equal()
         await client.close()

@@ -54,6 +54,7 @@ def look(disk, node_id):
         opened.store.applied,
         opened.founding,
         opened.snapshots.damaged(),
+        opened.snapshots.refused(),
     )
     close_directory(opened)
     return found
