@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 from typing import TypeVar
 
 import msgspec
@@ -18,6 +18,7 @@ NOTICE_ID = -1
 has it, so a client that doesn't know it ignores it."""
 
 
+@unique
 class RequestKind(IntEnum):
     """What a client asks for; the payload of each is in parentheses."""
 
@@ -45,6 +46,7 @@ class RequestKind(IntEnum):
     """Let log time begin anew at what the clocks say (nothing)."""
 
 
+@unique
 class Status(IntEnum):
     """How a request ended; the errors are those of `raftkv.errors` with these names."""
 
@@ -59,8 +61,8 @@ class Status(IntEnum):
     INVALID = 7
     CHANGE_REFUSED = 8
     NOT_CAUGHT_UP = 9
-    TOO_MUCH_WORK = 10
     DISK_LOW = 10
+    TOO_MUCH_WORK = 11
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True):

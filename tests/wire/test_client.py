@@ -9,7 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.errors import FrameError
+from raftkv.client.outcome import read_response
+from raftkv.errors import (
+    Busy,
+    ChangeRefused,
+    DiskLow,
+    FrameError,
+    Indeterminate,
+    InvalidArgument,
+    NotCaughtUp,
+    NotLeader,
+    SessionExpired,
+    TooMuchWork,
+    Unavailable,
+)
+from raftkv.server.answers import error_response
 from raftkv.wire import (
     ClientHello,
     FrameDecoder,
@@ -61,3 +75,25 @@ def test_an_unknown_kind_of_request_is_refused():
 def test_an_older_response_lacks_what_came_later():
     """Trailing fields have defaults, so the format can grow."""
     assert decode_response(msgspec.msgpack.encode([1, 0])) == Response(1, Status.OK)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotLeader(),
+        Busy("text"),
+        Unavailable("text"),
+        Indeterminate("text"),
+        SessionExpired("text"),
+        InvalidArgument("text"),
+        ChangeRefused("text"),
+        NotCaughtUp("text"),
+        TooMuchWork("text"),
+        DiskLow("text"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_arrives_as_what_it_was(error):
+    """Each has a number of its own: no client takes one for another."""
+    _, arrived = read_response(error_response(1, error, None))
+    assert type(arrived) is type(error)
