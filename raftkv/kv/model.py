@@ -26,7 +26,7 @@ class LimitExceeded(InvalidArgument):
     """A key, value, page or transaction is larger than allowed; the text names the limit."""
 
 
-class Stamp(msgspec.Struct, frozen=True, array_like=True):
+class Stamp(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """When a value came and how often it changed, in log indexes."""
 
     created_index: int
@@ -37,7 +37,7 @@ class Stamp(msgspec.Struct, frozen=True, array_like=True):
     """How often it was set since it was made: 1 for a new key."""
 
 
-class Item(msgspec.Struct, frozen=True, array_like=True):
+class Item(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A key with its value."""
 
     key: bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -64,8 +65,10 @@ HOUSEKEEPING_S = 0.25
 """How often disk space, snapshot triggers and stalls are looked at."""
 
 
+@cache
 def package_version() -> str:
-    """The installed version, or "0" when raftkv runs from a bare checkout."""
+    """The installed version, or "0" when raftkv runs from a bare checkout. Looked up once: that reads files, for up to
+    30 ms, and every look at a node's status asks for it on the loop."""
     try:
         return version("raftkv")
     except PackageNotFoundError:
@@ -201,7 +204,15 @@ class Node:
         )
         self.clock = ClockWatch(self.raft, config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(opened.vote.boot)
-        self.scans = Scans(world.scan_workers, config, world.clock, world.pause, lambda: self.applier.runner, self.fail)
+        self.scans = Scans(
+            world.scan_workers,
+            config,
+            world.clock,
+            world.pause,
+            runner=lambda: self.applier.runner,
+            on_failure=self.fail,
+            others_wait=lambda: len(self.commands) > 0 or self.queries.count > 0 or not self.writer.is_idle,
+        )
         self.applier = Applier(
             self.new_runner(opened.store),
             opened.log,

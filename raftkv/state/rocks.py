@@ -138,19 +138,28 @@ def _steps(
     while start < end:
         iterator, gave_up = _look(source, directory, start, end, reverse=reverse)
         move = iterator.prev if reverse else iterator.next
-        while iterator.valid():
-            with _translated("reading", directory):
-                key, value = iterator.key(), iterator.value()
+        valid, key_of, value_of = iterator.valid, iterator.key, iterator.value
+        while valid():
+            try:
+                key, value = key_of(), value_of()
+            except Exception as exc:
+                with _translated("reading", directory):
+                    raise exc
             if not start <= key < end:
                 return
             yield key, value
-            start, end = _behind(key, start, end, reverse)
-            with _translated("reading", directory):
+            if reverse:
+                end = key
+            else:
+                start = key + b"\0"
+            try:
                 move()
-            gave_up = _gave_up(iterator, directory)
-        if not gave_up:
+            except Exception as exc:
+                with _translated("reading", directory):
+                    raise exc
+        if not gave_up and not _gave_up(iterator, directory):
             return
-        del iterator, move
+        del iterator, move, valid, key_of, value_of
         for position, value in _over_gap(source, directory, posts, start, end, reverse):
             yield position, value
             if value is not None:
