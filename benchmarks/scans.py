@@ -1,11 +1,12 @@
 """Many callers who scan much, beside writers: what the writers notice, and whether the leader stays one.
 
 ```bash
-python -m benchmarks.scans --rows 1000000 --callers 32 --seconds 15
+python -m benchmarks.scans --rows 1000000 --callers 32
 ```
 
 Three nodes, each a process of its own, writers and callers in this one and in another; the callers read all rows,
-page by page, again and again. It prints the writes' latencies without and with them, and the terms before and after.
+page by page, again and again. It prints the writes' latencies without and with them, taken in turns as the machine may
+have other things to do, and the terms before and after.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ async def write(addresses: list[str], seconds: float) -> list[float]:
     return taken
 
 
-def scan(addresses: list[str], callers: int, seconds: float, told: multiprocessing.Queue[tuple[int, int, int]]) -> None:
+def scan(
+    addresses: list[str],
+    callers: int,
+    page_items: int,
+    seconds: float,
+    told: multiprocessing.Queue[tuple[int, int, int]],
+) -> None:
     """Callers that read everything, again and again; tells rows, pages and refusals."""
     counts = [0, 0, 0]
 
@@ -64,7 +71,7 @@ def scan(addresses: list[str], callers: int, seconds: float, told: multiprocessi
             start: bytes | None = b""
             while time.monotonic() < end:
                 try:
-                    page = await kv.range(start or b"", None, limit=1000)
+                    page = await kv.range(start or b"", None, limit=page_items)
                 except (Busy, NotAccepted):
                     counts[2] += 1
                     continue
@@ -102,29 +109,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--callers", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--page", type=int, default=1000, help="rows of one page")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each half of a round")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, ProcessCluster(directory) as cluster:
         cluster.start_all()
         addresses = cluster.addresses
         asyncio.run(fill(addresses, options.rows))
         before = asyncio.run(term_of(addresses))
-        alone = figures(asyncio.run(write(addresses, options.seconds)))
         told: multiprocessing.Queue[tuple[int, int, int]] = multiprocessing.Queue()
-        callers = multiprocessing.Process(target=scan, args=(addresses, options.callers, options.seconds, told))
-        callers.start()
-        beside = figures(asyncio.run(write(addresses, options.seconds)))
-        rows, pages, refused = told.get(timeout=60)
-        callers.join(30)
+        alone: list[float] = []
+        beside: list[float] = []
+        read = [0, 0, 0]
+        for _ in range(options.rounds):
+            alone += asyncio.run(write(addresses, options.seconds))
+            arguments = (addresses, options.callers, options.page, options.seconds, told)
+            callers = multiprocessing.Process(target=scan, args=arguments)
+            callers.start()
+            beside += asyncio.run(write(addresses, options.seconds))
+            read = [total + more for total, more in zip(read, told.get(timeout=60), strict=True)]
+            callers.join(30)
         after = asyncio.run(term_of(addresses))
     print(
         json.dumps(
             {
-                "without": alone,
-                "with": beside,
-                "rows_read": rows,
-                "pages": pages,
-                "refused": refused,
+                "without": figures(alone),
+                "with": figures(beside),
+                "rows_read": read[0],
+                "pages": read[1],
+                "refused": read[2],
                 "term_before": before,
                 "term_after": after,
             },

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from raftkv.machine import Runner
 
 ANSWERS_AT_ONCE = 32
-"""Queries that are answered before the clock is looked at …"""
-ANSWERS_SLICE_S = 0.005
-"""… and how long in one turn of the loop; whoever is to hear a heartbeat waits behind them."""
+"""Queries that are answered before the clock is looked at, fewer while that takes long …"""
+ANSWERS_SLICE_S = 0.002
+"""… and how long in one turn of the loop; writes, and whoever is to hear a heartbeat, wait behind them."""
 
 
 class Applier:
@@ -58,6 +58,7 @@ class Applier:
         self._clock = clock
         self._go_on = go_on
         self._answering = False
+        self._at_once = 8
         self.target: Index = runner.applied.index
         """The last committed entry that was handed in."""
         self._scheduled = False
@@ -143,11 +144,17 @@ class Applier:
         """Answer the queries whose index is applied, for a slice of time; the rest in later turns of the loop."""
         if self._stopped:
             return
-        ends = self._clock() + ANSWERS_SLICE_S
-        while due := self._queries.due(self.runner.applied.index, ANSWERS_AT_ONCE):
+        now = self._clock()
+        ends = now + ANSWERS_SLICE_S
+        while due := self._queries.due(self.runner.applied.index, self._at_once):
             for query in due:
                 self.answer(query)
-            if self._clock() >= ends:
+            began, now = now, self._clock()
+            if now - began > ANSWERS_SLICE_S / 4:
+                self._at_once = max(1, self._at_once // 2)
+            elif self._at_once < ANSWERS_AT_ONCE:
+                self._at_once *= 2
+            if now >= ends:
                 self._answer_later()
                 return
 

@@ -16,7 +16,7 @@ from raftkv.kv.model import Page
 from raftkv.machine import LocalMachine, Runner, SliceOver, StateMachine, Table, command, encode_query, query
 from raftkv.node.applier import ANSWERS_AT_ONCE, Applier
 from raftkv.node.ports import ThreadWorker, Worker
-from raftkv.node.scans import Scans
+from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.state import Applied, RocksStates
 
@@ -87,8 +87,15 @@ class Stage:
         self.gone = False
         self.worker = HeldWorker()
         config = Config(**settings)
+        self.busy = False
         self.scans = Scans(
-            [self.worker], config, lambda: self.now, self.paused.append, lambda: self.runner, self.failures.append
+            [self.worker],
+            config,
+            lambda: self.now,
+            self.paused.append,
+            lambda: self.runner,
+            self.failures.append,
+            lambda: self.busy,
         )
 
     def query(self, name: str = "total", deadline_s: float | None = None) -> Query:
@@ -117,6 +124,33 @@ def test_a_long_query_goes_on_beside_the_loop_at_the_index_at_which_it_began():
         ((index, result),) = stage.answers
         assert (index, msgspec.msgpack.decode(result)) == (1, sum(range(500)))
         assert stage.paused, "it left the interpreter to others now and then"
+
+    run(story())
+
+
+def test_scans_rest_the_longer_the_more_of_them_there_are_and_while_others_wait():
+    """However many run, they have half of the interpreter at most, and a tenth of it while anybody waits."""
+
+    async def story() -> None:
+        stage = Stage()
+        stage.scans = Scans(
+            [stage.worker, stage.worker],
+            Config(),
+            lambda: stage.now,
+            stage.paused.append,
+            lambda: stage.runner,
+            stage.failures.append,
+            lambda: stage.busy,
+        )
+        for _ in range(2):
+            stage.scans.begin(stage.query())
+        stage.scans._rest(0.001)
+        stage.busy = True
+        stage.scans._rest(0.001)
+        assert stage.paused == [0.002 * REST, 0.002 * REST_BUSY]
+        assert (REST >= 1, REST_BUSY >= 9) == (True, True)
+        for _ in range(2):
+            await stage.do()
 
     run(story())
 
@@ -183,7 +217,13 @@ def test_a_store_is_closed_only_when_nobody_reads_it(tmp_path):
         rows = {Rows.rows.prefix + Rows.rows.keys.encode(key): msgspec.msgpack.encode(key) for key in range(5_000)}
         store.write(rows, Applied(1, 1))
         stage.scans = Scans(
-            [worker], Config(), time.monotonic, lambda seconds: None, lambda: stage.runner, stage.failures.append
+            [worker],
+            Config(),
+            time.monotonic,
+            lambda seconds: None,
+            lambda: stage.runner,
+            stage.failures.append,
+            lambda: False,
         )
         for _ in range(2):
             stage.scans.begin(stage.query("stubborn"))
@@ -272,8 +312,8 @@ def test_a_query_that_reads_a_single_key_too_many_says_so():
     assert not isinstance(error.value, Rejected)
 
 
-def test_one_turn_of_the_loop_answers_only_so_many_queries(monkeypatch):
-    """However many are due; the others are answered in turns of their own, each once."""
+def test_one_turn_of_the_loop_answers_only_so_many_queries():
+    """However many are due, and fewer the longer they take; the others get turns of their own, each once."""
 
     async def story() -> None:
         local: Any = LocalMachine(Rows)
@@ -306,7 +346,9 @@ def test_one_turn_of_the_loop_answers_only_so_many_queries(monkeypatch):
         while waiting.count:
             turns.append(len(answers))
             await asyncio.sleep(0)
-        assert turns == [ANSWERS_AT_ONCE, 2 * ANSWERS_AT_ONCE, 3 * ANSWERS_AT_ONCE]
+        at_once = [now - before for before, now in zip([0, *turns], turns, strict=False)]
+        assert at_once == sorted(at_once, reverse=True)
+        assert (at_once[0] <= ANSWERS_AT_ONCE, at_once[-1]) == (True, 1)
         assert sorted(answers) == list(range(3 * ANSWERS_AT_ONCE + 1))
 
     run(story())
