@@ -59,7 +59,7 @@ class NodeProcess(msgspec.Struct):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": _import_path(), **self.environment},
+                env={**os.environ, "PYTHONPATH": import_path(), **self.environment},
                 start_new_session=True,
             )
 
@@ -170,7 +170,7 @@ def _members(node_ids: Sequence[NodeId]) -> list[Member]:
     ]
 
 
-def _import_path() -> str:
+def import_path() -> str:
     """Where children find this package, also when it is not installed and they are started elsewhere."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

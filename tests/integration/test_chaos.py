@@ -18,10 +18,14 @@ from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
 from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.forks import Forks
 from raftkv.testing.real.kills import LeaderKilled, Paused
 from raftkv.testing.real.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
+from raftkv.testing.real.moves import SeedGone
+from raftkv.testing.real.restarts import KilledTwice
 from raftkv.testing.real.round import Bounds, play_round, play_scene
 from raftkv.testing.real.stage import Stage
+from raftkv.testing.real.tally import check
 from raftkv.testing.real.transfers import SETTINGS
 from raftkv.testing.real.waking import READS
 from raftkv.testing.workload import Workload
@@ -115,6 +119,42 @@ def test_surroundings_make_no_difference(tmp_path: Path) -> None:
 def test_a_slow_follower_costs_the_leader_little(tmp_path: Path) -> None:
     """Its memory is bounded while a follower does not listen, and that follower catches up (F34)."""
     assert on_a_stage(tmp_path, lambda dice: SlowFollower(dice, 4.0)).fired[SlowFollower.kind] == 1
+
+
+def test_what_lies_around_a_cluster_is_taken_from_under_its_clients(tmp_path: Path) -> None:
+    """The member that they know and then the leader (F80), a start behind a killed install (F88), their process (F89).
+
+    On one cluster, as starting its nodes takes the most time.
+    """
+    cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
+
+    async def story() -> Stage:
+        stage = start(cluster, tmp_path)
+        await stage.leader()
+        async with recorded(cluster.addresses) as clients:
+            for fault in (SeedGone(stage.dice), KilledTwice(stage.dice, ["install.state_aside"]), Forks(stage.dice, 2)):
+                await play_round(stage, clients, fault, BOUNDS)
+        await stage.until_equal()
+        return stage
+
+    with cluster:
+        fired = asyncio.run(story()).fired
+    assert [fired[each.kind] for each in (SeedGone, KilledTwice, Forks)] == [1, 1, 2]
+    assert fired["failpoint install.state_aside"] == 1
+    assert {*cluster.nodes} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("numbers", "unknown", "value", "said"),
+    [([1, 2, 2], 0, 2, "to the same number twice"), ([1, 2], 1, 1, "is 1, though 2"), ([1, 2], 1, 4, "is 4, though 2")],
+)
+def test_a_counter_that_lost_or_repeated_an_increment_is_told_of(
+    numbers: list[int], unknown: int, value: int, said: str
+) -> None:
+    """What faults count beside recorded clients is judged too."""
+    check(b"n", [1, 2], 1, 3)
+    with pytest.raises(AssertionError, match=said):
+        check(b"n", numbers, unknown, value)
 
 
 def test_losses_are_counted(tmp_path: Path) -> None:

@@ -12,11 +12,14 @@ from raftkv.testing.real import filesystem, links, strangers, syscalls
 from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.differences import STOPPED_LONG_S, SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
+from raftkv.testing.real.forks import Forks
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
+from raftkv.testing.real.moves import SeedGone
 from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
+from raftkv.testing.real.restarts import KilledTwice
 from raftkv.testing.real.sinks import LogUnread
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
@@ -82,6 +85,9 @@ KINDS: dict[str, Make] = {
     "slow-follower-long": lambda stage: SlowFollower(stage.dice, STOPPED_LONG_S),
     "rolling-restart": lambda stage: RollingRestart(),
     "log-unread": lambda stage: LogUnread(stage.dice),
+    "seed-gone": lambda stage: SeedGone(stage.dice),
+    "killed-twice": lambda stage: KilledTwice(stage.dice),
+    "forks": lambda stage: Forks(stage.dice),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),
     "leader-cut-off": _link(links.LeaderCutOff),
@@ -145,6 +151,9 @@ QUOTAS = (
     Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
     Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
+    Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
+    Quota("nodes killed twice in a row", 6, {"killed-twice": KilledTwice.kind}),
+    Quota("forks under load", 24, {"forks": Forks.kind}),
     Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
     *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
     *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],

@@ -70,9 +70,9 @@ class KilledAt(Fault):
         """A new node, which is killed, starts again, and is taken away: nobody has added it."""
         node = stage.cluster.add(self._next_spare(stage))
         try:
-            _start(stage, node, f"{name}:kill")
-            assert await _ends(node, TRY_S), f"a new node does not come to {name}"
-            _check(stage, node, name)
+            arm(stage, node, f"{name}:kill")
+            assert await ends(node, TRY_S), f"a new node does not come to {name}"
+            check_killed(stage, node, name)
             node.start()
             await until_answers(stage, node)
         finally:
@@ -88,14 +88,14 @@ class KilledAt(Fault):
                 await leave_behind(stage, node)
             elif name.startswith("peers."):
                 await self._meet_again(stage, node)
-            _start(stage, node, f"{name}:kill@{at}")
+            arm(stage, node, f"{name}:kill@{at}")
             driving = asyncio.ensure_future(self._drive(stage, node, name))
-            has_ended = await _ends(node, TRY_S)
+            has_ended = await ends(node, TRY_S)
             driving.cancel()
             await asyncio.wait([driving])
             if has_ended:
                 break
-        _check(stage, node, name)
+        check_killed(stage, node, name)
         await self._bring_back(stage, node)
 
     async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
@@ -180,7 +180,7 @@ class HandoverDropped(Fault):
     async def inject(self, stage: Stage) -> None:
         node = await stage.leader()
         node.kill()
-        _start(stage, node, "send.timeout_now:drop")
+        arm(stage, node, "send.timeout_now:drop")
         await until_answers(stage, node)
 
         async def hand_over() -> bool | None:
@@ -227,8 +227,8 @@ def _addresses(stage: Stage) -> list[str]:
     return [node.own.client_address for node in stage.cluster.nodes.values()]
 
 
-def _start(stage: Stage, node: NodeProcess, value: str) -> None:
-    """Start it once with failpoints armed."""
+def arm(stage: Stage, node: NodeProcess, value: str) -> None:
+    """Start it once with failpoints armed, as the environment's variable has them."""
     armed = {failpoints.VARIABLE: value, failpoints.LOG_VARIABLE: str(stage.directory / "failpoints.log")}
     node.environment.update(armed)
     try:
@@ -238,7 +238,8 @@ def _start(stage: Stage, node: NodeProcess, value: str) -> None:
             del node.environment[key]
 
 
-async def _ends(node: NodeProcess, within_s: float) -> bool:
+async def ends(node: NodeProcess, within_s: float) -> bool:
+    """Whether the process ends by then."""
     assert node.process is not None
     try:
         await asyncio.to_thread(node.process.wait, within_s)
@@ -247,12 +248,14 @@ async def _ends(node: NodeProcess, within_s: float) -> bool:
     return True
 
 
-def _check(stage: Stage, node: NodeProcess, name: str) -> None:
-    """The process was killed where it was to be: it has said so itself. Raises `AssertionError`."""
+def check_killed(stage: Stage, node: NodeProcess, *names: str) -> None:
+    """The process was killed at one of these: it has said so itself. Raises `AssertionError`."""
     assert node.process is not None
-    code = node.process.poll()
-    assert was_reached(stage, node, name), f"node {node.node_id} was not killed at {name}; it ended with {code}"
-    assert code == -signal.SIGKILL, f"node {node.node_id} came to {name} and ended with {code}"
+    code, known = node.process.poll(), " or ".join(names)
+    assert any(was_reached(stage, node, name) for name in names), (
+        f"node {node.node_id} was not killed at {known}; it ended with {code}"
+    )
+    assert code == -signal.SIGKILL, f"node {node.node_id} came to {known} and ended with {code}"
 
 
 def was_reached(stage: Stage, node: NodeProcess, name: str) -> bool:

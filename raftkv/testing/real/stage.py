@@ -47,6 +47,8 @@ class Stage:
         self.directory = directory
         self.images: dict[NodeId, Image] = {}
         """File systems that data directories were moved to, for losses of power; gone at the end of the scene."""
+        self.departed: set[NodeId] = set()
+        """Who was a member and never is again."""
         self.fired: Counter[str] = Counter()
         self.notes: list[str] = []
         self._began = time.monotonic()
