@@ -235,8 +235,9 @@ def test_a_length_beyond_the_buffer_is_told_as_such() -> None:
 
 def test_a_kind_of_a_newer_version_is_told_as_such() -> None:
     """A whole record whose kind is unknown is no bit rot; its error speaks of the version (F24)."""
-    record = make_entry(1, 1, 0, 3, b"", GENESIS_CHAIN).record
-    with pytest.raises(CorruptRecord, match="has kind 3, of a newer version of raftkv"):
+    unknown = max(EntryKind) + 1
+    record = make_entry(1, 1, 0, unknown, b"", GENESIS_CHAIN).record
+    with pytest.raises(CorruptRecord, match=f"has kind {unknown}, of a newer version of raftkv"):
         parse_record(record, 0, GENESIS_CHAIN)
 
 

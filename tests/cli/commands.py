@@ -8,6 +8,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from raftkv.cli import main
+from raftkv.testing.processes import NodeProcess
+from tests.waiting import until
 
 
 def invoke(*arguments: str, **settings: Any) -> Result:
@@ -16,6 +18,20 @@ def invoke(*arguments: str, **settings: Any) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def when_led(node: NodeProcess, *options: str) -> dict[str, Any]:
+    """Wait until this node leads; gives its status back. Its start may take longer than a command likes to wait."""
+
+    def status() -> dict[str, Any] | None:
+        assert node.is_running, node.log_path.read_text()
+        result = invoke("status", "--json", "-a", node.member.client_address, *options)
+        if result.exit_code:
+            return None
+        (found,) = value_of(result)["nodes"]
+        return dict(found)
+
+    return until(status, f"node {node.node_id} leads")
 
 
 def value_of(result: Result) -> Any:

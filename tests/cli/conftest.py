@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 
 from raftkv.testing.processes import NodeProcess, ProcessCluster
-from tests.cli.commands import invoke
+from tests.cli.commands import invoke, when_led
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +17,7 @@ def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A cluster of one, in a process of its own, for all tests; each uses keys of its own."""
     with ProcessCluster(tmp_path_factory.mktemp("one"), 1) as cluster:
         cluster.start_all()
+        when_led(cluster.nodes[1])
         yield cluster.nodes[1]
 
 

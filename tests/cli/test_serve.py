@@ -13,7 +13,7 @@ import pytest
 
 from raftkv.testing.ports import free_ports
 from raftkv.testing.processes import NodeProcess, ProcessCluster
-from tests.cli.commands import invoke, value_of
+from tests.cli.commands import invoke, when_led
 
 
 @pytest.fixture
@@ -196,5 +196,4 @@ def test_a_machine_of_ones_own(node, tmp_path):
     node.environment["PYTHONPATH"] = str(tmp_path)
     node.environment |= {"RAFTKV_MACHINE": "shop:Shop"}
     node.start()
-    (status,) = value_of(invoke("status", "--json", "-a", node.member.client_address, "--timeout", "30"))["nodes"]
-    assert status["machine"].startswith("Shop/")
+    assert when_led(node)["machine"].startswith("Shop/")

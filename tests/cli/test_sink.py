@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 
 import pytest
 
 from raftkv.cli import sink as sinks
 from raftkv.cli.sink import BYTES_MAX, LINE_BYTES_MAX, LINES_MAX, Sink, to_descriptor
+from tests.waiting import until
 
 WAIT_S = 20
 
@@ -47,14 +47,6 @@ def far():
 def sink_to(far: Far) -> Sink:
     """A sink whose notices can be told from lines."""
     return Sink("test", far, lambda lost: f"lost {lost}\n".encode())
-
-
-def until(condition) -> None:
-    """Wait for what another thread does."""
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        threading.Event().wait(0.005)
 
 
 def test_everything_arrives_in_order_when_all_is_well(far):

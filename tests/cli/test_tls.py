@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import ssl
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -29,8 +28,7 @@ from raftkv.transport.tcp import split_address
 from raftkv.transport.tls import WARN_S
 from tests.certificates import Authority
 from tests.cli.commands import invoke
-
-DEADLINE_S = 30.0
+from tests.waiting import DEADLINE_S, until
 
 
 @pytest.fixture
@@ -85,14 +83,6 @@ def test_only_who_has_a_certificate_gets_in(options, tmp_path):
         assert invoke("put", "a", "1", *address, *options, "--timeout", "30").exit_code == 0
         assert invoke("get", "a", *address, *options).stdout == "1\n"
         assert invoke("get", "a", *address, "--timeout", "0.5").exit_code == 3
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def is_taken_for_a_node(node: NodeProcess, ca: Authority, files: tuple[Path, Path]) -> bool:

@@ -15,6 +15,7 @@ from raftkv.testing.real.proxy import Door, LinkProxy
 from raftkv.testing.real.relay import CLIENTS
 from raftkv.wire import FrameDecoder, encode_frame, encode_message
 from tests.transport.raw import hello
+from tests.waiting import until
 
 DEADLINE_S = 20.0
 CUT = Conditions(cut=True)
@@ -124,16 +125,6 @@ def call(proxy: LinkProxy, fronts: list[tuple[str, int]]) -> Iterator[Call]:
             return caller
 
         yield connect
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Look again and again."""
-    waiting = threading.Event()
-    for _ in range(int(DEADLINE_S / 0.01)):
-        if condition():
-            return
-        waiting.wait(0.01)
-    raise AssertionError("not in time")
 
 
 def test_frames_go_both_ways(proxy: LinkProxy, call: Call) -> None:
