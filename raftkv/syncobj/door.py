@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from raftkv.errors import ConfigError, FrameError
-from raftkv.transport import Limits, ProtocolFactory, Refused, TcpStreams
+from raftkv.transport import Limits, ProtocolFactory, Refused, Shut, TcpStreams
 from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
 
 
@@ -18,10 +18,8 @@ class CannotListen(ConfigError):
 class DoorStreams(TcpStreams):
     """Sockets whose listener serves both protocols, as PySyncObj's nodes have one address each.
 
-    `clients` makes the protocol of a client's connection, and is set before `listen`.
+    `clients` makes the protocol of a client's connection; until it is set, clients are turned away.
     """
-
-    clients: ProtocolFactory
 
     def __init__(
         self,
@@ -35,7 +33,8 @@ class DoorStreams(TcpStreams):
         **settings: Any,
     ) -> None:
         """`retries_max` tries to have the address (0: without end), `retry_s` apart; `on_refused` hears of failures."""
-        super().__init__(host, port, handshake_s=limits.handshake_s, **settings)
+        super().__init__(host, port, handshake_s=limits.handshake_s, handshakes_max=limits.strangers_max, **settings)
+        self.clients: ProtocolFactory = Shut
         self.limits = limits
         self.strangers: dict[Doorway, None] = {}
         self._retry_s = retry_s

@@ -225,13 +225,13 @@ class Host:
         node = HostedNode(self._machine, options, mesh)
         node.host = self
         self._listener = Listener(node, ClientLimits.of(settings.config), ssl=None)
-        streams.clients = self._listener.connection
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
         await node.start()
         self.node = node
         self.role_changed()
         self._listener.begin()
+        streams.clients = self._listener.connection
         self._begin_calls()
         self._beat()
         self.begin_task(self._become_ready())

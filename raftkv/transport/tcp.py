@@ -43,7 +43,7 @@ class TcpStreams(Streams):
         ssl_server: ssl.SSLContext | None,
         ssl_client: ssl.SSLContext | None,
         handshake_s: float,
-        handshakes_max: int = Limits.strangers_max,
+        handshakes_max: int,
         resolver: Resolver | None = None,
     ) -> None:
         self._resolver = resolver if resolver is not None else Resolver()

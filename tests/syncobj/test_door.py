@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shutil
 import socket
 import ssl
@@ -13,8 +15,9 @@ from raftkv.client import BlockingClient
 from raftkv.errors import ConfigError, FrameError, Unavailable
 from raftkv.syncobj import SyncObj, SyncObjConf
 from raftkv.syncobj.batteries import ReplCounter
-from raftkv.syncobj.door import first_frame, is_client_hello
+from raftkv.syncobj.door import DoorStreams, first_frame, is_client_hello
 from raftkv.syncobj.machine import SyncObjMachine
+from raftkv.transport import Limits, Shut
 from raftkv.wire import ClientHello, Hello, encode_client_hello, encode_message
 from tests.syncobj.clusters import DEADLINE_S, addresses, eventually, others
 
@@ -34,6 +37,49 @@ def test_a_frame_is_waited_for_and_not_for_ever_long():
     assert first_frame(frame + b"more", 1_000) == first_frame(frame, 1_000)
     with pytest.raises(FrameError):
         first_frame(b"\xff" * 12, 1_000)
+
+
+def test_a_client_is_turned_away_until_the_node_is_there():
+    """A node takes its address before it has read its directory; whom it can't serve yet tries again elsewhere."""
+    served, hello = [], encode_client_hello(ClientHello(1))
+
+    class Client(asyncio.Protocol):
+        def data_received(self, data):
+            served.append(data)
+            self.transport.close()
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+    async def knock(place):
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(hello)
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+
+    async def story():
+        (place,) = addresses(1)
+        host, port = place.split(":")
+        streams = DoorStreams(
+            host,
+            int(port),
+            limits=Limits(frame_bytes_max=1_000),
+            retry_s=1.0,
+            retries_max=1,
+            on_refused=str,
+            ssl_server=None,
+            ssl_client=None,
+        )
+        await streams.listen(Shut, lambda kind, reason, address: None)
+        await knock((host, port))
+        assert not served
+        streams.clients = Client
+        await knock((host, port))
+        assert served == [hello]
+        streams.close()
+
+    asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
 
 
 def test_garbage_at_the_door_harms_nobody():
