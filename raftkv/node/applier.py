@@ -23,6 +23,8 @@ ANSWERS_AT_ONCE = 32
 """Queries that are answered before the clock is looked at, fewer while that takes long …"""
 ANSWERS_SLICE_S = 0.002
 """… and how long in one turn of the loop; writes, and whoever is to hear a heartbeat, wait behind them."""
+ANSWERS_REST_S = 2 * ANSWERS_SLICE_S
+"""How long the loop is left to commands that wait, between two such turns with queries that take long each."""
 
 
 class Applier:
@@ -91,6 +93,8 @@ class Applier:
         self.target = max(self.target, runner.applied.index)
         self._paused = False
         self._schedule()
+        if not self._answering:
+            self._answer_later()
 
     def stop(self) -> None:
         self._stopped = True
@@ -142,13 +146,13 @@ class Applier:
 
     def answer_queries(self) -> None:
         """Answer the queries whose index is applied, for a slice of time; the rest in later turns of the loop."""
-        if self._stopped:
+        if self._stopped or self._paused or self._answering:
             return
         now = self._clock()
         ends = now + ANSWERS_SLICE_S
         while due := self._queries.due(self.runner.applied.index, self._at_once):
             for query in due:
-                self.answer(query)
+                self._answer(query)
             began, now = now, self._clock()
             if now - began > ANSWERS_SLICE_S / 4:
                 self._at_once = max(1, self._at_once // 2)
@@ -159,15 +163,23 @@ class Applier:
                 return
 
     def _answer_later(self) -> None:
-        if not self._answering:
-            self._answering = True
-            asyncio.get_running_loop().call_soon(self._answer_on)
+        loop = asyncio.get_running_loop()
+        self._answering = True
+        if self._at_once <= 2 and self._commands:
+            loop.call_later(ANSWERS_REST_S, self._answer_on)
+        else:
+            loop.call_soon(self._answer_on)
 
     def _answer_on(self) -> None:
         self._answering = False
         self.answer_queries()
 
-    def answer(self, query: Query) -> None:
+    def answer_stale(self, query: Query) -> None:
+        """Answer a query that asks for nothing but what is applied, now or when its turn comes."""
+        self._queries.add_due(query)
+        self.answer_queries()
+
+    def _answer(self, query: Query) -> None:
         """Answer a query on what is applied; damage that it meets stops the node."""
         try:
             result: bytes | RaftKVError = self.runner.query(query.payload)

@@ -609,7 +609,7 @@ class Node:
             raise Unavailable(f"node {self.options.node_id} was removed from the cluster")
         if self.raft.wants_snapshot or self.raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
-        self.applier.answer(Query(payload, done, deadline_s, gone))
+        self.applier.answer_stale(Query(payload, done, deadline_s, gone))
 
     @property
     def node_id(self) -> NodeId:

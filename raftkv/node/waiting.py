@@ -103,6 +103,11 @@ class Queries:
         self._new.append(query)
         self.count += 1
 
+    def add_due(self, query: Query) -> None:
+        """Add one that may be answered whatever is applied."""
+        self._confirmed.append((0, [query]))
+        self.count += 1
+
     def next_batch(self) -> int | None:
         """Give all new queries one token, so that one round answers for all of them; None when there are none."""
         if not self._new:

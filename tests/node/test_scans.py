@@ -14,11 +14,12 @@ from raftkv.errors import Busy, RaftKVError, Rejected, TooMuchWork, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.kv.model import Page
 from raftkv.machine import LocalMachine, Runner, SliceOver, StateMachine, Table, command, encode_query, query
-from raftkv.node.applier import ANSWERS_AT_ONCE, Applier
+from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, Applier
 from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.state import Applied, RocksStates
+from raftkv.testing.loop import SimLoop, elapse
 
 
 class Rows(StateMachine):
@@ -312,43 +313,87 @@ def test_a_query_that_reads_a_single_key_too_many_says_so():
     assert not isinstance(error.value, Rejected)
 
 
+class Answering:
+    """An applier with queries whose turn has come, on a clock that each look at it puts forward."""
+
+    def __init__(self, queries: int, step_s: float) -> None:
+        local: Any = LocalMachine(Rows)
+        self.waiting, self.commands = Queries(1), Commands()
+        self.answers: list[int] = []
+        self._now, self._step_s = 0.0, step_s
+        self.applier = Applier(
+            local._runner,
+            None,  # type: ignore[arg-type]  # nothing is applied
+            HeldWorker(),
+            self.commands,
+            self.waiting,
+            batch_entries_max=2,
+            on_applied=lambda index: None,
+            on_failure=lambda error: None,
+            clock=self._clock,
+            go_on=lambda query: None,
+        )
+        for number in range(queries):
+            self.waiting.add(self.query(number))
+        if (token := self.waiting.next_batch()) is not None:
+            self.waiting.confirmed(token, 0)
+
+    def _clock(self) -> float:
+        self._now += self._step_s
+        return self._now
+
+    def query(self, number: int) -> Query:
+        return Query(payload(Rows, "total"), lambda index, got: self.answers.append(number))
+
+
 def test_one_turn_of_the_loop_answers_only_so_many_queries():
     """However many are due, and fewer the longer they take; the others get turns of their own, each once."""
 
     async def story() -> None:
-        local: Any = LocalMachine(Rows)
-        waiting, now = Queries(1), [0.0]
-
-        def clock() -> float:
-            now[0] += 1
-            return now[0]
-
-        applier = Applier(
-            local._runner,
-            None,  # type: ignore[arg-type]  # nothing is applied
-            HeldWorker(),
-            Commands(),
-            waiting,
-            batch_entries_max=2,
-            on_applied=lambda index: None,
-            on_failure=lambda error: None,
-            clock=clock,
-            go_on=lambda query: None,
-        )
-        answers: list[int] = []
-        for number in range(3 * ANSWERS_AT_ONCE + 1):
-            waiting.add(Query(payload(Rows, "total"), lambda index, got, number=number: answers.append(number)))
-        token = waiting.next_batch()
-        assert token is not None
-        waiting.confirmed(token, 0)
+        stage = Answering(3 * ANSWERS_AT_ONCE + 1, step_s=1.0)
         turns = []
-        applier.answer_queries()
-        while waiting.count:
-            turns.append(len(answers))
+        stage.applier.answer_queries()
+        while stage.waiting.count:
+            turns.append(len(stage.answers))
             await asyncio.sleep(0)
         at_once = [now - before for before, now in zip([0, *turns], turns, strict=False)]
         assert at_once == sorted(at_once, reverse=True)
         assert (at_once[0] <= ANSWERS_AT_ONCE, at_once[-1]) == (True, 1)
-        assert sorted(answers) == list(range(3 * ANSWERS_AT_ONCE + 1))
+        assert sorted(stage.answers) == list(range(3 * ANSWERS_AT_ONCE + 1))
 
     run(story())
+
+
+def test_queries_that_take_long_each_leave_the_loop_to_commands_that_wait():
+    """Between two turns there is time for others, though somebody asks for more answers meanwhile; short ones go on."""
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        for step_s, rests in ((1.0, True), (0.0, False)):
+            stage = Answering(40, step_s)
+            stage.commands.add(1, 1, [lambda index, outcome: None])
+            began = loop.time()
+            while stage.waiting.count:
+                stage.applier.answer_queries()
+                await elapse(ANSWERS_REST_S / 4)
+            assert (loop.time() - began > 20 * ANSWERS_REST_S) == rests
+
+    SimLoop().run(story())
+
+
+def test_a_stale_query_waits_for_its_turn_and_for_a_state_that_is_being_replaced():
+    """It has no turn of its own that would keep the loop; while there is no state nobody is answered."""
+
+    async def story() -> None:
+        stage = Answering(0, step_s=1.0)
+        for number in range(3):
+            stage.applier.answer_stale(stage.query(number))
+        assert stage.answers == [0]
+        stage.applier.pause()
+        await elapse(1.0)
+        assert stage.answers == [0]
+        stage.applier.resume(stage.applier.runner)
+        await elapse(1.0)
+        assert stage.answers == [0, 1, 2]
+
+    SimLoop().run(story())
