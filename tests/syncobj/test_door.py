@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 from raftkv.client import BlockingClient
+from raftkv.config import Config
 from raftkv.errors import ConfigError, FrameError, Unavailable
 from raftkv.syncobj import SyncObj, SyncObjConf
 from raftkv.syncobj.batteries import ReplCounter
@@ -64,7 +65,7 @@ def test_a_client_is_turned_away_until_the_node_is_there():
         streams = DoorStreams(
             host,
             int(port),
-            limits=Limits(frame_bytes_max=1_000),
+            limits=Limits.of(Config()),
             retry_s=1.0,
             retries_max=1,
             on_refused=str,
