@@ -16,12 +16,15 @@ import pytest
 from raftkv.client import Client
 from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
+from raftkv.testing.real.clocks import FAST, TEN_YEARS_MS, ClockWrong
 from raftkv.testing.real.differences import SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.forks import Forks
+from raftkv.testing.real.host import WallClock
 from raftkv.testing.real.kills import LeaderKilled, Paused
 from raftkv.testing.real.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
 from raftkv.testing.real.moves import SeedGone
+from raftkv.testing.real.names import NamesLost
 from raftkv.testing.real.restarts import KilledTwice
 from raftkv.testing.real.round import Bounds, play_round, play_scene
 from raftkv.testing.real.stage import Stage
@@ -121,27 +124,42 @@ def test_a_slow_follower_costs_the_leader_little(tmp_path: Path) -> None:
     assert on_a_stage(tmp_path, lambda dice: SlowFollower(dice, 4.0)).fired[SlowFollower.kind] == 1
 
 
-def test_what_lies_around_a_cluster_is_taken_from_under_its_clients(tmp_path: Path) -> None:
-    """The member that they know and then the leader (F80), a start behind a killed install (F88), their process (F89).
-
-    On one cluster, as starting its nodes takes the most time.
-    """
+def after(tmp_path: Path, *faults: Callable[[random.Random], Fault]) -> Stage:
+    """Several faults on one cluster, as starting its nodes takes the most time; the members are as before then."""
     cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
 
     async def story() -> Stage:
         stage = start(cluster, tmp_path)
         await stage.leader()
         async with recorded(cluster.addresses) as clients:
-            for fault in (SeedGone(stage.dice), KilledTwice(stage.dice, ["install.state_aside"]), Forks(stage.dice, 2)):
-                await play_round(stage, clients, fault, BOUNDS)
+            for make in faults:
+                await play_round(stage, clients, make(stage.dice), BOUNDS)
         await stage.until_equal()
+        assert {*cluster.nodes} == {1, 2, 3}
         return stage
 
     with cluster:
-        fired = asyncio.run(story()).fired
+        return asyncio.run(story())
+
+
+def test_members_starts_and_processes_are_taken_from_under_clients(tmp_path: Path) -> None:
+    """The member that they know, then the leader (F80); a start behind a killed install (F88); their process (F89)."""
+    fired = after(
+        tmp_path, SeedGone, lambda dice: KilledTwice(dice, ["install.state_aside"]), lambda dice: Forks(dice, 2)
+    ).fired
     assert [fired[each.kind] for each in (SeedGone, KilledTwice, Forks)] == [1, 1, 2]
     assert fired["failpoint install.state_aside"] == 1
-    assert {*cluster.nodes} == {1, 2, 3}
+
+
+def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> None:
+    """The leader's clock ten years ahead, a follower's that goes fast (F82), and a member's name that fails (F81)."""
+    fired = after(
+        tmp_path,
+        lambda dice: ClockWrong(dice, WallClock(TEN_YEARS_MS), of_leader=True),
+        lambda dice: ClockWrong(dice, WallClock(rate=FAST), of_leader=False),
+        lambda dice: NamesLost(dice, ["unknown"]),
+    ).fired
+    assert (fired[ClockWrong.kind], fired[NamesLost.kind], fired["name unknown"]) == (2, 1, 1)
 
 
 @pytest.mark.parametrize(

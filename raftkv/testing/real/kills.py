@@ -125,14 +125,7 @@ class RollingRestart(Fault):
         for node in list(stage.cluster.nodes.values()):
             await stage.leader()
             stage.note(f"SIGTERM to node {node.node_id}")
-            code = await asyncio.get_running_loop().run_in_executor(None, node.terminate)
-            assert code == 0, f"node {node.node_id} ended with {code} after SIGTERM"
-            node.start()
-
-            async def is_back(node: NodeProcess = node) -> bool | None:
-                return await stage.status(node.node_id) is not None or None
-
-            await stage.until(is_back, f"node {node.node_id} back")
+            await stage.restart(node)
             stage.met(self.kind)
 
     def describe(self) -> str:

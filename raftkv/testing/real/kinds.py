@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 
 from raftkv.testing.real import filesystem, links, strangers, syscalls
+from raftkv.testing.real.clocks import ClockWrong
 from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.differences import STOPPED_LONG_S, SlowFollower, Surroundings
 from raftkv.testing.real.fault import Fault
@@ -16,6 +17,7 @@ from raftkv.testing.real.forks import Forks
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
 from raftkv.testing.real.moves import SeedGone
+from raftkv.testing.real.names import NamesLost
 from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
@@ -86,6 +88,8 @@ KINDS: dict[str, Make] = {
     "rolling-restart": lambda stage: RollingRestart(),
     "log-unread": lambda stage: LogUnread(stage.dice),
     "seed-gone": lambda stage: SeedGone(stage.dice),
+    "names": lambda stage: NamesLost(stage.dice),
+    "clock": lambda stage: ClockWrong(stage.dice),
     "killed-twice": lambda stage: KilledTwice(stage.dice),
     "forks": lambda stage: Forks(stage.dice),
     "partitions": _link(links.Partitions),
@@ -152,6 +156,8 @@ QUOTAS = (
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
     Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
     Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
+    Quota("lookups of names that are wrong", 8, {"names": NamesLost.kind}),
+    Quota("clocks that are wrong", 6, {"clock": ClockWrong.kind}),
     Quota("nodes killed twice in a row", 6, {"killed-twice": KilledTwice.kind}),
     Quota("forks under load", 24, {"forks": Forks.kind}),
     Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),

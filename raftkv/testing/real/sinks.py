@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import sys
 from enum import StrEnum
 
-from raftkv.client import Admin
-from raftkv.errors import RaftKVError
 from raftkv.testing.processes import NodeProcess
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.stage import Stage
@@ -86,26 +83,13 @@ class LogUnread(Fault):
 
     async def inject(self, stage: Stage) -> None:
         leads = await self._restart(stage, self._dice.choice([*stage.cluster.nodes.values()]), with_sink(self._what))
-        await self._lead(stage, leads)
+        await stage.make_lead(leads)
         other = self._dice.choice([node for node in stage.cluster.nodes.values() if node is not leads])
         stage.note(f"SIGKILL to node {other.node_id}; node {leads.node_id} can't log")
         stage.cluster.kill(other.node_id)
         other.start()
         await stage.until(lambda: self._is_met(stage, leads), "a node that can't log, and all peers connected")
         stage.met(self.kind)
-
-    async def _lead(self, stage: Stage, node: NodeProcess) -> None:
-        async def ask() -> bool | None:
-            if await stage.leader() is node:
-                return True
-            try:
-                async with Admin([each.own.client_address for each in stage.cluster.nodes.values()]) as admin:
-                    await admin.transfer_leadership(node.node_id, 5.0)
-            except RaftKVError as exc:
-                stage.note(f"node {node.node_id} is not to lead yet: {exc}")
-            return None
-
-        await stage.until(ask, f"node {node.node_id} leading")
 
     async def _is_met(self, stage: Stage, node: NodeProcess) -> bool | None:
         """Whether the log fails as meant, and the one that came back is linked to whoever leads now."""
@@ -115,16 +99,9 @@ class LogUnread(Fault):
         return all(peer.connected for peer in leader.peers) or None
 
     async def _restart(self, stage: Stage, node: NodeProcess, wrapper: list[str]) -> NodeProcess:
-        code = await asyncio.to_thread(node.terminate)
-        assert code == 0, f"node {node.node_id} ended with {code} after SIGTERM"
         node.wrapper = wrapper
-        node.start()
         self._restarted.append(node)
-
-        async def is_back() -> bool | None:
-            return await stage.status(node.node_id) is not None or None
-
-        await stage.until(is_back, f"node {node.node_id} back")
+        await stage.restart(node)
         return node
 
     async def heal(self, stage: Stage) -> None:

@@ -64,6 +64,10 @@ class Stage:
         with (self.directory / "run.log").open("a") as log:
             log.write(line + "\n")
 
+    def admin(self) -> Admin:
+        """An operator's client that knows every node where it listens."""
+        return Admin([node.own.client_address for node in self.cluster.nodes.values()])
+
     # ------------------------------------------------------------------------------ questions
 
     async def status(self, node_id: NodeId) -> NodeStatus | None:
@@ -101,6 +105,33 @@ class Stage:
             return None
 
         return await self.until(find, "a leader that a majority follows")
+
+    async def make_lead(self, node: NodeProcess) -> None:
+        """Hand leadership over until this node has it."""
+
+        async def ask() -> bool | None:
+            if await self.leader() is node:
+                return True
+            try:
+                async with self.admin() as admin:
+                    await admin.transfer_leadership(node.node_id, 5.0)
+            except RaftKVError as exc:
+                self.note(f"node {node.node_id} is not to lead yet: {exc}")
+            return None
+
+        await self.until(ask, f"node {node.node_id} leading")
+
+    async def restart(self, node: NodeProcess) -> None:
+        """SIGTERM, which a node heeds, and start it again; returns when it answers. Raises `AssertionError`."""
+        code = await asyncio.to_thread(node.terminate)
+        assert code == 0, f"node {node.node_id} ended with {code} after SIGTERM"
+        node.start()
+
+        async def is_back() -> bool | None:
+            assert node.is_running, f"node {node.node_id} has ended: see {node.log_path}"
+            return await self.status(node.node_id) is not None or None
+
+        await self.until(is_back, f"node {node.node_id} back")
 
     async def until_equal(self) -> None:
         """Wait until every node has applied the same last entry, with the same digest of the state."""
