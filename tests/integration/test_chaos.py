@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 
 from raftkv.client import Client
+from raftkv.testing import certificates
 from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
 from raftkv.testing.real.clocks import FAST, TEN_YEARS_MS, ClockWrong
 from raftkv.testing.real.differences import SlowFollower, Surroundings
+from raftkv.testing.real.expiry import CertificatesRunOut
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.forks import Forks
+from raftkv.testing.real.foundings import Founded
 from raftkv.testing.real.host import WallClock
 from raftkv.testing.real.kills import LeaderKilled, Paused
 from raftkv.testing.real.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
@@ -160,6 +163,17 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
         lambda dice: NamesLost(dice, ["unknown"]),
     ).fired
     assert (fired[ClockWrong.kind], fired[NamesLost.kind], fired["name unknown"]) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("make", [Founded, CertificatesRunOut])
+def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], Fault]) -> None:
+    """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84)."""
+    if make is CertificatesRunOut and (reason := certificates.missing()) is not None:
+        pytest.skip(reason)
+    stage = Stage(ProcessCluster(tmp_path), random.Random(1), tmp_path)
+    fault = make(stage.dice)
+    tell(fault.inject(stage))
+    assert stage.fired[fault.kind] > 0
 
 
 @pytest.mark.parametrize(

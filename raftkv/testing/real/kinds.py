@@ -8,12 +8,15 @@ from functools import partial
 
 import msgspec
 
+from raftkv.testing import certificates
 from raftkv.testing.real import filesystem, links, strangers, syscalls
 from raftkv.testing.real.clocks import ClockWrong
 from raftkv.testing.real.damage import Damage
 from raftkv.testing.real.differences import STOPPED_LONG_S, SlowFollower, Surroundings
+from raftkv.testing.real.expiry import CertificatesRunOut
 from raftkv.testing.real.fault import Fault
 from raftkv.testing.real.forks import Forks
+from raftkv.testing.real.foundings import Founded
 from raftkv.testing.real.fullness import DiskFull
 from raftkv.testing.real.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
 from raftkv.testing.real.moves import SeedGone
@@ -54,6 +57,7 @@ _REASONS = {
     **{f"power-{kind}": filesystem.missing(kind) for kind in filesystem.KINDS},
     "disk-full": filesystem.missing("ext4"),
     "disk-fails": syscalls.missing(),
+    "certificates": certificates.missing(),
 }
 
 SKIPPED = {name: reason for name, reason in _REASONS.items() if reason is not None}
@@ -75,6 +79,10 @@ _OF_SPACE: dict[str, Make] = (
     else {}
 )
 
+_OF_TLS: dict[str, Make] = (
+    {"certificates": lambda stage: CertificatesRunOut(stage.dice)} if certificates.missing() is None else {}
+)
+
 KINDS: dict[str, Make] = {
     "kill-leader": lambda stage: LeaderKilled(stage.dice),
     "kill-nodes": lambda stage: NodesKilled(stage.dice),
@@ -90,6 +98,7 @@ KINDS: dict[str, Make] = {
     "seed-gone": lambda stage: SeedGone(stage.dice),
     "names": lambda stage: NamesLost(stage.dice),
     "clock": lambda stage: ClockWrong(stage.dice),
+    "founding": lambda stage: Founded(stage.dice),
     "killed-twice": lambda stage: KilledTwice(stage.dice),
     "forks": lambda stage: Forks(stage.dice),
     "partitions": _link(links.Partitions),
@@ -116,6 +125,7 @@ KINDS: dict[str, Make] = {
     "file-damage": lambda stage: FilesDamaged(stage.dice, [Damage.CUT, Damage.GONE, Damage.OLDER]),
     "foreign-files": lambda stage: ForeignFiles(stage.dice),
     "directories": lambda stage: DirectoryLost(stage.dice),
+    **_OF_TLS,
     **_OF_CALLS,
     **_OF_SPACE,
     **{f"power-{file_system}": _power(PowerCut, file_system) for file_system in FILE_SYSTEMS},
@@ -158,6 +168,8 @@ QUOTAS = (
     Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
     Quota("lookups of names that are wrong", 8, {"names": NamesLost.kind}),
     Quota("clocks that are wrong", 6, {"clock": ClockWrong.kind}),
+    Quota("foundings cut off", 6, {"founding": Founded.kind}),
+    *[Quota("certificates replaced", 3, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
     Quota("nodes killed twice in a row", 6, {"killed-twice": KilledTwice.kind}),
     Quota("forks under load", 24, {"forks": Forks.kind}),
     Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl as tls
 from collections.abc import Sequence
 
 from raftkv.client import Client, ClientOptions
@@ -53,17 +54,16 @@ class Tally:
         await asyncio.wait([self._task])
         await self._client.close()
 
-    async def stop(self, addresses: Sequence[str]) -> None:
+    async def stop(self, addresses: Sequence[str], ssl: tls.SSLContext | None = None) -> None:
         """End, and compare with what the nodes at `addresses` say. Raises `AssertionError`."""
         self._stopping = True
         await self._task
-        await self._client.close()
-        check(self.key, self._numbers, self._unknown, await counted(self.key, addresses))
+        check(self.key, self._numbers, self._unknown, await counted(self.key, addresses, ssl))
 
 
-async def counted(key: bytes, addresses: Sequence[str]) -> int:
+async def counted(key: bytes, addresses: Sequence[str], ssl: tls.SSLContext | None = None) -> int:
     """What the counter is now."""
-    client = Client(Workload, addresses, options=ClientOptions(deadline_s=SERVED_S))
+    client = Client(Workload, addresses, options=ClientOptions(deadline_s=SERVED_S), ssl=ssl)
     try:
         item = await client.call("get", key)
         return int(item.value) if item is not None else 0
