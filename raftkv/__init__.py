@@ -21,6 +21,7 @@ from raftkv.errors import (
     SessionExpired,
     TooMuchWork,
     Unavailable,
+    ViewExpired,
 )
 from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
 from raftkv.model import Member, Membership
@@ -56,6 +57,7 @@ __all__ = [
     "TooMuchWork",
     "Unavailable",
     "Value",
+    "ViewExpired",
     "command",
     "query",
 ]

@@ -118,6 +118,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The same for its time, waiting included: clients take a node that owes answers for two seconds for dead."""
     query_scans_waiting_max: int = 64
     """Queries that wait to go on beside the loop; over it: `Busy`."""
+    views_max: int = 4
+    """States that are held for clients who read page by page at one index; over it: `Busy`."""
+    view_idle_s: float = 30.0
+    """Until one that nobody reads is let go of: whatever it shows is kept on disk."""
+    view_changes_max: int = 100_000
+    """Keys that may be written while it is held: they are remembered, with some 100 bytes each, and take time."""
     # --- log ------------------------------------------------------------------------------------
     segment_bytes: int = 64 * MIB
     log_cache_bytes: int = 32 * MIB
@@ -172,9 +178,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max", 1)
         _check(self, "apply_lag_entries_max apply_batch_entries_max sessions_max", 1)
         _check(self, "snapshot_entries state_flush_entries snapshots_kept snapshot_transfers_max", 1)
-        _check(self, "early_campaign_lag_max query_scans_waiting_max", 0)
+        _check(self, "early_campaign_lag_max query_scans_waiting_max views_max view_changes_max", 0)
         _check(self, "query_slice_reads query_reads_max", 1)
-        _check(self, "query_seconds_max", 0.001, whole=False)
+        _check(self, "query_seconds_max view_idle_s", 0.001, whole=False)
         _check(self, "promotion_lag_max keep_entries keep_bytes snapshot_rate_bytes_s disk_free_bytes_min", 0)
         for names in (
             "inflight_bytes_max batch_bytes_max uncommitted_bytes_max command_bytes_max",

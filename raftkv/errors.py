@@ -2,6 +2,7 @@
 
 =================  ==============================================================================
 the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`: mend the call
+the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more
 the caller, later   `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied
 the connection      `PeerError` and below: close it, count it, go on
@@ -64,6 +65,10 @@ class TooMuchWork(RaftKVError):
         self.position = position
         """The encoded key (in a table of bytes, the key) from which the scan would go on, or in reverse up to before
         which; None when no scan was under way, and outside of the query."""
+
+
+class ViewExpired(RaftKVError):
+    """The state at one index that was being read is not held any more: begin anew, with another view."""
 
 
 class SessionExpired(RaftKVError):

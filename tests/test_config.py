@@ -44,6 +44,8 @@ SIZES = (
 )
 NONE_ALLOWED = (
     "query_scans_waiting_max",
+    "views_max",
+    "view_changes_max",
     "snapshot_rate_bytes_s",
     "scrub_rate_bytes_s",
     "snapshot_interval_s",
@@ -55,6 +57,7 @@ NONE_ALLOWED = (
 )
 PERIODS = (
     "query_seconds_max",
+    "view_idle_s",
     "scrub_interval_s",
     "snapshot_stall_s",
     "disk_stall_handover_timeouts",

@@ -34,6 +34,7 @@ from raftkv.errors import (
     StateCorruption,
     TooMuchWork,
     Unavailable,
+    ViewExpired,
     unreachable,
 )
 
@@ -44,6 +45,7 @@ GROUPS = (
     MachineError,
     Rejected,
     TooMuchWork,
+    ViewExpired,
     SessionExpired,
     NotAccepted,
     Indeterminate,

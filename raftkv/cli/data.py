@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Awaitable, Callable
 from typing import Any, BinaryIO
 
 import click
@@ -223,6 +224,9 @@ page_options = (
     ),
     click.option("--keys-only", is_flag=True, help="Print no values."),
     click.option("--stale", is_flag=True, help="Ask any node, which may be behind; --json shows each page's index."),
+    click.option(
+        "--one-index", is_flag=True, help="Read all pages of the state at one index; fails when it is gone meanwhile."
+    ),
     hex_option,
 )
 
@@ -235,9 +239,18 @@ page_options = (
 @page_options[1]
 @page_options[2]
 @page_options[3]
+@page_options[4]
 @cluster_command()
 def range_(
-    target: Target, start: str, end: str | None, reverse: bool, limit: int, keys_only: bool, stale: bool, as_hex: bool
+    target: Target,
+    start: str,
+    end: str | None,
+    reverse: bool,
+    limit: int,
+    keys_only: bool,
+    stale: bool,
+    one_index: bool,
+    as_hex: bool,
 ) -> None:
     """Print what lies from START (included; default: the first key) to END (excluded; default: behind the last).
 
@@ -245,7 +258,7 @@ def range_(
     Exit code 0 even when there is none.
     """
     bound = None if end is None else to_bytes(end, as_hex)
-    _print_range(target, to_bytes(start, as_hex), bound, reverse, limit, keys_only, stale, as_hex)
+    _print_range(target, to_bytes(start, as_hex), bound, reverse, limit, keys_only, stale, one_index, as_hex)
 
 
 @click.command()
@@ -254,11 +267,14 @@ def range_(
 @page_options[1]
 @page_options[2]
 @page_options[3]
+@page_options[4]
 @cluster_command()
-def prefix(target: Target, prefix: str, limit: int, keys_only: bool, stale: bool, as_hex: bool) -> None:
+def prefix(
+    target: Target, prefix: str, limit: int, keys_only: bool, stale: bool, one_index: bool, as_hex: bool
+) -> None:
     """Print all keys that begin with PREFIX, with their values, as `range` does."""
     start = to_bytes(prefix, as_hex)
-    _print_range(target, start, prefix_end(start), False, limit, keys_only, stale, as_hex)
+    _print_range(target, start, prefix_end(start), False, limit, keys_only, stale, one_index, as_hex)
 
 
 def _print_range(
@@ -269,14 +285,18 @@ def _print_range(
     limit: int,
     keys_only: bool,
     stale: bool,
+    one_index: bool,
     as_hex: bool,
 ) -> None:
-    page, indexes = target.run(lambda: _fetch(target, start, end, reverse, limit, stale), "reading the range")
+    if stale and one_index:
+        raise click.UsageError("give one of --stale and --one-index")
+    fetch = _fetch_at_one_index if one_index else _fetch_stale if stale else _fetch
+    page, indexes = target.run(lambda: fetch(target, start, end, reverse, limit), "reading the range")
     if target.as_json:
         values = [item_value(item, as_hex) for item in page.items]
         for value in values if keys_only else []:
             del value["value"]
-        read_at = {"indexes": indexes} if stale else {}
+        read_at = {"indexes": indexes} if stale or one_index else {}
         print_json({"items": values, "next": None if page.next is None else page.next.hex(), **read_at})
         return
     for item in page.items:
@@ -286,28 +306,60 @@ def _print_range(
         click.echo(f"(more {'below' if reverse else 'from'} {to_line(page.next, as_hex)}; see --limit)", err=True)
 
 
-async def _fetch(
-    target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int, stale: bool
+async def _fetch(target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int) -> tuple[Page, list[int]]:
+    """Pages until `limit` items are there; each page is read at an index of its own, which nobody is told."""
+    async with target.key_value() as kv:
+
+        async def read(start: bytes, end: bytes | None, count: int) -> Page:
+            return await kv.range(start, end, limit=count, reverse=reverse)
+
+        return await _pages(read, start, end, reverse, limit), []
+
+
+async def _fetch_stale(
+    target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int
 ) -> tuple[Page, list[int]]:
-    """Pages until `limit` items are there; each page is read at an index of its own, which is known when `stale`."""
-    items: list[Item] = []
+    """The same from any node, with the indexes of the pages."""
     indexes: list[int] = []
     async with target.key_value() as kv:
-        while True:
-            count = min(PAGE_ITEMS_MAX, limit - len(items))
-            if stale:
-                read = await kv.range_stale(start, end, limit=count, reverse=reverse)
-                page = read.value
-                indexes.append(read.index)
-            else:
-                page = await kv.range(start, end, limit=count, reverse=reverse)
-            items += page.items
-            if page.next is None or len(items) >= limit:
-                return Page(items, page.next), indexes
-            if reverse:
-                end = page.next
-            else:
-                start = page.next
+
+        async def read(start: bytes, end: bytes | None, count: int) -> Page:
+            found = await kv.range_stale(start, end, limit=count, reverse=reverse)
+            indexes.append(found.index)
+            return found.value
+
+        return await _pages(read, start, end, reverse, limit), indexes
+
+
+async def _fetch_at_one_index(
+    target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int
+) -> tuple[Page, list[int]]:
+    """The same of the state at one index."""
+    async with target.key_value() as kv, kv.at_one_index() as view:
+
+        async def read(start: bytes, end: bytes | None, count: int) -> Page:
+            return await view.range(start, end, limit=count, reverse=reverse)
+
+        return await _pages(read, start, end, reverse, limit), [view.index]
+
+
+async def _pages(
+    read: Callable[[bytes, bytes | None, int], Awaitable[Page]],
+    start: bytes,
+    end: bytes | None,
+    reverse: bool,
+    limit: int,
+) -> Page:
+    items: list[Item] = []
+    while True:
+        page = await read(start, end, min(PAGE_ITEMS_MAX, limit - len(items)))
+        items += page.items
+        if page.next is None or len(items) >= limit:
+            return Page(items, page.next)
+        if reverse:
+            end = page.next
+        else:
+            start = page.next
 
 
 # ---------------------------------------------------------------------------- transactions

@@ -95,6 +95,11 @@ class BlockingClient(Generic[M]):
         return self._client.method(name)
 
     @property
+    def inner(self) -> Client[M]:
+        """The client that does the work, for coroutines that `run` runs."""
+        return self._client
+
+    @property
     def methods(self) -> dict[str, Method]:
         return self._client.methods
 

@@ -19,6 +19,7 @@ from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_ses
 from raftkv.client.options import ClientOptions
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
+from raftkv.client.view import View, open_view
 from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
 from raftkv.forks import leave, tell_of_fork
 from raftkv.machine import NO_SESSION, Method, StateMachine
@@ -207,6 +208,15 @@ class Client(Generic[M]):
         payload = method.query_payload(method.encode_args(args, kwargs))
         answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
         return StaleRead(method.decode_result(answer.payload), answer.index)
+
+    async def open_view(self, deadline_s: float | None = None) -> View:
+        """Let the leader hold its state as it is now, for queries that shall all see the same; close it soon.
+
+        Raises as the class says; `Busy` when too many are held until the deadline.
+        """
+        if self._closed:
+            raise Unavailable("the client is closed")
+        return await open_view(self._request, self.options.deadline_s if deadline_s is None else deadline_s)
 
     async def _request(self, kind: RequestKind, payload: bytes, deadline_s: float, *, stale: bool = False) -> Answer:
         """One request that does no harm when it is done twice."""

@@ -21,6 +21,7 @@ from raftkv.errors import (
     SessionExpired,
     TooMuchWork,
     Unavailable,
+    ViewExpired,
 )
 from raftkv.wire import Response, Status
 
@@ -77,6 +78,8 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
             return Verdict.FINAL, ChangeRefused(text)
         case Status.TOO_MUCH_WORK:
             return Verdict.FINAL, TooMuchWork(text)
+        case Status.VIEW_EXPIRED:
+            return Verdict.FINAL, ViewExpired(text)
         case Status.NOT_CAUGHT_UP:
             return Verdict.FINAL, NotCaughtUp(text)
     raise FrameError(f"an answer with status {status!r}")

@@ -21,9 +21,11 @@ from raftkv.kv.model import (
     ValueIs,
     VersionIs,
 )
+from raftkv.kv.views import BlockingKeyValueView, KeyValueView
 
 __all__ = [
     "BlockingKeyValueClient",
+    "BlockingKeyValueView",
     "ChangedAt",
     "Condition",
     "Delete",
@@ -33,6 +35,7 @@ __all__ = [
     "Item",
     "KeyValue",
     "KeyValueClient",
+    "KeyValueView",
     "LimitExceeded",
     "Missing",
     "Operation",

@@ -22,6 +22,7 @@ from raftkv.kv.model import (
     check_transaction,
     check_value,
 )
+from raftkv.kv.views import BlockingKeyValueView, KeyValueView
 
 
 class KeyValueClient:
@@ -148,6 +149,10 @@ class KeyValueClient:
         check_page(limit)
         return await self._stale("range", deadline_s, start, end, limit, reverse)
 
+    def at_one_index(self) -> KeyValueView:
+        """Reads that all see the state at one index: `async with kv.at_one_index() as view`."""
+        return KeyValueView(self._client)
+
     async def prefix(
         self,
         prefix: bytes,
@@ -163,7 +168,7 @@ class KeyValueClient:
     async def items(
         self, start: bytes = b"", end: bytes | None = None, *, page: int = 500, deadline_s: float | None = None
     ) -> AsyncIterator[Item]:
-        """All items of a range. Each page is read at an index of its own, so this is no snapshot of all."""
+        """All items of a range. Each page is read at an index of its own; see `at_one_index` for others."""
         following: bytes | None = start
         while following is not None:
             found = await self.range(following, end, limit=page, deadline_s=deadline_s)
@@ -296,6 +301,10 @@ class BlockingKeyValueClient:
         check_page(limit)
         return self._stale("range", deadline_s, start, end, limit, reverse)
 
+    def at_one_index(self) -> BlockingKeyValueView:
+        """Reads that all see the state at one index: `with kv.at_one_index() as view`."""
+        return BlockingKeyValueView(self._client)
+
     def prefix(
         self,
         prefix: bytes,
@@ -311,7 +320,7 @@ class BlockingKeyValueClient:
     def items(
         self, start: bytes = b"", end: bytes | None = None, *, page: int = 500, deadline_s: float | None = None
     ) -> Iterator[Item]:
-        """All items of a range. Each page is read at an index of its own, so this is no snapshot of all."""
+        """All items of a range. Each page is read at an index of its own; see `at_one_index` for others."""
         following: bytes | None = start
         while following is not None:
             found = self.range(following, end, limit=page, deadline_s=deadline_s)

@@ -182,7 +182,7 @@ class Applier:
     def _answer(self, query: Query) -> None:
         """Answer a query on what is applied; damage that it meets stops the node."""
         try:
-            result: bytes | RaftKVError = self.runner.query(query.payload)
+            result: bytes | RaftKVError = self.runner.query(query.payload) if query.instead is None else query.instead()
         except SliceOver:
             self._go_on(query)
             return

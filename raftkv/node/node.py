@@ -51,6 +51,7 @@ from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import ClockReset, NodeStatus, PeerStatus
+from raftkv.node.views import Views
 from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.world import World
@@ -204,6 +205,7 @@ class Node:
         )
         self.clock = ClockWatch(self.raft, config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(opened.vote.boot)
+        self.views = Views(config, world.clock, world.draw)
         self.scans = Scans(
             world.scan_workers,
             config,
@@ -212,6 +214,7 @@ class Node:
             runner=lambda: self.applier.runner,
             on_failure=self.fail,
             others_wait=lambda: len(self.commands) > 0 or self.queries.count > 0 or not self.writer.is_idle,
+            views=self.views,
         )
         self.applier = Applier(
             self.new_runner(opened.store),
@@ -428,6 +431,7 @@ class Node:
             self._checking_space = True
             future = self.world.background_worker.run(self.world.disk.free, self.paths.root)
             future.add_done_callback(self._saw_space)
+        self.views.sweep()
         self.clock.look(loop.time())
         self.links.tell_again()
         self._maybe_end(loop.time())
@@ -610,6 +614,35 @@ class Node:
         if self.raft.wants_snapshot or self.raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
         self.applier.answer_stale(Query(payload, done, deadline_s, gone))
+
+    def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        """Hold the state as it is when a linearizable query would be answered; the answer is the view's number.
+
+        Only the leader does, as it is with the leader that clients stay. Raises `NotLeader` elsewhere.
+        """
+        if self.failure is not None:
+            raise Unavailable(f"node {self.options.node_id} has stopped: {self.failure}")
+        if not self.raft.is_leader:
+            raise NotLeader(self.raft.leader)
+
+        def opened() -> bytes:
+            if gone():
+                raise Unavailable("its client has gone")
+            return msgspec.msgpack.encode(self.views.open(self.applier.runner.store.view))
+
+        self.engine.query(Query(b"", done, deadline_s, gone, opened))
+
+    def query_view(
+        self, number: int, payload: bytes, done: QueryDone, deadline_s: float, gone: Callable[[], bool]
+    ) -> None:
+        """Run a query on a state that is held here, whoever leads now. Raises `ViewExpired`."""
+        if self.failure is not None:
+            raise Unavailable(f"node {self.options.node_id} has stopped: {self.failure}")
+        self.scans.begin(Query(payload, done, deadline_s, gone, held=self.views.find(number)))
+
+    def close_view(self, number: int) -> None:
+        """Let go of a state that is held here."""
+        self.views.close(number)
 
     @property
     def node_id(self) -> NodeId:

@@ -11,6 +11,7 @@ from raftkv.config import Config
 from raftkv.errors import Busy, NodeStopped, RaftKVError, TooMuchWork, Unavailable
 from raftkv.machine import Interrupted
 from raftkv.node.ports import Worker, error_of
+from raftkv.node.views import Views
 from raftkv.node.waiting import Query
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Scan:
     ) -> None:
         """`rest` is told how long a go took, and comes back when there may be another."""
         self.query = query
-        self.view: StateView = runner.store.view()
+        self.view: StateView = runner.store.view() if query.held is None else query.held.view
         self.index = self.view.applied.index
         self.stopped = False
         """Set by the loop: end as soon as possible."""
@@ -101,6 +102,7 @@ class Scans:
         runner: Callable[[], Runner],
         on_failure: Callable[[BaseException], None],
         others_wait: Callable[[], bool],
+        views: Views,
     ) -> None:
         """`others_wait` tells, on any thread, whether somebody waits for this node to do something else."""
         self._free = list(workers)
@@ -110,6 +112,7 @@ class Scans:
         self._runner = runner
         self._on_failure = on_failure
         self._others_wait = others_wait
+        self._views = views
         self._waiting: deque[tuple[float, Query]] = deque()
         self._running: dict[asyncio.Future[bytes | RaftKVError], tuple[Scan, Worker]] = {}
         self._held = False
@@ -146,6 +149,12 @@ class Scans:
                 self._start(query)
 
     def _start(self, query: Query) -> None:
+        try:
+            if query.held is not None:
+                query.held.begin()
+        except RaftKVError as exc:
+            query.done(0, exc)
+            return
         worker = self._free.pop()
         self.begun += 1
         scan = Scan(query, self._runner(), self._config, self._clock, self._rest)
@@ -159,7 +168,10 @@ class Scans:
 
     def _ended(self, future: asyncio.Future[bytes | RaftKVError]) -> None:
         scan, worker = self._running.pop(future)
-        scan.view.close()
+        if scan.query.held is None:
+            scan.view.close()
+        else:
+            scan.query.held.end(self._clock())
         self._free.append(worker)
         error = error_of(future)
         if error is not None:
@@ -179,6 +191,7 @@ class Scans:
         if self._running:
             await asyncio.wait(list(self._running))
             await asyncio.sleep(0)  # the views are closed by callbacks of the same turn
+        self._views.close_all()
 
     def resume(self) -> None:
         """Go on with what waits."""

@@ -14,6 +14,7 @@ from raftkv.model import Index, Term
 
 if TYPE_CHECKING:
     from raftkv.machine import Outcome
+    from raftkv.node.views import HeldView
 
 CommandDone: TypeAlias = "Callable[[Index, Outcome | RaftKVError], None]"
 """Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
@@ -31,6 +32,11 @@ class Query(msgspec.Struct):
     """How long its client waits, counted from when it arrived."""
     gone: Callable[[], bool] | None = None
     """Tells, on any thread, whether nobody waits for it any more."""
+
+    instead: Callable[[], bytes] | None = None
+    """What gives the answer in the place of the machine, when the query's turn comes; raises a `RaftKVError`."""
+    held: HeldView | None = None
+    """The view that it is asked of, if it is not what is applied now."""
 
     @property
     def is_gone(self) -> bool:

@@ -29,16 +29,16 @@ async def run_admin(service: Service, request: Request) -> Response:
         case RequestKind.STATUS:
             result = service.status()
         case RequestKind.ADD_LEARNER:
-            result = await service.add_learner(_argument(request, Member), deadline_s)
+            result = await service.add_learner(read_argument(request, Member), deadline_s)
         case RequestKind.UPDATE:
-            member, force = _argument(request, tuple[Member, bool])
+            member, force = read_argument(request, tuple[Member, bool])
             result = await service.update_member(member, deadline_s, force=force)
         case RequestKind.PROMOTE:
-            result = await service.promote(_argument(request, NodeId), deadline_s)
+            result = await service.promote(read_argument(request, NodeId), deadline_s)
         case RequestKind.REMOVE:
-            result = await service.remove(_argument(request, NodeId), deadline_s)
+            result = await service.remove(read_argument(request, NodeId), deadline_s)
         case RequestKind.TRANSFER:
-            result = await service.transfer_leadership(_argument(request, NodeId | None), deadline_s)
+            result = await service.transfer_leadership(read_argument(request, NodeId | None), deadline_s)
         case RequestKind.SNAPSHOT:
             result = await service.take_snapshot()
         case RequestKind.CLOCK_RESET:
@@ -48,7 +48,8 @@ async def run_admin(service: Service, request: Request) -> Response:
     return Response(request.id, Status.OK, _encoder.encode(result))
 
 
-def _argument(request: Request, kind: Any) -> Any:
+def read_argument(request: Request, kind: Any) -> Any:
+    """A request's payload, as a value of `kind`; raises `InvalidArgument`."""
     try:
         return msgspec.msgpack.decode(request.payload, type=kind)
     except UNREADABLE as exc:

@@ -18,6 +18,7 @@ from raftkv.errors import (
     Rejected,
     SessionExpired,
     TooMuchWork,
+    ViewExpired,
 )
 from raftkv.machine import OutcomeKind
 from raftkv.model import Index, Member
@@ -76,6 +77,8 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
             status = Status.SESSION_EXPIRED
         case TooMuchWork():
             status = Status.TOO_MUCH_WORK
+        case ViewExpired():
+            status = Status.VIEW_EXPIRED
         case _:
             status = Status.INDETERMINATE
     return Response(request_id, status, text)

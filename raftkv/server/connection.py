@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
 from raftkv.forks import let_go_of
-from raftkv.server.admin import run_admin
+from raftkv.server.admin import read_argument, run_admin
 from raftkv.server.answers import error_response, outcome_response, result_response
 from raftkv.wire import (
     NOTICE_ID,
@@ -21,6 +21,7 @@ from raftkv.wire import (
     Response,
     ServerHello,
     Status,
+    ViewQuery,
     address_text,
     decode_client_hello,
     decode_request,
@@ -294,6 +295,9 @@ class Connection(asyncio.Protocol):
                         request.deadline_ms / 1000,
                         self._gone,
                     )
+                case RequestKind.VIEW_OPEN | RequestKind.VIEW_QUERY | RequestKind.VIEW_CLOSE:
+                    self._listener.check_share(self)
+                    self._take_view(request)
                 case RequestKind.MEMBERS:
                     self._answer(self._members(request))
                 case _:
@@ -303,6 +307,18 @@ class Connection(asyncio.Protocol):
             if isinstance(exc, NotLeader):
                 self.tell_members()  # who is sent elsewhere should know where that is
             self._answer(error_response(request.id, exc, self._service.leader))
+
+    def _take_view(self, request: Request) -> None:
+        service, done, deadline_s = self._service, partial(self._query_done, request.id), request.deadline_ms / 1000
+        match request.kind:
+            case RequestKind.VIEW_OPEN:
+                service.open_view(done, deadline_s, self._gone)
+            case RequestKind.VIEW_QUERY:
+                asked = read_argument(request, ViewQuery)
+                service.query_view(asked.view, asked.query, done, deadline_s, self._gone)
+            case _:
+                service.close_view(read_argument(request, int))
+                self._answer(Response(request.id, Status.OK))
 
     def _members(self, request: Request) -> Response:
         """Only the leader says who the members are: another node may have been cut off for long. Raises `NotLeader`."""

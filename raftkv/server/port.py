@@ -74,6 +74,17 @@ class Service(Protocol):
         Raises `NotAccepted` when it is refused at once.
         """
 
+    def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        """Hold the state at one index, which is the answer's; the result is the view's number. Raises as `query`."""
+
+    def query_view(
+        self, number: int, payload: bytes, done: QueryDone, deadline_s: float, gone: Callable[[], bool]
+    ) -> None:
+        """Run a query on a state that is held here. Raises `ViewExpired`, and what `query` raises."""
+
+    def close_view(self, number: int) -> None:
+        """Let go of a state that is held here; nothing happens when there is none."""
+
     def status(self) -> msgspec.Struct:
         """Everything that an operator may ask; sent as MessagePack."""
 

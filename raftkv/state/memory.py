@@ -38,6 +38,10 @@ class MemoryView(StateView):
         for key in sorted([key for key in there if start <= key < end], reverse=reverse):
             yield key, self._values.get(key)
 
+    @property
+    def changes(self) -> int:
+        return 0
+
     def close(self) -> None:
         """Nothing is open."""
 

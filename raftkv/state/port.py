@@ -92,6 +92,11 @@ class Reader(ABC):
 class StateView(Reader):
     """The state as it was when the view was taken, whatever is written since. For one thread at a time, any thread."""
 
+    @property
+    @abstractmethod
+    def changes(self) -> int:
+        """How many keys that were written since it keeps in memory; any thread."""
+
     @abstractmethod
     def close(self) -> None:
         """Let go of it; only then may its store be closed. Its iterators must be gone. Harmless when done again."""

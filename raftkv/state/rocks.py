@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from raftkv import failpoints
 from raftkv.disk.advice import advice, advice_in
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
 from raftkv.state.gaps import Gap, Guideposts
+from raftkv.state.ordered import OrderedKeys
 from raftkv.state.port import (
     META_KEY,
     OWNER_FILE,
@@ -216,11 +216,15 @@ class RocksView(StateView):
         self._applied = store.applied
         self.fresh: deque[bytes] = deque()
         """Keys that were written since, and are not in `_changed` yet; put here by another thread."""
-        self._changed: list[bytes] = []
+        self._changed = OrderedKeys()
 
     @property
     def applied(self) -> Applied:
         return self._applied
+
+    @property
+    def changes(self) -> int:
+        return len(self.fresh) + len(self._changed)
 
     def get(self, key: bytes) -> bytes | None:
         if self._snapshot is None:
@@ -238,11 +242,8 @@ class RocksView(StateView):
         """Keys from `low` to before `high` that were written since."""
         changed = self._changed
         while self.fresh:
-            key = self.fresh.popleft()
-            at = bisect_left(changed, key)
-            if at == len(changed) or changed[at] != key:
-                changed.insert(at, key)
-        return changed[bisect_left(changed, low) : bisect_left(changed, high)] if changed else []
+            changed.add(self.fresh.popleft())
+        return changed.between(low, high) if changed else []
 
     def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
         store = self._store

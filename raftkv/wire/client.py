@@ -44,6 +44,12 @@ class RequestKind(IntEnum):
     """Where the members listen for clients, as the leader knows it (nothing); the answer is a `Members`."""
     CLOCK_RESET = 20
     """Let log time begin anew at what the clocks say (nothing)."""
+    VIEW_OPEN = 24
+    """Hold the state as it is now (nothing); the answer is the view's number."""
+    VIEW_QUERY = 25
+    """Run a query on a state that is held (a `ViewQuery`)."""
+    VIEW_CLOSE = 26
+    """Let go of one (its number)."""
 
 
 @unique
@@ -63,6 +69,7 @@ class Status(IntEnum):
     NOT_CAUGHT_UP = 9
     DISK_LOW = 10
     TOO_MUCH_WORK = 11
+    VIEW_EXPIRED = 12
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True):
@@ -103,6 +110,13 @@ class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """For queries: answer from what is applied, without asking the leader."""
     deadline_ms: int
     """How long the client will wait from now."""
+
+
+class ViewQuery(msgspec.Struct, array_like=True, frozen=True):
+    """A query, as `raftkv.machine` encodes it, on the view of this number."""
+
+    view: int
+    query: bytes
 
 
 class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):

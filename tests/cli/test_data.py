@@ -208,3 +208,15 @@ def test_a_range_may_be_stale(run):
     assert [item["key"] for item in value["items"]] == ["stale/a"]
     assert value["indexes"][0] >= value["items"][0]["changed_index"]
     assert run("prefix", "stale/", "--stale").stdout == "stale/a\tx\n"
+
+
+def test_a_range_may_be_of_one_index(run):
+    """All its pages, however many; the index is told. Not together with --stale."""
+    run("put", "one/a", "x")
+    index = value_of(run("put", "one/b", "y", "--json"))["changed_index"]
+    value = value_of(run("range", "one/", "one0", "--one-index", "--json"))
+    assert [item["key"] for item in value["items"]] == ["one/a", "one/b"]
+    assert len(value["indexes"]) == 1
+    assert value["indexes"][0] >= index
+    assert run("prefix", "one/", "--one-index").stdout == "one/a\tx\none/b\ty\n"
+    assert invoke("range", "--one-index", "--stale").exit_code == 2

@@ -17,6 +17,7 @@ from raftkv.machine import LocalMachine, Runner, SliceOver, StateMachine, Table,
 from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, Applier
 from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.scans import REST, REST_BUSY, Scans
+from raftkv.node.views import Views
 from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.state import Applied, RocksStates
 from raftkv.testing.loop import SimLoop, elapse
@@ -97,6 +98,7 @@ class Stage:
             lambda: self.runner,
             self.failures.append,
             lambda: self.busy,
+            Views(config, lambda: self.now, lambda n: 6),
         )
 
     def query(self, name: str = "total", deadline_s: float | None = None) -> Query:
@@ -142,6 +144,7 @@ def test_scans_rest_the_longer_the_more_of_them_there_are_and_while_others_wait(
             lambda: stage.runner,
             stage.failures.append,
             lambda: stage.busy,
+            Views(Config(), lambda: stage.now, lambda n: 6),
         )
         for _ in range(2):
             stage.scans.begin(stage.query())
@@ -225,6 +228,7 @@ def test_a_store_is_closed_only_when_nobody_reads_it(tmp_path):
             lambda: stage.runner,
             stage.failures.append,
             lambda: False,
+            Views(Config(), time.monotonic, lambda n: 6),
         )
         for _ in range(2):
             stage.scans.begin(stage.query("stubborn"))

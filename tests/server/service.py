@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raftkv.errors import ChangeRefused, RaftKVError
+from raftkv.errors import ChangeRefused, RaftKVError, ViewExpired
 from raftkv.machine import LocalMachine, Outcome, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.server import CommandDone, QueryDone
@@ -94,6 +94,20 @@ class FakeService:
         except RaftKVError as exc:
             result = exc
         done(self.log.index, result)
+
+    def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        self.calls.append(("open_view", None))
+        done(self.log.index, b"\x07")
+
+    def query_view(
+        self, number: int, payload: bytes, done: QueryDone, deadline_s: float, gone: Callable[[], bool]
+    ) -> None:
+        if number != 7:
+            raise ViewExpired(f"no view {number}")
+        self.query(payload, False, done)
+
+    def close_view(self, number: int) -> None:
+        self.calls.append(("close_view", number))
 
     def status(self) -> Member:
         return Member(self.node_id, "peer", "client")

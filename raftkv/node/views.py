@@ -1,0 +1,109 @@
+"""States that clients read page by page: each as it was at one index, few at once, and none for long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from raftkv.config import Config
+from raftkv.errors import Busy, ViewExpired
+
+if TYPE_CHECKING:
+    from raftkv.state import StateView
+
+
+class HeldView:
+    """One of them. It is read by one query at a time, and closed only between two."""
+
+    def __init__(self, view: StateView, now: float) -> None:
+        self.view = view
+        self.used_at = now
+        self.is_read = False
+        self.expired = ""
+        """Why it can't be read any more; empty while it can."""
+
+    def begin(self) -> None:
+        """A query begins to read it. Raises `ViewExpired`, or `Busy` while another one reads."""
+        if self.expired:
+            raise ViewExpired(self.expired)
+        if self.is_read:
+            raise Busy("another query reads this view at the moment")
+        self.is_read = True
+
+    def end(self, now: float) -> None:
+        """It is done."""
+        self.is_read, self.used_at = False, now
+        if self.expired:
+            self.view.close()
+
+    def expire(self, why: str) -> None:
+        """Nobody reads it any more; it is closed as soon as nobody does."""
+        self.expired = why
+        if not self.is_read:
+            self.view.close()
+
+
+class Views:
+    """Holds views under numbers that nobody guesses and that no other start of a node has.
+
+    Invariants: at most `views_max` are open, each until it was not used for `view_idle_s`, or more than
+    `view_changes_max` keys were written since it was opened, which it must remember.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float], draw: Callable[[int], int]) -> None:
+        self._config = config
+        self._clock = clock
+        self._draw = draw
+        self._held: dict[int, HeldView] = {}
+        self.opened = 0
+        """Views so far."""
+        self.expired = 0
+        """Those of them that were closed before their client did."""
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def open(self, view: Callable[[], StateView]) -> int:
+        """Open one; returns its number. Raises `Busy` when there are too many."""
+        self.sweep()
+        if len(self._held) >= self._config.views_max:
+            raise Busy(f"{len(self._held)} views are open here: views_max allows no more at once")
+        number = 1 + self._draw(2**62)
+        self._held[number] = HeldView(view(), self._clock())
+        self.opened += 1
+        return number
+
+    def find(self, number: int) -> HeldView:
+        """The view of this number. Raises `ViewExpired`."""
+        self.sweep()
+        held = self._held.get(number)
+        if held is None:
+            raise ViewExpired(
+                f"this node holds no view {number}: it was not used for {self._config.view_idle_s:g} s, more than "
+                f"{self._config.view_changes_max} keys were written meanwhile, or its node is not this one any more. "
+                "Begin anew, with another view"
+            )
+        return held
+
+    def close(self, number: int) -> None:
+        """Its client needs it no more; nothing happens when it is gone."""
+        held = self._held.pop(number, None)
+        if held is not None:
+            held.expire("the view was closed")
+
+    def sweep(self) -> None:
+        """Let go of those whose time is over."""
+        now, config = self._clock(), self._config
+        for number, held in list(self._held.items()):
+            idle = not held.is_read and now - held.used_at >= config.view_idle_s
+            if idle or held.view.changes > config.view_changes_max:
+                self._expire(number, "the view is too old: begin anew, with another one")
+
+    def close_all(self) -> None:
+        """The store is about to be closed; nobody reads."""
+        for number in list(self._held):
+            self._expire(number, "the node's state was replaced: begin anew, with another view")
+
+    def _expire(self, number: int, why: str) -> None:
+        self.expired += 1
+        self._held.pop(number).expire(why)
