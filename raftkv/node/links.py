@@ -57,6 +57,10 @@ class Links:
         self._node = node
         self._founding = founding
         self._met = Met(node, known)
+        self._said: dict[NodeId, str] = {}
+        """Where peers themselves say that they listen; only of those that there are links to."""
+        self._said_to_clients: dict[NodeId, str] = {}
+        """The same, for clients."""
         self._learned: dict[NodeId, str] = {}
         """Addresses of peers that dialled this node before it knew of a membership with them."""
         self._hearsay = Hearsay()
@@ -72,6 +76,10 @@ class Links:
     def cluster_id(self) -> str:
         """The cluster that this node belongs to; empty before it has joined one."""
         return self._founding.cluster_id
+
+    def client_address(self, peer: NodeId) -> str:
+        """Where `peer` itself says that it listens for clients; empty when it has said nothing of use."""
+        return self._said_to_clients.get(peer, "")
 
     def incarnation_of(self, peer: NodeId) -> str | None:
         """The data directory that `peer` came with the last time; None when it was never met."""
@@ -98,6 +106,7 @@ class Links:
             known=self._met.known,
             starts=node.opened.starts,
             cluster_name=self._founding.name,
+            client_address=node.options.client_address,
         )
 
     def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
@@ -211,11 +220,17 @@ class Links:
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
         if self._met.known.get(hello.node_id) != known:
             self._tell({hello.node_id: known})
-        if address_problem(hello.address) is None:
-            node.transport.hint(hello.node_id, hello.address)
-        if hello.address and node.raft.membership.member(hello.node_id) is None and len(self._learned) < LEARNED_MAX:
-            self._learned[hello.node_id] = hello.address
+        peer = hello.node_id
+        is_member = node.raft.membership.member(peer) is not None
+        if hello.address and not is_member and len(self._learned) < LEARNED_MAX:
+            self._learned[peer] = hello.address
             self.set_members(node.memberships)
+        if address_problem(hello.address) is None and (is_member or peer in self._learned):
+            self._said[peer] = hello.address
+            node.transport.hint(peer, hello.address)
+            if address_problem(hello.client_address) is None and self.client_address(peer) != hello.client_address:
+                self._said_to_clients[peer] = hello.client_address
+                node.members_moved()
 
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
         """Learn whom others have met; who can't be the one that was met here is not heard any more."""
@@ -351,6 +366,11 @@ class Links:
             for member in membership.members:
                 if member.node_id != own and member.peer_address not in ("", peers.get(member.node_id)):
                     self._node.transport.hint(member.node_id, member.peer_address)
+        self._said = {peer: address for peer, address in self._said.items() if peer in peers}
+        self._said_to_clients = {peer: where for peer, where in self._said_to_clients.items() if peer in peers}
+        for peer, address in self._said.items():
+            if address != peers[peer]:
+                self._node.transport.hint(peer, address)
 
     def report_digest(self) -> None:
         """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""

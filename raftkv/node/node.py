@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from raftkv import failpoints
-from raftkv.addresses import is_elsewhere
+from raftkv.addresses import address_problem, is_elsewhere
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import (
@@ -708,8 +708,21 @@ class Node:
         # A node that installs a snapshot may know of a commit behind the beginning of its log.
         index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
         members = self._placed(membership).members
-        addresses = tuple(member.client_address for member in members if member.client_address)
-        return Members(index, addresses)
+        addresses = [member.client_address for member in members if member.client_address]
+        # Who has moved may lead before the membership says where it is: then clients have to find it, too.
+        addresses += [where for member in members if (where := self._listens_for_clients(member.node_id))]
+        return Members(index, tuple(dict.fromkeys(addresses)))
+
+    def _listens_for_clients(self, node_id: NodeId) -> str:
+        """Where a member says of itself that it listens for clients; empty where that is of no use to them."""
+        if node_id != self.options.node_id:
+            return self.links.client_address(node_id)
+        where = self.options.client_address
+        return where if where and address_problem(where) is None else ""
+
+    def members_moved(self) -> None:
+        """A member has said that it listens elsewhere."""
+        self._members_changed()
 
     def watch_members(self, changed: Callable[[], None]) -> None:
         """Call `changed` when `members` may be others; for one listener."""

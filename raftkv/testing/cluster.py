@@ -269,6 +269,7 @@ class SimNode:
             data_dir="/data",
             members=founders,
             peer_address=self.member.peer_address,
+            client_address=self.member.client_address,
             rebuild=rebuild,
             config=habits.config,
         )

@@ -57,6 +57,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """The boots and nonces of the newest starts on its data directory: a copy has not had those that others met."""
     cluster_name: str = ""
     """What its cluster is called; empty where that is not known."""
+    client_address: str = ""
+    """Where the node listens for clients, as it sees it: another place than the membership says when it has moved."""
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):

@@ -296,3 +296,33 @@ def test_when_all_have_moved_one_by_one_they_find_each_other_after_a_loss_of_pow
         await client.close()
 
     tell(story, size=size)
+
+
+def test_a_new_node_finds_a_leader_that_has_moved_without_a_word_in_the_log():
+    """The leader says where it is as it dials; the membership that comes with its snapshot says otherwise (F83).
+
+    Seed 294 of the simulated worlds: what it had said was forgotten with the link, and its answers went nowhere.
+    """
+
+    async def story(cluster):
+        client = cluster.client()
+        await fill(client, 300)
+        leader = await cluster.until_leader()
+        sim = cluster.nodes[leader.node_id]
+        await leader.take_snapshot()
+        sim.crash()
+        move(cluster, sim)
+        await sim.start()
+        await cluster.until(lambda: cluster.leader is not None and cluster.leader.node_id != sim.node_id, 30)
+        await cluster.until_equal()
+        await cluster.leader.transfer_leadership(sim.node_id)
+        new = cluster.add(9)
+        await new.start()
+        await sim.node.add_learner(new.member)
+        await fill(client, 5, start=300)
+        await cluster.until_equal()
+        assert new.node.raft.membership.member(sim.node_id) != sim.member
+        assert new.node.transport.links()[sim.node_id].connected
+        await client.close()
+
+    tell(story)
