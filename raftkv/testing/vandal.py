@@ -24,6 +24,9 @@ SNAPSHOTS = "/data/snapshots/0"
 OWNED = ("cluster", "vote", "starts", "peers", "receipts", "log", "log/MANIFEST", "state", "state/OWNER")
 """What may come from elsewhere besides snapshots."""
 
+UNBOUNDED = 1 << 40
+"""Bytes: who brings a file makes room for it."""
+
 COPIES_MAX = 4
 """Backups of each node's disk: the first ones, as only the older a copy is the more will it be missed."""
 
@@ -200,9 +203,11 @@ class Vandal:
         self._cluster.note(f"{place} of node {sim.node_id} comes from elsewhere, in {len(found)} files")
         if sim.disk.is_dir(place):
             sim.disk.remove_tree(place)
+        capacity, sim.disk.capacity_bytes = sim.disk.capacity_bytes, UNBOUNDED
         for path, data in found.items():
             sim.disk.mkdir(posixpath.dirname(path))
             sim.disk.write_atomic(path, data)
+        sim.disk.capacity_bytes = capacity
 
     def _rot(self, sim: SimNode) -> bool:
         place = harming.any_byte(sim.disk, self._dice)
