@@ -48,6 +48,8 @@ class LinkProxy:
 
     def __init__(self, doors: Sequence[Door], seed: int) -> None:
         self.nodes = sorted({door.target for door in doors})
+        self.told = {door.target: "{}:{}".format(*door.front) for door in doors if door.source is None}
+        """Where nodes are looked for by others."""
         self.counts: Counter[str] = Counter()
         self._seed = seed
         self._doors = doors

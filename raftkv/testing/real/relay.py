@@ -9,9 +9,11 @@ import socket
 import struct
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from raftkv.errors import FrameError
 from raftkv.testing.real.lane import FrameCutter, Lane
-from raftkv.wire import FRAME_HEAD_BYTES, Hello, decode_message
+from raftkv.wire import FRAME_HEAD_BYTES, Hello, HelloReply, decode_message, encode_message
 
 if TYPE_CHECKING:
     from raftkv.testing.real.proxy import Door, LinkProxy
@@ -65,6 +67,8 @@ class Side(asyncio.Protocol):
         now = asyncio.get_running_loop().time()
         for frame in self._cutter.feed(data):
             lane = self._relay.lane(self, frame)
+            if self.frames == 0:
+                frame = self._relay.as_told(frame)
             self.frames += 1
             if self._relay.is_remarkable(self) and self._cutter.is_framed:
                 lane.remember(frame)
@@ -206,6 +210,25 @@ class Relay:
         if self.source is None:
             self.source = _sender(frame)
         return self._proxy.lane(*self.way(side))
+
+    def as_told(self, frame: bytes) -> bytes:
+        """A handshake in which nodes listen where others were told: else these would dial past the proxy next."""
+        if self._door.source is not None:
+            return frame
+        try:
+            message = decode_message(frame[FRAME_HEAD_BYTES:])
+        except FrameError:
+            return frame
+        match message:
+            case Hello():
+                return encode_message(self._at_door(message))
+            case HelloReply(hello=Hello() as hello):
+                return encode_message(msgspec.structs.replace(message, hello=self._at_door(hello)))
+        return frame
+
+    def _at_door(self, hello: Hello) -> Hello:
+        told = self._proxy.told.get(hello.node_id)
+        return hello if told is None else msgspec.structs.replace(hello, address=told)
 
     def way(self, side: Side) -> tuple[int, int]:
         """From whom to whom `side` speaks."""

@@ -7,13 +7,14 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import msgspec
 import pytest
 
 from raftkv.testing.ports import free_ports
 from raftkv.testing.real.lane import Conditions
 from raftkv.testing.real.proxy import Door, LinkProxy
 from raftkv.testing.real.relay import CLIENTS
-from raftkv.wire import FrameDecoder, encode_frame, encode_message
+from raftkv.wire import FrameDecoder, HelloReply, decode_message, encode_frame, encode_message
 from tests.transport.raw import hello
 from tests.waiting import until
 
@@ -136,6 +137,20 @@ def test_frames_go_both_ways(proxy: LinkProxy, call: Call) -> None:
     assert proxy.connections() == {(CLIENTS, 1): 1}
     caller.socket.close()
     until(lambda: not proxy.connections())
+
+
+def test_a_node_listens_where_others_were_told(proxy: LinkProxy, call: Call, fronts: list[tuple[str, int]]) -> None:
+    """In its hello and in the answer to one, or others would dial it past the proxy; a stranger's is as it is."""
+    told = "{}:{}".format(*fronts[1])
+    own = msgspec.structs.replace(hello(1), address="127.0.0.1:9")
+    stranger = msgspec.structs.replace(hello(7), address="127.0.0.1:9")
+    heard = []
+    for said in (own, HelloReply(own, ""), stranger, HelloReply(None, "no")):
+        caller = call(1)
+        caller.socket.sendall(encode_message(said))
+        heard.append(decode_message(caller.hear()))
+    met = msgspec.structs.replace(own, address=told)
+    assert heard == [met, HelloReply(met, ""), stranger, HelloReply(None, "no")]
 
 
 def test_a_node_is_known_by_its_hello(proxy: LinkProxy, call: Call) -> None:
