@@ -30,8 +30,8 @@ REACHED = ("slow",)
 class NamesLost(Fault):
     """A member goes by a name whose lookups change, while another node is started again and has to look it up.
 
-    That node answers and ends all the while, says why it does not reach the member, and reaches it as soon as the
-    name is right again.
+    That node answers and ends all the while, and says why it does not reach the member, unless that one has reached
+    it: a link serves both. With a name that is right they are connected.
     """
 
     kind = "a member's name that is slow, unknown or wrong"
@@ -73,9 +73,13 @@ class NamesLost(Fault):
             if line not in host.log_of(self._path).read_text():
                 return None
             peer = await self._peer(stage, node)
-            return (peer is not None and (peer.connected if state in REACHED else peer.unreached is not None)) or None
+            return (
+                peer is not None and (peer.connected or (peer.unreached is not None and state not in REACHED))
+            ) or None
 
         await stage.until(is_met, f"node {node.node_id} with a name that is {state}")
+        if (peer := await self._peer(stage, node)) is not None and peer.unreached is not None:
+            stage.note(f"node {node.node_id}: {peer.unreached}")
         stage.met(self.kind)
         stage.met(f"name {state}")
         self._say(Answer())
