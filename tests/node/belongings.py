@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import posixpath
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from raftkv.testing.cluster import CONFIG, SimCluster
 from raftkv.testing.loop import SimLoop
 
 ROOT = "/data"
+AT_ONCE = 20
 OWN = 2
 """The node whose directory is looked at."""
 
@@ -42,8 +44,13 @@ def _grow(size, rounds):
             await cluster.start()
             await cluster.until_leader()
             client = cluster.client()
-            for number in range(count):
-                await client.remote.put(b"key-%05d" % number, b"%d" % size * 64)
+            for first in range(0, count, AT_ONCE):
+                await asyncio.gather(
+                    *(
+                        client.remote.put(b"key-%05d" % number, b"%d" % size * 64)
+                        for number in range(first, first + AT_ONCE)
+                    )
+                )
             await cluster.until_equal()
             await cluster.nodes[OWN].node.take_snapshot()
             await client.remote.put(b"last", b"0")
