@@ -7,12 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
 from raftkv.cli import main
+from raftkv.testing.checks import all_checks
+from raftkv.testing.coverage import FAULTS, KINDS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -73,3 +76,26 @@ def test_every_tool_and_module_that_is_named_is_there():
         assert (ROOT / name).exists(), f"{name} is not there"
     for name in set(re.findall(r"python -m benchmarks (\w+)", TEXT)):
         assert (ROOT / "benchmarks" / "suites" / f"{name}.py").exists(), f"there is no suite {name}"
+
+
+def test_the_numbers_are_those_of_the_code():
+    """Kinds of faults, invariants and bugs of others are that many; no bug is counted as put back that is not there."""
+
+    def said(words):
+        (number,) = re.findall(rf"(\d+)\s+{words}", TEXT)
+        return int(number)
+
+    assert said("kinds\\s+of\\s+faults") == len(KINDS)
+    assert said("bugs\\s+and\\s+mishaps") == len(FAULTS)
+    # The core's own after each input and the bound of log time stand beside the list.
+    assert said("invariants") == len(all_checks()) + 2
+    boards = {path.stem: tomllib.loads(path.read_text()) for path in (ROOT / "tools" / "mutants.d").glob("*.toml")}
+    known = dict.fromkeys(boards, 0)
+    for layer, number in re.findall(r"^\| (\w+) \| (\d+) \|", TEXT, re.M):
+        known[layer] += int(number)
+    later = re.search(r"^(\d+) more were added later: (.*?);", TEXT, re.M | re.S)
+    parts = [(int(number), layer) for number, layer in re.findall(r"(\d+)\s+in\s+(\w+)", later[2])]
+    assert sum(number for number, _ in parts) == int(later[1])
+    for number, layer in parts:
+        known[layer] += number
+    assert all(number <= len(boards[layer]["mutant"]) for layer, number in known.items())

@@ -141,7 +141,7 @@ def update_member(target: Target, member: Member, force: bool) -> None:
 
 
 @member.command("rewrite")
-@click.argument("directory", type=click.Path(exists=True), metavar="DIR")
+@click.argument("directory", type=click.Path(), metavar="DIR")
 @click.argument("members", callback=_members, nargs=-1, required=True, metavar="ID=PEER/CLIENT…")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
 def rewrite_members(directory: str, members: tuple[Member, ...], as_json: bool) -> None:

@@ -100,6 +100,8 @@ def test_addresses_are_rewritten_where_no_node_runs(node):
     put(node, "a", "1")
     peer, client = (f"127.0.0.1:{port}" for port in free_ports(2))
     order = ["member", "rewrite", node.data_dir, f"1={peer}/{client}"]
+    nowhere = invoke("member", "rewrite", f"{node.data_dir}-none", order[-1])
+    assert nowhere.exit_code == 2 and "is no data directory of a node" in nowhere.stderr
     running = invoke(*order)
     assert running.exit_code == 5 and "another process uses this data directory" in running.stderr
     assert node.terminate() == 0
