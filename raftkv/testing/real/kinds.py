@@ -25,6 +25,7 @@ from raftkv.testing.real.points import HandoverDropped, KilledAt, PowerCutAt
 from raftkv.testing.real.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.restarts import KilledTwice
+from raftkv.testing.real.scans import Scanned
 from raftkv.testing.real.sinks import LogUnread
 from raftkv.testing.real.stage import Stage
 from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
@@ -95,6 +96,7 @@ KINDS: dict[str, Make] = {
     "slow-follower-long": lambda stage: SlowFollower(stage.dice, STOPPED_LONG_S),
     "rolling-restart": lambda stage: RollingRestart(),
     "log-unread": lambda stage: LogUnread(stage.dice),
+    "scans": lambda stage: Scanned(stage.dice),
     "seed-gone": lambda stage: SeedGone(stage.dice),
     "names": lambda stage: NamesLost(stage.dice),
     "clock": lambda stage: ClockWrong(stage.dice),
@@ -165,6 +167,7 @@ QUOTAS = (
     Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
     Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
     Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
+    Quota("scans of everything", 3, {"scans": Scanned.kind}),
     Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
     Quota("lookups of names that are wrong", 8, {"names": NamesLost.kind}),
     Quota("clocks that are wrong", 6, {"clock": ClockWrong.kind}),
