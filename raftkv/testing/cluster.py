@@ -63,6 +63,7 @@ CONFIG = Config(
     snapshot_rate_bytes_s=0,
     disk_free_bytes_min=16 * KIB,
     scrub_rate_bytes_s=0,
+    query_slice_reads=8,
 )
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
 

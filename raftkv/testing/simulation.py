@@ -17,6 +17,7 @@ from raftkv.testing.history import History
 from raftkv.testing.logtime import LogTimeIsBounded
 from raftkv.testing.loop import Deadlock, SimLoop
 from raftkv.testing.nemesis import Nemesis
+from raftkv.testing.scanning import Scanner
 from raftkv.testing.sightings import Sightings
 from raftkv.testing.unheard import quiet
 from raftkv.testing.variety import Variety
@@ -124,6 +125,10 @@ class Simulation:
             clients.append(cluster.client(*seeds, deadline_s=8.0, sessions=True))
             sightings.watch(clients[-1], seeds)
         workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
+        scanner = Scanner(self.seed, cluster)
+        if scanner.is_wanted:
+            client = cluster.client(deadline_s=8.0)
+            workers.append(asyncio.ensure_future(scanner.act(client, lambda: self._clients.stopping)))
         try:
             await nemesis.run(self._duration_s)
             await nemesis.mend()

@@ -23,6 +23,9 @@ KEYS = 2
 
 LIST_MAX = 500
 
+ROWS_EACH = 4
+"""Rows of one command that go and come together."""
+
 LARGE_MAX = 64 * KIB
 """Limits of commands above this are not tried: the world would be about nothing else."""
 
@@ -36,6 +39,7 @@ class Workload(KeyValue):
     """The key-value machine, and lists."""
 
     lists = Table(bytes, list[bytes])
+    rows = Table(int, int)
 
     @command
     def append(self, key: bytes, item: bytes) -> int:
@@ -51,6 +55,21 @@ class Workload(KeyValue):
         """Append, and then raise: all of it is undone."""
         self.lists[key] = [*self.lists.get(key, []), item]
         raise ValueError("spoiled")
+
+    @command
+    def litter(self, number: int, deletes: bool) -> None:
+        """Set some rows, which add up to nothing, or delete them."""
+        for row in range(number * ROWS_EACH, (number + 1) * ROWS_EACH):
+            if not deletes:
+                self.rows[row] = self.index if row % 2 else -self.index
+            elif row in self.rows:
+                del self.rows[row]
+
+    @query
+    def sum_up(self) -> tuple[int, int]:
+        """How many rows there are, and their sum."""
+        values = [value for _, value in self.rows.items()]
+        return len(values), sum(values)
 
     @query
     def items(self, key: bytes) -> list[bytes]:

@@ -51,7 +51,7 @@ async def look(addresses: list[str], looks: int) -> tuple[int, int]:
 
 
 def test_very_many_deleted_keys_and_eight_callers_depose_nobody(tmp_path: Path) -> None:
-    """Each caller finds the one row that lives behind them, or hears why not; writes go on, in the same term. Then
+    """F79: each caller finds the one row that lives behind them, or hears why not; writes go on, in the same term. Then
     everything is read at one index, by a client without a loop."""
 
     async def story(addresses: list[str]) -> None:

@@ -160,7 +160,7 @@ def test_scans_rest_the_longer_the_more_of_them_there_are_and_while_others_wait(
 
 
 def test_a_query_that_reads_too_much_ends_as_such():
-    """By the number of keys, by time, and by its client's deadline: `TooMuchWork`, which names the setting."""
+    """F79: by the number of keys, by time, by its client's deadline: `TooMuchWork`, which names the setting."""
 
     async def story() -> None:
         few = Stage(query_reads_max=200)

@@ -34,7 +34,7 @@ def run(story: Callable[[SimCluster], Coroutine[Any, Any, None]], **settings: An
 
 
 def test_all_pages_are_of_the_state_at_one_index():
-    """Whatever is put, changed and deleted between two pages; single reads see the same."""
+    """F79: whatever is put, changed and deleted between two pages; single reads see the same."""
 
     async def story(cluster: SimCluster) -> None:
         client = cluster.client()

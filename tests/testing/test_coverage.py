@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.testing.coverage import FAULTS, KINDS, TESTS, by_kind, by_row, kinds_of, rows_of
 from raftkv.testing.nemesis import fault_kinds
+from raftkv.testing.scanning import SCANNED
 from raftkv.testing.sightings import SIGHTINGS
 from raftkv.testing.variety import VARIETIES
 from raftkv.testing.workload import ENCOUNTERS
@@ -52,7 +53,8 @@ def test_a_named_test_is_there_and_names_its_row(row, test):
 
 def test_each_kind_of_fault_says_for_which_rows_it_stands():
     """The table has every kind that there is, and no other; each stands for something."""
-    others = {"lost unsynced changes", "founding cut off", "crash in a recovery", *VARIETIES, *ENCOUNTERS, *SIGHTINGS}
+    others = {"lost unsynced changes", "founding cut off", "crash in a recovery", *SCANNED}
+    others |= {*VARIETIES, *ENCOUNTERS, *SIGHTINGS}
     assert {*fault_kinds(), *others} == set(KINDS)
     assert all(rows_of(rows) for rows in KINDS.values())
 
