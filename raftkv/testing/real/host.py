@@ -17,8 +17,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-NAMES, CLOCK = "RAFTKV_HOST_NAMES", "RAFTKV_HOST_CLOCK"
-"""Variables of such a process: the files."""
+NAMES, CLOCK = "CHAOS_HOST_NAMES", "CHAOS_HOST_CLOCK"
+"""Variables of such a process: the files. Not called RAFTKV_…, as a node warns of variables that it does not know."""
 
 MODULE = "raftkv.testing.real.host"
 
