@@ -9,6 +9,7 @@ import sys
 import click
 from rich.console import RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from raftkv.cli.common import Seconds, Target, cluster_command
@@ -211,7 +212,8 @@ def print_membership(membership: Membership, as_json: bool, leader: NodeId | Non
         if each.node_id in membership.outgoing and part == "learner":
             part = "voter, leaving"
         suffix = ", leader" if each.node_id == leader else ""
-        table.add_row(str(each.node_id), part + suffix, each.peer_address, each.client_address)
+        addresses = [escape(address) for address in (each.peer_address, each.client_address)]  # [::1] is no markup
+        table.add_row(str(each.node_id), part + suffix, *addresses)
     make_console().print(table)
 
 

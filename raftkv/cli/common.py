@@ -31,7 +31,7 @@ DEFAULT_ADDRESS = "127.0.0.1:7001"
 PATIENCE_S = 2.0
 """Whatever takes longer says what it waits for."""
 
-stderr = Console(stderr=True, highlight=False)
+stderr = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 async def progress(what: str) -> AsyncIterator[None]:
     """Say on stderr what is being waited for, once it takes longer than two seconds."""
     shown = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=stderr, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        console=stderr,
+        transient=True,
     )
 
     def show() -> None:

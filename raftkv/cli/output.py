@@ -56,8 +56,8 @@ def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json({"error": type(error).__name__, "message": str(error)})
     else:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}")
+        text = f"[bold red]{type(error).__name__}[/]: {escape(str(error))}"
+        make_console(stderr=True).print(text, soft_wrap=True)
     sys.exit(exit_code(error))
 
 
@@ -82,9 +82,14 @@ def print_json(value: Any) -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """As wide as the terminal; where there is none, tables are wide enough and other lines are not broken."""
+    """As wide as the terminal; where there is none, tables are wide enough and other lines are not broken.
+
+    Nothing is made a picture: to rich, `:1234:` in `host:1234: refused` is the name of one, and so is a part of some
+    keys and of some addresses of IPv6.
+    """
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, highlight=False, soft_wrap=not is_terminal, width=None if is_terminal else 160)
+    width = None if is_terminal else 160
+    return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=not is_terminal, width=width)
 
 
 def size_of(count: int) -> str:

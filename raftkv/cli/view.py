@@ -175,7 +175,7 @@ def _lines(view: ClusterView) -> list[str]:
         lines.append(f"node {row['node']}  {row['role']}  term {row['term']}  reaches {row['reaches']}")
         groups = (("commit", "applied", "lag"), ("snap", "log", "state"), ("free",))
         lines += ["  " + "  ".join(f"{name} {row[name]}" for name in names) for names in groups]
-    return lines + [f"node {silent.node_id or silent.address}  [red]silent[/]" for silent in view.silent]
+    return lines + [f"node {silent.node_id or escape(silent.address)}  [red]silent[/]" for silent in view.silent]
 
 
 def _table(view: ClusterView) -> Table:
@@ -194,7 +194,7 @@ def _table(view: ClusterView) -> Table:
     for node in view.nodes:
         table.add_row(*_row(node, newest.commit_index))
     for silent in view.silent:
-        name = str(silent.node_id) if silent.node_id is not None else silent.address
+        name = str(silent.node_id) if silent.node_id is not None else escape(silent.address)
         table.add_row(name, "[red]silent[/]", *["-"] * (len(COLUMNS) - 2))
     return table
 

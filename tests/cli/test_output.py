@@ -7,7 +7,9 @@ import json
 import pytest
 
 from raftkv import errors
+from raftkv.cli.admin import print_membership
 from raftkv.cli.output import EXIT_CODES, exit_code, fail, size_of
+from raftkv.model import Member, Membership
 
 
 @pytest.mark.parametrize(
@@ -42,11 +44,19 @@ def test_an_error_can_be_json(capsys):
 
 
 def test_an_errors_text_is_printed_as_it_is(capsys):
-    """Brackets are no markup, long lines are not broken."""
-    text = "[config] of x: " + "word " * 60
+    """Brackets are no markup, no part of an address is the name of a picture, long lines are not broken."""
+    text = "[config] of x: nobody answers at host:1234: " + "word " * 60
     with pytest.raises(SystemExit):
         fail(errors.ConfigError(text))
     assert text.strip() in capsys.readouterr().err
+
+
+def test_addresses_of_members_are_printed_as_they_are(capsys):
+    """Of IPv6 as well: what stands in brackets is no markup, and `:a:` no picture."""
+    addresses = "[fe80::1]:8001", "[2001:db8:a:b:100::1]:7001"
+    print_membership(Membership(voters=(1,), members=(Member(1, *addresses),)), as_json=False)
+    printed = capsys.readouterr().out
+    assert all(address in printed for address in addresses)
 
 
 @pytest.mark.parametrize(
