@@ -71,12 +71,17 @@ def status(target: Target, watch: bool, interval: float) -> None:
 
 async def _watch(target: Target, interval: float) -> None:
     live, asked = Live(console=make_console(), auto_refresh=False), target
-    with contextlib.nullcontext() if target.as_json else live:
+    with live if _is_redrawn(target, live) else contextlib.nullcontext():
         while True:
             try:
                 view = await look(asked)
             except RaftKVError as exc:
-                _show(target, live, {"error": type(exc).__name__, "message": str(exc)}, f"nobody answers: {exc}")
+                _show(
+                    target,
+                    live,
+                    {"error": type(exc).__name__, "message": str(exc)},
+                    f"nobody answers: {escape(str(exc))}",
+                )
             else:
                 asked = informed(target, view)
                 _show(target, live, status_value(view), status_display(view, live.console.width))
@@ -86,8 +91,15 @@ async def _watch(target: Target, interval: float) -> None:
 def _show(target: Target, live: Live, value: object, display: RenderableType) -> None:
     if target.as_json:
         print_json(value)
-    else:
+    elif _is_redrawn(target, live):
         live.update(display, refresh=True)
+    else:
+        live.console.print(display)
+
+
+def _is_redrawn(target: Target, live: Live) -> bool:
+    """Whether each view replaces the one before; in a pipe they follow each other, as nothing can be replaced there."""
+    return live.console.is_terminal and not target.as_json
 
 
 # ---------------------------------------------------------------------------- members

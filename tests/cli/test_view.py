@@ -9,11 +9,14 @@ from collections.abc import Callable
 import msgspec
 from rich.console import Console
 
+from raftkv.cli import admin
 from raftkv.cli import view as module
 from raftkv.cli.common import Target
 from raftkv.cli.view import ClusterView, Silent, informed, look, status_display
+from raftkv.errors import Unavailable
 from raftkv.model import Member, Membership
 from raftkv.node.status import NodeStatus, PeerStatus
+from tests.cli.commands import invoke
 
 MEMBERS = tuple(Member(node, f"10.0.0.{node}:8001", f"10.0.0.{node}:7001") for node in (1, 2, 3))
 
@@ -110,3 +113,24 @@ def test_who_goes_on_looking_asks_the_members_of_today():
     for membership, members in ((status_of(1).membership, MEMBERS), (nowhere, MEMBERS[:1])):
         view = ClusterView([msgspec.structs.replace(status_of(1), membership=membership)], [])
         assert informed(given, view).addresses == ["db:7001", *(member.client_address for member in members)]
+
+
+def test_watching_in_a_pipe_shows_each_view_at_once(monkeypatch):
+    """`raftkv status --watch | tee file`: one view after the other, not only the last one when it is ended."""
+    steps: list[ClusterView | Unavailable] = [
+        ClusterView([status_of(1, commit=111)], []),
+        ClusterView([status_of(1, commit=222)], []),
+        Unavailable("nobody listens at [fe80::1]:7001"),
+    ]
+
+    async def next_view(_: Target) -> ClusterView:
+        if not steps:
+            raise SystemExit(130)  # as killed: nothing is shown at the end
+        step = steps.pop(0)
+        if isinstance(step, Unavailable):
+            raise step
+        return step
+
+    monkeypatch.setattr(admin, "look", next_view)
+    printed = invoke("status", "--watch", "--interval", "0.1").stdout
+    assert printed.index("111") < printed.index("222") < printed.index("nobody listens at [fe80::1]:7001")
