@@ -934,6 +934,7 @@ class Node:
             connected=link is not None and link.connected,
             rtt_ms=link.rtt_ms if link is not None else None,
             refused=link.refused if link is not None else None,
+            refused_here=link is not None and link.refused_here,
             snapshot=self.snapshots.sending(member.node_id),
             incarnation=self.links.incarnation_of(member.node_id),
             clock_offset_ms=self.clock.offset_ms(member.node_id),

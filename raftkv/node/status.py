@@ -47,6 +47,8 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """Why it is not connected, as far as this node can tell; None while it is."""
     unreached_reason: str | None = None
     """The same as one word, as metrics have it (`raftkv.transport.reasons.Reason`)."""
+    refused_here: bool = False
+    """Whether it was this node that refused the other one, and not the other way round."""
 
     def problem(self, seen_from: NodeId) -> str:
         """What is wrong with a peer that is not connected; only what passes by itself begins with "node … can't be"."""
@@ -206,7 +208,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             )
         for peer in self.peers:
             if peer.refused is not None:
-                found.append(f"node {peer.node_id} refuses node {self.node_id}: {peer.refused}")
+                who, whom = (self, peer) if peer.refused_here else (peer, self)
+                found.append(f"node {who.node_id} refuses node {whom.node_id}: {peer.refused}")
             elif not peer.connected:
                 found.append(peer.problem(self.node_id))
             if peer.snapshot is not None:

@@ -55,6 +55,7 @@ class Link:
         self._trouble = Trouble()
         self._connection: Outgoing | None = None
         self._refused: str | None = None
+        self._refused_here = False
         self._dropped = 0
         self._closed = False
         self._hurry = asyncio.Event()
@@ -71,6 +72,7 @@ class Link:
             rtt_ms=connection.rtt_ms if connection is not None and connected else None,
             queued_bytes=self.queued_bytes,
             refused=self._refused,
+            refused_here=self._refused_here,
             unreached=None if connected else self._trouble.now,
             dropped=self._dropped,
         )
@@ -204,8 +206,9 @@ class Link:
         self._mesh.presence.heard(self.peer)
         self._mesh.handler.on_connected(self.peer)
 
-    def on_refused(self, text: str) -> None:
-        """One of the two sides doesn't want the other; said once, not at every try."""
+    def on_refused(self, text: str, *, here: bool) -> None:
+        """This side (`here`), or the other one, doesn't want the other; said once, not at every try."""
+        self._refused_here = here
         if text != self._refused:
             self._refused = text
             logger.warning("handshake_refused", peer=self.peer, address=self.address, reason=text)

@@ -39,6 +39,8 @@ class Outgoing(asyncio.Protocol):
         self._heard_at = mesh.beat
         self.established = False
         self._is_answered = False
+        self._is_wanted = False
+        """Whether the peer has accepted this node; what is refused from then on, this node refuses."""
         self.rtt_ms: float | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -179,7 +181,7 @@ class Outgoing(asyncio.Protocol):
 
     def _refused(self, why: HandshakeRefused) -> None:
         self._mesh.stats.handshake_refused += 1
-        self._link.on_refused(str(why))
+        self._link.on_refused(str(why), here=self._is_wanted)
         self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
@@ -188,6 +190,7 @@ class Outgoing(asyncio.Protocol):
             if reply.removal is not None:
                 self._mesh.handler.on_removed(self._link.peer, reply.removal)
             raise HandshakeRefused(reply.refused or "no reason given")
+        self._is_wanted = True
         self._mesh.check_version(reply.hello)
         if reply.hello.node_id != self._link.peer:
             raise HandshakeRefused(

@@ -30,6 +30,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Messages that found the queue full, since the link was made."""
     unreached: Unreached | None = None
     """Why the peer is not reached; None while it is, and before the first try has ended."""
+    refused_here: bool = False
+    """Whether it was this node that refused, and not the peer."""
 
 
 class TransportStats(msgspec.Struct):

@@ -134,3 +134,12 @@ def test_watching_in_a_pipe_shows_each_view_at_once(monkeypatch):
     monkeypatch.setattr(admin, "look", next_view)
     printed = invoke("status", "--watch", "--interval", "0.1").stdout
     assert printed.index("111") < printed.index("222") < printed.index("nobody listens at [fe80::1]:7001")
+
+
+def test_who_refuses_whom_is_said_the_right_way_round():
+    """A node that dials one with an older copy refuses it itself, and must not be taken for the one in question."""
+    theirs = PeerStatus(node_id=2, connected=False, refused="why")
+    ours = PeerStatus(node_id=3, connected=False, refused="why", refused_here=True)
+    found = status_of(1)
+    found.peers = [theirs, ours]
+    assert found.problems() == ["node 2 refuses node 1: why", "node 1 refuses node 3: why"]

@@ -187,6 +187,7 @@ def test_a_refused_handshake_says_what_to_do(world: type[World]) -> None:
         status = world.nodes[1].links
         await world.until(lambda: status()[2].refused)
         assert status()[2].refused == "node 1 is of cluster 'c': check its peers"
+        assert not status()[2].refused_here
         assert not status()[2].connected
         assert world.nodes[1].stats.handshake_refused > 0
         assert world.nodes[2].stats.handshake_refused > 0
@@ -307,6 +308,7 @@ def test_the_wrong_node_at_an_address_is_refused_and_loses_nothing(world: type[W
         refusals = world.nodes[1].stats
         await world.until(lambda: refusals.handshake_refused >= 2)
         assert "start the right node there" in world.nodes[1].links()[3].refused
+        assert world.nodes[1].links()[3].refused_here
         assert world.nodes[1].send(2, report(1))
         await two.until(lambda: two.messages)
         assert not one.lost and not two.lost
