@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from raftkv.client import Client
 from raftkv.errors import RaftKVError
 from raftkv.testing.checks import CoreInvariantsAfterEachInput, all_checks
 from raftkv.testing.cluster import CONFIG, SimCluster
@@ -27,6 +28,10 @@ from raftkv.testing.workload import Clients, Workload, model
 SIZES = (6, 6, 24, 4, 6, 1, 1)
 """How often worlds begin with one node, with two, and so on: most with three, as most clusters have."""
 
+
+DEADLINE_S = 8.0
+"""What a client waits for an answer, and as long for a session before it."""
+GIVES_UP_WITHIN_S = 2 * DEADLINE_S + 1
 
 LEADER_WITHIN, SERVED_WITHIN, ANSWERED_WITHIN, EQUAL_WITHIN = 15, 10, 20, 20
 """Election time-outs (`SimCluster.election_timeout_s`) that it takes at most, once everything is mended, until somebody
@@ -122,33 +127,43 @@ class Simulation:
         for _ in range(self._client_count):
             # Some are told of all founders, some of one only, which may be gone soon.
             seeds = told.sample(range(1, self._size + 1), told.randint(1, self._size))
-            clients.append(cluster.client(*seeds, deadline_s=8.0, sessions=True))
+            clients.append(cluster.client(*seeds, deadline_s=DEADLINE_S, sessions=True))
             sightings.watch(clients[-1], seeds)
         workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
         scanner = Scanner(self.seed, cluster)
         if scanner.is_wanted:
-            client = cluster.client(deadline_s=8.0)
+            client = cluster.client(deadline_s=DEADLINE_S)
             workers.append(asyncio.ensure_future(scanner.act(client, lambda: self._clients.stopping)))
         try:
             await nemesis.run(self._duration_s)
             await nemesis.mend()
             cluster.note("mended")
-            await self._settle(cluster, workers, sightings)
+            await self._settle(cluster, workers, clients, sightings)
         finally:
             for worker in workers:
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _settle(self, cluster: SimCluster, workers: Sequence[asyncio.Future[None]], sightings: Sightings) -> None:
+    async def _settle(
+        self,
+        cluster: SimCluster,
+        workers: Sequence[asyncio.Future[None]],
+        clients: Sequence[Client[Any]],
+        sightings: Sightings,
+    ) -> None:
         """With everything mended there is progress, and all replicas become equal (liveness)."""
         timeout_s = cluster.election_timeout_s
         leader = await cluster.until_leader(LEADER_WITHIN * timeout_s)
         async with cluster.client(deadline_s=SERVED_WITHIN * timeout_s) as last:
             await last.put(b"mended", b"")
-        for client in sightings.must_be_served():
+        served = sightings.must_be_served()
+        for client in served:
             await client.call("get", b"mended")
         self._clients.stopping = True
-        await asyncio.wait_for(asyncio.gather(*workers), ANSWERED_WITHIN * timeout_s)
+        answered = [worker for worker, client in zip(workers, clients, strict=False) if client in served]
+        await asyncio.wait_for(asyncio.gather(*answered), ANSWERED_WITHIN * timeout_s)
+        # Whoever knows of nobody that is there, as all have moved since it heard of them, asks for as long as it may.
+        await asyncio.wait_for(asyncio.gather(*workers), GIVES_UP_WITHIN_S)
         self.report.terms = leader.raft.term
         await cluster.until_equal(EQUAL_WITHIN * timeout_s)
         client = cluster.client(deadline_s=SERVED_WITHIN * timeout_s)
