@@ -107,11 +107,14 @@ class Renewal:
     async def _renew(self, at: int, credentials: Credentials, force: bool) -> None:
         files = credentials.files
         # In a thread that nobody waits for: files may lie on a network that hangs.
-        if not force and await self._threads.run(files.mark) == credentials.loaded.mark:
-            return
         try:
+            if not force and await self._threads.run(files.mark) == credentials.loaded.mark:
+                credentials.not_taken = ""
+                self._refused.pop(at, None)
+                return
             await self._threads.run(lambda: credentials.take(load(files, credentials.demands)))
         except (ConfigError, OSError) as exc:
+            credentials.not_taken = str(exc)
             if self._refused.get(at) != str(exc):
                 self._refused[at] = str(exc)
                 logger.warning("tls_files_not_taken", reason=str(exc), hint="what was read before goes on being used")

@@ -253,7 +253,13 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection broke, or we closed it."""
-        self._lose(Unavailable("the connection was lost" + (f": {exc}" if exc else "")))
+        # A node that speaks TLS, or another program, hangs up on who greets it in clear.
+        hint = (
+            ""
+            if self.ready.done()
+            else " before a greeting (is this a node's port for clients, and does it speak TLS?)"
+        )
+        self._lose(Unavailable(f"the connection was lost{hint}" + (f": {exc}" if exc else "")))
 
     def _lose(self, error: RaftKVError) -> None:
         if self._closed:

@@ -201,6 +201,10 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             for each in self.certificates
             if each.expires_s < WARN_S
         ]
+        found += [
+            f"node {self.node_id} can't take up its TLS files, and its next start will fail: {reason}"
+            for reason in sorted({each.not_taken for each in self.certificates if each.not_taken})
+        ]
         if self.log_problem is not None:
             found.append(
                 f"node {self.node_id} can't say what happens ({self.log_lines_lost} lines lost): {self.log_problem}: "

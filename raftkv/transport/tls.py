@@ -59,6 +59,8 @@ class CertificateStatus(msgspec.Struct, kw_only=True):
     not_after: datetime
     expires_s: float
     """Seconds until then; negative when it is over."""
+    not_taken: str = ""
+    """Why the files as they are now could not be taken up; empty when they were, or are what is used."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -249,6 +251,8 @@ class Credentials:
         self.files = files
         self.demands = demands
         self.loaded = load(files, demands)
+        self.not_taken = ""
+        """Why the files as they are now could not be taken up, for who looks after them to say."""
         self.server = self._renewed(ssl.PROTOCOL_TLS_SERVER, ssl.Purpose.CLIENT_AUTH)
         self.client = self._renewed(ssl.PROTOCOL_TLS_CLIENT, ssl.Purpose.SERVER_AUTH)
 
@@ -261,6 +265,7 @@ class Credentials:
     def take(self, loaded: Loaded) -> None:
         """Use this for handshakes from now on."""
         self.loaded = loaded
+        self.not_taken = ""
 
     def status(self) -> list[CertificateStatus]:
         """Every certificate that this relies on."""
@@ -269,7 +274,11 @@ class Credentials:
         every = [*own, *(("authority", each) for each in self.loaded.authorities)]
         return [
             CertificateStatus(
-                role=role, name=each.name, not_after=each.not_after, expires_s=(each.not_after - now).total_seconds()
+                role=role,
+                name=each.name,
+                not_after=each.not_after,
+                expires_s=(each.not_after - now).total_seconds(),
+                not_taken=self.not_taken,
             )
             for role, each in every
         ]

@@ -174,8 +174,10 @@ def test_new_files_are_taken_by_themselves_when_they_fit(authority: Authority, m
         os.replace(new_cert, cert)
         await wait(lambda: any(line["event"] == "tls_files_not_taken" for line in lines))
         assert made.peers.loaded.own.name == "node"
+        assert all("tls_key" in each.not_taken for each in made.peers.status()), "the status says it, too"
         os.replace(new_key, key)
         await wait(lambda: made.peers.loaded.own.name == "new")
+        assert not any(each.not_taken for each in made.peers.status())
 
     with capture_logs() as lines:
         asyncio.run(renewing(Renewal(made.every), story))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 from rich.console import Console
@@ -16,6 +17,7 @@ from raftkv.cli.view import ClusterView, Silent, informed, look, status_display
 from raftkv.errors import Unavailable
 from raftkv.model import Member, Membership
 from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.transport.tls import CertificateStatus
 from tests.cli.commands import invoke
 
 MEMBERS = tuple(Member(node, f"10.0.0.{node}:8001", f"10.0.0.{node}:7001") for node in (1, 2, 3))
@@ -143,3 +145,14 @@ def test_who_refuses_whom_is_said_the_right_way_round():
     found = status_of(1)
     found.peers = [theirs, ours]
     assert found.problems() == ["node 2 refuses node 1: why", "node 1 refuses node 3: why"]
+
+
+def test_certificates_that_cannot_be_taken_up_are_a_problem():
+    """A node goes on with what it has read, so nobody would notice before its next start (F84)."""
+    soon = datetime.now(UTC) + timedelta(days=300)
+    certificate = CertificateStatus(
+        role="node", name="n1", not_after=soon, expires_s=26e6, not_taken="tls_key = 'k.pem': no such file"
+    )
+    (problem,) = status_of(1, certificates=[certificate]).problems()
+    assert problem.startswith("node 1 can't take up its TLS files, and its next start will fail: tls_key = 'k.pem'")
+    assert status_of(1, certificates=[msgspec.structs.replace(certificate, not_taken="")]).problems() == []
