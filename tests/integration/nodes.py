@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raftkv.testing.ports import free_ports
 from raftkv.testing.processes import ProcessCluster
 from raftkv.testing.real.proxy import LinkProxy
 from raftkv.testing.real.stage import Stage
+
+CAMPAIGN = pytest.mark.skipif(os.environ.get("CAMPAIGNS") != "1", reason="takes long: run with CAMPAIGNS=1, as CI does")
+"""Marks tests whose faults a run of chaos plays as well, in the same or a larger form."""
 
 
 def start(cluster: ProcessCluster, directory: Path, *, seed: int = 1, proxy: LinkProxy | None = None) -> Stage:

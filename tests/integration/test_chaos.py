@@ -35,7 +35,7 @@ from raftkv.testing.real.tally import check
 from raftkv.testing.real.transfers import SETTINGS
 from raftkv.testing.real.waking import READS
 from raftkv.testing.workload import Workload
-from tests.integration.nodes import start, tell
+from tests.integration.nodes import CAMPAIGN, start, tell
 
 ROOT = Path(__file__).parents[2]
 choose = runpy.run_path(str(ROOT / "tools/chaos"))["choose"]
@@ -145,6 +145,7 @@ def after(tmp_path: Path, *faults: Callable[[random.Random], Fault]) -> Stage:
         return asyncio.run(story())
 
 
+@CAMPAIGN
 def test_members_starts_and_processes_are_taken_from_under_clients(tmp_path: Path) -> None:
     """The member that they know, then the leader (F80); a start behind a killed install (F88); their process (F89)."""
     fired = after(
@@ -154,6 +155,7 @@ def test_members_starts_and_processes_are_taken_from_under_clients(tmp_path: Pat
     assert fired["failpoint install.state_aside"] == 1
 
 
+@CAMPAIGN
 def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> None:
     """The leader's clock ten years ahead, a follower's that goes fast (F82), and a member's name that fails (F81)."""
     fired = after(
@@ -165,6 +167,7 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
     assert (fired[ClockWrong.kind], fired[NamesLost.kind], fired["name unknown"]) == (2, 1, 1)
 
 
+@CAMPAIGN
 @pytest.mark.parametrize("make", [Founded, CertificatesRunOut])
 def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], Fault]) -> None:
     """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84)."""
