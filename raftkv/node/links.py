@@ -228,9 +228,8 @@ class Links:
         if address_problem(hello.address) is None and (is_member or peer in self._learned):
             self._said[peer] = hello.address
             node.transport.hint(peer, hello.address)
-            if address_problem(hello.client_address) is None and self.client_address(peer) != hello.client_address:
+            if address_problem(hello.client_address) is None:
                 self._said_to_clients[peer] = hello.client_address
-                node.members_moved()
 
     def _adopt(self, met: Mapping[NodeId, Acquaintance]) -> None:
         """Learn whom others have met; who can't be the one that was met here is not heard any more."""
@@ -326,6 +325,7 @@ class Links:
         """There is a way to `peer`. It is told again whom this node has met: it may have met some since its hello."""
         self._untold.add(peer)
         self.tell_again()
+        self._node.members_moved()  # it may be met where it says that it is, and clients go by that
         logger.info("peer_connected", node=self._node.options.node_id, peer=peer, address=self._address_of(peer))
 
     def on_lost(self, peer: NodeId, reason: str) -> None:

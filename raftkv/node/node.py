@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from raftkv import failpoints
-from raftkv.addresses import address_problem, is_elsewhere
+from raftkv.addresses import is_elsewhere
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import (
@@ -710,15 +710,18 @@ class Node:
         members = self._placed(membership).members
         addresses = [member.client_address for member in members if member.client_address]
         # Who has moved may lead before the membership says where it is: then clients have to find it, too.
-        addresses += [where for member in members if (where := self._listens_for_clients(member.node_id))]
+        addresses += [where for member in members if (where := self._has_moved_to(member))]
         return Members(index, tuple(dict.fromkeys(addresses)))
 
-    def _listens_for_clients(self, node_id: NodeId) -> str:
-        """Where a member says of itself that it listens for clients; empty where that is of no use to them."""
-        if node_id != self.options.node_id:
-            return self.links.client_address(node_id)
-        where = self.options.client_address
-        return where if where and address_problem(where) is None else ""
+    def _has_moved_to(self, member: Member) -> str:
+        """Where a member says of itself that it listens for clients, if it is also met elsewhere than it should be.
+
+        Else it may stand behind something that passes connections on, and nobody is to go round that.
+        """
+        link = self.transport.links().get(member.node_id)
+        if link is None or not link.connected or link.address == member.peer_address:
+            return ""
+        return self.links.client_address(member.node_id)
 
     def members_moved(self) -> None:
         """A member has said that it listens elsewhere."""
