@@ -14,7 +14,7 @@ from raftkv.client.dial import Dialler
 from raftkv.client.link import Link, wrong_cluster
 from raftkv.client.options import ClientOptions
 from raftkv.client.outcome import Verdict, read_response
-from raftkv.errors import Busy, FrameError, NotLeader, RaftKVError, Unavailable, WrongCluster
+from raftkv.errors import Busy, FrameError, NotAccepted, NotLeader, RaftKVError, Unavailable, WrongCluster
 from raftkv.wire import Members, RequestKind, Response, decode_members
 
 DIALS_MAX = 8
@@ -158,6 +158,9 @@ class Router:
                     self._found(link)
                 assert isinstance(result, Answer)
                 call.succeed(result)
+            case Verdict.FINAL if isinstance(result, NotAccepted) and call.maybe_applied:
+                # It was not accepted now, but it may have been when it was sent before: only its answer tells.
+                self._later(link, call, result)
             case Verdict.FINAL:
                 self._found(link)
                 assert isinstance(result, RaftKVError)

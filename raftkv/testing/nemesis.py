@@ -395,11 +395,11 @@ class Nemesis:
 
     async def _fill_disk(self) -> bool:
         """One is full, or nearly; or all of them are below their reserve for a while, so that nobody has room."""
-        if self._dice.random() < 0.25:
+        if self._dice.random() < 0.5:
             sims = [each for each in self._cluster.nodes.values() if each.is_up]
             for each in sims:
-                each.disk.capacity_bytes = each.disk.used_bytes() + 6_000
-            asyncio.get_running_loop().call_later(self._dice.uniform(1, 4), self._make_room, sims)
+                each.disk.capacity_bytes = int(each.disk.used_bytes() * 1.045)  # less than 5 % of it is free
+            asyncio.get_running_loop().call_later(self._dice.uniform(2, 6), self._make_room, sims)
             return bool(sims)
         if (sim := self._any(up=True)) is not None:
             sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])

@@ -9,7 +9,16 @@ import random
 import pytest
 
 from raftkv.client import Client, UnknownMethod
-from raftkv.errors import Busy, ConfigError, Indeterminate, InvalidArgument, Rejected, SessionExpired, Unavailable
+from raftkv.errors import (
+    Busy,
+    ConfigError,
+    DiskLow,
+    Indeterminate,
+    InvalidArgument,
+    Rejected,
+    SessionExpired,
+    Unavailable,
+)
 from raftkv.kv import KeyValue
 from raftkv.testing.loop import elapse
 from raftkv.wire import Request, RequestKind, Response, Status
@@ -147,6 +156,39 @@ def test_the_deadline_of_a_query_is_unavailable() -> None:
         cluster.nodes[0].script = lambda _: None
         with pytest.raises(Unavailable):
             await client.remote.get.within(1)(b"n")
+
+    run_world(story)
+
+
+@pytest.mark.parametrize("makes_room", [True, False])
+def test_a_refusal_tells_nothing_of_a_command_that_was_sent_before(makes_room: bool) -> None:
+    """F13, F36: it was applied and its answer lost; then no voter has room on its disk, and what comes is refused at
+    once. The caller gets the answer of the first attempt, or nobody can tell; never that it was certainly not done.
+
+    Seed 2 of the simulated worlds, with disks that are full more often: what had been refused was in the list.
+    """
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        node = cluster.nodes[0]
+        assert await client.remote.increment(b"n") == 1
+
+        def refuse(request: Request) -> Response:
+            return Response(request.id, Status.DISK_LOW, b"nobody has room")
+
+        def apply_and_vanish(request: Request) -> None:
+            node.behave(request)
+            node.break_connections()
+            node.script = refuse
+
+        node.script = apply_and_vanish
+        if makes_room:
+            asyncio.get_running_loop().call_later(1, setattr, node, "script", node.behave)
+            assert await client.remote.increment(b"n") == 2
+            return
+        with pytest.raises(Indeterminate, match=r"may have been applied.*nobody has room"):
+            await client.remote.increment.within(2)(b"n")
+        with pytest.raises(DiskLow, match="nobody has room"):
+            await client.remote.increment(b"n")
 
     run_world(story)
 
