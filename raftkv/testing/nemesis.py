@@ -16,6 +16,7 @@ from typing import TypeAlias
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.node import Node
+from raftkv.node.node import HOUSEKEEPING_S
 from raftkv.testing.cluster import CLIENT, THREADS, Harm, SimCluster, SimNode
 from raftkv.testing.mistakes import MISTAKES, Mistakes
 from raftkv.testing.naming import NAMES, Names
@@ -175,7 +176,8 @@ class Nemesis:
         await self._operators.give_up()
         for sim in cluster.nodes.values():
             sim.mend_disk()
-        await asyncio.sleep(WORK_S)  # what has just failed is not known to everybody yet
+        # What has just failed is not known to everybody yet, nor that there is room again.
+        await asyncio.sleep(WORK_S + 2 * HOUSEKEEPING_S)
         for sim in cluster.nodes.values():
             if sim.node is not None and (sim.node.failure is not None or sim.is_stopping):
                 sim.crash()
