@@ -18,7 +18,7 @@ from raftkv.cli.output import EXIT_CODES, fail_usage
 from raftkv.cli.replay import replay
 from raftkv.cli.serve import serve
 from raftkv.cli.snapshots import snapshot
-from raftkv.node.node import package_version
+from raftkv.version import package_version
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
 

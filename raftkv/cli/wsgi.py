@@ -11,7 +11,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from raftkv.wire import Refusals, address_text
+from raftkv.transport import Refusals, address_text
 
 REQUESTS_MAX = 32
 """Open at once; monitors have one or two. The oldest has to go for one more, as an honest one takes some ms."""

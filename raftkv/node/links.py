@@ -19,6 +19,7 @@ from raftkv.node.identity import Founding
 from raftkv.node.met import LOST, Met, doubt_text
 from raftkv.node.removal import Hearsay, removed, removed_since
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
+from raftkv.transport import Refusals
 from raftkv.wire import (
     PROTOCOL_VERSION,
     Acquaintance,
@@ -30,7 +31,6 @@ from raftkv.wire import (
     PeerMessage,
     Ping,
     Pong,
-    Refusals,
     Removal,
 )
 

@@ -12,6 +12,7 @@ from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
 from raftkv.forks import let_go_of
 from raftkv.server.admin import read_argument, run_admin
 from raftkv.server.answers import error_response, outcome_response, result_response
+from raftkv.transport import address_text
 from raftkv.wire import (
     NOTICE_ID,
     PROTOCOL_VERSION,
@@ -22,7 +23,6 @@ from raftkv.wire import (
     ServerHello,
     Status,
     ViewQuery,
-    address_text,
     decode_client_hello,
     decode_request,
     encode_members,

@@ -12,8 +12,7 @@ from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.server.connection import Connection
 from raftkv.server.limits import Limits, ServerStats
 from raftkv.server.port import Service
-from raftkv.transport import Resolver, Shut, TlsServer
-from raftkv.wire import Refusals
+from raftkv.transport import Refusals, Resolver, Shut, TlsServer
 
 TOLD_AT_ONCE = 100
 """Clients that are told of new members before others get a turn: with ten thousand of them it takes a while."""

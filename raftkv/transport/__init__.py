@@ -4,6 +4,7 @@ from raftkv.transport.limits import Limits
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
+from raftkv.transport.refusals import NO_TLS, Refusals, address_text
 from raftkv.transport.resolver import Resolver
 from raftkv.transport.streams import ProtocolFactory, Refused, Shut
 from raftkv.transport.tcp import TcpStreams, TcpTransport
@@ -11,6 +12,7 @@ from raftkv.transport.tls import Credentials, TlsFiles
 from raftkv.transport.tls_server import TlsServer
 
 __all__ = [
+    "NO_TLS",
     "Credentials",
     "Limits",
     "LinkStatus",
@@ -18,6 +20,7 @@ __all__ = [
     "MemoryTransport",
     "Mesh",
     "ProtocolFactory",
+    "Refusals",
     "Refused",
     "Resolver",
     "Shut",
@@ -28,4 +31,5 @@ __all__ = [
     "Transport",
     "TransportHandler",
     "TransportStats",
+    "address_text",
 ]

@@ -10,6 +10,7 @@ from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
 from raftkv.forks import let_go_of
 from raftkv.model import NodeId
+from raftkv.transport.refusals import address_text
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import (
     FrameDecoder,
@@ -18,7 +19,6 @@ from raftkv.wire import (
     PeerMessage,
     Ping,
     Pong,
-    address_text,
     decode_message,
     encode_message,
 )

@@ -17,8 +17,9 @@ from raftkv.transport.link import Link
 from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
+from raftkv.transport.refusals import Refusals
 from raftkv.transport.streams import Shut, Streams
-from raftkv.wire import Hello, PeerMessage, Refusals, Removal
+from raftkv.wire import Hello, PeerMessage, Removal
 
 logger = EventLog("raftkv")
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from raftkv.transport.reasons import error_text
+from raftkv.transport.refusals import NO_TLS, address_text
 from raftkv.transport.streams import ProtocolFactory, Refused
 from raftkv.transport.tls import SOCKET
-from raftkv.wire import NO_TLS, address_text
 
 TIRED_S = 1.0
 """Without descriptors or memory nobody can be accepted; what there is may be closed meanwhile."""

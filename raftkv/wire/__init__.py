@@ -40,12 +40,10 @@ from raftkv.wire.peer import (
     decode_message,
     encode_message,
 )
-from raftkv.wire.refusals import NO_TLS, Refusals, address_text
 
 __all__ = [
     "FRAME_HEAD_BYTES",
     "NOTICE_ID",
-    "NO_TLS",
     "PROTOCOL_VERSION",
     "Acquaintance",
     "Acquaintances",
@@ -59,7 +57,6 @@ __all__ = [
     "PeerMessage",
     "Ping",
     "Pong",
-    "Refusals",
     "Removal",
     "Request",
     "RequestKind",
@@ -67,7 +64,6 @@ __all__ = [
     "ServerHello",
     "Status",
     "ViewQuery",
-    "address_text",
     "decode_client_hello",
     "decode_members",
     "decode_message",

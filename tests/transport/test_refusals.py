@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from structlog.testing import capture_logs
 
-from raftkv.wire import Refusals, address_text
-from raftkv.wire.refusals import LINES_MAX, TEXT_MAX, WINDOW_S
+from raftkv.transport import Refusals, address_text
+from raftkv.transport.refusals import LINES_MAX, TEXT_MAX, WINDOW_S
 
 
 def test_the_first_are_named_and_the_rest_are_counted() -> None:
