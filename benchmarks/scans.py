@@ -22,7 +22,7 @@ import time
 from raftkv.client import Admin
 from raftkv.errors import Busy, NotAccepted
 from raftkv.kv import KeyValueClient, Put
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
 
 WRITERS = 8
 BATCH = 256

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 VALUE = "x" * 256
 OUTSTANDING = (1, 1_000, 10_000)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.testing import certificates
-from raftkv.testing.certificates import run
+from tests.chaos import certificates
+from tests.chaos.certificates import run
 
 __all__ = ["Authority", "run"]
 

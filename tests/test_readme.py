@@ -15,7 +15,7 @@ import pytest
 
 from raftkv.cli import main
 from raftkv.testing.checks import all_checks
-from raftkv.testing.coverage import FAULTS, KINDS
+from tests.campaign.coverage import FAULTS, KINDS
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

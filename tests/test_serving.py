@@ -21,7 +21,7 @@ from raftkv import (
     query,
 )
 from raftkv.errors import DataDirLocked
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 
 class Inventory(StateMachine):

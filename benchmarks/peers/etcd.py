@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.load.spec import Target
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 INSTALL = "apt-get install etcd-server etcd-client"
 START_DEADLINE_S = 30.0

@@ -30,7 +30,7 @@ from benchmarks.latency import Latencies
 from benchmarks.load import keys
 from benchmarks.load.rhythm import NS
 from benchmarks.load.spec import LoadResult
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 NOTE = "its load runs inside of the leader's process: no network between callers and it, and no sessions"
 START_DEADLINE_S = 30.0

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.load.spec import Target
 from raftkv.client import Admin
 from raftkv.errors import RaftKVError
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 
 START_DEADLINE_S = 30.0
 

@@ -9,7 +9,7 @@ from benchmarks.load.spec import LoadSpec, Read, Target
 from benchmarks.peers.raftkv import RaftkvCluster, status
 from benchmarks.report import Report
 from benchmarks.suite import LOAD_COLUMNS, Run
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 
 def test_a_node_is_measured_and_the_figures_are_saved(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from raftkv.cli import main
-from raftkv.testing.processes import NodeProcess
+from raftkv.processes.cluster import NodeProcess
 from tests.waiting import until
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from tests.cli.commands import invoke, when_led
 
 

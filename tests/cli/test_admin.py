@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import ProcessCluster, member_argument
+from raftkv.processes.cluster import ProcessCluster, member_argument
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
 
 

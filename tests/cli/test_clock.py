@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from raftkv.cli.clock import _side, _time_text
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
 
 

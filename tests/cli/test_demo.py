@@ -18,7 +18,7 @@ from raftkv.cli.demo.stage import DemoFailed, Stage
 from raftkv.cli.demo.story import Figures
 from raftkv.cli.demo.verdict import Readback, compare, compare_counter, same_state
 from raftkv.cli.output import make_console
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
 from tests.cli.commands import invoke, value_of
 
 ROOT = str(Path(__file__).parents[2])

@@ -7,8 +7,8 @@ from contextlib import closing
 
 import pytest
 
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import ProcessCluster, member_argument
+from raftkv.processes.cluster import ProcessCluster, member_argument
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
 from tests.cli.test_serve import get, put, serve
 

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
 from tests.cli.commands import invoke, value_of
 
 

@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, when_led
 
 

@@ -21,8 +21,8 @@ from structlog.testing import capture_logs
 from raftkv.cli import tls
 from raftkv.cli.tls import Renewal, node_tls
 from raftkv.errors import ConfigError
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.ports import free_ports
 from raftkv.transport.memory import pause
 from raftkv.transport.tcp import split_address
 from raftkv.transport.tls import WARN_S

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from raftkv.testing.ports import free_ports
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.proxy import LinkProxy
-from raftkv.testing.real.stage import Stage
+from raftkv.processes.cluster import ProcessCluster
+from raftkv.processes.ports import free_ports
+from tests.chaos.proxy import LinkProxy
+from tests.chaos.stage import Stage
 
 CAMPAIGN = pytest.mark.skipif(os.environ.get("CAMPAIGNS") != "1", reason="takes long: run with CAMPAIGNS=1, as CI does")
 """Marks tests whose faults a run of chaos plays as well, in the same or a larger form."""

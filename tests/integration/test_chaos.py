@@ -14,27 +14,27 @@ from pathlib import Path
 import pytest
 
 from raftkv.client import Client
-from raftkv.testing import certificates
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.clients import MACHINE, Contradiction, recorded
-from raftkv.testing.real.clocks import FAST, TEN_YEARS_MS, ClockWrong
-from raftkv.testing.real.differences import SlowFollower, Surroundings
-from raftkv.testing.real.expiry import CertificatesRunOut
-from raftkv.testing.real.fault import Fault
-from raftkv.testing.real.forks import Forks
-from raftkv.testing.real.foundings import Founded
-from raftkv.testing.real.host import WallClock
-from raftkv.testing.real.kills import LeaderKilled, Paused
-from raftkv.testing.real.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
-from raftkv.testing.real.moves import SeedGone
-from raftkv.testing.real.names import NamesLost
-from raftkv.testing.real.restarts import KilledTwice
-from raftkv.testing.real.round import Bounds, play_round, play_scene
-from raftkv.testing.real.stage import Stage
-from raftkv.testing.real.tally import check
-from raftkv.testing.real.transfers import SETTINGS
-from raftkv.testing.real.waking import READS
+from raftkv.processes.cluster import ProcessCluster
 from raftkv.testing.workload import Workload
+from tests.chaos import certificates
+from tests.chaos.clients import MACHINE, Contradiction, recorded
+from tests.chaos.clocks import FAST, TEN_YEARS_MS, ClockWrong
+from tests.chaos.differences import SlowFollower, Surroundings
+from tests.chaos.expiry import CertificatesRunOut
+from tests.chaos.fault import Fault
+from tests.chaos.forks import Forks
+from tests.chaos.foundings import Founded
+from tests.chaos.host import WallClock
+from tests.chaos.kills import LeaderKilled, Paused
+from tests.chaos.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
+from tests.chaos.moves import SeedGone
+from tests.chaos.names import NamesLost
+from tests.chaos.restarts import KilledTwice
+from tests.chaos.round import Bounds, play_round, play_scene
+from tests.chaos.stage import Stage
+from tests.chaos.tally import check
+from tests.chaos.transfers import SETTINGS
+from tests.chaos.waking import READS
 from tests.integration.nodes import CAMPAIGN, start, tell
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,13 @@ import pytest
 
 from raftkv.client import Admin, Client
 from raftkv.kv import KeyValue
-from raftkv.testing.processes import NodeProcess, ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.generators import Crowd
-from raftkv.testing.real.probe import Usage, events, usage
-from raftkv.testing.real.stage import DEADLINE_S, Stage
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, ClientHello, Request, RequestKind, encode_client_hello, encode_request
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.generators import Crowd
+from tests.chaos.probe import Usage, events, usage
+from tests.chaos.stage import DEADLINE_S, Stage
 from tests.integration.nodes import start, tell
 
 MIB = 1024 * 1024

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from raftkv.client import Admin
 from raftkv.errors import RaftKVError
-from raftkv.testing.processes import NodeProcess, ProcessCluster, member_argument
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.damage import Advice, Damage, durable_files, part_of, start_and_judge
-from raftkv.testing.real.stage import Stage
-from raftkv.testing.real.transfers import SETTINGS
-from raftkv.testing.real.vandals import DirectoryLost, FilesDamaged, ForeignFiles, impostor
+from raftkv.processes.cluster import NodeProcess, ProcessCluster, member_argument
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.damage import Advice, Damage, durable_files, part_of, start_and_judge
+from tests.chaos.stage import Stage
+from tests.chaos.transfers import SETTINGS
+from tests.chaos.vandals import DirectoryLost, FilesDamaged, ForeignFiles, impostor
 from tests.integration.nodes import start, tell
 
 MORE = ("--set", "snapshot_entries=50", "--set", "state_flush_entries=20")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from raftkv.config import MIB
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real import filesystem, syscalls
-from raftkv.testing.real.clients import MACHINE, RecordedClients, recorded
-from raftkv.testing.real.filesystem import images
-from raftkv.testing.real.fullness import DiskFull
-from raftkv.testing.real.stage import Stage
-from raftkv.testing.real.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
+from raftkv.processes.cluster import ProcessCluster
+from tests.chaos import filesystem, syscalls
+from tests.chaos.clients import MACHINE, RecordedClients, recorded
+from tests.chaos.filesystem import images
+from tests.chaos.fullness import DiskFull
+from tests.chaos.stage import Stage
+from tests.chaos.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
 from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from raftkv import failpoints
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.points import INSTALLING, LEADING, HandoverDropped, KilledAt
-from raftkv.testing.real.round import Bounds, play_round
-from raftkv.testing.real.transfers import SETTINGS
+from raftkv.processes.cluster import ProcessCluster
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.points import INSTALLING, LEADING, HandoverDropped, KilledAt
+from tests.chaos.round import Bounds, play_round
+from tests.chaos.transfers import SETTINGS
 from tests.integration.nodes import start, tell
 
 BOUNDS = Bounds(hold_s=(0.0, 0.1), operations_min=20, recover_s=30.0)

@@ -19,15 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.client import Admin
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.server import Limits
-from raftkv.testing.processes import NodeProcess, ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.malformed import STREAMS, ClientTalk, PeerTalk, http_piece
-from raftkv.testing.real.probe import events
-from raftkv.testing.real.stage import DEADLINE_S, Stage
-from raftkv.testing.real.strangers import Malformed, SlowStrangers, VanishingCrowd
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.malformed import STREAMS, ClientTalk, PeerTalk, http_piece
+from tests.chaos.probe import events
+from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.strangers import Malformed, SlowStrangers, VanishingCrowd
 from tests.integration.nodes import start, tell, with_http
 
 PEER_TALK = PeerTalk(Hello(PROTOCOL_VERSION, "another cluster", 900, "i", 1, "n", "Workload/x", False, 0))

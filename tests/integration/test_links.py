@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.links import (
+from raftkv.processes.cluster import ProcessCluster
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.links import (
     Bridge,
     ClientsCutOff,
     Flapping,
@@ -24,9 +24,9 @@ from raftkv.testing.real.links import (
     shapes,
     throttle,
 )
-from raftkv.testing.real.proxy import LinkProxy
-from raftkv.testing.real.round import Bounds, play_round
-from raftkv.testing.real.transfers import SETTINGS, TransferCut
+from tests.chaos.proxy import LinkProxy
+from tests.chaos.round import Bounds, play_round
+from tests.chaos.transfers import SETTINGS, TransferCut
 from tests.integration.nodes import start, tell
 
 Making = Callable[[LinkProxy, random.Random], LinkFault]

@@ -10,9 +10,9 @@ import select
 import signal
 from pathlib import Path
 
-from raftkv.testing.processes import NodeProcess, ProcessCluster
-from raftkv.testing.real.sinks import BadSink, LogUnread, open_sink, with_sink, without_descriptor
-from raftkv.testing.real.stage import Stage
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from tests.chaos.sinks import BadSink, LogUnread, open_sink, with_sink, without_descriptor
+from tests.chaos.stage import Stage
 from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
 

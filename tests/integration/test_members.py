@@ -7,7 +7,7 @@ from pathlib import Path
 
 from raftkv import Admin, Client
 from raftkv.kv import KeyValue
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from tests.integration.nodes import tell
 
 

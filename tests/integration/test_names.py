@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raftkv.testing.processes import ProcessCluster, member_argument
+from raftkv.processes.cluster import ProcessCluster, member_argument
 from tests.cli.commands import invoke
 
 DEADLINE_S = 20.0

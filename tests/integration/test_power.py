@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.clients import MACHINE, recorded
-from raftkv.testing.real.fault import Fault
-from raftkv.testing.real.filesystem import KINDS, Image, images, missing
-from raftkv.testing.real.points import PowerCutAt
-from raftkv.testing.real.power import MOMENTS, CutAtMoment, PowerCut, WholePowerCut
-from raftkv.testing.real.stage import Stage
-from raftkv.testing.real.transfers import SETTINGS
+from raftkv.processes.cluster import ProcessCluster
+from tests.chaos.clients import MACHINE, recorded
+from tests.chaos.fault import Fault
+from tests.chaos.filesystem import KINDS, Image, images, missing
+from tests.chaos.points import PowerCutAt
+from tests.chaos.power import MOMENTS, CutAtMoment, PowerCut, WholePowerCut
+from tests.chaos.stage import Stage
+from tests.chaos.transfers import SETTINGS
 from tests.integration.nodes import start, tell
 
 pytestmark = pytest.mark.root

@@ -8,7 +8,7 @@ from pathlib import Path
 from raftkv.client import Admin
 from raftkv.errors import Busy, NotAccepted, TooMuchWork
 from raftkv.kv import BlockingKeyValueClient, Delete, KeyValueClient, Operation, Put
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
 
 ROWS = 20_000
 BATCH = 250

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from raftkv.client import Admin
 from raftkv.kv import KeyValueClient
-from raftkv.testing.processes import ProcessCluster
-from raftkv.testing.real.stage import Stage
+from raftkv.processes.cluster import ProcessCluster
+from tests.chaos.stage import Stage
 from tests.integration.nodes import start, tell
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raftkv.testing.ports import free_ports
+from raftkv.processes.ports import free_ports
 
 DEADLINE_S = 30.0
 """For anything that must happen: only a test that fails waits so long."""

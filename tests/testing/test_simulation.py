@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from raftkv.kv import KeyValue
-from raftkv.testing.campaign import Campaign, run_world
 from raftkv.testing.checks import all_checks
 from raftkv.testing.cluster import SimCluster
-from raftkv.testing.coverage import KINDS
 from raftkv.testing.loop import SimLoop, elapse
 from raftkv.testing.simulation import Simulation, simulate
+from tests.campaign.campaign import Campaign, run_world
+from tests.campaign.coverage import KINDS
 
 SOAK = Path(__file__).parent.parent.parent / "tools" / "soak"
 

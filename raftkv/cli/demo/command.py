@@ -24,7 +24,7 @@ from raftkv.cli.demo.stage import DemoFailed, Stage
 from raftkv.cli.demo.story import Figures, Story
 from raftkv.cli.output import make_console, print_json
 from raftkv.errors import RaftKVError
-from raftkv.testing.processes import ProcessCluster
+from raftkv.processes.cluster import ProcessCluster
 
 WRITE_DEADLINE_S = 20.0
 """Longer than any fault here lasts: a writer waits it out instead of reporting it."""

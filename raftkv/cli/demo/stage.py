@@ -14,7 +14,7 @@ from raftkv.client import Admin
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.node.status import NodeStatus
-from raftkv.testing.processes import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""Nodes as real processes of this host, for the demo and for tests."""

@@ -1,0 +1,163 @@
+"""Many simulated worlds, in processes beside each other: what came of them, added up."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.pool import IMapIterator
+
+import msgspec
+
+from raftkv.testing.failure import Failure
+from raftkv.testing.simulation import Simulation
+from raftkv.testing.unheard import quiet
+from tests.campaign.coverage import by_kind, by_row
+
+
+class WorldOutcome(msgspec.Struct):
+    """What one world came to."""
+
+    seed: int
+    operations: int = 0
+    unknown: int = 0
+    virtual_s: float = 0.0
+    faults: dict[str, int] = {}
+    events: list[str] = []
+    failure: str | None = None
+    """What broke, and how to see it again; None when all is well."""
+
+
+def run_world(seed: int, virtual_s: float, *, keep_events: bool = False) -> WorldOutcome:
+    """Run one world here."""
+    world = Simulation(seed, duration_s=virtual_s)
+    failure = None
+    with quiet():
+        try:
+            world.run()
+        except Failure as exc:
+            failure = str(exc)
+    report = world.report
+    return WorldOutcome(
+        seed=seed,
+        operations=report.operations,
+        unknown=report.unknown,
+        virtual_s=report.virtual_s,
+        faults=report.faults,
+        events=report.events if keep_events else [],
+        failure=failure,
+    )
+
+
+def tell(outcome: WorldOutcome) -> str:
+    """A world in a line."""
+    return (
+        f"seed {outcome.seed}: {outcome.operations} operations, {outcome.unknown} with unknown ends, "
+        f"{sum(outcome.faults.values())} faults, {outcome.virtual_s:.0f} virtual seconds"
+    )
+
+
+class Tally(msgspec.Struct):
+    """What some worlds, of seeds one behind the other, came to."""
+
+    first: int
+    worlds: int = 0
+    operations: int = 0
+    virtual_s: float = 0.0
+    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    failed: list[int] = []
+
+    def count(self, outcome: WorldOutcome) -> None:
+        """One world more."""
+        self.worlds += 1
+        self.operations += outcome.operations
+        self.virtual_s += outcome.virtual_s
+        self.faults.update(outcome.faults)
+        if outcome.failure is not None:
+            self.failed.append(outcome.seed)
+
+
+class Campaign:
+    """Worlds from a seed on."""
+
+    def __init__(self, first: int, virtual_s: float, processes: int | None = None) -> None:
+        self._first = first
+        self._virtual_s = virtual_s
+        self._processes = processes or os.cpu_count() or 1
+        self._seconds = 0.0
+        self.all = Tally(first)
+        """Since the beginning."""
+        self.batch = Tally(first)
+        """Since `next_batch`."""
+        self._batch_began = 0.0
+
+    def run(self, *, seconds: float | None = None, worlds: int | None = None) -> Iterator[WorldOutcome]:
+        """Run them, so long or so many; each is given when it is over, in the order of the seeds."""
+        began = time.monotonic()
+        end = began + seconds if seconds is not None else float("inf")
+
+        def seeds() -> Iterator[tuple[int, float]]:
+            for number in itertools.count(self._first):
+                if time.monotonic() >= end or (worlds is not None and number >= self._first + worlds):
+                    return
+                yield number, self._virtual_s
+
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(self._processes, _begin) as pool:
+            for outcome in self._in_pieces(pool.imap, seeds()):
+                self.all.count(outcome)
+                self.batch.count(outcome)
+                self._seconds = time.monotonic() - began
+                yield outcome
+
+    def _in_pieces(self, imap: object, seeds: Iterator[tuple[int, float]]) -> Iterator[WorldOutcome]:
+        """A pool takes all it can get at once, so it gets little: else it would know no end."""
+        while piece := list(itertools.islice(seeds, 8 * self._processes)):
+            found: IMapIterator[WorldOutcome] = imap(_work, piece)  # type: ignore[operator]
+            yield from found
+
+    def summary(self) -> str:
+        """In a line."""
+        found = self.all
+        speed = found.virtual_s / self._seconds / self._processes if self._seconds else 0.0
+        return (
+            f"{found.worlds} worlds from seed {self._first} on, {found.operations} operations, "
+            f"{sum(found.faults.values())} faults, {speed:.0f} virtual seconds a second and process: "
+            f"{len(found.failed)} failed {found.failed or ''}".rstrip()
+        )
+
+    @property
+    def batch_s(self) -> float:
+        """How long the batch has run."""
+        return self._seconds - self._batch_began
+
+    def next_batch(self) -> dict[str, object]:
+        """End a batch, and begin another one behind it; returns what it came to, for a ledger."""
+        found, seconds = self.batch, self.batch_s
+        self.batch, self._batch_began = Tally(found.first + found.worlds), self._seconds
+        return {
+            "first": found.first,
+            "worlds": found.worlds,
+            "seconds": round(seconds),
+            "processes": self._processes,
+            "virtual_s": round(found.virtual_s),
+            "operations": found.operations,
+            "faults": dict(found.faults),
+            "failed": found.failed,
+        }
+
+    def coverage(self) -> list[str]:
+        """Lines: each kind of fault with how often it met something, then each row with what covers it."""
+        return [*by_kind(self.all.faults), "", *by_row(self.all.faults)]
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who began us is told, and ends us
+
+
+def _work(task: tuple[int, float]) -> WorldOutcome:
+    return run_world(*task)

@@ -1,0 +1,197 @@
+"""Every kind of fault that a run of chaos chooses from, and how many of which a long run owes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from tests.chaos import certificates, filesystem, links, strangers, syscalls
+from tests.chaos.clocks import ClockWrong
+from tests.chaos.damage import Damage
+from tests.chaos.differences import STOPPED_LONG_S, SlowFollower, Surroundings
+from tests.chaos.expiry import CertificatesRunOut
+from tests.chaos.fault import Fault
+from tests.chaos.forks import Forks
+from tests.chaos.foundings import Founded
+from tests.chaos.fullness import DiskFull
+from tests.chaos.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
+from tests.chaos.moves import SeedGone
+from tests.chaos.names import NamesLost
+from tests.chaos.points import HandoverDropped, KilledAt, PowerCutAt
+from tests.chaos.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
+from tests.chaos.proxy import LinkProxy
+from tests.chaos.restarts import KilledTwice
+from tests.chaos.scans import Scanned
+from tests.chaos.sinks import LogUnread
+from tests.chaos.stage import Stage
+from tests.chaos.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
+from tests.chaos.transfers import SETTINGS, TransferCut
+from tests.chaos.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged, ForeignFiles
+
+Make = Callable[[Stage], Fault]
+
+ARGUMENTS = SETTINGS
+"""What `raftkv serve` is told so that all of these can happen."""
+
+
+def _proxy(stage: Stage) -> LinkProxy:
+    assert stage.proxy is not None, "this kind of fault needs a proxy on every link"
+    return stage.proxy
+
+
+def _link(make: Callable[..., Fault], **more: bool) -> Make:
+    return lambda stage: make(_proxy(stage), stage.dice, **more)
+
+
+def _power(make: Callable[..., Fault], file_system: str) -> Make:
+    return lambda stage: make(file_system, stage.dice)
+
+
+FILE_SYSTEMS = [kind for kind in filesystem.KINDS if filesystem.missing(kind) is None]
+"""On which power can be cut here."""
+
+_REASONS = {
+    **{f"power-{kind}": filesystem.missing(kind) for kind in filesystem.KINDS},
+    "disk-full": filesystem.missing("ext4"),
+    "disk-fails": syscalls.missing(),
+    "certificates": certificates.missing(),
+}
+
+SKIPPED = {name: reason for name, reason in _REASONS.items() if reason is not None}
+"""What can't be done here, and why."""
+
+_OF_CALLS: dict[str, Make] = (
+    {
+        "disk-fails": lambda stage: CallsFail(stage.dice.choice(ERRORS), stage.dice),
+        "disk-interrupted": lambda stage: CallsFail(INTERRUPTED, stage.dice, ends=False),
+        "disk-slow": lambda stage: SlowDisk(stage.dice),
+    }
+    if syscalls.missing() is None
+    else {}
+)
+
+_OF_SPACE: dict[str, Make] = (
+    {"disk-full": lambda stage: DiskFull(stage.dice, stage.dice.randint(1, 3), of_leader=stage.dice.random() < 0.5)}
+    if "ext4" in FILE_SYSTEMS
+    else {}
+)
+
+_OF_TLS: dict[str, Make] = (
+    {"certificates": lambda stage: CertificatesRunOut(stage.dice)} if certificates.missing() is None else {}
+)
+
+KINDS: dict[str, Make] = {
+    "kill-leader": lambda stage: LeaderKilled(stage.dice),
+    "kill-nodes": lambda stage: NodesKilled(stage.dice),
+    "failpoints": lambda stage: KilledAt(stage.dice),
+    "handover-dropped": lambda stage: HandoverDropped(),
+    "pause": lambda stage: Paused(stage.dice),
+    "pause-long": lambda stage: Paused(stage.dice, PAUSED_LONG_S, of_leader=True),
+    "surroundings": lambda stage: Surroundings(stage.dice),
+    "slow-follower": lambda stage: SlowFollower(stage.dice),
+    "slow-follower-long": lambda stage: SlowFollower(stage.dice, STOPPED_LONG_S),
+    "rolling-restart": lambda stage: RollingRestart(),
+    "log-unread": lambda stage: LogUnread(stage.dice),
+    "scans": lambda stage: Scanned(stage.dice),
+    "seed-gone": lambda stage: SeedGone(stage.dice),
+    "names": lambda stage: NamesLost(stage.dice),
+    "clock": lambda stage: ClockWrong(stage.dice),
+    "founding": lambda stage: Founded(stage.dice),
+    "killed-twice": lambda stage: KilledTwice(stage.dice),
+    "forks": lambda stage: Forks(stage.dice),
+    "partitions": _link(links.Partitions),
+    "every-shape": _link(links.EveryShape),
+    "leader-cut-off": _link(links.LeaderCutOff),
+    "bridge": _link(links.Bridge),
+    "flapping": _link(links.Flapping),
+    "rough": _link(links.rough),
+    "replays": _link(links.replays),
+    "flips-peers": _link(links.flips, of_clients=False),
+    "flips-clients": _link(links.flips, of_clients=True),
+    "slow-link": _link(links.throttle),
+    "resets-peers": _link(links.Resets, of_clients=False),
+    "resets-clients": _link(links.Resets, of_clients=True),
+    "half-open-peers": _link(links.HalfOpen, of_clients=False),
+    "half-open-clients": _link(links.HalfOpen, of_clients=True),
+    "lost-replies": _link(links.LostReplies),
+    "clients-cut-off": _link(links.ClientsCutOff),
+    "transfer-cut": _link(TransferCut),
+    "malformed": lambda stage: strangers.Malformed(stage.dice, 40_000),
+    "slow-strangers": lambda stage: strangers.SlowStrangers(stage.dice),
+    "crowd": lambda stage: strangers.VanishingCrowd(stage.dice),
+    "file-flips": lambda stage: FilesDamaged(stage.dice),
+    "file-damage": lambda stage: FilesDamaged(stage.dice, [Damage.CUT, Damage.GONE, Damage.OLDER]),
+    "foreign-files": lambda stage: ForeignFiles(stage.dice),
+    "directories": lambda stage: DirectoryLost(stage.dice),
+    **_OF_TLS,
+    **_OF_CALLS,
+    **_OF_SPACE,
+    **{f"power-{file_system}": _power(PowerCut, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-all-{file_system}": _power(WholePowerCut, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-points-{file_system}": _power(PowerCutAt, file_system) for file_system in FILE_SYSTEMS},
+    **{f"power-names-{file_system}": _power(CutAtMoment, file_system) for file_system in FILE_SYSTEMS},
+}
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """What a run of twenty minutes owes: so many of these, counted together."""
+
+    name: str
+    wanted: int
+    kinds: dict[str, str]
+    """Names in `KINDS`, and what they count as."""
+    also: tuple[str, ...] = ()
+    """What counts too, though it is owed for its own sake."""
+
+    def done(self, fired: Counter[str]) -> int:
+        """How many there were."""
+        return sum(fired[counted] for counted in {*self.kinds.values(), *self.also})
+
+
+QUOTAS = (
+    Quota("kills", 300, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
+    Quota("kills at failpoints", 72, {"failpoints": KilledAt.kind}),
+    Quota("pauses", 100, {"pause": Paused.kind}, also=(Paused.long,)),
+    Quota("pauses of half a minute", 1, {"pause-long": Paused.long}),
+    Quota("followers stopped for a minute", 1, {"slow-follower-long": SlowFollower.long}),
+    Quota(
+        "partitions",
+        100,
+        {"partitions": links.Partitions.kind},
+        also=(links.LeaderCutOff.kind, links.Bridge.kind, TransferCut.kind, links.EveryShape.kind),
+    ),
+    Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
+    Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
+    Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
+    Quota("scans of everything", 3, {"scans": Scanned.kind}),
+    Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
+    Quota("lookups of names that are wrong", 8, {"names": NamesLost.kind}),
+    Quota("clocks that are wrong", 6, {"clock": ClockWrong.kind}),
+    Quota("foundings cut off", 6, {"founding": Founded.kind}),
+    *[Quota("certificates replaced", 3, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
+    Quota("nodes killed twice in a row", 6, {"killed-twice": KilledTwice.kind}),
+    Quota("forks under load", 24, {"forks": Forks.kind}),
+    Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
+    *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
+    *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
+)
+
+LONG = ("every-shape", "pause-long", "slow-follower-long")
+"""Kinds that take half a minute or more: once in a scene is enough."""
+
+RUN_S = 1200.0
+"""The length of a run that owes all of them; a shorter one owes its part."""
+
+
+def owed(fired: Counter[str], played_s: float) -> list[Quota]:
+    """Those that a run of so many seconds has not met yet, the most behind first."""
+    part = min(1.0, played_s / RUN_S)
+    behind = [quota for quota in QUOTAS if quota.done(fired) < quota.wanted * part]
+    return sorted(behind, key=partial(_share, fired))
+
+
+def _share(fired: Counter[str], quota: Quota) -> float:
+    return quota.done(fired) / quota.wanted

@@ -1,0 +1,105 @@
+"""Members that come and go under clients that were told of one only."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from raftkv.client import Admin, Client, ClientOptions
+from raftkv.processes.cluster import NodeProcess
+from raftkv.testing.workload import Workload
+from tests.chaos.fault import Fault
+from tests.chaos.power import until_answers
+from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.tally import SERVED_S, Tally
+
+JOINERS = 700
+"""Ids from here on are of members that stay for one round."""
+
+SEEDED = 2
+"""Clients that know that one member."""
+
+COUNTED = 10
+
+
+class SeedGone(Fault):
+    """Clients that were told of one member lose it, and then the leader: what they have learnt must do.
+
+    Two members are added. The one that clients know is replaced by the other and ends, or just dies; then the
+    leader is killed. A majority is up all the time, so they are served within the bound.
+    """
+
+    kind = "clients that know one member lose it and the leader"
+    rows = "F80"
+
+    def __init__(self, dice: random.Random) -> None:
+        self._is_removed = dice.random() < 0.7
+        self._joined: list[NodeProcess] = []
+
+    async def inject(self, stage: Stage) -> None:
+        self._joined = [self._start(stage), self._start(stage)]
+        for node in self._joined:
+            await self._join(stage, node)
+        seed, other = self._joined
+        tallies = [
+            Tally(b"seeded%d.%d" % (seed.node_id, number), self._client(seed.own.client_address))
+            for number in range(SEEDED)
+        ]
+        try:
+            await asyncio.gather(*[tally.more(COUNTED, DEADLINE_S) for tally in tallies])
+            stage.note(f"node {seed.node_id}, which clients know, goes; node {other.node_id} stays")
+            if self._is_removed:
+                await self._remove(stage, seed)
+            else:
+                seed.kill()
+            await asyncio.gather(*[tally.more(COUNTED) for tally in tallies])
+            leader = await stage.leader()
+            stage.note(f"SIGKILL to node {leader.node_id}, which leads")
+            leader.kill()
+            await asyncio.gather(*[tally.more(COUNTED) for tally in tallies])
+            stage.met(self.kind)
+            leader.start()
+            for tally in tallies:
+                await tally.stop(_addresses(stage))
+        finally:
+            await asyncio.gather(*[tally.close() for tally in tallies])
+
+    def _client(self, address: str) -> Client[Workload]:
+        return Client(Workload, [address], options=ClientOptions(deadline_s=SERVED_S))
+
+    def _start(self, stage: Stage) -> NodeProcess:
+        node = stage.cluster.add(max(JOINERS, *stage.cluster.nodes, *stage.departed) + 1)
+        node.start()
+        return node
+
+    async def _join(self, stage: Stage, node: NodeProcess) -> None:
+        await until_answers(stage, node)
+        async with Admin(_founders(stage)) as admin:
+            await admin.add_learner(node.own, DEADLINE_S)
+            await admin.promote(node.node_id, DEADLINE_S)
+
+    async def _remove(self, stage: Stage, node: NodeProcess) -> None:
+        async with Admin(_founders(stage)) as admin:
+            await admin.remove(node.node_id, DEADLINE_S)
+        node.kill()
+        self._joined.remove(node)
+        stage.departed.add(node.node_id)
+        del stage.cluster.nodes[node.node_id]
+
+    async def heal(self, stage: Stage) -> None:
+        """The founders are the only members again."""
+        stage.cluster.start_all()
+        for node in list(self._joined):
+            await until_answers(stage, node)
+            await self._remove(stage, node)
+
+    def describe(self) -> str:
+        return f"{self.kind}: it is {'replaced' if self._is_removed else 'killed'}"
+
+
+def _addresses(stage: Stage) -> list[str]:
+    return [node.own.client_address for node in stage.cluster.nodes.values()]
+
+
+def _founders(stage: Stage) -> list[str]:
+    return [stage.cluster.nodes[member.node_id].own.client_address for member in stage.cluster.founders]

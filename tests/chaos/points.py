@@ -1,0 +1,266 @@
+"""Nodes killed at failpoints: between two steps of a change of files, of an election, of a snapshot's way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+import subprocess
+from collections.abc import Sequence
+
+from raftkv import failpoints
+from raftkv.client import Admin, Client
+from raftkv.errors import RaftKVError
+from raftkv.kv import KeyValue
+from raftkv.model import Member
+from raftkv.processes.cluster import NodeProcess
+from tests.chaos.damage import take_snapshot
+from tests.chaos.fault import Fault
+from tests.chaos.power import cut, leave_behind, move_to, restore, until_answers
+from tests.chaos.stage import POLL_S, Stage
+
+FRESH = ("cluster.before_save", "founding.listening")
+"""Reached only by a node that is new."""
+
+OFTEN = ("apply.", "answer.", "log.batch.", "propose.", "send.before", "send.after", "writer.before_told")
+"""Reached all the time under load, so that any time of many may be the one."""
+
+INSTALLING = ("install.", "log.reset.", "receive.")
+"""Reached by a follower that was left behind and gets a snapshot."""
+
+LEADING = ("membership.", "propose.", "send.timeout_now", "transfer.", "transfer_leadership.")
+"""Reached by a leader."""
+
+TRY_S = 15.0
+"""For a failpoint to be reached, before the node is started anew: some need a start that meets more than others."""
+
+TRIES = 4
+
+SPARES = 900
+"""Ids from here on are of nodes that are never started, or only for a moment."""
+
+
+class KilledAt(Fault):
+    """A node is started with a failpoint armed, brought to it, and found killed there; then it goes on.
+
+    The cluster must take small snapshots and keep little log.
+    """
+
+    kind = "a node killed at a failpoint"
+    rows = "F1 F6 F7 F31 F45 F50 F59 F60"
+
+    def __init__(self, dice: random.Random, names: Sequence[str] | None = None, times: int = 6) -> None:
+        self._dice = dice
+        self._names = list(names) if names is not None else dice.sample(failpoints.names(), k=times)
+        self._spare = SPARES
+
+    async def inject(self, stage: Stage) -> None:
+        for name in self._names:
+            if name in FRESH:
+                await self._kill_fresh(stage, name)
+            else:
+                leader = await stage.leader()
+                others = sorted(stage.cluster.nodes.keys() - {leader.node_id})
+                await self._kill(stage, stage.cluster.nodes[self._dice.choice(others)], name)
+            stage.met(self.kind)
+            stage.met(f"failpoint {name}")
+
+    async def _kill_fresh(self, stage: Stage, name: str) -> None:
+        """A new node, which is killed, starts again, and is taken away: nobody has added it."""
+        node = stage.cluster.add(self._next_spare(stage))
+        try:
+            arm(stage, node, f"{name}:kill")
+            assert await ends(node, TRY_S), f"a new node does not come to {name}"
+            check_killed(stage, node, name)
+            node.start()
+            await until_answers(stage, node)
+        finally:
+            node.kill()
+            del stage.cluster.nodes[node.node_id]
+
+    async def _kill(self, stage: Stage, node: NodeProcess, name: str) -> None:
+        at = self._dice.randint(1, 40) if name.startswith(OFTEN) else 1
+        stage.note(f"node {node.node_id} will be killed at {name}, time {at}")
+        for _ in range(TRIES):
+            node.kill()
+            if name.startswith(INSTALLING):
+                await leave_behind(stage, node)
+            elif name.startswith("peers."):
+                await self._meet_again(stage, node)
+            arm(stage, node, f"{name}:kill@{at}")
+            driving = asyncio.ensure_future(self._drive(stage, node, name))
+            has_ended = await ends(node, TRY_S)
+            driving.cancel()
+            await asyncio.wait([driving])
+            if has_ended:
+                break
+        check_killed(stage, node, name)
+        await self._bring_back(stage, node)
+
+    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+        node.start()
+        await until_answers(stage, node)
+
+    async def _meet_again(self, stage: Stage, node: NodeProcess) -> None:
+        """While a node is down another one starts anew, which is news to it."""
+        other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
+        other.kill()
+        other.start()
+        await until_answers(stage, other)
+
+    # ------------------------------------------------------------------------------ what brings it there
+
+    async def _drive(self, stage: Stage, node: NodeProcess, name: str) -> None:
+        """Do again and again what leads to the failpoint; that it ends in the middle is the point of it."""
+        while True:
+            with contextlib.suppress(RaftKVError):
+                if name.startswith(LEADING):
+                    async with Admin(_addresses(stage)) as admin:
+                        if (await stage.leader()) is not node:
+                            await admin.transfer_leadership(node.node_id, 5.0)
+                if name.startswith("transfer."):
+                    await self._send_snapshot(stage, node)
+                elif name.startswith("membership."):
+                    await self._change_members(stage)
+                elif name.startswith(("send.timeout_now", "transfer_leadership.", "vote.", "writer.after_vote")):
+                    async with Admin(_addresses(stage)) as admin:
+                        await admin.transfer_leadership(None, 5.0)
+                elif not name.startswith(INSTALLING):
+                    await take_snapshot(node)
+                    await self._open_session(stage)
+            await asyncio.sleep(POLL_S)
+
+    async def _send_snapshot(self, stage: Stage, node: NodeProcess) -> None:
+        """Somebody else is left behind, and comes back to this one, which leads."""
+        other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
+        try:
+            other.kill()
+            await leave_behind(stage, other)
+        finally:
+            if not other.is_running:
+                other.start()
+        await until_answers(stage, other)
+
+    async def _change_members(self, stage: Stage) -> None:
+        spare = self._next_spare(stage)
+        async with Admin(_addresses(stage)) as admin:
+            try:
+                await admin.add_learner(Member(spare, "127.0.0.1:1", "127.0.0.1:2"), 5.0)
+            finally:
+                with contextlib.suppress(RaftKVError):
+                    await admin.remove(spare, 5.0)
+
+    async def _open_session(self, stage: Stage) -> None:
+        client = Client(KeyValue, _addresses(stage))
+        try:
+            await client.call("put", b"session", b"opened")
+        finally:
+            await client.close()
+
+    def _next_spare(self, stage: Stage) -> int:
+        self._spare = max(self._spare, SPARES + 10 * stage.fired[self.kind]) + 1
+        return self._spare
+
+    async def heal(self, stage: Stage) -> None:
+        stage.cluster.start_all()
+        for node in stage.cluster.nodes.values():
+            await until_answers(stage, node)
+
+    def describe(self) -> str:
+        return f"{self.kind}: {', '.join(self._names)}"
+
+
+class HandoverDropped(Fault):
+    """The message that hands over leadership is lost: the next one does it, or the old leader goes on (F45)."""
+
+    kind = "the message of a handover dropped"
+    rows = "F45"
+
+    async def inject(self, stage: Stage) -> None:
+        node = await stage.leader()
+        node.kill()
+        arm(stage, node, "send.timeout_now:drop")
+        await until_answers(stage, node)
+
+        async def hand_over() -> bool | None:
+            """To the node, and then away from it."""
+            with contextlib.suppress(RaftKVError):
+                async with Admin(_addresses(stage)) as admin:
+                    if (await stage.leader()) is node:
+                        await admin.transfer_leadership(None, 5.0)
+                    else:
+                        await admin.transfer_leadership(node.node_id, 5.0)
+            return was_reached(stage, node, "send.timeout_now") or None
+
+        await stage.until(hand_over, "a handover's message dropped")
+        stage.met(self.kind)
+
+    def describe(self) -> str:
+        return self.kind
+
+
+class PowerCutAt(KilledAt):
+    """The same, and the power goes at that moment: what the node had not synced then is gone, names too."""
+
+    rows = "F1 F6 F7 F12 F59 F60"
+
+    def __init__(
+        self, file_system: str, dice: random.Random, names: Sequence[str] | None = None, times: int = 6
+    ) -> None:
+        known = [name for name in failpoints.names() if name not in FRESH]
+        super().__init__(dice, names if names is not None else dice.sample(known, k=times))
+        self.kind = f"power cut at a failpoint, {file_system}"
+        self._file_system = file_system
+
+    async def inject(self, stage: Stage) -> None:
+        await move_to(stage, self._file_system)
+        await super().inject(stage)
+
+    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+        # Nobody has touched its files since it was killed, so this is the moment of the failpoint.
+        await cut(stage, [node.node_id])
+        await restore(stage, [node.node_id])
+
+
+def _addresses(stage: Stage) -> list[str]:
+    return [node.own.client_address for node in stage.cluster.nodes.values()]
+
+
+def arm(stage: Stage, node: NodeProcess, value: str) -> None:
+    """Start it once with failpoints armed, as the environment's variable has them."""
+    armed = {failpoints.VARIABLE: value, failpoints.LOG_VARIABLE: str(stage.directory / "failpoints.log")}
+    node.environment.update(armed)
+    try:
+        node.start()
+    finally:
+        for key in armed:
+            del node.environment[key]
+
+
+async def ends(node: NodeProcess, within_s: float) -> bool:
+    """Whether the process ends by then."""
+    assert node.process is not None
+    try:
+        await asyncio.to_thread(node.process.wait, within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def check_killed(stage: Stage, node: NodeProcess, *names: str) -> None:
+    """The process was killed at one of these: it has said so itself. Raises `AssertionError`."""
+    assert node.process is not None
+    code, known = node.process.poll(), " or ".join(names)
+    assert any(was_reached(stage, node, name) for name in names), (
+        f"node {node.node_id} was not killed at {known}; it ended with {code}"
+    )
+    assert code == -signal.SIGKILL, f"node {node.node_id} came to {known} and ended with {code}"
+
+
+def was_reached(stage: Stage, node: NodeProcess, name: str) -> bool:
+    """Whether the node's last process has written down that the failpoint has fired."""
+    assert node.process is not None
+    log = stage.directory / "failpoints.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return any(line.startswith(f"{name}:") and line.endswith(f" pid={node.process.pid}") for line in lines)

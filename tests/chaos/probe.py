@@ -1,0 +1,54 @@
+"""What a node's process takes of its host, and what its log says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+
+from raftkv.processes.cluster import NodeProcess
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Of one process, now."""
+
+    rss_bytes: int
+    """Memory that is really there."""
+    descriptors: int
+    threads: int
+
+
+def usage(node: NodeProcess) -> Usage:
+    """Raises `FileNotFoundError` when the process is gone."""
+    assert node.process is not None, f"node {node.node_id} was never started"
+    place = Path("/proc") / str(node.process.pid)
+    fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines() if ":" in line)
+    return Usage(
+        rss_bytes=int(fields["VmRSS"].split()[0]) * 1024,
+        descriptors=len(os.listdir(place / "fd")),
+        threads=int(fields["Threads"]),
+    )
+
+
+def disk_bytes(node: NodeProcess) -> int:
+    """What is in a node's data directory; a file with two names counts once."""
+    sizes: dict[int, int] = {}
+    for place, _, names in os.walk(node.data_dir):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # files go while they are looked at
+                found = os.stat(os.path.join(place, name))
+                sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
+
+
+def events(node: NodeProcess) -> Counter[str]:
+    """How often each event is in the node's log, as people read it: time, [level], event, and what else is known."""
+    counts: Counter[str] = Counter()
+    for line in node.log_path.read_text(errors="replace").splitlines():
+        words = line.split("]", 1)[-1].split()
+        if "[" in line and words:
+            counts[words[0]] += 1
+    return counts

@@ -1,0 +1,144 @@
+"""Where faults happen: a cluster of real processes, what was done to it, and questions to its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from raftkv.client import Admin
+from raftkv.errors import RaftKVError
+from raftkv.model import NodeId
+from raftkv.node.status import NodeStatus
+from raftkv.processes.cluster import NodeProcess, ProcessCluster
+
+if TYPE_CHECKING:
+    from tests.chaos.filesystem import Image
+    from tests.chaos.proxy import LinkProxy
+
+T = TypeVar("T")
+
+DEADLINE_S = 60.0
+"""For whatever is waited for; nearly all of it takes less than a second on an idle machine."""
+
+POLL_S = 0.05
+
+
+class Stage:
+    """A cluster while faults are done to it.
+
+    `fired` counts faults that really did something, by kind. `dice` is the only chance that faults take. Nodes are
+    asked at the addresses where they listen, past any proxy.
+    """
+
+    def __init__(
+        self, cluster: ProcessCluster, dice: random.Random, directory: Path, proxy: LinkProxy | None = None
+    ) -> None:
+        self.cluster = cluster
+        self.proxy = proxy
+        """Stands on every link, if the cluster was made with `apart`."""
+        self.dice = dice
+        self.directory = directory
+        self.images: dict[NodeId, Image] = {}
+        """File systems that data directories were moved to, for losses of power; gone at the end of the scene."""
+        self.departed: set[NodeId] = set()
+        """Who was a member and never is again."""
+        self.fired: Counter[str] = Counter()
+        self.notes: list[str] = []
+        self._began = time.monotonic()
+
+    def met(self, kind: str, times: int = 1) -> None:
+        """The fault really did something: count it."""
+        self.fired[kind] += times
+
+    def note(self, text: str) -> None:
+        """A line of the run's log, with the time since its beginning."""
+        line = f"{time.monotonic() - self._began:8.3f} {text}"
+        self.notes.append(line)
+        with (self.directory / "run.log").open("a") as log:
+            log.write(line + "\n")
+
+    def admin(self) -> Admin:
+        """An operator's client that knows every node where it listens."""
+        return Admin([node.own.client_address for node in self.cluster.nodes.values()])
+
+    # ------------------------------------------------------------------------------ questions
+
+    async def status(self, node_id: NodeId) -> NodeStatus | None:
+        """What a node says of itself; None when it does not answer."""
+        node = self.cluster.nodes[node_id]
+        if not node.is_running:
+            return None
+        try:
+            async with Admin([node.own.client_address]) as admin:
+                return msgspec.convert(await admin.status(2.0), NodeStatus)
+        except RaftKVError:
+            return None
+
+    async def statuses(self) -> list[NodeStatus]:
+        """What all nodes that answer say."""
+        found = await asyncio.gather(*[self.status(node_id) for node_id in self.cluster.nodes])
+        return [status for status in found if status is not None]
+
+    async def until(self, condition: Callable[[], Awaitable[T | None]], what: str, within_s: float = DEADLINE_S) -> T:
+        """Ask again and again until there is an answer that is not None. Raises `AssertionError`."""
+        end = time.monotonic() + within_s
+        while (found := await condition()) is None:
+            assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
+            await asyncio.sleep(POLL_S)
+        return found
+
+    async def leader(self) -> NodeProcess:
+        """Who leads now, as a majority of all nodes says. Raises `AssertionError` when nobody does in time."""
+
+        async def find() -> NodeProcess | None:
+            said = Counter(status.leader for status in await self.statuses() if status.leader is not None)
+            for node_id, count in said.items():
+                if count > len(self.cluster.nodes) // 2:
+                    return self.cluster.nodes[node_id]
+            return None
+
+        return await self.until(find, "a leader that a majority follows")
+
+    async def make_lead(self, node: NodeProcess) -> None:
+        """Hand leadership over until this node has it."""
+
+        async def ask() -> bool | None:
+            if await self.leader() is node:
+                return True
+            try:
+                async with self.admin() as admin:
+                    await admin.transfer_leadership(node.node_id, 5.0)
+            except RaftKVError as exc:
+                self.note(f"node {node.node_id} is not to lead yet: {exc}")
+            return None
+
+        await self.until(ask, f"node {node.node_id} leading")
+
+    async def restart(self, node: NodeProcess) -> None:
+        """SIGTERM, which a node heeds, and start it again; returns when it answers. Raises `AssertionError`."""
+        code = await asyncio.to_thread(node.terminate)
+        assert code == 0, f"node {node.node_id} ended with {code} after SIGTERM"
+        node.start()
+
+        async def is_back() -> bool | None:
+            assert node.is_running, f"node {node.node_id} has ended: see {node.log_path}"
+            return await self.status(node.node_id) is not None or None
+
+        await self.until(is_back, f"node {node.node_id} back")
+
+    async def until_equal(self) -> None:
+        """Wait until every node has applied the same last entry, with the same digest of the state."""
+
+        async def look() -> bool | None:
+            statuses = await self.statuses()
+            places = {(each.applied_index, each.last_index, each.digest) for each in statuses}
+            return (len(statuses) == len(self.cluster.nodes) and len(places) == 1) or None
+
+        await self.until(look, "all nodes with the same state")
