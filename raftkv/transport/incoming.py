@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
 from raftkv.forks import let_go_of
 from raftkv.model import NodeId
+from raftkv.transport.handshake import check_version, removal_of
 from raftkv.transport.refusals import address_text
+from raftkv.transport.shared import Shared
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import (
     FrameDecoder,
@@ -23,11 +25,30 @@ from raftkv.wire import (
     encode_message,
 )
 
-if TYPE_CHECKING:
-    from raftkv.transport.mesh import Mesh
-
 PONGS_BYTES_MAX = 64 * 1024
 """Unread pongs at which a connection is closed: some thousand, while a peer that lives reads every one."""
+
+
+class IncomingOwner(Protocol):
+    """The transport, as far as a connection that a peer dialled speaks to it."""
+
+    def admit(self, connection: Incoming) -> bool:
+        """Whether a new connection may stay."""
+
+    def incoming_gone(self, connection: Incoming) -> None:
+        """A connection is closed on this side for good."""
+
+    def incoming_established(self, connection: Incoming, peer: NodeId) -> None:
+        """The handshake with `peer` is complete."""
+
+    def incoming_lost(self, connection: Incoming, reason: str) -> None:
+        """An established connection has ended."""
+
+    def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
+        """Somebody who was no peer yet did something wrong."""
+
+    def refused_incoming(self, connection: Incoming, peer: NodeId, reason: str) -> None:
+        """A node that says to be `peer` was refused."""
 
 
 class Incoming(asyncio.Protocol):
@@ -37,15 +58,16 @@ class Incoming(asyncio.Protocol):
     the dialler has accepted the reply (and says so by its first ping) it is nobody's connection.
 
     Invariants: `peer` is None until a Hello was accepted, and what it says is on disk; `established` implies that
-    this is the one connection from `peer` that the mesh knows.
+    this is the one connection from `peer` that its owner knows.
     """
 
-    def __init__(self, mesh: Mesh) -> None:
-        self._mesh = mesh
+    def __init__(self, shared: Shared, owner: IncomingOwner) -> None:
+        self._shared = shared
+        self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._decoder = FrameDecoder(mesh.limits.hello_bytes_max)
+        self._decoder = FrameDecoder(shared.limits.hello_bytes_max)
         self._over = False
-        self._since = self._heard_at = mesh.beat
+        self._since = self._heard_at = shared.beat
         self.peer: NodeId | None = None
         self.established = False
         self._is_greeted = False
@@ -65,7 +87,7 @@ class Incoming(asyncio.Protocol):
         """Somebody has connected."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
-        if not self._mesh.admit(self):
+        if not self._owner.admit(self):
             self._over = True
             transport.abort()
             return
@@ -73,8 +95,8 @@ class Incoming(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whoever's will."""
-        self._mesh.gone(self)
-        self.end("the connection was closed" if exc is None else self._mesh.streams.explain(exc))
+        self._owner.incoming_gone(self)
+        self.end("the connection was closed" if exc is None else self._shared.streams.explain(exc))
 
     def end(self, reason: str) -> None:
         """Close at once; a peer whose connection this was is reported as lost."""
@@ -82,7 +104,7 @@ class Incoming(asyncio.Protocol):
             return
         self.abort()
         if self.established:
-            self._mesh.incoming_lost(self, reason)
+            self._owner.incoming_lost(self, reason)
 
     def abort(self) -> None:
         """Close at once, and report nothing."""
@@ -92,17 +114,17 @@ class Incoming(asyncio.Protocol):
 
     def check_time(self) -> None:
         """End a handshake that takes too long, and a peer that does not even ping."""
-        limits, beat = self._mesh.limits, self._mesh.beat
+        limits, beat = self._shared.limits, self._shared.beat
         if self._over:
             # Refused, but it doesn't go: it doesn't read why.
             if beat - self._since >= limits.handshake_beats and self._transport is not None:
                 self._transport.abort()
         elif not self.established:
             if beat - self._since >= limits.handshake_beats:
-                self._mesh.stats.slow_closed += 1
+                self._shared.stats.slow_closed += 1
                 self._refuse("slow", f"no handshake for {limits.handshake_s:g} s")
         elif beat - self._heard_at >= limits.silence_beats:
-            self._mesh.stats.slow_closed += 1
+            self._shared.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s")
 
     # ------------------------------------------------------------------------------ in
@@ -111,11 +133,11 @@ class Incoming(asyncio.Protocol):
         """Take in what is complete."""
         if self._over:
             return
-        stats = self._mesh.stats
+        stats = self._shared.stats
         stats.bytes_received += len(data)
-        self._heard_at = self._mesh.beat
+        self._heard_at = self._shared.beat
         if self.established and self.peer is not None:
-            self._mesh.presence.heard(self.peer)
+            self._shared.presence.heard(self.peer)
         try:
             for payload in self._decoder.feed(data):
                 stats.frames_received += 1
@@ -129,7 +151,7 @@ class Incoming(asyncio.Protocol):
         is_stranger = not self.established and not self._over
         self.end(reason)
         if is_stranger:
-            self._mesh.refused_stranger(self, kind, reason)
+            self._owner.refused_stranger(self, kind, reason)
 
     def _take(self, payload: bytes) -> None:
         if self._over:
@@ -145,29 +167,29 @@ class Incoming(asyncio.Protocol):
             return
         if not self.established:
             self.established = True
-            self._mesh.incoming_established(self, self.peer)
+            self._owner.incoming_established(self, self.peer)
         match message:
             case AppendEntries() | AppendReply():  # first, as most messages are these
-                self._mesh.handler.on_message(self.peer, message)
+                self._shared.handler.on_message(self.peer, message)
             case Ping():
                 self._pong(message)
             case Hello() | HelloReply() | Pong():
                 raise FrameError(f"a {type(message).__name__} behind the handshake")
             case _:
-                self._mesh.handler.on_message(self.peer, message)
+                self._shared.handler.on_message(self.peer, message)
 
     def _greet(self, hello: Hello) -> None:
         """Answer it; at once, or when what it says is on disk."""
         try:
-            self._mesh.check_version(hello)
-            waiting = self._mesh.handler.check_hello(hello)
+            check_version(self._shared.handler, hello)
+            waiting = self._shared.handler.check_hello(hello)
         except HandshakeRefused as exc:
-            self._mesh.stats.handshake_refused += 1
-            self._write(HelloReply(None, str(exc), self._mesh.removal_of(exc)))
+            self._shared.stats.handshake_refused += 1
+            self._write(HelloReply(None, str(exc), removal_of(self._shared.handler, exc)))
             self._over = True
             assert self._transport is not None
             self._transport.close()
-            self._mesh.refused_incoming(self, hello.node_id, str(exc))
+            self._owner.refused_incoming(self, hello.node_id, str(exc))
             return
         if self._decoder.has_partial:
             raise FrameError("more than a hello, before it was answered")
@@ -176,8 +198,8 @@ class Incoming(asyncio.Protocol):
             return
         self.peer = hello.node_id
         # Only who belongs here may make this node keep a large frame in memory.
-        self._decoder = FrameDecoder(self._mesh.limits.frame_bytes_max)
-        self._write(HelloReply(self._mesh.handler.hello(), ""))
+        self._decoder = FrameDecoder(self._shared.limits.frame_bytes_max)
+        self._write(HelloReply(self._shared.handler.hello(), ""))
 
     def _kept(self, hello: Hello, kept: asyncio.Future[None]) -> None:
         """Look at it again, as more may have been heard of that peer meanwhile."""
@@ -189,7 +211,7 @@ class Incoming(asyncio.Protocol):
         try:
             self._greet(hello)
         except PeerError as exc:
-            self._mesh.stats.garbage_closed += 1
+            self._shared.stats.garbage_closed += 1
             self._refuse("garbage", f"it sent garbage: {exc}")
 
     # ------------------------------------------------------------------------------ out
@@ -198,12 +220,12 @@ class Incoming(asyncio.Protocol):
         assert self._transport is not None
         self._write(Pong(ping.sent_us))
         if self._transport.get_write_buffer_size() > PONGS_BYTES_MAX:
-            self._mesh.stats.slow_closed += 1
+            self._shared.stats.slow_closed += 1
             self.end("it does not read its pongs")
 
     def _write(self, message: PeerMessage) -> None:
         assert self._transport is not None
         frame = encode_message(message)
-        self._mesh.stats.frames_sent += 1
-        self._mesh.stats.bytes_sent += len(frame)
+        self._shared.stats.frames_sent += 1
+        self._shared.stats.bytes_sent += len(frame)
         self._transport.write(frame)

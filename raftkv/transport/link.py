@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.backoff import Backoff
+from raftkv.transport.connections import Connections
 from raftkv.transport.name import Name
 from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus
 from raftkv.transport.reasons import Reason, Trouble, Unreached
+from raftkv.transport.shared import Shared
 from raftkv.wire import FRAME_HEAD_BYTES, PeerMessage, encode_message
-
-if TYPE_CHECKING:
-    from raftkv.transport.mesh import Mesh
 
 logger = EventLog("raftkv")
 
@@ -37,7 +35,10 @@ class Link:
     Invariant: there is at most one connection at a time, and `_connection` is the newest one.
     """
 
-    def __init__(self, mesh: Mesh, peer: NodeId, address: str) -> None:
+    def __init__(
+        self, shared: Shared, connections: Connections, draw: Callable[[int], int], peer: NodeId, address: str
+    ) -> None:
+        """`draw` gives a number below its argument: the waits between tries are not the same everywhere."""
         self.peer = peer
         self.told = address
         """Where the membership says that the peer is."""
@@ -48,9 +49,10 @@ class Link:
         self._names: dict[str, Name] = {}
         """Of the addresses that are not dialled now."""
         self._worked = False
-        self._mesh = mesh
-        self._backoff = Backoff(mesh.draw)
-        self._name = Name(address, mesh.streams.look_up)
+        self._shared = shared
+        self._connections = connections
+        self._backoff = Backoff(draw)
+        self._name = Name(address, shared.streams.look_up)
         self._place: str | None = None
         self._trouble = Trouble()
         self._connection: Outgoing | None = None
@@ -88,7 +90,7 @@ class Link:
         connection = self._connection
         if connection is None or not connection.established:
             return False
-        limits = self._mesh.limits
+        limits = self._shared.limits
         queued = connection.queued_bytes
         if queued < limits.queue_bytes_max:  # else it need not be encoded
             frame = encode_message(message)
@@ -100,14 +102,14 @@ class Link:
                 kind = type(message).__name__
                 logger.error("message_too_large", peer=self.peer, bytes=len(frame), message=kind)
         self._dropped += 1
-        self._mesh.stats.dropped += 1
+        self._shared.stats.dropped += 1
         return False
 
     # ------------------------------------------------------------------------------ life
 
     async def _run(self) -> None:
         while not self._closed:
-            connection = self._connection = Outgoing(self._mesh, self)
+            connection = self._connection = Outgoing(self._shared, self._connections, self)
             try:
                 # As long as it takes: a name that is looked up slowly is one all the same.
                 places = await self._name.places()
@@ -120,7 +122,7 @@ class Link:
                 await self._wait(self._backoff.next_s())
 
     async def _dial(self, connection: Outgoing, places: Sequence[str]) -> None:
-        limit_s = self._mesh.limits.silence_s
+        limit_s = self._shared.limits.silence_s
 
         def made(place: str) -> Outgoing:
             self._place = place
@@ -128,7 +130,7 @@ class Link:
 
         try:
             async with asyncio.timeout(limit_s):
-                await self._mesh.streams.dial(made, self.address, places)
+                await self._shared.streams.dial(made, self.address, places)
         except TimeoutError as exc:
             raise TimeoutError(str(exc) or f"no answer from {' or '.join(places)} for {limit_s:g} s") from exc
 
@@ -161,7 +163,7 @@ class Link:
             return
         self._names[self.address] = self._name
         if other not in self._names:
-            self._names[other] = Name(other, self._mesh.streams.look_up)
+            self._names[other] = Name(other, self._shared.streams.look_up)
         self._name, self.address = self._names.pop(other), other
         for stale in [address for address in self._names if address not in places]:
             self._names.pop(stale).close()
@@ -203,8 +205,8 @@ class Link:
         self._trouble.over()
         if self._place is not None:
             self._name.worked(self._place)
-        self._mesh.presence.heard(self.peer)
-        self._mesh.handler.on_connected(self.peer)
+        self._shared.presence.heard(self.peer)
+        self._shared.handler.on_connected(self.peer)
 
     def on_refused(self, text: str, *, here: bool) -> None:
         """This side (`here`), or the other one, doesn't want the other; said once, not at every try."""
@@ -218,7 +220,7 @@ class Link:
         if self._closed:
             return
         if was_established:
-            self._mesh.presence.broke(self.peer, why.text)
+            self._shared.presence.broke(self.peer, why.text)
             # The node has said it to operators, once for both connections; this is for who looks into one of them.
             logger.debug("link_lost", peer=self.peer, address=self.address, reason=why.text)
         self._note(why)

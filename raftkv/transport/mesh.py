@@ -6,20 +6,19 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from raftkv.config import Config
-from raftkv.errors import HandshakeRefused, PeerRemoved
 from raftkv.forks import tell_of_fork
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.asking import ask
+from raftkv.transport.connections import Connections
 from raftkv.transport.incoming import Incoming
 from raftkv.transport.limits import Limits
 from raftkv.transport.link import Link
-from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
-from raftkv.transport.presence import Presence
 from raftkv.transport.refusals import Refusals
+from raftkv.transport.shared import Shared
 from raftkv.transport.streams import Shut, Streams
-from raftkv.wire import Hello, PeerMessage, Removal
+from raftkv.wire import PeerMessage
 
 logger = EventLog("raftkv")
 
@@ -54,22 +53,17 @@ class Mesh(Transport):
         self.stats = TransportStats()
         self.address = ""
         """Where this node listens, once it has started; with the port that was chosen when 0 was asked for."""
-        self.beat = 0
-        """Time as silence is measured: how often connections were looked at. A node that was stopped or busy
-        for seconds did not listen meanwhile, and must not blame its peers for it."""
+        self._shared: Shared | None = None
+        """None until it has started."""
         self._links: dict[NodeId, Link] = {}
         self._incoming: dict[NodeId, Incoming] = {}
-        self._open: dict[Incoming | Outgoing, None] = {}  # every connection that is not gone; a set in their order
+        self._connections = Connections()
         self._strangers: dict[Incoming, None] = {}
-        self._dirty: list[Outgoing] = []
-        self._corked = False
         self._timer: asyncio.TimerHandle | None = None
         self._last_refused: tuple[NodeId, str] | None = None
         self._refusals = Refusals("stranger_refused")
         self._refused_peers = Refusals("peer_refused")
-        self._started = False
         self._closed = False
-        self._all_gone: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------------------------ the port
 
@@ -79,13 +73,16 @@ class Mesh(Transport):
             tell_of_fork(self)
         return self.address
 
+    @property
+    def _started(self) -> Shared:
+        assert self._shared is not None, "this transport was not started"
+        return self._shared
+
     def _accept(self) -> asyncio.Protocol:
-        return Incoming(self) if self._started else Shut()
+        return Incoming(self._shared, self) if self._shared is not None else Shut()
 
     async def start(self, handler: TransportHandler) -> None:
-        self.handler = handler
-        self.presence = Presence(handler)
-        self._started = True
+        self._shared = Shared(self.streams, self.limits, self.stats, handler)
         await self.listen()
         self._timer = asyncio.get_running_loop().call_later(self.limits.ping_s, self._check_time)
 
@@ -94,12 +91,10 @@ class Mesh(Transport):
         return link is not None and link.send(message)
 
     def cork(self) -> None:
-        self._corked = True
+        self._connections.cork()
 
     def uncork(self) -> None:
-        self._corked = False
-        if self._dirty:
-            self._flush()
+        self._connections.uncork()
 
     def queued_bytes(self, to: NodeId) -> int:
         link = self._links.get(to)
@@ -116,7 +111,7 @@ class Mesh(Transport):
                 link.close()
         for peer, address in peers.items():
             if peer != self.node_id and peer not in self._links:
-                self._links[peer] = Link(self, peer, address)
+                self._links[peer] = Link(self._started, self._connections, self.draw, peer, address)
                 if (connection := self._incoming.get(peer)) is not None:
                     self._strangers.pop(connection, None)
 
@@ -128,7 +123,7 @@ class Mesh(Transport):
         return await ask(self.streams, address, frame, ASK_S)
 
     def drop(self, peer: NodeId, reason: str) -> None:
-        for connection in list(self._open):
+        for connection in self._connections:
             if isinstance(connection, Incoming) and connection.peer == peer:
                 connection.end(reason)
         if (link := self._links.get(peer)) is not None:
@@ -139,15 +134,13 @@ class Mesh(Transport):
 
     async def close(self) -> None:
         self.abort()
-        if self._open:
-            self._all_gone = asyncio.get_running_loop().create_future()
-            await self._all_gone
+        await self._connections.all_gone()
 
     def after_fork(self) -> None:
         """In a child: peers are the parent's."""
         self._closed = True
         self.streams.after_fork()
-        for connection in self._open:
+        for connection in self._connections:
             connection.after_fork()
 
     def abort(self) -> None:
@@ -160,7 +153,7 @@ class Mesh(Transport):
         for link in self._links.values():
             link.close()
         self._links.clear()
-        for connection in list(self._open):
+        for connection in self._connections:
             if isinstance(connection, Incoming):
                 connection.abort()
 
@@ -169,55 +162,14 @@ class Mesh(Transport):
     def _check_time(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limits.ping_s, self._check_time)
-        self.beat += 1
+        self._started.beat += 1
         for link in list(self._links.values()):
             link.check_time()
-        for connection in list(self._open):
+        for connection in self._connections:
             if isinstance(connection, Incoming):
                 connection.check_time()
         self._refusals.tick(loop.time())
         self._refused_peers.tick(loop.time())
-
-    # ------------------------------------------------------------------------------ for connections
-
-    def opened(self, connection: Incoming | Outgoing) -> None:
-        """A connection is there, and `close` will wait for its end."""
-        self._open[connection] = None
-
-    def gone(self, connection: Incoming | Outgoing) -> None:
-        """A connection is closed on this side for good."""
-        self._open.pop(connection, None)
-        if isinstance(connection, Incoming):
-            self._strangers.pop(connection, None)
-        if not self._open and self._all_gone is not None and not self._all_gone.done():
-            self._all_gone.set_result(None)
-
-    def flush_later(self, connection: Outgoing) -> None:
-        """Send what `connection` has with `uncork`, else at the end of this turn of the loop: one callback for all."""
-        if not self._dirty and not self._corked:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._dirty.append(connection)
-
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for connection in dirty:
-            connection.flush()
-
-    def check_version(self, hello: Hello) -> None:
-        """Raises `HandshakeRefused` when the other side speaks another version of the protocol."""
-        own = self.handler.hello()
-        if hello.version != own.version:
-            raise HandshakeRefused(
-                f"node {own.node_id} speaks version {own.version} of the protocol, node {hello.node_id} version "
-                f"{hello.version}: run versions of raftkv on both that speak the same"
-            )
-
-    def removal_of(self, refusal: HandshakeRefused) -> Removal | None:
-        """What is to be told to who was refused because it is no member any more."""
-        if not isinstance(refusal, PeerRemoved):
-            return None
-        own = self.handler.hello()
-        return Removal(own.cluster_id, own.node_id, own.incarnation, refusal.index, refusal.term, refusal.leads)
 
     # ------------------------------------------------------------------------------ incoming connections
 
@@ -235,8 +187,13 @@ class Mesh(Transport):
             self.refused_stranger(connection, "handshakes", f"{len(self._strangers)} handshakes are under way")
             return False
         self._strangers[connection] = None
-        self.opened(connection)
+        self._connections.opened(connection)
         return True
+
+    def incoming_gone(self, connection: Incoming) -> None:
+        """A connection is closed on this side for good."""
+        self._strangers.pop(connection, None)
+        self._connections.gone(connection)
 
     def incoming_established(self, connection: Incoming, peer: NodeId) -> None:
         """`connection` is the one from `peer` from now on: the newest wins, as the peer replaced the other.
@@ -248,7 +205,7 @@ class Mesh(Transport):
         if (old := self._incoming.get(peer)) is not None:
             old.abort()
         self._incoming[peer] = connection
-        self.presence.heard(peer)
+        self._started.presence.heard(peer)
         if (link := self._links.get(peer)) is not None:
             link.hurry()
 
@@ -257,11 +214,11 @@ class Mesh(Transport):
         assert connection.peer is not None
         if self._incoming.get(connection.peer) is connection:
             del self._incoming[connection.peer]
-        self.presence.broke(connection.peer, reason)
+        self._started.presence.broke(connection.peer, reason)
         if connection.peer in self._links:
             logger.debug("peer_hung_up", peer=connection.peer, reason=reason)
         else:
-            self.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
+            self._started.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
             self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:

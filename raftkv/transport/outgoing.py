@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from raftkv.errors import FrameError, HandshakeRefused, PeerError
 from raftkv.forks import let_go_of
+from raftkv.model import NodeId
+from raftkv.transport.connections import Connections
+from raftkv.transport.handshake import check_version
 from raftkv.transport.reasons import Reason, Unreached, reason_of
+from raftkv.transport.shared import Shared
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
 
-if TYPE_CHECKING:
-    from raftkv.transport.link import Link
-    from raftkv.transport.mesh import Mesh
+
+class OutgoingOwner(Protocol):
+    """The link, as far as a connection that it has dialled speaks to it."""
+
+    @property
+    def peer(self) -> NodeId:
+        """Who should answer."""
+
+    @property
+    def address(self) -> str:
+        """Where it was dialled."""
+
+    def on_established(self) -> None:
+        """Both sides have accepted each other."""
+
+    def on_refused(self, text: str, *, here: bool) -> None:
+        """This side (`here`), or the other one, doesn't want the other."""
+
+    def on_end(self, why: Unreached, was_established: bool) -> None:
+        """The connection is gone, or was never made."""
 
 
 class Outgoing(asyncio.Protocol):
     """Says Hello, then sends messages and pings; only the reply and pongs ever come back.
 
     Invariants: `established` is true from an accepted reply to the end, and messages are written only
-    then. `ended` is done exactly when the link has been told of the end.
+    then. `ended` is done exactly when the owner has been told of the end.
     """
 
-    def __init__(self, mesh: Mesh, link: Link) -> None:
-        self._mesh = mesh
-        self._link = link
+    def __init__(self, shared: Shared, connections: Connections, owner: OutgoingOwner) -> None:
+        self._shared = shared
+        self._connections = connections
+        self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         # The other side only ever says how it is called and that it lives.
-        self._decoder = FrameDecoder(mesh.limits.hello_bytes_max)
+        self._decoder = FrameDecoder(shared.limits.hello_bytes_max)
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._written = 0
         self._left = 0
         self._was_backed_up = False
-        self._heard_at = mesh.beat
+        self._heard_at = shared.beat
         self.established = False
         self._is_answered = False
         self._is_wanted = False
@@ -57,23 +79,23 @@ class Outgoing(asyncio.Protocol):
             transport.abort()
             return
         self._transport = transport
-        self._mesh.opened(self)
+        self._connections.opened(self)
         set_no_delay(transport)
-        self._heard_at = self._mesh.beat
-        self.write(encode_message(self._mesh.handler.hello()))
+        self._heard_at = self._shared.beat
+        self.write(encode_message(self._shared.handler.hello()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone, by whoever's will."""
-        self._mesh.gone(self)
+        self._connections.gone(self)
         self.fail(exc)
 
     def fail(self, exc: BaseException | None) -> None:
         """Close for an error, or because the other side has closed."""
-        text = "the connection was closed" if exc is None else self._mesh.streams.explain(exc)
+        text = "the connection was closed" if exc is None else self._shared.streams.explain(exc)
         self.end(text, reason_of(exc))
 
     def end(self, text: str, reason: Reason = Reason.CLOSED) -> None:
-        """Close at once, without sending what waits, and tell the link."""
+        """Close at once, without sending what waits, and tell the owner."""
         if self.ended.done():
             return
         self.ended.set_result(None)
@@ -82,7 +104,7 @@ class Outgoing(asyncio.Protocol):
         self._out_bytes = 0
         if self._transport is not None:
             self._transport.abort()
-        self._link.on_end(Unreached(reason, text), was_established)
+        self._owner.on_end(Unreached(reason, text), was_established)
 
     def abort(self) -> None:
         """Close at once; the link is going away too."""
@@ -92,15 +114,15 @@ class Outgoing(asyncio.Protocol):
         """Ask whether anybody is there; end what has not answered for too long."""
         if self._transport is None or self.ended.done():
             return
-        limits = self._mesh.limits
+        limits = self._shared.limits
         if not self.established:
-            if self._mesh.beat - self._heard_at >= limits.handshake_beats:
-                self._mesh.stats.slow_closed += 1
+            if self._shared.beat - self._heard_at >= limits.handshake_beats:
+                self._shared.stats.slow_closed += 1
                 self.end(f"no answer to the handshake for {limits.handshake_s:g} s", Reason.TIMEOUT)
             return
         self._see_progress()
-        if self._mesh.beat - self._heard_at >= limits.silence_beats:
-            self._mesh.stats.slow_closed += 1
+        if self._shared.beat - self._heard_at >= limits.silence_beats:
+            self._shared.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s", Reason.TIMEOUT)
         else:
             self._ping()
@@ -115,7 +137,7 @@ class Outgoing(asyncio.Protocol):
         backlog = self._transport.get_write_buffer_size()
         left = self._written - backlog
         if self._was_backed_up and left > self._left:
-            self._heard_at = self._mesh.beat
+            self._heard_at = self._shared.beat
         self._left = left
         self._was_backed_up = backlog > 0
 
@@ -125,9 +147,9 @@ class Outgoing(asyncio.Protocol):
         """Take in the reply and pongs."""
         if self.ended.done():
             return
-        stats = self._mesh.stats
+        stats = self._shared.stats
         stats.bytes_received += len(data)
-        self._heard_at = self._mesh.beat
+        self._heard_at = self._shared.beat
         try:
             for payload in self._decoder.feed(data):
                 stats.frames_received += 1
@@ -148,7 +170,7 @@ class Outgoing(asyncio.Protocol):
             self._is_answered = True
             self._accept(message)
             return
-        self._mesh.presence.heard(self._link.peer)
+        self._shared.presence.heard(self._owner.peer)
         if not isinstance(message, Pong):
             raise FrameError(f"a {type(message).__name__} on a connection that only sends")
         rtt_us = self._loop.time() * 1e6 - message.sent_us
@@ -165,7 +187,7 @@ class Outgoing(asyncio.Protocol):
         self.established = True
         # The acceptor takes the handshake for finished when it hears this.
         self._ping()
-        self._link.on_established()
+        self._owner.on_established()
 
     def _kept(self, reply: HelloReply, kept: asyncio.Future[None]) -> None:
         """Look at it again, as more may have been heard of that peer meanwhile."""
@@ -180,24 +202,24 @@ class Outgoing(asyncio.Protocol):
             self._refused(exc)
 
     def _refused(self, why: HandshakeRefused) -> None:
-        self._mesh.stats.handshake_refused += 1
-        self._link.on_refused(str(why), here=self._is_wanted)
+        self._shared.stats.handshake_refused += 1
+        self._owner.on_refused(str(why), here=self._is_wanted)
         self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
         """Raises `HandshakeRefused` unless both sides accept each other; returns what is to be awaited."""
         if reply.hello is None:
             if reply.removal is not None:
-                self._mesh.handler.on_removed(self._link.peer, reply.removal)
+                self._shared.handler.on_removed(self._owner.peer, reply.removal)
             raise HandshakeRefused(reply.refused or "no reason given")
         self._is_wanted = True
-        self._mesh.check_version(reply.hello)
-        if reply.hello.node_id != self._link.peer:
+        check_version(self._shared.handler, reply.hello)
+        if reply.hello.node_id != self._owner.peer:
             raise HandshakeRefused(
-                f"node {reply.hello.node_id} answers at {self._link.address}, where node {self._link.peer} "
+                f"node {reply.hello.node_id} answers at {self._owner.address}, where node {self._owner.peer} "
                 "should be: correct the address in the membership, or start the right node there"
             )
-        return self._mesh.handler.check_hello(reply.hello)
+        return self._shared.handler.check_hello(reply.hello)
 
     # ------------------------------------------------------------------------------ out
 
@@ -211,7 +233,7 @@ class Outgoing(asyncio.Protocol):
     def write(self, frame: bytes) -> None:
         """Send a frame at the end of this turn of the loop, together with what else is written in it."""
         if not self._out:
-            self._mesh.flush_later(self)
+            self._connections.flush_later(self)
         self._out.append(frame)
         self._out_bytes += len(frame)
 
@@ -222,7 +244,7 @@ class Outgoing(asyncio.Protocol):
             return
         size, self._out_bytes = self._out_bytes, 0
         self._written += size
-        stats = self._mesh.stats
+        stats = self._shared.stats
         stats.frames_sent += len(out)
         stats.bytes_sent += size
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))

@@ -211,12 +211,13 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing_and_marks_its_reads(tmp_p
 def cut(ledger):
     """Let nothing through between this node and its peers; returns what undoes it."""
     mesh = ledger._host.node.transport
-    send, receive = mesh.send, mesh.handler.on_message
+    handler = mesh._shared.handler
+    send, receive = mesh.send, handler.on_message
     mesh.send = lambda to, message: False
-    mesh.handler.on_message = lambda sender, message: None
+    handler.on_message = lambda sender, message: None
 
     def heal():
-        mesh.send, mesh.handler.on_message = send, receive
+        mesh.send, handler.on_message = send, receive
 
     return heal
 
