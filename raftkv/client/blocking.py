@@ -9,8 +9,10 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from raftkv.client.client import Client, StaleRead
+from raftkv.client.client import Client
 from raftkv.client.options import ClientOptions
+from raftkv.client.reads import StaleRead
+from raftkv.client.remote import BlockingRemote
 from raftkv.errors import Unavailable
 from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.machine import Method, StateMachine
@@ -141,55 +143,3 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
-
-
-class BlockingMethod:
-    """A command or query as a blocking function."""
-
-    __slots__ = ("_client", "_deadline_s", "_method")
-
-    def __init__(self, client: BlockingClient[Any], method: Method, deadline_s: float) -> None:
-        self._client = client
-        self._method = method
-        self._deadline_s = deadline_s
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._client.invoke(self._method, args, kwargs, self._deadline_s)
-
-    def __repr__(self) -> str:
-        return f"<remote {self._method.describe()}>"
-
-    def within(self, deadline_s: float) -> BlockingMethod:
-        """The same method with a deadline of its own, in seconds."""
-        return type(self)(self._client, self._method, deadline_s)
-
-
-class BlockingQuery(BlockingMethod):
-    """A query, which may also be asked of a node that is behind."""
-
-    __slots__ = ()
-
-    def stale(self, *args: Any, **kwargs: Any) -> StaleRead[Any]:
-        """The value at some earlier index, from any node, without asking the leader: `StaleRead(value, index)`."""
-        return self._client.invoke_stale(self._method, args, kwargs, self._deadline_s)
-
-
-class BlockingRemote(Generic[M]):
-    """The commands and queries of a machine, as attributes."""
-
-    def __init__(self, client: BlockingClient[M]) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> BlockingQuery:
-        # Typed as the richer of the two; a command has no `stale`, and says so when asked for it.
-        method = self._client.method(name)
-        kind = BlockingQuery if method.is_query else BlockingMethod
-        remote = kind(self._client, method, self._client.options.deadline_s)
-        setattr(self, name, remote)  # found without this function from now on
-        return remote  # type: ignore[return-value]
-
-    def __dir__(self) -> list[str]:
-        return sorted(self._client.methods)
-
-    def __repr__(self) -> str:
-        return f"<remote {self._client.machine.__name__}, blocking>"

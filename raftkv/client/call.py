@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -11,15 +11,19 @@ from raftkv.errors import Busy, Indeterminate, RaftKVError, Unavailable
 from raftkv.model import Index
 from raftkv.wire import RequestKind
 
-if TYPE_CHECKING:
-    from raftkv.client.link import Link
-
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a node answered: the encoded result, and the log index that it stands for."""
 
     payload: bytes
     index: Index
+
+
+class Carrier(Protocol):
+    """A connection over which a call was sent."""
+
+    def forget(self, call: Call) -> None:
+        """Nobody waits for `call` any more; its answer will be ignored."""
 
 
 class Call:
@@ -71,7 +75,7 @@ class Call:
         self.stale = stale
         self.patient = False
         """Whether its node may be silent until the deadline: some of what operators ask takes minutes."""
-        self.link: Link | None = None
+        self.link: Carrier | None = None
         self.request_id = 0
         self.timer: asyncio.TimerHandle | None = None
         self.maybe_applied = False

@@ -17,34 +17,19 @@ from raftkv.client.channel import Channel
 from raftkv.client.dial import Dial
 from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_session_payload, read_session_id
 from raftkv.client.options import ClientOptions
+from raftkv.client.reads import Read, StaleRead
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
 from raftkv.client.view import View, open_view
 from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
 from raftkv.forks import leave, tell_of_fork
 from raftkv.machine import NO_SESSION, Method, StateMachine
-from raftkv.model import Index
 from raftkv.wire import RequestKind
 
 CLOSE_DEADLINE_S = 1.0
 """How long the end of a client may be held up by telling the cluster that its session is over."""
 
 M = TypeVar("M", bound=StateMachine)
-T = TypeVar("T")
-
-
-class Read(msgspec.Struct, Generic[T], frozen=True):
-    """What a query found, and the log index that it was read at."""
-
-    value: T
-    index: Index
-
-
-class StaleRead(msgspec.Struct, Generic[T], frozen=True):
-    """What a query found on some node that may be behind, and the log index that it was read at."""
-
-    value: T
-    index: Index
 
 
 def _hear(task: asyncio.Task[None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -14,9 +14,6 @@ from raftkv.machine.overlay import Access
 from raftkv.machine.types import check_type
 from raftkv.state import TABLE_PREFIX
 
-if TYPE_CHECKING:
-    from raftkv.machine.statemachine import StateMachine
-
 K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
@@ -25,6 +22,15 @@ D = TypeVar("D")
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _PLAIN = (int, str, bytes, bool, float)
 _MISSING: Any = object()
+
+
+class Machine(Protocol):
+    """The instance of a state machine, as far as its tables and values use it."""
+
+    _overlay: Access
+    """What they read and change."""
+    _views: dict[str, Any]
+    """The view of each table that was asked for."""
 
 
 class _Codec(Generic[V]):
@@ -95,8 +101,8 @@ class Table(_Part, Generic[K, V]):
     @overload
     def __get__(self, machine: None, owner: Any) -> Table[K, V]: ...
     @overload
-    def __get__(self, machine: StateMachine, owner: Any) -> View[K, V]: ...
-    def __get__(self, machine: StateMachine | None, owner: Any) -> Table[K, V] | View[K, V]:
+    def __get__(self, machine: Machine, owner: Any) -> View[K, V]: ...
+    def __get__(self, machine: Machine | None, owner: Any) -> Table[K, V] | View[K, V]:
         if machine is None:
             return self
         view: View[K, V] | None = machine._views.get(self.name)
@@ -221,14 +227,14 @@ class Value(_Part, Generic[V]):
     @overload
     def __get__(self, machine: None, owner: Any) -> Value[V]: ...
     @overload
-    def __get__(self, machine: StateMachine, owner: Any) -> V: ...
-    def __get__(self, machine: StateMachine | None, owner: Any) -> Value[V] | V:
+    def __get__(self, machine: Machine, owner: Any) -> V: ...
+    def __get__(self, machine: Machine | None, owner: Any) -> Value[V] | V:
         if machine is None:
             return self
         data = machine._overlay.get(self.prefix)
         return self._codec.decode(self._default_data if data is None else data, self.name)
 
-    def __set__(self, machine: StateMachine, value: V) -> None:
+    def __set__(self, machine: Machine, value: V) -> None:
         machine._overlay.put(self.prefix, self._codec.encode(value))
 
     def encoded(self, value: V) -> tuple[bytes, bytes]:

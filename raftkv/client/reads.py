@@ -1,0 +1,22 @@
+"""What queries give besides the value: the log index that it was read at."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from raftkv.model import Index
+
+T = TypeVar("T")
+
+
+class Read(msgspec.Struct, Generic[T], frozen=True):
+    """What a query found, and the log index that it was read at."""
+
+    value: T
+    index: Index
+
+
+class StaleRead(Read[T], Generic[T], frozen=True):
+    """What a query found on some node that may be behind, and the log index that it was read at."""
