@@ -8,6 +8,7 @@ one for half a second. `kill` is SIGKILL, `pause` alone is SIGSTOP, `raise` fail
 that allow it. Without `@n` it is the first time. `RAFTKV_FAILPOINT_LOG` names a file that gets a line for each that
 fired, before anything else happens.
 
+Each module declares the failpoints that it has, and `reach`es them by name.
 Nothing is armed unless the environment says so when a real node is made, and then `reach` is a test of one name.
 """
 
@@ -18,150 +19,30 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
-from raftkv.errors import ConfigError, DiskError, NodeStopped
+from raftkv.errors import ConfigError, NodeStopped
 
 VARIABLE = "RAFTKV_FAILPOINT"
 LOG_VARIABLE = "RAFTKV_FAILPOINT_LOG"
 
-POINTS: dict[str, dict[str, str]] = {
-    "raftkv/disk/port.py": {
-        "atomic.before_rename": "the new content of a small file is durable under its temporary name",
-        "atomic.after_rename": "a small file has its new content, and its name is not durable yet",
-    },
-    "raftkv/disk/real.py": {
-        "disk.before_sync": "a file's data was written, and is not synced",
-    },
-    "raftkv/log/vote.py": {
-        "vote.before_write": "a new term or vote is known in memory only",
-        "vote.between_copies": "one of the two copies of the vote is new",
-        "vote.after_sync": "both copies of the vote are new and durable, and nobody was told",
-    },
-    "raftkv/log/log.py": {
-        "log.batch.before_sync": "a batch of entries is known in memory only",
-        "log.batch.after_sync": "a batch of entries is durable, and nobody was told",
-        "log.roll.before": "a segment is full, or the log is cut into an earlier one",
-        "log.roll.after": "there is a new segment with nothing in it",
-        "log.segment.created": "a segment has its file, whose name is not durable",
-        "log.manifest.before": "the log's list of segments is about to change",
-        "log.manifest.after": "the log's list of segments has changed, and files that it had are still there",
-        "log.segment.removed": "a segment's file was removed, and that is not durable",
-        "log.compact.begun": "the log's beginning has moved in memory only",
-        "log.reset.before": "the whole log is about to go, for a snapshot",
-        "log.reset.after": "the log begins anew behind a snapshot",
-    },
-    "raftkv/log/segment.py": {
-        "log.settle.before_rewrite": "a log was read at start, and its last batch is not certainly durable",
-    },
-    "raftkv/state/rocks.py": {
-        "state.flush.before": "the state's newest changes are in memory only",
-        "state.flush.after": "the state is flushed",
-        "state.checkpoint.before_links": "the state was flushed for a snapshot",
-        "state.checkpoint.between_links": "some of the state's files are in the snapshot's draft",
-        "state.thaw.before": "a snapshot's files are complete, and the state's files still stand still",
-    },
-    "raftkv/machine/sessions.py": {
-        "session.opened": "a session is open in memory only",
-    },
-    "raftkv/snapshot/store.py": {
-        "snapshot.seal.before": "a snapshot's draft is complete, and nothing of it is certainly durable",
-        "snapshot.manifest.before": "a draft's files are durable, and it has no manifest",
-        "snapshot.manifest.after": "a draft has its manifest",
-        "snapshot.rename.before": "a snapshot is durable under its temporary name",
-        "snapshot.rename.after": "a snapshot has its name, which is not durable",
-        "snapshot.published": "a snapshot is published and durable, and nobody was told",
-        "snapshot.prune.renamed": "an old snapshot has lost its name, and that is not durable",
-        "receive.before_sync": "all of a snapshot has arrived, and not all of it is durable",
-        "receive.after_sync": "all of a snapshot has arrived durably, and it has no name",
-    },
-    "raftkv/snapshot/receipts.py": {
-        "receipts.before_save": "a snapshot is durable, and has no receipt",
-        "receipts.after_save": "a snapshot has a receipt, and no name",
-    },
-    "raftkv/snapshot/receiver.py": {
-        "receive.offer": "another snapshot is offered",
-        "receive.prepared": "what was here of an offered snapshot has been made use of",
-        "receive.chunk.before_write": "a part of a snapshot is in memory only",
-        "receive.chunk.after_write": "a part of a snapshot is written, and not durable",
-    },
-    "raftkv/node/directory.py": {
-        "start.counted": "a start is counted in the vote file, and not recorded",
-        "start.recovered": "everything is recovered, and the start is not counted",
-    },
-    "raftkv/node/statefiles.py": {
-        "install.state_linked": "a snapshot's state is beside the old one",
-        "install.state_aside": "the old state was moved away, and there is none",
-        "install.state_renamed": "the new state is in its place, and that is not durable",
-        "install.before_removal": "the new state is in its place durably, and the old one is still there",
-        "install.opened": "the new state is open, and not looked at",
-    },
-    "raftkv/node/starts.py": {
-        "start.before_record": "a start is about to be recorded",
-    },
-    "raftkv/node/met.py": {
-        "peers.before_save": "a peer was met, that is in memory only, and the peer waits",
-    },
-    "raftkv/node/identity.py": {
-        "cluster.before_save": "a new directory does not say yet to which cluster it belongs",
-    },
-    "raftkv/node/writer.py": {
-        "writer.after_vote": "the vote is durable, and the entries behind it are not",
-        "writer.before_told": "all of a batch is durable, and the core does not know",
-    },
-    "raftkv/node/engine.py": {
-        "propose.before_write": "commands are in the leader's log in memory only",
-        "send.before": "what waited for the disk may be sent, votes and acknowledgements among it",
-        "send.after": "what waited for the disk was sent, and the core does not know that it is durable",
-        "send.timeout_now": "a peer is about to be told to campaign",
-    },
-    "raftkv/node/applier.py": {
-        "apply.before": "entries are committed and not applied",
-        "apply.after": "entries are applied, and no client was told",
-        "answer.after": "entries are applied, and clients were told",
-    },
-    "raftkv/node/snapshots.py": {
-        "snapshot.begun": "a snapshot is about to be taken",
-        "snapshot.before_told": "a snapshot is published, and the core does not know",
-        "snapshot.before_log_cut": "the core has forgotten what a snapshot covers, and the log has not",
-        "snapshot.before_prune": "the log is cut behind a snapshot, and old snapshots are still there",
-        "install.before_bound": "a snapshot is about to take the log's place",
-        "install.before_log_reset": "the bound of what must be in the log is lowered, and the log is still there",
-        "install.before_swap": "the log continues a snapshot that is not the state yet",
-        "install.old_closed": "the old state is closed",
-        "install.before_told": "a snapshot is the state, and the core does not know",
-    },
-    "raftkv/node/receiving.py": {
-        "receive.arrived": "a snapshot has arrived, and the core does not know",
-    },
-    "raftkv/node/sending.py": {
-        "transfer.before_offer": "a snapshot is about to be offered",
-        "transfer.before_read": "a part of a snapshot is about to be read for a peer",
-        "transfer.done": "a peer has all of a snapshot",
-    },
-    "raftkv/node/node.py": {
-        "founding.listening": "the address of a new directory's node is taken, and nothing is written",
-        "membership.before_append": "a change of the members was asked for",
-        "membership.after_append": "a change of the members is in the leader's log in memory only",
-        "membership.committed": "a change of the members is committed, and nobody was told",
-        "transfer_leadership.begun": "leadership is about to be handed over",
-    },
-}
-"""Every failpoint: its name and what has happened when it is reached, by the module that it is in."""
 
-DROPPABLE = frozenset({"send.timeout_now"})
-"""Where `drop` is allowed."""
+class Failpoint(msgspec.Struct, frozen=True):
+    """A place in the product, as the module that it is in declares it."""
 
-_FILE_WORK = (
-    "raftkv/disk/",
-    "raftkv/log/",
-    "raftkv/snapshot/",
-    "raftkv/state/",
-    "raftkv/node/directory.py",
-    "raftkv/node/statefiles.py",
-)
+    name: str
+    module: str
+    meaning: str
+    """What has happened when it is reached."""
+    raises: type[Exception]
+    """What the work that is under way there fails with."""
+    is_droppable: bool
+    """Whether `drop` is allowed there."""
+
+
+_declared: dict[str, Failpoint] = {}
 _TEXT = re.compile(r"([a-z_.]+):(kill|pause|raise|drop)(?:=([0-9.]+))?(?:@([1-9][0-9]*))?")
 
 
@@ -190,15 +71,27 @@ def reach(name: str) -> bool:
     return name in _armed and _reached(name)
 
 
-def module_of(name: str) -> str:
-    """The file that a failpoint is in."""
-    (module,) = (module for module, points in POINTS.items() if name in points)
-    return module
+def declare(
+    module: str,
+    meanings: Mapping[str, str],
+    *,
+    raises: type[Exception] = NodeStopped,
+    droppable: Collection[str] = (),
+) -> None:
+    """Say which failpoints a module has, by name, and what has happened when each is reached; when it is imported."""
+    for name, meaning in meanings.items():
+        assert name not in _declared or _declared[name].module == module, f"{name} is declared twice"
+        _declared[name] = Failpoint(name, module, meaning, raises, name in droppable)
+
+
+def declared() -> list[Failpoint]:
+    """All of them, by name. Who imports `raftkv` has imported every module that declares any."""
+    return [_declared[name] for name in names()]
 
 
 def names() -> list[str]:
-    """All of them, in the order in which they are listed."""
-    return [name for points in POINTS.values() for name in points]
+    """The names of all of them, in order."""
+    return sorted(_declared)
 
 
 def parse(text: str) -> list[Armed]:
@@ -211,10 +104,13 @@ def parse(text: str) -> list[Armed]:
                 f"{VARIABLE} = {text!r}: {item!r} must be NAME:ACTION@N, with kill, pause, pause=SECONDS, raise or drop"
             )
         name, action, seconds, at = match.groups()
-        if name not in names():
-            raise ConfigError(f"{VARIABLE} = {text!r}: there is no failpoint {name!r}; see raftkv/failpoints.py")
-        if action == "drop" and name not in DROPPABLE:
-            raise ConfigError(f"{VARIABLE} = {text!r}: nothing can be dropped at {name}, only at {sorted(DROPPABLE)}")
+        if name not in _declared:
+            raise ConfigError(
+                f"{VARIABLE} = {text!r}: there is no failpoint {name!r}; see what raftkv.failpoints.names() has"
+            )
+        if action == "drop" and not _declared[name].is_droppable:
+            droppable = [point.name for point in declared() if point.is_droppable]
+            raise ConfigError(f"{VARIABLE} = {text!r}: nothing can be dropped at {name}, only at {droppable}")
         if seconds is not None and (action != "pause" or seconds.count(".") > 1 or not seconds.strip(".")):
             raise ConfigError(
                 f"{VARIABLE} = {text!r}: {item!r} must have a number of seconds for a pause, and only there"
@@ -263,4 +159,4 @@ def _do(point: Armed) -> None:
             time.sleep(point.seconds or 0.0)
         case "raise":
             text = f"failpoint {point.name} of {VARIABLE}: unset it and start the node again"
-            raise (DiskError if module_of(point.name).startswith(_FILE_WORK) else NodeStopped)(text)
+            raise _declared[point.name].raises(text)

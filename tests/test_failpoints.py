@@ -29,16 +29,26 @@ def disarmed() -> Iterator[None]:
     failpoints.arm({})
 
 
-def test_every_name_is_in_the_code_where_the_list_says() -> None:
-    """And only there, once; none is in the code that is not in the list."""
+def test_what_a_module_declares_is_what_it_reaches() -> None:
+    """And each once, and nowhere else; none is reached that is not declared, in the module where it is."""
     found = {
-        str(path.relative_to(ROOT)): Counter(CALL.findall(path.read_text())) for path in (ROOT / "raftkv").rglob("*.py")
+        ".".join(path.relative_to(ROOT).with_suffix("").parts): Counter(CALL.findall(path.read_text()))
+        for path in (ROOT / "raftkv").rglob("*.py")
     }
-    placed = {module: names for module, names in found.items() if names and "/testing/" not in module}
-    assert placed == {module: Counter(dict.fromkeys(names, 1)) for module, names in failpoints.POINTS.items()}
+    reached = {module: names for module, names in found.items() if names and ".testing." not in module}
+    declared: dict[str, Counter[str]] = {}
+    for point in failpoints.declared():
+        declared.setdefault(point.module, Counter())[point.name] += 1
+        assert point.meaning
+    assert reached == declared
     assert len(set(failpoints.names())) == len(failpoints.names()) >= 40
-    assert all(text for points in failpoints.POINTS.values() for text in points.values())
-    assert set(failpoints.names()) >= failpoints.DROPPABLE
+    assert any(point.is_droppable for point in failpoints.declared())
+
+
+def test_a_name_belongs_to_one_module() -> None:
+    """A second declaration of it elsewhere is an error of whoever writes it."""
+    with pytest.raises(AssertionError, match="declared twice"):
+        failpoints.declare("elsewhere", {failpoints.names()[0]: "something else"})
 
 
 def test_nothing_happens_unless_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

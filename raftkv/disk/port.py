@@ -8,6 +8,16 @@ from collections.abc import Sequence
 import msgspec
 
 from raftkv import failpoints
+from raftkv.errors import DiskError
+
+failpoints.declare(
+    __name__,
+    {
+        "atomic.before_rename": "the new content of a small file is durable under its temporary name",
+        "atomic.after_rename": "a small file has its new content, and its name is not durable yet",
+    },
+    raises=DiskError,
+)
 
 
 class DiskSpace(msgspec.Struct, frozen=True):

@@ -21,6 +21,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_FLAGS = (errno.EOPNOTSUPP, errno.ENOSYS)
 _BUFFERS_MAX = 512  # well below IOV_MAX (1,024 on Linux)
 
+failpoints.declare(
+    __name__,
+    {
+        "disk.before_sync": "a file's data was written, and is not synced",
+    },
+    raises=DiskError,
+)
+
 
 @contextmanager
 def _translated(what: str, path: str) -> Iterator[None]:

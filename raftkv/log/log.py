@@ -37,6 +37,24 @@ _LOSS = (
 )
 _BATCH_BYTES_MAX = 1 << 30  # far below what a batch's length field holds; a batch is bounded by what piles up
 
+failpoints.declare(
+    __name__,
+    {
+        "log.batch.before_sync": "a batch of entries is known in memory only",
+        "log.batch.after_sync": "a batch of entries is durable, and nobody was told",
+        "log.roll.before": "a segment is full, or the log is cut into an earlier one",
+        "log.roll.after": "there is a new segment with nothing in it",
+        "log.segment.created": "a segment has its file, whose name is not durable",
+        "log.manifest.before": "the log's list of segments is about to change",
+        "log.manifest.after": "the log's list of segments has changed, and files that it had are still there",
+        "log.segment.removed": "a segment's file was removed, and that is not durable",
+        "log.compact.begun": "the log's beginning has moved in memory only",
+        "log.reset.before": "the whole log is about to go, for a snapshot",
+        "log.reset.after": "the log begins anew behind a snapshot",
+    },
+    raises=DiskError,
+)
+
 
 class Log:
     """The log of one node. `open` makes it.

@@ -16,7 +16,7 @@ import xxhash
 from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.entry import Entry, parse_record
-from raftkv.errors import Corruption, CorruptRecord
+from raftkv.errors import Corruption, CorruptRecord, DiskError
 from raftkv.log.batch import BATCH_HEAD_BYTES, BatchHead, encode_head, find_head, is_whole, parse_head
 from raftkv.log.owned import Identity, check_owner
 from raftkv.log.sealed import seal, unseal
@@ -31,6 +31,14 @@ HEADER_BYTES = 512
 _MAGIC = b"RKVsegm\n"
 _SMALL_BATCH_BYTES = 64 << 10
 _READ_BYTES_MIN = 64 << 10
+
+failpoints.declare(
+    __name__,
+    {
+        "log.settle.before_rewrite": "a log was read at start, and its last batch is not certainly durable",
+    },
+    raises=DiskError,
+)
 
 
 class _Header(msgspec.Struct, frozen=True, array_like=True):

@@ -13,7 +13,7 @@ import msgspec
 
 from raftkv import failpoints
 from raftkv.disk import Disk, File
-from raftkv.errors import Corruption, SafetyViolation
+from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.owned import Identity
 from raftkv.log.sealed import SEAL_BYTES, seal, unseal
 from raftkv.logs import EventLog
@@ -24,6 +24,16 @@ logger = EventLog("raftkv")
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
 _ADVICE = "Remove it from the cluster and add it again under a new id."
+
+failpoints.declare(
+    __name__,
+    {
+        "vote.before_write": "a new term or vote is known in memory only",
+        "vote.between_copies": "one of the two copies of the vote is new",
+        "vote.after_sync": "both copies of the vote are new and durable, and nobody was told",
+    },
+    raises=DiskError,
+)
 
 
 class _Slot(msgspec.Struct, frozen=True, array_like=True):

@@ -26,6 +26,13 @@ _PLACE = struct.Struct(">QQ")
 ANSWERS_MAX = 16_384
 """Outcomes kept for one session; a client that has so many commands under way loses the oldest ones' answers."""
 
+failpoints.declare(
+    __name__,
+    {
+        "session.opened": "a session is open in memory only",
+    },
+)
+
 
 class _Record(msgspec.Struct, array_like=True):
     """What the table holds for a session; `last_index` is unique, and so orders them by their last use."""

@@ -26,6 +26,15 @@ ANSWERS_SLICE_S = 0.002
 ANSWERS_REST_S = 2 * ANSWERS_SLICE_S
 """How long the loop is left to commands that wait, between two such turns with queries that take long each."""
 
+failpoints.declare(
+    __name__,
+    {
+        "apply.before": "entries are committed and not applied",
+        "apply.after": "entries are applied, and no client was told",
+        "answer.after": "entries are applied, and clients were told",
+    },
+)
+
 
 class Applier:
     """Feeds committed entries to the state machine on the event loop's thread.

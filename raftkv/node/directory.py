@@ -77,6 +77,15 @@ logger = EventLog("raftkv")
 
 _START_OVER = "Remove this node from the cluster and add it under a new id."
 
+failpoints.declare(
+    __name__,
+    {
+        "start.counted": "a start is counted in the vote file, and not recorded",
+        "start.recovered": "everything is recovered, and the start is not counted",
+    },
+    raises=DiskError,
+)
+
 
 class _Who(msgspec.Struct, kw_only=True):
     """Whose directory it is, as all of its small files say alike."""

@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from raftkv.log import Log
     from raftkv.transport import Transport
 
+failpoints.declare(
+    __name__,
+    {
+        "propose.before_write": "commands are in the leader's log in memory only",
+        "send.before": "what waited for the disk may be sent, votes and acknowledgements among it",
+        "send.after": "what waited for the disk was sent, and the core does not know that it is durable",
+        "send.timeout_now": "a peer is about to be told to campaign",
+    },
+    droppable=("send.timeout_now",),
+)
+
 
 class Engine:
     """Runs one core: inputs come in any time, and once a turn of the event loop what they led to is done.

@@ -16,6 +16,13 @@ _MAGIC = b"RKVclus\n"
 DEFAULT_NAME = "raftkv"
 """What a cluster is called for which nobody has said a name."""
 
+failpoints.declare(
+    __name__,
+    {
+        "cluster.before_save": "a new directory does not say yet to which cluster it belongs",
+    },
+)
+
 
 class Founding(msgspec.Struct, frozen=True):
     """How the cluster began, as written into each founder's data directory; empty for one who joined later."""

@@ -38,6 +38,13 @@ _SEEN = {
     "lost what was synced",
 }
 
+failpoints.declare(
+    __name__,
+    {
+        "peers.before_save": "a peer was met, that is in memory only, and the peer waits",
+    },
+)
+
 
 class Met:
     """What each peer said of itself the last time, kept in the file `peers`.

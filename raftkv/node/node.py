@@ -65,6 +65,17 @@ logger = EventLog("raftkv")
 HOUSEKEEPING_S = 0.25
 """How often disk space, snapshot triggers and stalls are looked at."""
 
+failpoints.declare(
+    __name__,
+    {
+        "founding.listening": "the address of a new directory's node is taken, and nothing is written",
+        "membership.before_append": "a change of the members was asked for",
+        "membership.after_append": "a change of the members is in the leader's log in memory only",
+        "membership.committed": "a change of the members is committed, and nobody was told",
+        "transfer_leadership.begun": "leadership is about to be handed over",
+    },
+)
+
 
 @cache
 def package_version() -> str:

@@ -28,6 +28,13 @@ logger = EventLog("raftkv")
 QUEUE_MAX = 64
 """Messages that wait for the disk; a sender has fewer under way, so more are nobody's."""
 
+failpoints.declare(
+    __name__,
+    {
+        "receive.arrived": "a snapshot has arrived, and the core does not know",
+    },
+)
+
 
 class Receiving:
     """Takes in one snapshot at a time, from the leader of the present term only.

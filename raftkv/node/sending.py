@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 
 logger = EventLog("raftkv")
 
+failpoints.declare(
+    __name__,
+    {
+        "transfer.before_offer": "a snapshot is about to be offered",
+        "transfer.before_read": "a part of a snapshot is about to be read for a peer",
+        "transfer.done": "a peer has all of a snapshot",
+    },
+)
+
 
 class Transfer:
     """One sender, with the timer and the read that belong to it."""

@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 logger = EventLog("raftkv")
 
+failpoints.declare(
+    __name__,
+    {
+        "snapshot.begun": "a snapshot is about to be taken",
+        "snapshot.before_told": "a snapshot is published, and the core does not know",
+        "snapshot.before_log_cut": "the core has forgotten what a snapshot covers, and the log has not",
+        "snapshot.before_prune": "the log is cut behind a snapshot, and old snapshots are still there",
+        "install.before_bound": "a snapshot is about to take the log's place",
+        "install.before_log_reset": "the bound of what must be in the log is lowered, and the log is still there",
+        "install.before_swap": "the log continues a snapshot that is not the state yet",
+        "install.old_closed": "the old state is closed",
+        "install.before_told": "a snapshot is the state, and the core does not know",
+    },
+)
+
 
 class Snapshotter:
     """Takes, sends, receives and installs the snapshots of one node.

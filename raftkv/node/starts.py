@@ -16,6 +16,13 @@ _ADVICE = "Remove this node from the cluster and add it under a new id."
 KEPT = 128
 """Starts that are remembered; who has not met the node for longer can't tell."""
 
+failpoints.declare(
+    __name__,
+    {
+        "start.before_record": "a start is about to be recorded",
+    },
+)
+
 
 def record_start(
     disk: Disk, path: str, owner: Identity, before: list[tuple[int, str]], boot: int, nonce: str

@@ -11,7 +11,7 @@ import posixpath
 from raftkv import failpoints
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
-from raftkv.errors import Corruption, Diverged, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.errors import Corruption, DiskError, Diverged, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, load_owned, save_owned
 from raftkv.logs import EventLog
 from raftkv.model import Index, SnapshotMeta
@@ -24,6 +24,18 @@ logger = EventLog("raftkv")
 
 _DIVERGED = "diverged"
 _MAGIC = b"RKVowns\n"
+
+failpoints.declare(
+    __name__,
+    {
+        "install.state_linked": "a snapshot's state is beside the old one",
+        "install.state_aside": "the old state was moved away, and there is none",
+        "install.state_renamed": "the new state is in its place, and that is not durable",
+        "install.before_removal": "the new state is in its place durably, and the old one is still there",
+        "install.opened": "the new state is open, and not looked at",
+    },
+    raises=DiskError,
+)
 
 
 def check_state_owner(disk: Disk, paths: Paths, owner: Identity) -> None:

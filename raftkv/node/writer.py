@@ -21,6 +21,14 @@ BOUND_ENTRIES = 10_000
 """The vote file is told how far the log reaches at least so often: what is missing below that is noticed at a start,
 and one more write for so many entries costs nothing."""
 
+failpoints.declare(
+    __name__,
+    {
+        "writer.after_vote": "the vote is durable, and the entries behind it are not",
+        "writer.before_told": "all of a batch is durable, and the core does not know",
+    },
+)
+
 
 class _Task(msgspec.Struct):
     """One Ready's write, and the messages that wait for it."""

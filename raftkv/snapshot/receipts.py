@@ -13,10 +13,19 @@ import msgspec
 
 from raftkv import failpoints
 from raftkv.disk import Disk
-from raftkv.errors import Corruption
+from raftkv.errors import Corruption, DiskError
 from raftkv.log import Identity, check_owner, load_owned, save_owned
 
 _MAGIC = b"RKVrcpt\n"
+
+failpoints.declare(
+    __name__,
+    {
+        "receipts.before_save": "a snapshot is durable, and has no receipt",
+        "receipts.after_save": "a snapshot has a receipt, and no name",
+    },
+    raises=DiskError,
+)
 
 
 class _Body(msgspec.Struct, frozen=True, array_like=True):

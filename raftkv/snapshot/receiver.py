@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 from raftkv import failpoints
-from raftkv.errors import DiskFull, FormatError, SnapshotCorruption
+from raftkv.errors import DiskError, DiskFull, FormatError, SnapshotCorruption
 from raftkv.model import NodeId, SnapshotMeta, Term
 from raftkv.snapshot.manifest import SealedManifest
 from raftkv.snapshot.messages import (
@@ -37,6 +37,17 @@ PREPARE_BYTES = 128 << 20
 
 BAD_FILES_MAX = 1
 """How often a file is asked for again after it came whole and wrong. Once, as what was resumed may have been torn."""
+
+failpoints.declare(
+    __name__,
+    {
+        "receive.offer": "another snapshot is offered",
+        "receive.prepared": "what was here of an offered snapshot has been made use of",
+        "receive.chunk.before_write": "a part of a snapshot is in memory only",
+        "receive.chunk.after_write": "a part of a snapshot is written, and not durable",
+    },
+    raises=DiskError,
+)
 
 
 class Step(msgspec.Struct, frozen=True):

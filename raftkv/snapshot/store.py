@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from raftkv import failpoints
 from raftkv.disk import Disk
-from raftkv.errors import Corruption, DiskFull, FormatError, SafetyViolation, SnapshotCorruption
+from raftkv.errors import Corruption, DiskError, DiskFull, FormatError, SafetyViolation, SnapshotCorruption
 from raftkv.model import SnapshotMeta
 from raftkv.snapshot.files import IMMUTABLE_SUFFIXES, checksum_of, link_files, write_synced
 from raftkv.snapshot.manifest import MANIFEST_NAME, Manifest, SealedManifest, SnapshotFile, read_manifest
@@ -40,6 +40,22 @@ Snapshots: TypeAlias = list[SnapshotMeta]
 Manifests: TypeAlias = list[SealedManifest]
 Names: TypeAlias = list[str]
 """Names of directories, as `retire` hands them to `prune`."""
+
+failpoints.declare(
+    __name__,
+    {
+        "snapshot.seal.before": "a snapshot's draft is complete, and nothing of it is certainly durable",
+        "snapshot.manifest.before": "a draft's files are durable, and it has no manifest",
+        "snapshot.manifest.after": "a draft has its manifest",
+        "snapshot.rename.before": "a snapshot is durable under its temporary name",
+        "snapshot.rename.after": "a snapshot has its name, which is not durable",
+        "snapshot.published": "a snapshot is published and durable, and nobody was told",
+        "snapshot.prune.renamed": "an old snapshot has lost its name, and that is not durable",
+        "receive.before_sync": "all of a snapshot has arrived, and not all of it is durable",
+        "receive.after_sync": "all of a snapshot has arrived durably, and it has no name",
+    },
+    raises=DiskError,
+)
 
 
 class SnapshotStore:

@@ -49,6 +49,18 @@ _NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
 _FREE_SPACE = "free some space, then start the node again"
 _THEN = "then start the node again"
 
+failpoints.declare(
+    __name__,
+    {
+        "state.flush.before": "the state's newest changes are in memory only",
+        "state.flush.after": "the state is flushed",
+        "state.checkpoint.before_links": "the state was flushed for a snapshot",
+        "state.checkpoint.between_links": "some of the state's files are in the snapshot's draft",
+        "state.thaw.before": "a snapshot's files are complete, and the state's files still stand still",
+    },
+    raises=DiskError,
+)
+
 
 @contextmanager
 def _translated(what: str, path: str) -> Iterator[None]:
