@@ -15,13 +15,13 @@ import statistics
 import time
 
 from benchmarks import machine
-from raftkv.testing.checks import all_checks
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.history import History
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.simulation import simulate
-from raftkv.testing.watching import quiet, watched
-from raftkv.testing.workload import Clients, Workload
+from raftkv.testing.judging.checks import all_checks
+from raftkv.testing.judging.history import History
+from raftkv.testing.judging.watching import quiet, watched
+from raftkv.testing.trying.simulation import simulate
+from raftkv.testing.trying.workload import Clients, Workload
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 CLIENTS = 4
 

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from raftkv.cli import main
-from raftkv.testing.checks import all_checks
+from raftkv.testing.judging.checks import all_checks
 from tests.campaign.coverage import FAULTS, KINDS
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from raftkv.kv import KeyValue
 from raftkv.log import Identity, Log
 from raftkv.machine import encode_command
 from raftkv.model import EntryKind
-from raftkv.testing.simulation import simulate
+from raftkv.testing.trying.simulation import simulate
 from raftkv.wire import (
     FrameDecoder,
     Request,

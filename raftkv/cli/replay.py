@@ -14,7 +14,7 @@ from raftkv.cli.output import errors_reported, make_console, print_json
 from raftkv.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from raftkv.testing.replay import Replay
+    from raftkv.testing.trying.replay import Replay
 
 PAGE_S = 10.0
 """Of virtual time before the failure, on a page that is not told what to show: a browser scrolls it with ease."""
@@ -55,9 +55,9 @@ def replay(
     Exit code 0 when all is well, 1 when the world fails.
     """
     # Only who replays pays for loading the simulator.
-    from raftkv.testing.diagram import text_diagram
-    from raftkv.testing.page import html_diagram
-    from raftkv.testing.replay import replay_file, replay_seed
+    from raftkv.testing.tracing.diagram import text_diagram
+    from raftkv.testing.tracing.page import html_diagram
+    from raftkv.testing.trying.replay import replay_file, replay_seed
 
     with errors_reported(as_json):
         with stderr.status("replaying …"):

@@ -47,20 +47,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raftkv.testing.application import fault_test
-    from raftkv.testing.budget import Budget
-    from raftkv.testing.cluster import SimCluster
-    from raftkv.testing.determinism import TwinDied
-    from raftkv.testing.example import rerun
-    from raftkv.testing.failure import Cause, CounterExample, Failure
-    from raftkv.testing.loop import elapse
-    from raftkv.testing.models import UnfitModel
-    from raftkv.testing.nemesis import fault_kinds
-    from raftkv.testing.references import NotImportable
-    from raftkv.testing.saved import SavedFailure, load
-    from raftkv.testing.script import Call, Fault
-    from raftkv.testing.stories import play, scenario
-    from raftkv.testing.strategies import UnfitStrategy, calls
+    from raftkv.testing.faults.nemesis import fault_kinds
+    from raftkv.testing.judging.failure import Cause, CounterExample, Failure
+    from raftkv.testing.judging.models import UnfitModel
+    from raftkv.testing.trying.application import fault_test
+    from raftkv.testing.trying.budget import Budget
+    from raftkv.testing.trying.determinism import TwinDied
+    from raftkv.testing.trying.example import rerun
+    from raftkv.testing.trying.references import NotImportable
+    from raftkv.testing.trying.saved import SavedFailure, load
+    from raftkv.testing.trying.script import Call, Fault
+    from raftkv.testing.trying.stories import play, scenario
+    from raftkv.testing.trying.strategies import UnfitStrategy, calls
+    from raftkv.testing.world.cluster import SimCluster
+    from raftkv.testing.world.loop import elapse
 
 __all__ = [
     "Budget",
@@ -86,26 +86,26 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Budget": "budget",
-    "Call": "script",
-    "Cause": "failure",
-    "CounterExample": "failure",
-    "Failure": "failure",
-    "Fault": "script",
-    "NotImportable": "references",
-    "SavedFailure": "saved",
-    "SimCluster": "cluster",
-    "TwinDied": "determinism",
-    "UnfitModel": "models",
-    "UnfitStrategy": "strategies",
-    "calls": "strategies",
-    "elapse": "loop",
-    "fault_kinds": "nemesis",
-    "fault_test": "application",
-    "load": "saved",
-    "play": "stories",
-    "rerun": "example",
-    "scenario": "stories",
+    "Budget": "trying.budget",
+    "Call": "trying.script",
+    "Cause": "judging.failure",
+    "CounterExample": "judging.failure",
+    "Failure": "judging.failure",
+    "Fault": "trying.script",
+    "NotImportable": "trying.references",
+    "SavedFailure": "trying.saved",
+    "SimCluster": "world.cluster",
+    "TwinDied": "trying.determinism",
+    "UnfitModel": "judging.models",
+    "UnfitStrategy": "trying.strategies",
+    "calls": "trying.strategies",
+    "elapse": "world.loop",
+    "fault_kinds": "faults.nemesis",
+    "fault_test": "trying.application",
+    "load": "trying.saved",
+    "play": "trying.stories",
+    "rerun": "trying.example",
+    "scenario": "trying.stories",
 }
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from raftkv.testing.budget import BUDGETS, Chosen, chosen
-from raftkv.testing.failure import CounterExample
+from raftkv.testing.judging.failure import CounterExample
+from raftkv.testing.trying.budget import BUDGETS, Chosen, chosen
 
 if TYPE_CHECKING:
     from _pytest.reports import TestReport

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.load import keys
 from benchmarks.load.rhythm import NS, ClosedLoop, OpenLoop, Recorder
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 
 MS = 1_000_000
 

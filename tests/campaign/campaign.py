@@ -13,9 +13,9 @@ from multiprocessing.pool import IMapIterator
 
 import msgspec
 
-from raftkv.testing.failure import Failure
-from raftkv.testing.simulation import Simulation
-from raftkv.testing.unheard import quiet
+from raftkv.testing.judging.failure import Failure
+from raftkv.testing.trying.simulation import Simulation
+from raftkv.testing.world.unheard import quiet
 from tests.campaign.coverage import by_kind, by_row
 
 

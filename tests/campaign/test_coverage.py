@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.testing.nemesis import fault_kinds
-from raftkv.testing.scanning import SCANNED
-from raftkv.testing.sightings import SIGHTINGS
-from raftkv.testing.variety import VARIETIES
-from raftkv.testing.workload import ENCOUNTERS
+from raftkv.testing.faults.nemesis import fault_kinds
+from raftkv.testing.judging.sightings import SIGHTINGS
+from raftkv.testing.trying.scanning import SCANNED
+from raftkv.testing.trying.workload import ENCOUNTERS
+from raftkv.testing.world.variety import VARIETIES
 from tests.campaign.coverage import FAULTS, KINDS, TESTS, by_kind, by_row, kinds_of, rows_of
 
 ROOT = Path(__file__).parent.parent.parent

@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from raftkv.client import Client
-from raftkv.testing.history import History
-from raftkv.testing.workload import Clients, Workload
+from raftkv.testing.judging.history import History
+from raftkv.testing.trying.workload import Clients, Workload
 from tests.chaos.stage import DEADLINE_S, POLL_S
 
-MACHINE = ("--machine", "raftkv.testing.workload:Workload")
+MACHINE = ("--machine", "raftkv.testing.trying.workload:Workload")
 """What nodes have to run."""
 
 

@@ -15,7 +15,7 @@ from raftkv.disk import RealDisk
 from raftkv.processes.cluster import NodeProcess
 from raftkv.processes.ports import free_ports
 from raftkv.state import RocksStates
-from raftkv.testing.foreign import found_elsewhere
+from raftkv.testing.faults.foreign import found_elsewhere
 from tests.chaos.damage import (
     Advice,
     Damage,

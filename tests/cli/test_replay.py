@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.testing import simulation
-from raftkv.testing.checks import Check, all_checks
-from raftkv.testing.failure import Cause, CounterExample
-from raftkv.testing.saved import save
-from raftkv.testing.script import Call, Fault, Script
+from raftkv.testing.judging.checks import Check, all_checks
+from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.trying import simulation
+from raftkv.testing.trying.saved import save
+from raftkv.testing.trying.script import Call, Fault, Script
 from tests.cli.commands import invoke, value_of
 from tests.testing.machines import Forgetful, Inventory, InventoryModel
 

@@ -10,7 +10,7 @@ import pytest
 from raftkv.client import Client
 from raftkv.errors import Indeterminate, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.loop import elapse
 from raftkv.wire import Request, Response, Status
 from tests.client.cluster import FakeCluster, FakeNode
 from tests.client.worlds import run_world

@@ -14,7 +14,7 @@ from raftkv.client.dial import Dialler
 from raftkv.client.link import Link
 from raftkv.client.names import Names, in_turn
 from raftkv.client.options import ClientOptions
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 from raftkv.transport import Resolver
 from tests.client.cluster import FakeCluster
 

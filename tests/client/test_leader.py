@@ -11,7 +11,7 @@ from raftkv.client import Client
 from raftkv.client.book import ADDRESSES_MAX
 from raftkv.errors import NotLeader, Unavailable
 from raftkv.kv import KeyValue
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.loop import elapse
 from raftkv.wire import RequestKind, Response, Status
 from tests.client.cluster import FakeCluster, FakeNode, FakeServer
 from tests.client.worlds import run_world

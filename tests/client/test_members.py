@@ -12,8 +12,8 @@ from raftkv.client import Client
 from raftkv.client.book import ADDRESSES_MAX, AddressBook
 from raftkv.errors import Unavailable, WrongCluster
 from raftkv.kv import KeyValue
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import Members
 from tests.client.cluster import FakeCluster
 from tests.client.worlds import make_client, run_world

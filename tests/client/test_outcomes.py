@@ -20,7 +20,7 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.loop import elapse
 from raftkv.wire import Request, RequestKind, Response, Status
 from tests.client.cluster import FakeCluster, FakeNode
 from tests.client.worlds import make_client, run_world

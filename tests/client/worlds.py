@@ -8,7 +8,7 @@ from typing import Any
 
 from raftkv.client import Client, ClientOptions
 from raftkv.kv import KeyValue
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 from tests.client.cluster import FakeCluster
 
 

@@ -20,7 +20,7 @@ from raftkv.kv import (
     Stamp,
 )
 from raftkv.kv.model import KEY_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_BYTES_MAX
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 from tests.client.cluster import FakeCluster
 
 

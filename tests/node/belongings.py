@@ -10,8 +10,8 @@ from raftkv.kv import KeyValue
 from raftkv.node.directory import close_directory, open_directory
 from raftkv.node.paths import Options
 from raftkv.state import MemoryStates
-from raftkv.testing.cluster import CONFIG, SimCluster
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.loop import SimLoop
 
 ROOT = "/data"
 AT_ONCE = 20

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from raftkv.node.applier import Applier
 from raftkv.node.waiting import Commands, Queries
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 class Machine:

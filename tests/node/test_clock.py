@@ -12,8 +12,8 @@ from raftkv import StateMachine, Value, command, query
 from raftkv.errors import ChangeRefused
 from raftkv.node.status import seconds_text
 from raftkv.testing import SimCluster
-from raftkv.testing.cluster import START_MS
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.cluster import START_MS
+from raftkv.testing.world.loop import SimLoop, elapse
 
 HOUR = 3_600_000
 YEARS = 10 * 365 * 24 * HOUR

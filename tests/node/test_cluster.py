@@ -36,10 +36,10 @@ from raftkv.node.directory import open_directory
 from raftkv.node.links import LEARNED_MAX
 from raftkv.node.met import save_known
 from raftkv.snapshot import Receipts, SnapshotOffer
-from raftkv.testing.checks import SnapshotsHoldWhatTheySay
-from raftkv.testing.cluster import BACKGROUND, CONFIG, TRANSFERS, SimCluster
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.trace import Trace
+from raftkv.testing.judging.checks import SnapshotsHoldWhatTheySay
+from raftkv.testing.tracing.trace import Trace
+from raftkv.testing.world.cluster import BACKGROUND, CONFIG, TRANSFERS, SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import Acquaintance, encode_message
 from tests.node.files import load_known
 

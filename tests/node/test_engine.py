@@ -12,7 +12,7 @@ from raftkv.core.messages import AppendEntries
 from raftkv.core.ready import Ready
 from raftkv.errors import Corruption
 from raftkv.node.engine import Engine
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 class World:

@@ -9,8 +9,8 @@ from raftkv.kv import KeyValue
 from raftkv.model import Member
 from raftkv.node import Options
 from raftkv.node.directory import open_directory
-from raftkv.testing.cluster import CONFIG, SimCluster
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.loop import SimLoop
 from tests.node.test_cluster import fill, read_all
 
 STEPS = 200

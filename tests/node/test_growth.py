@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from raftkv.config import KIB, Config
 from raftkv.kv import KeyValue
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 HOURS = 6
 NEVER = 1_000_000

@@ -9,8 +9,8 @@ from raftkv.model import Member
 from raftkv.node import Options
 from raftkv.node.directory import rewrite_addresses
 from raftkv.node.paths import Paths
-from raftkv.testing.cluster import CONFIG, SimNode
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.cluster import CONFIG, SimNode
+from raftkv.testing.world.loop import elapse
 from tests.node.test_cluster import fill, follower_of, read_all, tell
 
 

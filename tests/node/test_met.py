@@ -13,8 +13,8 @@ from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Node, Options
 from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, seen
-from raftkv.testing.cluster import CONFIG, SimCluster, SimNode
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.cluster import CONFIG, SimCluster, SimNode
+from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.transport import MemoryTransport
 from raftkv.wire import Acquaintance, Acquaintances
 from tests.node.files import load_known

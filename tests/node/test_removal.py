@@ -10,8 +10,8 @@ from raftkv.core.raft import Raft
 from raftkv.errors import HandshakeRefused, NodeRemoved, PeerRemoved, Unavailable
 from raftkv.model import EntryKind, HardState, Membership, encode_membership
 from raftkv.node.removal import Hearsay, removed_since
-from raftkv.testing.cluster import CONFIG
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.loop import elapse
 from raftkv.wire import Removal
 from tests.node.test_cluster import fill, follower_of, tell
 

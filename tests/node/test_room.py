@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from raftkv.errors import ChangeRefused, DiskLow
-from raftkv.testing.cluster import CONFIG
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.loop import elapse
 from tests.node.test_cluster import fill, follower_of, read_all, tell
 
 RESERVE = msgspec.structs.replace(CONFIG, disk_free_bytes_min=200_000, disk_free_fraction_min=0.9)

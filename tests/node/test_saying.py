@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 from raftkv.errors import DiskFull, Diverged, NodeStopped
 from raftkv.node import leaderless
 from raftkv.node.met import LOST
-from raftkv.testing.cluster import BACKGROUND, CONFIG
-from raftkv.testing.simulation import simulate
-from raftkv.testing.unheard import quiet
+from raftkv.testing.trying.simulation import simulate
+from raftkv.testing.world.cluster import BACKGROUND, CONFIG
+from raftkv.testing.world.unheard import quiet
 from raftkv.wire import Acquaintance
 from tests.node.test_cluster import fill, follower_of, tell
 

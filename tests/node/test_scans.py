@@ -20,7 +20,7 @@ from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.views import Views
 from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.state import Applied, RocksStates
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 class Rows(StateMachine):

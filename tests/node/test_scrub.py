@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from raftkv.config import MIB
 from raftkv.errors import Unavailable
-from raftkv.testing.cluster import CONFIG
-from raftkv.testing.loop import elapse
-from raftkv.testing.trace import Trace
+from raftkv.testing.tracing.trace import Trace
+from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.loop import elapse
 from tests.node.test_cluster import fill, follower_of, read_all, tell
 
 SCRUBBED = msgspec.structs.replace(CONFIG, scrub_rate_bytes_s=MIB, scrub_interval_s=0.5)

@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from raftkv.testing.loop import elapse
+from raftkv.testing.world.loop import elapse
 from tests.node.test_cluster import fill, follower_of, tell
 
 

@@ -14,8 +14,8 @@ from raftkv.errors import Busy, InvalidArgument, Unavailable, ViewExpired
 from raftkv.kv import KeyValue
 from raftkv.kv.views import KeyValueView
 from raftkv.node.views import Views
-from raftkv.testing.cluster import CONFIG, SimCluster
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 def run(story: Callable[[SimCluster], Coroutine[Any, Any, None]], **settings: Any) -> None:

@@ -8,7 +8,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.log import VoteFile
 from raftkv.model import HardState
 from raftkv.node.writer import Writer
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 from tests.log.logs import IDENTITY, VOTE, append, entries_behind, entry_behind, last_of, open_log
 
 

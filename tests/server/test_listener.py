@@ -13,7 +13,7 @@ from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVErr
 from raftkv.kv import KeyValue
 from raftkv.model import Member
 from raftkv.server import Limits, Listener
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import (
     PROTOCOL_VERSION,
     ClientHello,

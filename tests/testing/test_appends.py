@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from raftkv.testing.appends import append_problems
-from raftkv.testing.history import UNKNOWN, Operation
+from raftkv.testing.judging.appends import append_problems
+from raftkv.testing.judging.history import UNKNOWN, Operation
 
 
 def append(item, called, returned=math.inf, result=UNKNOWN):

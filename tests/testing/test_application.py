@@ -14,8 +14,8 @@ from raftkv import testing
 from raftkv.errors import ConfigError
 from raftkv.machine import sessions
 from raftkv.testing import Call, Cause, CounterExample, calls, fault_test, load, rerun
-from raftkv.testing.budget import BUDGETS, budget_of, chosen
-from raftkv.testing.saved import rerun as rerun_saved
+from raftkv.testing.trying.budget import BUDGETS, budget_of, chosen
+from raftkv.testing.trying.saved import rerun as rerun_saved
 from tests.testing.machines import (
     Attribute,
     Forgetful,

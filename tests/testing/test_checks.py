@@ -10,13 +10,13 @@ import pytest
 from raftkv.config import Config
 from raftkv.core.raft import Raft
 from raftkv.kv import KeyValue
-from raftkv.testing.checks import CoreInvariants, CoreInvariantsAfterEachInput
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.failure import Failure
-from raftkv.testing.loop import SimLoop
-from raftkv.testing.nemesis import Nemesis
-from raftkv.testing.simulation import LEADER_WITHIN, Simulation
-from raftkv.testing.variety import Variety
+from raftkv.testing.faults.nemesis import Nemesis
+from raftkv.testing.judging.checks import CoreInvariants, CoreInvariantsAfterEachInput
+from raftkv.testing.judging.failure import Failure
+from raftkv.testing.trying.simulation import LEADER_WITHIN, Simulation
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop
+from raftkv.testing.world.variety import Variety
 
 
 def tell(story, prepare=None):

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
-from raftkv.testing import TwinDied, determinism
-from raftkv.testing.determinism import find_difference
-from raftkv.testing.failure import Cause
-from raftkv.testing.references import NotImportable, Reference
-from raftkv.testing.replica import Step
+from raftkv.testing import TwinDied
+from raftkv.testing.judging.failure import Cause
+from raftkv.testing.trying import determinism
+from raftkv.testing.trying.determinism import find_difference
+from raftkv.testing.trying.references import NotImportable, Reference
+from raftkv.testing.trying.replica import Step
 from tests.testing.machines import Inventory, Remembering, Tags
 
 WORDS = [f"word{number}" for number in range(9)]

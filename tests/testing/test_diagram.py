@@ -10,13 +10,13 @@ from xml.etree import ElementTree
 import pytest
 
 from raftkv.kv import KeyValue
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.diagram import LEGEND, text_diagram
-from raftkv.testing.lifelines import lifelines
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.page import html_diagram
-from raftkv.testing.simulation import Simulation
-from raftkv.testing.trace import Trace
+from raftkv.testing.tracing.diagram import LEGEND, text_diagram
+from raftkv.testing.tracing.lifelines import lifelines
+from raftkv.testing.tracing.page import html_diagram
+from raftkv.testing.tracing.trace import Trace
+from raftkv.testing.trying.simulation import Simulation
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 def recorded(scenario, size=3):

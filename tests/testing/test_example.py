@@ -8,10 +8,10 @@ import pytest
 
 from raftkv.errors import InvalidArgument
 from raftkv.testing import Call, Cause, CounterExample, Fault, UnfitModel, fault_kinds, rerun
-from raftkv.testing.checks import QueuesAreBounded
-from raftkv.testing.example import run_example
-from raftkv.testing.script import Script
-from raftkv.testing.stage import Stage
+from raftkv.testing.judging.checks import QueuesAreBounded
+from raftkv.testing.trying.example import run_example
+from raftkv.testing.trying.script import Script
+from raftkv.testing.trying.stage import Stage
 from tests.testing.machines import Failing, Inventory, InventoryModel, Remembering
 
 RECEIVE = Call("receive", ("apple", 3))

@@ -10,9 +10,9 @@ from raftkv.disk.simulated import SECTOR_BYTES, SimDisk
 from raftkv.errors import Corruption, FormatError
 from raftkv.kv import KeyValue
 from raftkv.log import Log, VoteFile
-from raftkv.testing import harming
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.faults import harming
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop
 
 WRITES = 60
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.testing.history import UNKNOWN, History, Operation, counter, is_linearizable, register
+from raftkv.testing.judging.history import UNKNOWN, History, Operation, counter, is_linearizable, register
 
 
 def op(client, name, argument, called, returned=math.inf, result=UNKNOWN):

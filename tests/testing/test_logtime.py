@@ -8,11 +8,11 @@ import pytest
 
 from raftkv.core import clocks
 from raftkv.kv import KeyValue
-from raftkv.testing import logtime
-from raftkv.testing.clocks import WallClock
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.logtime import LogTimeIsBounded
-from raftkv.testing.loop import SimLoop, elapse
+from raftkv.testing.judging import logtime
+from raftkv.testing.judging.logtime import LogTimeIsBounded
+from raftkv.testing.world.clocks import WallClock
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 HOUR = 3_600_000
 

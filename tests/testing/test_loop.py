@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from raftkv.testing.loop import Deadlock, SimLoop, elapse
+from raftkv.testing.world.loop import Deadlock, SimLoop, elapse
 
 
 def run(story):

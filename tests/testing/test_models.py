@@ -10,7 +10,7 @@ from unittest.mock import ANY
 import msgspec
 import pytest
 
-from raftkv.testing.models import ModelState, Raised, Returned, freeze
+from raftkv.testing.judging.models import ModelState, Raised, Returned, freeze
 
 
 class Stack:

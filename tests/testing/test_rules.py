@@ -12,13 +12,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from raftkv.errors import Indeterminate, NotAccepted, Rejected, SessionExpired
 from raftkv.kv import KeyValue
-from raftkv.testing.checks import all_checks
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.history import History, counter, register
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.nemesis import Nemesis, fault_kinds
-from raftkv.testing.unheard import quiet
-from raftkv.testing.watching import Watch
+from raftkv.testing.faults.nemesis import Nemesis, fault_kinds
+from raftkv.testing.judging.checks import all_checks
+from raftkv.testing.judging.history import History, counter, register
+from raftkv.testing.judging.watching import Watch
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.unheard import quiet
 
 KEYS = st.sampled_from([b"c1", b"r1"])
 

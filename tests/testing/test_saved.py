@@ -10,10 +10,10 @@ import pytest
 
 from raftkv.kv import KeyValue
 from raftkv.kv.model import Exists, Increment
-from raftkv.testing.example import run_example
-from raftkv.testing.failure import Cause, CounterExample
-from raftkv.testing.saved import BadFile, load, rerun, save
-from raftkv.testing.script import Call, Fault, Script, program
+from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.trying.example import run_example
+from raftkv.testing.trying.saved import BadFile, load, rerun, save
+from raftkv.testing.trying.script import Call, Fault, Script, program
 from tests.testing.machines import Forgetful, Inventory, InventoryModel, Remembering
 
 SCRIPT = Script(
@@ -45,7 +45,7 @@ def test_a_saved_failure_fails_again(tmp_path, machine):
         error.described,
         error.program,
     )
-    script = f"from raftkv.testing.saved import load, rerun\nrerun(load({str(path)!r}))"
+    script = f"from raftkv.testing.trying.saved import load, rerun\nrerun(load({str(path)!r}))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert error.described.splitlines()[0] in done.stderr
 

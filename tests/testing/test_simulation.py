@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from raftkv.kv import KeyValue
-from raftkv.testing.checks import all_checks
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.simulation import Simulation, simulate
+from raftkv.testing.judging.checks import all_checks
+from raftkv.testing.trying.simulation import Simulation, simulate
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 from tests.campaign.campaign import Campaign, run_world
 from tests.campaign.coverage import KINDS
 
@@ -27,7 +27,7 @@ SOAK = Path(__file__).parent.parent.parent / "tools" / "soak"
 
 SCRIPT = """
 import hashlib
-from raftkv.testing.simulation import Simulation
+from raftkv.testing.trying.simulation import Simulation
 world = Simulation({seed}, duration_s=8.0)
 report = world.run()
 operations = [operation.describe() for operation in world.history.operations]

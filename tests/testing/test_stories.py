@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftkv.testing import Failure, SimCluster, play, scenario
-from raftkv.testing.checks import ElectionSafety
+from raftkv.testing.judging.checks import ElectionSafety
 from tests.testing.machines import Inventory
 
 

@@ -9,12 +9,12 @@ import pytest
 
 from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValue
-from raftkv.testing.checks import StrangersAndMistakesAreRefused
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.mistakes import MISTAKES, Mistakes
-from raftkv.testing.nemesis import Nemesis
-from raftkv.testing.strangers import OTHER_CLUSTER, REFUSALS, SECOND_PROCESS, STRANGERS, Strangers
+from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
+from raftkv.testing.faults.nemesis import Nemesis
+from raftkv.testing.faults.strangers import OTHER_CLUSTER, REFUSALS, SECOND_PROCESS, STRANGERS, Strangers
+from raftkv.testing.judging.checks import StrangersAndMistakesAreRefused
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 def tell(story, size=3):
@@ -80,7 +80,7 @@ def test_a_stranger_that_is_let_in_is_noticed(monkeypatch):
     """The check can fail: a cluster that does not look at the cluster's name takes the stranger for a member."""
     monkeypatch.setattr("raftkv.node.links.Links._check_cluster", lambda self, hello: None)
     monkeypatch.setattr("raftkv.node.met.Met.check", lambda self, hello: None)
-    monkeypatch.setattr("raftkv.testing.strangers.REFUSALS", {**REFUSALS, OTHER_CLUSTER: ()})
+    monkeypatch.setattr("raftkv.testing.faults.strangers.REFUSALS", {**REFUSALS, OTHER_CLUSTER: ()})
 
     async def story(cluster):
         tasks = []

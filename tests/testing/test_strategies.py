@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from raftkv.testing import Call, NotImportable, TwinDied, UnfitModel, UnfitStrategy, calls, example, fault_test
-from raftkv.testing.budget import BUDGETS
-from raftkv.testing.strategies import any_call, chosen_kinds, scripts
+from raftkv.testing import Call, NotImportable, TwinDied, UnfitModel, UnfitStrategy, calls, fault_test
+from raftkv.testing.trying import example
+from raftkv.testing.trying.budget import BUDGETS
+from raftkv.testing.trying.strategies import any_call, chosen_kinds, scripts
 from tests.testing.machines import Inventory, InventoryModel, Tags
 
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -6,11 +6,11 @@ import pytest
 
 from raftkv.core.messages import RequestVote
 from raftkv.kv import KeyValue
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.records import Fate, What
-from raftkv.testing.simulation import Simulation
-from raftkv.testing.trace import Trace
+from raftkv.testing.tracing.records import Fate, What
+from raftkv.testing.tracing.trace import Trace
+from raftkv.testing.trying.simulation import Simulation
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 def recorded(scenario, size=3, **settings):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raftkv.testing import Call, Fault
-from raftkv.testing.script import Script
-from raftkv.testing.trimming import trimmed
+from raftkv.testing.trying.script import Script
+from raftkv.testing.trying.trimming import trimmed
 
 
 @pytest.mark.parametrize("needed", [(), (7,), (3, 21), (0, 1, 26)])

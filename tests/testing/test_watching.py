@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from raftkv.kv import KeyValue
-from raftkv.testing.checks import Check, NothingFailsUnseen
-from raftkv.testing.cluster import SimCluster
-from raftkv.testing.failure import Failure
-from raftkv.testing.loop import SimLoop, elapse
-from raftkv.testing.watching import LOOK_S, watched
+from raftkv.testing.judging.checks import Check, NothingFailsUnseen
+from raftkv.testing.judging.failure import Failure
+from raftkv.testing.judging.watching import LOOK_S, watched
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.loop import SimLoop, elapse
 
 
 class OfAll(Check):

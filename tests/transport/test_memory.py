@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from raftkv.testing.loop import PROCESS, SimLoop, elapse
+from raftkv.testing.world.loop import PROCESS, SimLoop, elapse
 from raftkv.transport import MemoryNetwork
 from raftkv.wire import DigestReport
 from tests.transport.worlds import LIMITS, MemoryWorld, tell

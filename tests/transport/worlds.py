@@ -14,7 +14,7 @@ import pytest
 from raftkv.config import MIB, Config
 from raftkv.errors import HandshakeRefused
 from raftkv.model import NodeId
-from raftkv.testing.loop import SimLoop
+from raftkv.testing.world.loop import SimLoop
 from raftkv.transport import MemoryNetwork, MemoryTransport, TcpTransport
 from raftkv.transport.limits import Limits
 from raftkv.transport.memory import pause

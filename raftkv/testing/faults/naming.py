@@ -1,0 +1,75 @@
+"""Names of nodes that are found late, not at all, or somewhere else: what a name service does on a bad day."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from raftkv.model import NodeId
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.transport.memory import Answer
+
+NAMES = ("slow name", "unknown name", "wrong name")
+
+WHILE_S = (0.5, 8.0)
+"""For how long one node is told so of one name, from and to, in virtual seconds."""
+
+
+class Names:
+    """A `Naming` of a `MemoryNetwork`. Each kind counts when a lookup meets it.
+
+    Nobody looks up the name of a peer that is connected, so the connection breaks as the trouble begins.
+    """
+
+    def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
+        self._cluster = cluster
+        self._dice = dice
+        self._told: dict[tuple[NodeId, str], tuple[str, Answer]] = {}
+        faults = (self._late, self._never, self._elsewhere)
+        self.kinds: dict[str, Callable[[], Awaitable[bool]]] = {
+            kind: self._making(kind, fault) for kind, fault in zip(NAMES, faults, strict=True)
+        }
+
+    def __call__(self, asker: NodeId, address: str) -> Answer | None:
+        found = self._told.get((asker, address))
+        if found is None:
+            return None
+        kind, answer = found
+        self._cluster.fired[kind] += 1
+        return answer
+
+    def calm(self) -> None:
+        """Every name stands for itself again."""
+        self._told.clear()
+
+    def _making(self, kind: str, fault: Callable[[str], Answer]) -> Callable[[], Awaitable[bool]]:
+        async def make() -> bool:
+            nodes = list(self._cluster.nodes.values())
+            if len(nodes) < 2:
+                return False
+            asker, asked = self._dice.sample(nodes, 2)
+            way = (asker.place, asked.member.peer_address)
+            self._told[way] = told = (kind, fault(asked.member.peer_address))
+            self._cluster.network.reset(asker.place, asked.place)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._dice.uniform(*WHILE_S), self._end, way, told)
+            return True
+
+        return make
+
+    def _end(self, way: tuple[NodeId, str], told: tuple[str, Answer]) -> None:
+        if self._told.get(way) is told:
+            del self._told[way]
+
+    def _late(self, address: str) -> Answer:
+        return Answer((address,), self._dice.choice([0.05, 0.6, 3.0]) * self._dice.uniform(0.5, 1.5))
+
+    def _never(self, address: str) -> Answer:
+        return Answer((), self._dice.choice([0.0, 0.3, 2.0]))
+
+    def _elsewhere(self, address: str) -> Answer:
+        """At another node, at this one, or where nobody is."""
+        others = [sim.member.peer_address for sim in self._cluster.nodes.values()]
+        places = [place for place in (*others, "nowhere:1") if place != address]
+        return Answer((self._dice.choice(places),), self._dice.choice([0.0, 0.1]))

@@ -1,0 +1,447 @@
+"""What goes wrong in a simulated world: faults, drawn by the seed, of the kinds that this world has.
+
+Swarm style: each world uses only some kinds, and each as hard as its seed says, so that a fault which hides another
+is missing in many worlds (Groce et al., "Swarm testing", 2012).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeAlias
+
+from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
+from raftkv.kv import KeyValue
+from raftkv.node import Node
+from raftkv.node.node import HOUSEKEEPING_S
+from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
+from raftkv.testing.faults.naming import NAMES, Names
+from raftkv.testing.faults.noise import Noise
+from raftkv.testing.faults.operators import Operators
+from raftkv.testing.faults.strangers import STRANGERS, Strangers
+from raftkv.testing.faults.vandal import Vandal
+from raftkv.testing.world.cluster import CLIENT, THREADS, Harm, SimCluster, SimNode
+
+Fault: TypeAlias = Callable[[], Awaitable[bool]]
+"""Does it, and says whether it met anything."""
+
+CAPACITY_BYTES = 1 << 40
+
+ORDERED_WITHIN = 40
+"""Election time-outs until an order is carried out at the latest, once all that can be mended is."""
+
+WORK_S = 0.2
+"""What work under way takes at most, with a disk that works."""
+
+NOISES = ("bit flip", "lost frame", "repeated frame", "frame out of order")
+
+COUNTED_ELSEWHERE = {
+    *NOISES,
+    "crash in an operation",
+    "failing disk",
+    "write cut short",
+    "failing read",
+    "full disk",
+    "failing log",
+    "equal time-outs",
+    *map(str, Harm),
+    *MISTAKES,
+    *STRANGERS,
+    *NAMES,
+}
+"""Faults that lie in wait: they count when they meet something."""
+
+
+async def _follow(sim: SimNode, leader: Node) -> None:
+    """Tell everybody where a node is that has moved."""
+    await leader.update_member(sim.member, 10)
+
+
+class Nemesis:
+    """Breaks things until it is told to stop, then mends everything."""
+
+    def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
+        self._cluster = cluster
+        self._dice = dice
+        self._pause_s = dice.choice([0.05, 0.3, 1.0])
+        self._operators = Operators(cluster, dice, self._start)
+        spawn = self._operators.spawn
+        self._vandal = Vandal(
+            cluster,
+            random.Random(dice.getrandbits(64)),
+            lambda: self.is_changing,
+            lambda sim: spawn(self._start(sim)),
+            lambda sim, disk: spawn(self._strangers.run_copy(sim, disk), changes=False),
+        )
+        self._strangers = Strangers(cluster, dice, spawn)
+        benign = {**Mistakes(cluster, dice, spawn).kinds, **self._strangers.kinds}
+        self._names = cluster.network.naming = Names(cluster, dice)
+        kinds: dict[str, Fault] = {
+            "crash": self._crash,
+            "crash in an operation": self._crash_in_operation,
+            "crash of all": self._crash_all,
+            "kill": self._kill,
+            "pause": self._pause,
+            "restart": self._restart,
+            "graceful stop": self._stop,
+            "cut": self._cut,
+            "partition": self._partition,
+            "one-way cut": self._cut_one_way,
+            "cuts of any shape": self._shape,
+            "heal": self._heal,
+            "reset": self._reset,
+            "slow network": self._slow_network,
+            "slow link": self._slow_link,
+            **{kind: self._noisy(kind) for kind in NOISES},
+            "slow disk": self._slow_disk,
+            "hanging disk": self._hang_disk,
+            "hanging thread": self._hang_threads,
+            "failing disk": self._fail_disk,
+            "write cut short": self._cut_write_short,
+            "failing read": self._fail_read,
+            "full disk": self._fill_disk,
+            "clock": self._clock,
+            "clock that goes fast or slow": self._clock_rate,
+            "equal time-outs": self._draw_equal,
+            "failing log": self._fail_log,
+            **self._names.kinds,
+            **{str(harm): self._vandal.doing(harm) for harm in Harm},
+            **self._operators.kinds,
+            **benign,
+        }
+        self._every = kinds
+        always = {"restart", "heal", *self._operators.kinds}
+        # One node is harmed, once: a kind that is always at hand would leave nothing to those that need a story.
+        harm = dice.choice([*Harm])
+        drawn = {name for name in kinds if name in always or dice.random() < 0.6}
+        drawn = (drawn - {*map(str, Harm)}) | {harm}
+        self.kinds = {name: fault for name, fault in kinds.items() if name in drawn}
+        # In worlds where little is mended there is hardly ever a leader; and what does no harm shall not take the place
+        # of what does.
+        mending = dice.choice([3, 6, 12])
+        fixed = {"restart": mending, "heal": mending, **dict.fromkeys(benign, 1)}
+        self._weights = [fixed.get(kind) or dice.choice([1, 3, 9]) for kind in self.kinds]
+        self.noise = Noise(random.Random(dice.getrandbits(64)), cluster.fired)
+        cluster.network.interference = self.noise
+
+    async def run(self, duration_s: float) -> None:
+        """Break things for some virtual seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + duration_s
+        while loop.time() < end:
+            await asyncio.sleep(self._dice.expovariate(1 / self._pause_s))
+            (name,) = self._dice.choices(list(self.kinds), self._weights)
+            await self._do(name)
+            await self._vandal.retry()
+
+    async def strike(self, kind: str, chance: int) -> None:
+        """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
+        self._dice.seed(chance)
+        await self._do(kind)
+
+    async def _do(self, kind: str) -> None:
+        self._cluster.note(kind)
+        if await self._every[kind]() and kind not in COUNTED_ELSEWHERE:
+            self._cluster.fired[kind] += 1
+
+    @property
+    def every_kind(self) -> list[str]:
+        """What `strike` can do, also what this world does not do by itself."""
+        return list(self._every)
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether somebody is at work who may change who is a member, or who is up."""
+        return self._operators.is_changing
+
+    async def mend(self) -> None:
+        """Heal the network, mend the disks, start everybody, and put new nodes in the place of those that are lost."""
+        cluster = self._cluster
+        cluster.network.heal()
+        cluster.network.delay_s = 0.001
+        cluster.network.delays.clear()
+        cluster.draws_equal = False
+        self.noise.calm()
+        self._names.calm()
+        for sim in cluster.nodes.values():
+            sim.clock.set_right()
+            sim.disk_s = 0.0005
+            sim.disk.capacity_bytes = CAPACITY_BYTES
+            sim.log_fails = False
+            sim.unhang()
+            sim.thaw()
+        await self._operators.give_up()
+        for sim in cluster.nodes.values():
+            sim.mend_disk()
+        # What has just failed is not known to everybody yet, nor that there is room again.
+        await asyncio.sleep(WORK_S + 2 * HOUSEKEEPING_S)
+        for sim in cluster.nodes.values():
+            if sim.node is not None and (sim.node.failure is not None or sim.is_stopping):
+                sim.crash()
+            if not sim.is_up:
+                await self._start(sim)
+        for sim in [sim for sim in cluster.nodes.values() if sim.moves and sim.harm is None and sim.is_up]:
+            await self._insist(partial(_follow, sim))
+        for sim in [sim for sim in cluster.nodes.values() if sim.harm is not None]:
+            if sim.is_impostor or not sim.is_up:
+                await self._replace(sim)
+        for sim in list(cluster.nodes.values()):
+            await self._insist(lambda leader, sim=sim: self._finish_move(leader, sim))  # type: ignore[misc]
+
+    async def _finish_move(self, leader: Node, sim: SimNode) -> None:
+        """Whoever has moved is in the membership with its new addresses, so that clients find it there."""
+        if leader.raft.membership.member(sim.node_id) not in (None, sim.member):
+            await leader.update_member(sim.member, 10)
+
+    async def _replace(self, lost: SimNode) -> None:
+        """What the operator does about a node that has lost its files: remove it, and add another one."""
+        cluster = self._cluster
+        cluster.note(f"replace {lost.node_id}")
+        lost.crash()
+        new = self._operators.new_machine()
+        await self._start(new)
+        await self._insist(lambda leader: leader.remove(lost.node_id, 10))
+        await self._insist(lambda leader: leader.add_learner(new.member, 10))
+        await self._insist(lambda leader: leader.promote(new.node_id, 10))
+
+    async def _insist(self, order: Callable[[Node], Awaitable[object]]) -> None:
+        """Give an order until it is carried out; raises `AssertionError` when that takes too long."""
+        error: Exception | None = None
+        cluster = self._cluster
+        end = cluster.loop.time() + ORDERED_WITHIN * cluster.election_timeout_s
+        while cluster.loop.time() < end:
+            try:
+                await order(await cluster.until_leader(end - cluster.loop.time()))
+            except InvalidArgument:
+                return  # it was carried out before
+            except (RaftKVError, TimeoutError) as exc:
+                error = exc
+                await asyncio.sleep(0.5)
+            else:
+                return
+        raise AssertionError(f"an order of the operator's is not carried out: {error!r}\n{cluster.describe()}")
+
+    # ------------------------------------------------------------------------------ processes
+
+    def _any(self, *, up: bool, awake: bool = False) -> SimNode | None:
+        found = [sim for sim in self._cluster.nodes.values() if sim.is_up == up and not (awake and sim.is_frozen)]
+        return self._dice.choice(found) if found else None
+
+    async def _start(self, sim: SimNode) -> None:
+        """Start a node; one that crashes while it recovers is tried again without the fault."""
+        for _ in range(3):
+            try:
+                await asyncio.wait_for(sim.start(), 30)
+            except (TimeoutError, NodeStopped, asyncio.CancelledError):
+                sim.crash()
+                sim.mend_disk()
+                if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                    raise
+            else:
+                return
+
+    async def _crash(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.crash()
+        return sim is not None
+
+    async def _kill(self) -> bool:
+        """Only the process ends: what it wrote and did not sync is read by the next one, and may go later."""
+        if (sim := self._any(up=True)) is not None:
+            sim.crash(power=False)
+        return sim is not None
+
+    async def _crash_in_operation(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.crash_at_operation(self._dice.randint(1, 30))
+        return sim is not None
+
+    async def _crash_all(self) -> bool:
+        for sim in self._cluster.nodes.values():
+            sim.crash()
+        return True
+
+    async def _restart(self) -> bool:
+        found = [
+            sim
+            for sim in self._cluster.nodes.values()
+            if not sim.is_up or (sim.node is not None and sim.node.failure is not None)
+        ]
+        for sim in found:
+            sim.crash(power=self._dice.random() < 0.5)
+            sim.disk.capacity_bytes = CAPACITY_BYTES
+            self._vandal.keep_copy(sim)
+            if self._dice.random() < 0.2:
+                sim.crash_at_operation(self._dice.randint(1, 15))
+            self._operators.spawn(self._start(sim))
+        return bool(found)
+
+    async def _stop(self) -> bool:
+        sim = self._any(up=True, awake=True)
+        if sim is None or sim.listener is None or sim.is_stopping:
+            return False
+        self._operators.spawn(sim.stop())
+        return True
+
+    async def _pause(self) -> bool:
+        """Stop a process for a while: it hears all that it missed when it wakes, and must not think it is then."""
+        sim = self._any(up=True, awake=True)
+        if sim is None:
+            return False
+        sim.freeze()
+        self._cluster.loop.call_later(self._dice.choice([0.1, 0.5, 2, 8]) * self._dice.uniform(0.5, 1.5), sim.thaw)
+        return True
+
+    # ------------------------------------------------------------------------------ network
+
+    def _two(self) -> tuple[int, int]:
+        """Two nodes, or a node and the clients."""
+        one, other = self._dice.sample([CLIENT, *sorted(self._cluster.nodes)], 2)
+        return one, other
+
+    async def _cut(self) -> bool:
+        self._cluster.network.cut(*self._two())
+        return True
+
+    async def _cut_one_way(self) -> bool:
+        self._cluster.network.cut(*self._two(), one_way=True)
+        return True
+
+    async def _shape(self) -> bool:
+        """Any shape of a partition: each way between two nodes is cut or not."""
+        ways = list(itertools.permutations(sorted(self._cluster.nodes), 2))
+        cut = [way for way in ways if self._dice.random() < 0.4]
+        for way in cut:
+            self._cluster.network.cut(*way, one_way=True)
+        return bool(cut)
+
+    async def _partition(self) -> bool:
+        ids = [CLIENT, *sorted(self._cluster.nodes)]
+        self._dice.shuffle(ids)
+        at = self._dice.randint(1, len(ids) - 1)
+        for one in ids[:at]:
+            for other in ids[at:]:
+                self._cluster.network.cut(one, other)
+        return True
+
+    async def _heal(self) -> bool:
+        self._cluster.network.heal()
+        self.noise.calm()
+        self._names.calm()
+        return True
+
+    async def _reset(self) -> bool:
+        self._cluster.network.reset(*self._two())
+        return True
+
+    async def _slow_network(self) -> bool:
+        self._cluster.network.delay_s = self._dice.choice([0.0, 0.001, 0.01, 0.05, 0.2])
+        return True
+
+    async def _slow_link(self) -> bool:
+        self._cluster.network.delays[self._two()] = self._dice.choice([0.0, 0.02, 0.1, 0.5])
+        return True
+
+    def _noisy(self, kind: str) -> Fault:
+        """Until the network is healed, some part of all frames meets this."""
+
+        async def begin() -> bool:
+            self.noise.chances[kind] = self._dice.choice([0.002, 0.02, 0.1])
+            return True
+
+        return begin
+
+    # ------------------------------------------------------------------------------ machines
+
+    async def _slow_disk(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.disk_s = self._dice.choice([0.0001, 0.0005, 0.01, 0.1])
+        return sim is not None
+
+    async def _hang_disk(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.hang()
+            asyncio.get_running_loop().call_later(self._dice.uniform(0.1, 3), sim.unhang)
+        return sim is not None
+
+    async def _hang_threads(self) -> bool:
+        """Some of a node's threads, each for a time of its own: what waits for one must not keep the others waiting."""
+        if (sim := self._any(up=True)) is not None:
+            for thread in self._dice.sample(THREADS, self._dice.randint(1, 2)):
+                sim.hang_for(thread, self._dice.choice([0.2, 2.0, 12.0]) * self._dice.uniform(0.5, 1.5))
+        return sim is not None
+
+    async def _fail_disk(self) -> bool:
+        """Some operation fails: the node must stop at once, and trust nothing until it is started again.
+
+        If it is a sync, the data may have become durable nevertheless.
+        """
+        if (sim := self._any(up=True)) is not None:
+            sim.disk.failed_sync_keeps = self._dice.random() < 0.5
+            sim.fail_at_operation(self._dice.randint(1, 20))
+        return sim is not None
+
+    async def _cut_write_short(self) -> bool:
+        if (sim := self._any(up=True)) is not None:
+            sim.cut_short_at_write(self._dice.randint(1, 10), self._dice.random())
+        return sim is not None
+
+    async def _fail_read(self) -> bool:
+        """Entries, snapshots or the files of a start can't be read: the node stops, or does without them."""
+        if (sim := self._any(up=True)) is not None:
+            sim.fail_at_read(self._dice.randint(1, 4))
+        return sim is not None
+
+    async def _fill_disk(self) -> bool:
+        """One is full, or nearly; or all of them are below their reserve for a while, so that nobody has room."""
+        if self._dice.random() < 0.5:
+            sims = [each for each in self._cluster.nodes.values() if each.is_up]
+            for each in sims:
+                each.disk.capacity_bytes = int(each.disk.used_bytes() * 1.045)  # less than 5 % of it is free
+            asyncio.get_running_loop().call_later(self._dice.uniform(2, 6), self._make_room, sims)
+            return bool(sims)
+        if (sim := self._any(up=True)) is not None:
+            sim.disk.capacity_bytes = sim.disk.used_bytes() + self._dice.choice([0, 2_000, 20_000])
+        return sim is not None
+
+    async def _fail_log(self) -> bool:
+        """For a while, whatever a node says, nobody takes it, and that is an error; also while it stops or starts."""
+        sim = self._dice.choice(list(self._cluster.nodes.values()))
+        sim.log_fails = True
+        asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 8), setattr, sim, "log_fails", False)
+        return True
+
+    def _make_room(self, sims: list[SimNode]) -> None:
+        for sim in sims:
+            sim.disk.capacity_bytes = CAPACITY_BYTES
+
+    async def _draw_equal(self) -> bool:
+        """For a while chance does not part those who campaign."""
+        self._cluster.draws_equal = True
+        asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 4), self._draw_as_ever)
+        return True
+
+    def _draw_as_ever(self) -> None:
+        self._cluster.draws_equal = False
+
+    async def _clock(self) -> bool:
+        """One clock is set, or, seldom, all of them are: then log time is ahead once they are right again."""
+        sims = list(self._cluster.nodes.values())
+        ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
+        for sim in sims if self._dice.random() < 0.1 else [self._dice.choice(sims)]:
+            sim.clock.set_wrong(ms)
+        return True
+
+    async def _clock_rate(self) -> bool:
+        """A wall clock goes fast or slow from now on, whatever the machine's other clocks do."""
+        sim = self._dice.choice(list(self._cluster.nodes.values()))
+        sim.clock.go_at(self._dice.choice([0.5, 0.9, 0.99, 1.0, 1.0, 1.01, 1.1, 2.0]))
+        return True
+
+
+def fault_kinds() -> list[str]:
+    """The names of everything that can go wrong in a simulated world."""
+    return Nemesis(SimCluster(KeyValue), random.Random(0)).every_kind

@@ -1,0 +1,487 @@
+"""What must hold of a simulated cluster at every moment: one class each, named as in the paper where it has a name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from raftkv.core import invariants
+from raftkv.core.roles import Candidate, Leader
+from raftkv.disk.simulated import SimDisk
+from raftkv.errors import DiskError, NodeRemoved, NodeStopped, StateCorruption
+from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
+from raftkv.state import MemoryStates
+from raftkv.testing.world.cluster import Harm
+
+if TYPE_CHECKING:
+    from raftkv.core.raft import Raft
+    from raftkv.node import Node
+    from raftkv.testing.world.cluster import SimCluster, SimNode
+
+
+class Check:
+    """One invariant; it may remember what it saw before. `look` raises `AssertionError`.
+
+    A `Watch` calls it only when what `watching._sample` takes of a node has changed, so a check that
+    relies on anything else must add that there.
+    """
+
+    def look(self, cluster: SimCluster) -> None:
+        """Look at the whole cluster."""
+        for node in working(cluster):
+            self.look_at(node)
+
+    def look_at(self, node: Node) -> None:
+        """Look at one node."""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+
+def is_working(sim: SimNode) -> bool:
+    """Whether its node is up, has recovered and has not stopped, and is who it says it is."""
+    node = sim.node
+    if node is None or node.failure is not None or node.is_closing or not hasattr(node, "engine"):
+        return False
+    return sim.harm is None or not sim.is_impostor
+
+
+def working(cluster: SimCluster) -> Iterator[Node]:
+    """The nodes that work."""
+    for sim in cluster.nodes.values():
+        if sim.node is not None and is_working(sim):
+            yield sim.node
+
+
+class CoreInvariants(Check):
+    """Every invariant of the core's own: `compacted ≤ snapshot ≤ applied ≤ commit ≤ last` and the like.
+
+    Also that nothing goes back that may only go forward, from one look to the next.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[NodeId, tuple[Raft, invariants.Sample]] = {}
+
+    def look_at(self, node: Node) -> None:
+        raft = node.raft
+        invariants.check(raft)
+        before = self._samples.get(node.node_id)
+        is_same = before is not None and before[0] is raft
+        now = invariants.check_step(before[1], raft) if before and is_same else invariants.Sample.of(raft)
+        self._samples[node.node_id] = raft, now
+
+
+class CoreInvariantsAfterEachInput(Check):
+    """The core's invariants hold after each message, write and order, not only when somebody looks.
+
+    Ticks are left out: most change nothing, and they are half of what a core is told.
+    """
+
+    INPUTS = (
+        *("step", "persisted", "applied", "propose", "campaign", "step_down", "peer_lost", "change_membership"),
+        *("transfer_leadership", "snapshot_taken", "compact", "snapshot_installed", "snapshot_failed", "snapshot_sent"),
+    )
+
+    def __init__(self) -> None:
+        self._broken: list[str] = []
+
+    def attach(self, cluster: SimCluster) -> None:
+        """See to it that the core of each node that starts from now on is looked at."""
+        cluster.on_started = self._follow
+
+    def _follow(self, node: Node) -> None:
+        for name in self.INPUTS:
+            setattr(node.raft, name, self._checked(node, name, getattr(node.raft, name)))
+
+    def _checked(self, node: Node, name: str, take: Callable[..., Any]) -> Callable[..., Any]:
+        raft, check = node.raft, invariants.check
+
+        def take_and_check(*arguments: Any, **options: Any) -> Any:
+            result = take(*arguments, **options)
+            try:
+                check(raft)
+            except AssertionError as exc:
+                self._broken.append(f"node {node.node_id}, {name}: {exc}")  # a node takes errors for its own, and stops
+            return result
+
+        return take_and_check
+
+    def look(self, cluster: SimCluster) -> None:
+        assert not self._broken, self._broken[0]
+
+
+class ElectionSafety(Check):
+    """At most one leader a term (§5.2)."""
+
+    def __init__(self) -> None:
+        self._leaders: dict[Term, NodeId] = {}
+
+    def look_at(self, node: Node) -> None:
+        if node.raft.is_leader:
+            other = self._leaders.setdefault(node.raft.term, node.node_id)
+            assert other == node.node_id, f"nodes {other} and {node.node_id} both lead in term {node.raft.term}"
+
+
+class TermNeverGoesBack(Check):
+    """Neither while a node runs nor over its crashes: a term that was acted on is on disk (§5.2)."""
+
+    def __init__(self) -> None:
+        self._durable: dict[NodeId, Term] = {}
+
+    def look_at(self, node: Node) -> None:
+        term, durable = node.raft.term, node.opened.vote.hard_state.term
+        before = self._durable.get(node.node_id, 0)
+        assert durable >= before, f"node {node.node_id}: the term on disk went back from {before} to {durable}"
+        assert term >= durable, f"node {node.node_id} is in term {term}, its disk in {durable}"
+        self._durable[node.node_id] = durable
+
+
+class VoteNeverChanges(Check):
+    """One vote a term, and a restart does not take it back (§5.2)."""
+
+    def __init__(self) -> None:
+        self._votes: dict[tuple[NodeId, Term], NodeId] = {}
+
+    def look_at(self, node: Node) -> None:
+        state = node.opened.vote.hard_state
+        if state.vote is not None:
+            before = self._votes.setdefault((node.node_id, state.term), state.vote)
+            assert before == state.vote, f"node {node.node_id} voted for {before} and {state.vote} in {state.term}"
+
+
+class CommittedIsForever(Check):
+    """An entry that was committed somewhere is what every node commits at that index (State Machine Safety, §5.4.3)."""
+
+    def __init__(self) -> None:
+        self.chains: dict[Index, int] = {}
+        self.last: Index = 0
+        self.last_term: Term = 0
+
+    def look_at(self, node: Node) -> None:
+        log, commit = node.raft.log, node.raft.commit_index
+        # A chain value binds everything before it, so two logs that agree at an index agree up to it.
+        if commit >= max(log.start.index, 1):
+            chain = self.chains.setdefault(commit, log.chain(commit))
+            assert chain == log.chain(commit), f"node {node.node_id} committed something else at {commit}, or before"
+        if commit > self.last:
+            for index in range(max(log.start.index, 1, self.last + 1), commit):
+                self.chains.setdefault(index, log.chain(index))
+            self.last, self.last_term = commit, log.term(commit)
+
+
+class LogMatching(Check):
+    """Entries of equal index and term are equal, with all before them (§5.3): equal chains say so."""
+
+    def __init__(self) -> None:
+        self._chains: dict[EntryId, int] = {}
+
+    def look_at(self, node: Node) -> None:
+        last = node.raft.log.last_id
+        chain = self._chains.setdefault(last, node.raft.log.last_chain)
+        assert chain == node.raft.log.last_chain, f"node {node.node_id} has another entry {last}"
+
+
+class LeaderCompleteness(Check):
+    """Whoever leads has everything that was committed in earlier terms (§5.4)."""
+
+    def __init__(self, committed: CommittedIsForever) -> None:
+        self._committed = committed
+
+    def look_at(self, node: Node) -> None:
+        raft, last = node.raft, self._committed.last
+        if raft.is_leader and raft.term > self._committed.last_term:
+            assert raft.log.last_index >= last, f"leader {node.node_id} lacks the committed entry {last}"
+            if last >= max(raft.log.start.index, 1):
+                assert raft.log.chain(last) == self._committed.chains[last], f"leader {node.node_id} differs at {last}"
+
+
+class CommitIsDurableOnAMajority(Check):
+    """What a leader takes for committed is on the disks of a majority of each voting half (§5.3, DESIGN's promise)."""
+
+    def __init__(self) -> None:
+        self._durable: dict[NodeId, Index] = {}
+
+    def look(self, cluster: SimCluster) -> None:
+        self._durable = {node_id: sim.held_index for node_id, sim in cluster.nodes.items()}
+        for node in working(cluster):
+            if not node.raft.is_leader:
+                continue
+            # It was committed by a majority of what was the newest membership then: that at the index, or a later one.
+            commit = node.raft.commit_index
+            memberships = node.raft.log.memberships_since(commit)
+            assert any(self._is_held(commit, membership) for membership in memberships), (
+                f"leader {node.node_id} committed {commit}, but durable are only {self._durable} "
+                f"({'; '.join(each.describe() for each in memberships)})"
+            )
+
+    def _is_held(self, index: Index, membership: Membership) -> bool:
+        halves = [half for half in (membership.voters, membership.outgoing) if half]
+        return all(2 * sum(self._durable.get(voter, 0) >= index for voter in half) > len(half) for half in halves)
+
+
+class AppliedIsCommitted(Check):
+    """Nothing is applied that is not committed."""
+
+    def look_at(self, node: Node) -> None:
+        if node.raft.installing is None:
+            assert node.applier.applied_index <= node.raft.commit_index, (
+                f"node {node.node_id} applied {node.applier.applied_index} of {node.raft.commit_index} committed"
+            )
+
+
+class AppliedNeverGoesBack(Check):
+    """While a process runs, its state only goes forward, also by an installed snapshot (F62)."""
+
+    def __init__(self) -> None:
+        self._applied: dict[tuple[NodeId, int], Index] = {}
+
+    def look_at(self, node: Node) -> None:
+        place = (node.node_id, node.opened.vote.boot)
+        before, now = self._applied.get(place, 0), node.applier.applied_index
+        assert now >= before, f"node {node.node_id} went back from {before} to {now} applied entries"
+        self._applied[place] = now
+
+
+class DigestsAgree(Check):
+    """Replicas at the same index have the same state (F76)."""
+
+    def __init__(self) -> None:
+        self.digests: dict[Index, int] = {}
+
+    def look_at(self, node: Node) -> None:
+        applied = node.applier.runner.applied
+        digest = self.digests.setdefault(applied.index, applied.digest)
+        assert digest == applied.digest, f"node {node.node_id} differs from another one at {applied.index}"
+
+
+class SnapshotsAreTheState(Check):
+    """A snapshot is the state at exactly its index: its digest and chain are those of whoever was there (F61)."""
+
+    def __init__(self, digests: DigestsAgree, committed: CommittedIsForever) -> None:
+        self._digests, self._committed = digests, committed
+
+    def look_at(self, node: Node) -> None:
+        for snapshot in node.opened.snapshots.list():
+            digest = self._digests.digests.setdefault(snapshot.index, snapshot.digest)
+            assert digest == snapshot.digest, f"node {node.node_id}: the snapshot at {snapshot.id} is another state"
+            chain = self._committed.chains.setdefault(snapshot.index, snapshot.chain)
+            assert chain == snapshot.chain, f"node {node.node_id}: the snapshot at {snapshot.id} is of another log"
+
+
+class SnapshotsHoldWhatTheySay(Check):
+    """The state in a snapshot's files is the one that its manifest names, not one that went on meanwhile (F69)."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[NodeId, int, Index, int]] = set()
+
+    def look_at(self, node: Node) -> None:
+        for snapshot in node.opened.snapshots.list():
+            place = (node.node_id, node.opened.vote.boot, snapshot.index, snapshot.digest)
+            if place not in self._seen:
+                self._seen.add(place)
+                self._compare(node, snapshot)
+
+    @staticmethod
+    def _compare(node: Node, snapshot: SnapshotMeta) -> None:
+        disk, path = node.world.disk, node.opened.snapshots.path(snapshot)
+        assert isinstance(disk, SimDisk), "only a simulated disk can be looked at in passing"
+        if disk.harmed:
+            return  # files are damaged or gone, and who uses it verifies it
+        try:
+            applied = MemoryStates(disk.excerpt(path)).open(path).applied
+        except StateCorruption:
+            return  # it rots on the disk, and who uses it verifies it
+        assert (applied.index, applied.digest) == (snapshot.index, snapshot.digest), (
+            f"node {node.node_id}: the snapshot at {snapshot.id} holds the state at {applied.index}"
+        )
+
+
+class TheLogIsCoveredBySnapshots(Check):
+    """What the log has forgotten is in a snapshot on the same disk, unless that has rotted."""
+
+    def look(self, cluster: SimCluster) -> None:
+        for node in working(cluster):
+            if cluster.nodes[node.node_id].harm is None:
+                self.look_at(node)
+
+    def look_at(self, node: Node) -> None:
+        start = node.raft.log.start.index
+        newest = max((snapshot.index for snapshot in node.opened.snapshots.list()), default=0)
+        assert newest >= start, f"node {node.node_id} forgot {start} entries, its newest snapshot is of {newest}"
+
+
+class TheCoreKnowsTheDisk(Check):
+    """The core's view of the log ends where the log that was handed to the disk ends, once a turn is over."""
+
+    def look_at(self, node: Node) -> None:
+        if node.raft.installing is None and not node.engine.has_pending:
+            view, log = node.raft.log.last_index, node.opened.log.last_index
+            assert view == log, f"node {node.node_id}: the core's log ends at {view}, the disk's at {log}"
+
+
+class DurableIsDurable(Check):
+    """What the core takes for durable here is on the disk."""
+
+    def look_at(self, node: Node) -> None:
+        if node.raft.installing is None:
+            core, disk = node.raft.durable_index, node.opened.log.durable_index
+            assert core <= disk, f"node {node.node_id} counts on {core} durable entries, the disk has {disk}"
+
+
+class TheStateSaysWhatIsApplied(Check):
+    """The index inside the store is the runner's: they change as one."""
+
+    def look_at(self, node: Node) -> None:
+        runner = node.applier.runner
+        assert runner.applied == runner.store.applied, f"node {node.node_id}: {runner.applied} ≠ {runner.store.applied}"
+
+
+class SessionsAgree(Check):
+    """Replicas at the same index know the same number of sessions, never more than allowed (F74)."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[Index, int] = {}
+
+    def look_at(self, node: Node) -> None:
+        runner = node.applier.runner
+        sessions = runner.sessions
+        count = self._sessions.setdefault(runner.applied.index, sessions)
+        assert count == sessions, f"node {node.node_id} has {sessions} sessions, another one {count}"
+        assert sessions <= node.config.sessions_max
+
+
+class MembershipsAgree(Check):
+    """At the same committed index everybody has the same membership (§6)."""
+
+    def __init__(self) -> None:
+        self._memberships: dict[Index, object] = {}
+
+    def look_at(self, node: Node) -> None:
+        log, commit = node.raft.log, node.raft.commit_index
+        if commit >= max(log.start.index, 1):
+            membership = log.membership_at(commit)
+            if not membership.voters:
+                return  # it joined, and has not come to the first entry that says who the members are
+            other = self._memberships.setdefault(commit, membership)
+            assert other == membership, f"node {node.node_id} has another membership at {commit}"
+
+
+class QueuesAreBounded(Check):
+    """Nobody makes a node keep more than its settings allow (F34)."""
+
+    def look_at(self, node: Node) -> None:
+        config = node.config
+        assert node.engine.waiting <= 2 * config.waiting_requests_max
+        for member in node.raft.membership.members:
+            queued = node.transport.queued_bytes(member.node_id)
+            assert queued <= 2 * config.peer_frame_bytes_max + 4096, f"{queued} bytes wait for node {member.node_id}"
+
+
+class FollowersAreNotAheadOfTheirMatch(Check):
+    """A leader's idea of what a follower holds is never more than the follower has durably (§5.3)."""
+
+    def look(self, cluster: SimCluster) -> None:
+        nodes = {node.node_id: node for node in working(cluster)}
+        for node in nodes.values():
+            role = node.raft.role
+            if not isinstance(role, Leader):
+                continue
+            for peer, progress in role.progress.items():
+                other = nodes.get(peer)
+                if other is None or other.raft.term != node.raft.term or other.raft.installing is not None:
+                    continue
+                held = other.opened.log.durable_index
+                assert progress.match_index <= held, (
+                    f"node {peer} holds {held}, its leader counts {progress.match_index}"
+                )
+
+
+def _committed(raft: Raft) -> Membership:
+    return raft.log.membership_at(max(raft.commit_index, raft.log.start.index))
+
+
+class NobodyStopsWithoutAReason(Check):
+    """A node stops by itself only for damage or a failing disk that the world made, or when it was really removed."""
+
+    def __init__(self, *allowed: type[BaseException]) -> None:
+        self._allowed: tuple[type[BaseException], ...] = (DiskError, *allowed)
+        self._removed: set[NodeId] = set()
+        """By entries that were committed somewhere."""
+
+    def look(self, cluster: SimCluster) -> None:
+        for each in working(cluster):
+            self._removed |= set(_committed(each.raft).removed)
+        for sim in cluster.nodes.values():
+            node = sim.node
+            if node is not None and isinstance(node.failure, NodeRemoved):
+                raft = node.raft
+                known = self._removed | set(_committed(raft).removed)
+                assert sim.node_id in known, f"node {sim.node_id} was not removed, and ended: {node.failure}"
+            elif node is not None and node.failure is not None:
+                is_harmed = sim.harm not in (None, Harm.COPIED)
+                allowed = (*self._allowed, NodeStopped) if is_harmed else self._allowed
+                assert isinstance(node.failure, allowed), f"node {sim.node_id} stopped: {node.failure!r}"
+
+
+class ImpostorsHaveNoSay(Check):
+    """Who comes with other files than those that the others know it by never leads, nor stands for election (F20).
+
+    Without pre-vote it does stand, as it asks nobody before it does; but nobody hears it.
+    """
+
+    def look(self, cluster: SimCluster) -> None:
+        impostors = [sim for sim in cluster.nodes.values() if sim.is_impostor]
+        for sim in [*impostors, *cluster.copies]:
+            if sim.node is not None and hasattr(sim.node, "raft"):
+                role, pre_vote = sim.node.raft.role, sim.node.raft.config.pre_vote
+                assert not isinstance(role, Leader | Candidate if pre_vote else Leader), (
+                    f"node {sim.node_id}, with its {sim.harm or Harm.COPIED}, is {role}"
+                )
+
+
+class StrangersAndMistakesAreRefused(Check):
+    """Nobody is let in who does not belong here, and no order is carried out that must not be (F23, F47, F49, F57)."""
+
+    def look(self, cluster: SimCluster) -> None:
+        assert not cluster.wrongs, cluster.wrongs[0]
+
+
+class NothingFailsUnseen(Check):
+    """No task or callback raised with nobody to hear it."""
+
+    def look(self, cluster: SimCluster) -> None:
+        failures = getattr(cluster.loop, "failures", [])
+        assert not failures, f"{failures[0].get('message')}: {failures[0].get('exception')!r}"
+
+
+def all_checks() -> list[Check]:
+    """A fresh set of all of them."""
+    committed, digests = CommittedIsForever(), DigestsAgree()
+    return [
+        CoreInvariants(),
+        ElectionSafety(),
+        TermNeverGoesBack(),
+        VoteNeverChanges(),
+        committed,
+        LogMatching(),
+        LeaderCompleteness(committed),
+        CommitIsDurableOnAMajority(),
+        AppliedIsCommitted(),
+        AppliedNeverGoesBack(),
+        digests,
+        SnapshotsAreTheState(digests, committed),
+        SnapshotsHoldWhatTheySay(),
+        TheLogIsCoveredBySnapshots(),
+        TheCoreKnowsTheDisk(),
+        DurableIsDurable(),
+        TheStateSaysWhatIsApplied(),
+        SessionsAgree(),
+        MembershipsAgree(),
+        QueuesAreBounded(),
+        FollowersAreNotAheadOfTheirMatch(),
+        NobodyStopsWithoutAReason(),
+        ImpostorsHaveNoSay(),
+        StrangersAndMistakesAreRefused(),
+        NothingFailsUnseen(),
+    ]

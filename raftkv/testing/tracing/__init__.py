@@ -1,0 +1,1 @@
+"""What happened in a world: recorded, told in words and drawn."""

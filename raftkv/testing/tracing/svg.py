@@ -1,0 +1,302 @@
+"""A trace as a space-time diagram in SVG: time goes down, a line for each node, messages are arrows.
+
+Time is elastic: a busy millisecond gets the room that its labels need, a second of silence not more than some.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable
+from html import escape
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from raftkv.model import NodeId
+from raftkv.testing.tracing.labels import short
+from raftkv.testing.tracing.lifelines import DOWN, lifelines, without_echoes
+from raftkv.testing.tracing.records import Fate, Happening, Sending, What
+
+if TYPE_CHECKING:
+    from raftkv.testing.tracing.trace import Trace
+
+LEFT, COLUMN, RIGHT = 150, 200, 210
+"""Pixels: of the times at the left, from one node to the next, and for the labels of the last."""
+TEXT = 12
+"""Pixels from one label to the next below it."""
+STEP_MAX = 40.0
+"""Pixels that a time without anything may take."""
+CUT_X = 64
+"""Where a bar shows that something is cut."""
+CALL_MAX = 27
+"""Characters of a call that fit in the clients' column."""
+CLIENTS = -1
+
+GROUPS = {
+    "RequestVote": "vote",
+    "RequestVoteReply": "vote",
+    "TimeoutNow": "vote",
+    "AppendEntries": "append",
+    "AppendReply": "answer",
+    "ReadIndex": "read",
+    "ReadIndexReply": "read",
+    "DigestReport": "digest",
+    "DivergedNotice": "digest",
+}
+"""Kinds of messages by the colour that they share; all others are of snapshots."""
+
+MARKS = {
+    What.START: "○",
+    What.UP: "●",
+    What.CRASH: "✖",
+    What.FAILED: "✖",
+    What.STOP: "■",
+    What.ROLE: "•",
+    What.TERM: "•",
+    What.ELECTED: "★",
+    What.COMMIT: "✓",
+    What.SNAPSHOT: "▣",
+    What.INSTALL: "▣",
+    What.MEMBERS: "◇",
+    What.PAUSE: "‖",
+    What.DISK: "⚠",
+    What.CLOCK: "◷",
+}
+
+
+class _Label(msgspec.Struct):
+    """Text beside a node's line, or beside the times."""
+
+    at: float
+    slot: tuple[int, int]
+    """column, and its side: -1 or 1"""
+    key: Hashable
+    """Labels of equal keys are one: a message to several has one at its sender."""
+
+
+class Scale:
+    """From virtual seconds to pixels: monotonic, and so that no two labels of a slot lie on each other."""
+
+    def __init__(self, times: Iterable[float], labels: list[_Label]) -> None:
+        waiting: dict[float, list[_Label]] = {}
+        for label in labels:
+            waiting.setdefault(label.at, []).append(label)
+        free: dict[tuple[int, int], float] = {}
+        self.times = sorted({*times, *waiting})
+        self._places: dict[float, float] = {}
+        self.labels: dict[Hashable, float] = {}
+        """Where each label goes."""
+        y, before = 8.0, self.times[0] if self.times else 0.0
+        for time in self.times:
+            y += min(STEP_MAX, 400 * (time - before) + 6) if time > before else 0
+            slots = {label.slot for label in waiting.get(time, [])}
+            y = max([y, *(free[slot] for slot in slots if slot in free)])
+            for slot in slots:
+                free[slot] = y
+            for label in waiting.get(time, []):
+                if label.key not in self.labels:
+                    self.labels[label.key] = free[label.slot]
+                    free[label.slot] += TEXT
+            self._places[time], before = y, time
+        self.height = y + 3 * TEXT
+
+    def __call__(self, time: float) -> float:
+        """The pixel of a time that the scale was made with; of another one, that of the nearest end."""
+        if time in self._places:
+            return self._places[time]
+        return self.height if self.times and time > self.times[-1] else 0.0
+
+
+class Drawing:
+    """The diagram of what a trace kept between two times."""
+
+    def __init__(self, trace: Trace, since: float = 0.0, until: float = math.inf) -> None:
+        records = trace.records(since, until)
+        times = [record.at for record in records]
+        self._since, self._until = min(times, default=0.0), max([*times, min(until, trace.now)])
+        self._messages = [record for record in records if isinstance(record, Sending)]
+        self._happenings = without_echoes(record for record in records if isinstance(record, Happening))
+        self._calls = [call for call in trace.calls if call.at <= self._until and call.returned >= self._since]
+        self._lives = lifelines(trace)
+        self.nodes = self._used_nodes(trace)
+        self._columns = ([CLIENTS] if self._calls else []) + self.nodes
+        self.width = LEFT + COLUMN * max(0, len(self._columns) - 1) + RIGHT
+        ends = [at for message in self._messages for at in message.arrivals if at <= self._until]
+        ends += [call.returned for call in self._calls if call.returned <= self._until]
+        ends += [call.at for call in self._calls if call.at >= self._since]
+        ends += [span.end for life in self._lives.values() for span in life.spans(self._since, self._until)]
+        self._scale = Scale([*times, *ends, self._since, self._until], self._labels())
+
+    def _used_nodes(self, trace: Trace) -> list[NodeId]:
+        used = {happening.node for happening in self._happenings}
+        used |= {node for message in self._messages for node in (message.sender, message.to)}
+        lives = self._lives
+        return [node for node in trace.nodes if node in used or lives[node].state(self._since) != DOWN]
+
+    def x(self, column: int) -> int:
+        """The pixel of a column."""
+        return LEFT + COLUMN * self._columns.index(column)
+
+    @property
+    def headings(self) -> list[tuple[int, str]]:
+        """What stands above each line."""
+        return [(self.x(each), "clients" if each == CLIENTS else f"node {each}") for each in self._columns]
+
+    def _labels(self) -> list[_Label]:
+        labels = [_Label(each.at, self._slot(each.node), each.number) for each in self._happenings]
+        shown = [message for message in self._messages if not message.routine]
+        labels += [_Label(each.at, self._arrow_slot(each), self._arrow_key(each)) for each in shown]
+        labels += [_Label(call.at, (CLIENTS, 1), call.number) for call in self._calls if call.at >= self._since]
+        return labels
+
+    def _slot(self, node: NodeId | None) -> tuple[int, int]:
+        return (node, 1) if node is not None else (-2, 1)
+
+    def _arrow_slot(self, message: Sending) -> tuple[int, int]:
+        return (message.sender, 1 if self.x(message.to) > self.x(message.sender) else -1)
+
+    def _arrow_key(self, message: Sending) -> Hashable:
+        return message.at, self._arrow_slot(message), message.label
+
+    # ------------------------------------------------------------------------------ drawing
+
+    def svg(self) -> str:
+        """The element, with nothing that it needs from elsewhere but the page's style."""
+        body = [*self._draw_cuts(), *self._draw_lives(), *self._draw_messages(), *self._draw_calls()]
+        body += [*self._draw_happenings(), *self._draw_times()]
+        height = self._scale.height
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width}" height="{height:.0f}" '
+            f'viewBox="0 0 {self.width} {height:.0f}">\n' + "\n".join(body) + "\n</svg>"
+        )
+
+    def _draw_lives(self) -> Iterable[str]:
+        for node in self.nodes:
+            x = self.x(node)
+            for span in self._lives[node].spans(self._since, self._until):
+                top, bottom = self._scale(span.begin), self._scale(span.end)
+                if span.state != DOWN:
+                    title = f"node {node}: {span.state}, {span.begin:.3f} to {span.end:.3f}"
+                    yield (
+                        f'<line class="life {span.state.lower()}" x1="{x}" y1="{top:.1f}" x2="{x}" y2="{bottom:.1f}">'
+                        f"<title>{escape(title)}</title></line>"
+                    )
+        if CLIENTS in self._columns:
+            x = self.x(CLIENTS)
+            yield f'<line class="life" x1="{x}" y1="0" x2="{x}" y2="{self._scale.height:.0f}"/>'
+
+    def _draw_messages(self) -> Iterable[str]:
+        for message in self._messages:
+            group = GROUPS.get(message.kind, "snapshot")
+            routine = " routine" if message.routine else ""
+            arrivals = [at for at in message.arrivals if at <= self._until]
+            shapes = [self._arrow(message, at) for at in arrivals] or [self._stub(message)]
+            text = ""
+            if not message.routine:
+                text = self._text(self._arrow_key(message), self._arrow_slot(message), message.label, "arrow")
+            yield f'<g class="message {group}{routine}">{"".join(shapes)}{text}</g>'
+
+    def _arrow(self, message: Sending, at: float) -> str:
+        x1, x2 = self.x(message.sender), self.x(message.to)
+        y1, y2 = self._scale(message.at), self._scale(at)
+        again = f", and again at {at:.4f}" if at != message.arrivals[0] else ""
+        ms = (message.arrivals[0] - message.at) * 1000
+        title = (
+            f"{message.sender} → {message.to}  {message.label}\nsent {message.at:.4f}, "
+            f"arrived {message.arrivals[0]:.4f} ({ms:.1f} ms){again}\n{message.detail}"
+        )
+        length = math.hypot(x2 - x1, y2 - y1)
+        dx, dy = (x2 - x1) / length, (y2 - y1) / length
+        tip = f"{x2:.1f},{y2:.1f}"
+        wings = [(x2 - 8 * dx - side * 3.5 * dy, y2 - 8 * dy + side * 3.5 * dx) for side in (1, -1)]
+        points = " ".join([tip, *(f"{x:.1f},{y:.1f}" for x, y in wings)])
+        path = f'x1="{x1}" y1="{y1:.1f}" x2="{x2 - 6 * dx:.1f}" y2="{y2 - 6 * dy:.1f}"'
+        return (
+            f'<line {path}/><polygon points="{points}"/><line class="hit" {path}><title>{escape(title)}</title></line>'
+        )
+
+    def _stub(self, message: Sending) -> str:
+        """A message that has not arrived ends half-way."""
+        x1, x2, y = self.x(message.sender), self.x(message.to), self._scale(message.at)
+        x = x1 + (x2 - x1) * (0.2 if message.fate is Fate.UNSENT else 0.6)
+        y2 = y if message.fate is Fate.UNSENT else y + 8
+        title = f"{message.sender} → {message.to}  {message.label}\nsent {message.at:.4f}: {message.fate}\n"
+        path = f'x1="{x1}" y1="{y:.1f}" x2="{x:.1f}" y2="{y2:.1f}"'
+        return (
+            f'<line class="lost" {path}/><text class="lost" x="{x:.1f}" y="{y2 + 4:.1f}">✗</text>'
+            f'<line class="hit" {path}><title>{escape(title + message.detail)}</title></line>'
+        )
+
+    def _draw_happenings(self) -> Iterable[str]:
+        for each in self._happenings:
+            if each.node is None:
+                continue
+            text = self._text(each.number, self._slot(each.node), each.label, f"happening {each.what}")
+            x, y = self.x(each.node), self._scale.labels[each.number]
+            title = f"{each.at:.4f}  node {each.node}: {each.label}\n{each.detail}"
+            yield (
+                f'<g class="{each.what}"><title>{escape(title)}</title>'
+                f'<text class="mark" x="{x}" y="{y + 4:.1f}">{MARKS.get(each.what, "•")}</text>{text}</g>'
+            )
+
+    def _draw_calls(self) -> Iterable[str]:
+        numbers = {client: place for place, client in enumerate(sorted({call.client for call in self._calls}))}
+        for call in self._calls:
+            x = self.x(CLIENTS) - 8 - 7 * numbers[call.client]
+            top, is_open = self._scale(max(call.at, self._since)), call.returned > self._until
+            bottom = self._scale(self._until if is_open else call.returned)
+            end = "no answer" if math.isinf(call.returned) else f"{call.returned:.4f}"
+            result = "refused: not done" if call.refused else f"→ {call.result}" if call.result else "outcome unknown"
+            title = f"client {call.client}: {call.label} {result}\ncalled {call.at:.4f}, returned {end}"
+            kind = "refused" if call.refused else "open" if is_open else "done"
+            bar = f'<rect class="call {kind}" x="{x - 2}" y="{top:.1f}" width="5" height="{max(3, bottom - top):.1f}"/>'
+            text = ""
+            if call.at >= self._since:
+                words = short(f"{call.client}: {call.label} {result if call.result else ''}", CALL_MAX)
+                text = self._text(call.number, (CLIENTS, 1), words, "happening")
+            yield f"<g><title>{escape(title)}</title>{bar}{text}</g>"
+
+    def _draw_cuts(self) -> Iterable[str]:
+        """Across all lines what concerns the network or all; beside the times, how long something was cut."""
+        cut_from: float | None = None
+        at = self.x(self.nodes[0]) - 16 if self.nodes else self.width
+        for each in self._happenings:
+            if each.node is not None:
+                continue
+            y = self._scale.labels[each.number]
+            title = f"{each.at:.4f}  {each.label}\n{each.detail}"
+            is_end = each.what is What.BROKEN
+            mark, x, above = (' id="broken"', CUT_X + 8, -TEXT) if is_end else ("", at, 3)
+            yield (
+                f'<g class="{each.what}"{mark}><title>{escape(title)}</title><line x1="{CUT_X}" y1="{y:.1f}" '
+                f'x2="{self.width}" y2="{y:.1f}"/><text x="{x}" y="{y - above:.1f}">'
+                f"{escape(each.label)}</text></g>"
+            )
+            if each.what is What.NETWORK and each.label.startswith("cut"):
+                cut_from = cut_from if cut_from is not None else y
+            elif each.what is What.NETWORK and each.detail.endswith("nothing") and cut_from is not None:
+                yield self._cut_bar(cut_from, y)
+                cut_from = None
+        if cut_from is not None:
+            yield self._cut_bar(cut_from, self._scale.height)
+
+    def _cut_bar(self, top: float, bottom: float) -> str:
+        return (
+            f'<rect class="cut" x="{CUT_X}" y="{top:.1f}" width="4" height="{bottom - top:.1f}">'
+            "<title>some way is cut</title></rect>"
+        )
+
+    def _draw_times(self) -> Iterable[str]:
+        """A time every now and then, and wherever the scale is pressed together."""
+        last_y = -math.inf
+        for time in self._scale.times:
+            y = self._scale(time)
+            if y - last_y >= 2 * TEXT:
+                yield f'<text class="time" x="{CUT_X - 8}" y="{y + 4:.1f}">{time:.3f}</text>'
+                last_y = y
+
+    def _text(self, key: Hashable, slot: tuple[int, int], text: str, kind: str) -> str:
+        column, side = slot
+        x, y = self.x(column) + side * 12, self._scale.labels[key] + (0 if kind == "arrow" else 4)
+        anchor = "" if side > 0 else ' text-anchor="end"'
+        return f'<text class="{kind}" x="{x}" y="{y:.1f}"{anchor}>{escape(text)}</text>'

@@ -1,0 +1,67 @@
+"""A simulated world, or a saved failure of an application's test, once more, with all of it recorded."""
+
+from __future__ import annotations
+
+import os
+
+import msgspec
+
+from raftkv.errors import InvalidArgument
+from raftkv.testing.judging.failure import Failure
+from raftkv.testing.tracing.trace import Trace
+from raftkv.testing.trying.saved import load, rerun
+from raftkv.testing.trying.simulation import Simulation
+from raftkv.testing.world.unheard import quiet
+
+KEPT_MAX = 500_000
+"""Records of a kind: as good as all, since one wants to look at any part of the world."""
+
+
+class Replay(msgspec.Struct, kw_only=True):
+    """What a world came to when it was run again."""
+
+    title: str
+    """The command that shows it."""
+    failed: bool
+    verdict: str
+    at: float
+    """Virtual seconds: when it was clear that a promise is broken, else when the world ended."""
+    trace: Trace
+    """Empty where a mistake shows without a cluster."""
+
+
+def replay_seed(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> Replay:
+    """Run the `Simulation` of a seed."""
+    trace = Trace(KEPT_MAX)
+    world = Simulation(seed, size=size, duration_s=duration_s, clients=clients, observe=trace.attach)
+    failure: Failure | None = None
+    try:
+        with quiet():
+            report = world.run()
+    except Failure as exc:
+        failure = exc
+        verdict = str(exc)
+    else:
+        verdict = (
+            f"seed {seed} keeps its promise: {report.operations} operations, {report.unknown} with unknown ends, "
+            f"{report.terms} terms, {report.virtual_s:.0f} virtual seconds"
+        )
+    at = world.broken_at if world.broken_at is not None else trace.now
+    if failure is not None:
+        trace.broken(at, verdict.partition("\n")[0])
+    return Replay(title=world.command, failed=failure is not None, verdict=verdict, at=at, trace=trace)
+
+
+def replay_file(path: str) -> Replay:
+    """Run a failure that was saved. Raises `InvalidArgument` for what is none."""
+    if not os.path.isfile(path):
+        raise InvalidArgument(f"{path!r} is neither a seed nor a file")
+    trace = Trace(KEPT_MAX)
+    verdict, failed = "it does not fail any more", False
+    try:
+        with quiet():
+            rerun(load(path), trace.attach)
+    except Failure as exc:
+        verdict, failed = str(exc), True
+        trace.broken(trace.now, verdict.partition("\n")[0])
+    return Replay(title=f"raftkv replay {path}", failed=failed, verdict=verdict, at=trace.now, trace=trace)

@@ -1,0 +1,196 @@
+"""One seed, one world: a cluster under faults and load, looked at all the time, and at the end held to its promise."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from raftkv.client import Client
+from raftkv.errors import RaftKVError
+from raftkv.testing.faults.nemesis import Nemesis
+from raftkv.testing.judging.checks import CoreInvariantsAfterEachInput, all_checks
+from raftkv.testing.judging.failure import Failure
+from raftkv.testing.judging.history import History
+from raftkv.testing.judging.logtime import LogTimeIsBounded
+from raftkv.testing.judging.sightings import Sightings
+from raftkv.testing.judging.watching import look, watched
+from raftkv.testing.trying.scanning import Scanner
+from raftkv.testing.trying.workload import Clients, Workload, model
+from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.loop import Deadlock, SimLoop
+from raftkv.testing.world.unheard import quiet
+from raftkv.testing.world.variety import Variety
+
+SIZES = (6, 6, 24, 4, 6, 1, 1)
+"""How often worlds begin with one node, with two, and so on: most with three, as most clusters have."""
+
+
+DEADLINE_S = 8.0
+"""What a client waits for an answer, and as long for a session before it."""
+GIVES_UP_WITHIN_S = 2 * DEADLINE_S + 1
+
+LEADER_WITHIN, SERVED_WITHIN, ANSWERED_WITHIN, EQUAL_WITHIN = 15, 10, 20, 20
+"""Election time-outs (`SimCluster.election_timeout_s`) that it takes at most, once everything is mended, until somebody
+leads, one more command is done, all who still ask are answered, and all replicas are equal. Of 400 worlds the slowest
+took 7, 2, 4 and 8: half of that is links that notice that they are dead, and dial again."""
+
+
+class Report(msgspec.Struct):
+    """What a world came to."""
+
+    seed: int
+    operations: int = 0
+    unknown: int = 0
+    refused: int = 0
+    virtual_s: float = 0.0
+    events: list[str] = []
+    terms: int = 0
+    snapshots: int = 0
+    faults: dict[str, int] = {}
+    """How often each kind of fault met something."""
+
+
+class Simulation:
+    """A world with clients that count, write, compare, append and read, each in a session of its own (`Clients`).
+
+    `observe` is called with the world's cluster before its nodes start (`Trace.attach`).
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        size: int | None = None,
+        duration_s: float = 20.0,
+        clients: int = 4,
+        observe: Callable[[SimCluster], None] | None = None,
+    ) -> None:
+        self.seed = seed
+        self.broken_at: float | None = None
+        """When it was clear that a promise is broken, in virtual seconds."""
+        self.command = replay_command(seed, size=size, duration_s=duration_s, clients=clients)
+        """What shows this world again."""
+        self._observe = observe
+        self._dice = random.Random(seed)
+        self._size = size if size is not None else self._dice.choices(range(1, 8), SIZES)[0]
+        self._duration_s = duration_s
+        self._client_count = clients
+        self.history = History()
+        self._variety = Variety(CONFIG, random.Random(self._dice.getrandbits(64)))
+        self._clients = Clients(seed, self.history, self._variety.command_bytes_max)
+        self._lists: dict[Any, Any] = {}
+        self.report = Report(seed)
+
+    def run(self) -> Report:
+        """Run the world. Raises `Failure`."""
+        loop = SimLoop()
+        try:
+            with quiet():
+                loop.run(self._run(loop))
+        except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
+            self.broken_at = loop.time() if self.broken_at is None else self.broken_at
+            raise Failure(
+                f"seed {self.seed}: {type(exc).__name__}: {exc}\nsee what happened: {self.command} --html FILE"
+            ) from exc
+        return self.report
+
+    async def _run(self, loop: SimLoop) -> None:
+        cluster = SimCluster(Workload, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
+        cluster.variety = self._variety
+        if self._observe is not None:
+            self._observe(cluster)
+            self.history.listener = cluster.trace
+        inputs = CoreInvariantsAfterEachInput()
+        inputs.attach(cluster)
+        sightings = Sightings(cluster)
+        checks = [*all_checks(), LogTimeIsBounded(), inputs, sightings]
+        nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
+        self.report.events = cluster.events
+        try:
+            await watched(cluster, checks, self._live(cluster, nemesis, sightings))
+            look(cluster, checks)
+        except AssertionError:
+            self.broken_at = loop.time()
+            raise
+        self._judge(cluster, loop)
+
+    async def _live(self, cluster: SimCluster, nemesis: Nemesis, sightings: Sightings) -> None:
+        """First whatever may go wrong does (safety), then everything is mended (liveness)."""
+        await cluster.start()
+        await cluster.until_leader()
+        clients = []
+        told = random.Random(f"who is told of whom in {self.seed}")
+        for _ in range(self._client_count):
+            # Some are told of all founders, some of one only, which may be gone soon.
+            seeds = told.sample(range(1, self._size + 1), told.randint(1, self._size))
+            clients.append(cluster.client(*seeds, deadline_s=DEADLINE_S, sessions=True))
+            sightings.watch(clients[-1], seeds)
+        workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
+        scanner = Scanner(self.seed, cluster)
+        if scanner.is_wanted:
+            client = cluster.client(deadline_s=DEADLINE_S)
+            workers.append(asyncio.ensure_future(scanner.act(client, lambda: self._clients.stopping)))
+        try:
+            await nemesis.run(self._duration_s)
+            await nemesis.mend()
+            cluster.note("mended")
+            await self._settle(cluster, workers, clients, sightings)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _settle(
+        self,
+        cluster: SimCluster,
+        workers: Sequence[asyncio.Future[None]],
+        clients: Sequence[Client[Any]],
+        sightings: Sightings,
+    ) -> None:
+        """With everything mended there is progress, and all replicas become equal (liveness)."""
+        timeout_s = cluster.election_timeout_s
+        leader = await cluster.until_leader(LEADER_WITHIN * timeout_s)
+        async with cluster.client(deadline_s=SERVED_WITHIN * timeout_s) as last:
+            await last.put(b"mended", b"")
+        served = sightings.must_be_served()
+        for client in served:
+            await client.call("get", b"mended")
+        self._clients.stopping = True
+        answered = [worker for worker, client in zip(workers, clients, strict=False) if client in served]
+        await asyncio.wait_for(asyncio.gather(*answered), ANSWERED_WITHIN * timeout_s)
+        # Whoever knows of nobody that is there, as all have moved since it heard of them, asks for as long as it may.
+        await asyncio.wait_for(asyncio.gather(*workers), GIVES_UP_WITHIN_S)
+        self.report.terms = leader.raft.term
+        await cluster.until_equal(EQUAL_WITHIN * timeout_s)
+        client = cluster.client(deadline_s=SERVED_WITHIN * timeout_s)
+        self._lists = await self._clients.read_lists(client)
+        await client.close()
+
+    def _judge(self, cluster: SimCluster, loop: SimLoop) -> None:
+        report = self.report
+        report.operations, report.virtual_s = len(self.history.operations), loop.time()
+        report.unknown, report.refused = self._clients.unknown, self._clients.refused
+        report.snapshots = sum(node.snapshots.installed for node in cluster.running if hasattr(node, "snapshots"))
+        report.faults = {**cluster.faults(), **self._clients.met(self._lists)}
+        problems = self._clients.problems(self._lists)
+        if problems:
+            self.broken_at = self.history.broken_at(model, None)
+            raise AssertionError("\n".join(problems))
+
+
+def replay_command(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> str:
+    """What to type to see a world again."""
+    words = ["raftkv replay", str(seed)]
+    words += [f"--size {size}"] if size is not None else []
+    words += [f"--virtual {duration_s:g}"] if duration_s != 20.0 else []
+    words += [f"--clients {clients}"] if clients != 4 else []
+    return " ".join(words)
+
+
+def simulate(seed: int, **settings: int | float) -> Report:
+    """Run the world of `seed`; raises `Failure` when it breaks a promise."""
+    return Simulation(seed, **settings).run()  # type: ignore[arg-type]

@@ -1,0 +1,249 @@
+"""What the clients of a simulated world do, and what must come of it: counters, registers and lists."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from raftkv.client import Client
+from raftkv.config import KIB
+from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, RaftKVError, Rejected, SessionExpired
+from raftkv.kv import KeyValue
+from raftkv.machine import Table, command, query
+from raftkv.model import Index
+from raftkv.testing.judging.appends import append_problems
+from raftkv.testing.judging.history import History, Operation, counter, register
+from raftkv.testing.judging.witness import witness_problems
+
+KEYS = 2
+"""Of each kind: few, so that clients meet."""
+
+LIST_MAX = 500
+
+ROWS_EACH = 4
+"""Rows of one command that go and come together."""
+
+LARGE_MAX = 64 * KIB
+"""Limits of commands above this are not tried: the world would be about nothing else."""
+
+RAISED, DONE_AFTER_ALL = "command that raises", "unknown outcome that was done"
+AT_LIMIT, OVER_LIMIT = "command at the limit", "command over the limit"
+
+ENCOUNTERS = (RAISED, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT)
+
+
+class Workload(KeyValue):
+    """The key-value machine, and lists."""
+
+    lists = Table(bytes, list[bytes])
+    rows = Table(int, int)
+
+    @command
+    def append(self, key: bytes, item: bytes) -> int:
+        """Append; returns the new length."""
+        items = self.lists.get(key, [])
+        if len(items) >= LIST_MAX:
+            raise ValueError("the list is full")
+        self.lists[key] = [*items, item]
+        return len(items) + 1
+
+    @command
+    def spoil(self, key: bytes, item: bytes) -> None:
+        """Append, and then raise: all of it is undone."""
+        self.lists[key] = [*self.lists.get(key, []), item]
+        raise ValueError("spoiled")
+
+    @command
+    def litter(self, number: int, deletes: bool) -> None:
+        """Set some rows, which add up to nothing, or delete them."""
+        for row in range(number * ROWS_EACH, (number + 1) * ROWS_EACH):
+            if not deletes:
+                self.rows[row] = self.index if row % 2 else -self.index
+            elif row in self.rows:
+                del self.rows[row]
+
+    @query
+    def sum_up(self) -> tuple[int, int]:
+        """How many rows there are, and their sum."""
+        values = [value for _, value in self.rows.items()]
+        return len(values), sum(values)
+
+    @query
+    def items(self, key: bytes) -> list[bytes]:
+        """The list."""
+        return self.lists.get(key, [])
+
+
+class Clients:
+    """Clients that act one operation after the other, and write down what they asked and heard.
+
+    Counters show whether a command was applied twice or not at all, registers whether a read was stale, and lists
+    what became of each single write.
+    """
+
+    def __init__(
+        self, seed: int, history: History, command_bytes_max: int | None = None, *, pause_s: float = 0.1
+    ) -> None:
+        """Each rests for about `pause_s` seconds between two operations."""
+        self._seed = seed
+        self._pause_s = pause_s
+        self._history = history
+        self._command_bytes_max = command_bytes_max if (command_bytes_max or LARGE_MAX) < LARGE_MAX else None
+        self._met: Counter[str] = Counter()
+        self._witnessed: list[tuple[Index, bool, Operation]] = []
+        self._unwitnessed: set[bytes] = set()
+        """Keys with a write whose place in the log nobody heard."""
+        self._numbers: dict[int, int] = {}
+        self._doubtful: list[Operation] = []
+        """Those of which nobody heard whether they were done."""
+        self.unknown = 0
+        self.refused = 0
+        self.stopping = False
+
+    async def act(self, client: Client[Workload], number: int) -> None:
+        """Until `stopping`."""
+        dice = random.Random(f"{self._seed}.{number}")
+        try:
+            while not self.stopping:
+                await asyncio.sleep(dice.expovariate(1 / self._pause_s))
+                await self._operate(client, number, dice)
+        finally:
+            await client.close()
+
+    async def _operate(self, client: Client[Workload], number: int, dice: random.Random) -> None:
+        kind = dice.choice(list(_KINDS))
+        key = _KINDS[kind] + b"%d" % dice.randrange(KEYS)
+        if kind == "append" and dice.random() < 0.1:
+            kind = "spoil"
+        step = self._numbers[number] = self._numbers.get(number, 0) + 1
+        value = b"%d.%d" % (number, step)
+        is_large = kind == "put" and self._command_bytes_max is not None and dice.random() < 0.1
+        if is_large:
+            value = self._at_the_limit(value, dice)
+        old = b"%d.%d" % (number, max(1, step - dice.randrange(1, 9))) if dice.random() < 0.5 else None
+        argument = {"increment": 1, "compare": (old, value)}.get(kind, None if kind in _READS else value)
+        name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append"}.get(kind, kind)
+        loop = asyncio.get_running_loop()
+        operation = self._history.call(number, key, name, argument, loop.time())
+        try:
+            result = await self._ask(client, kind, key, value, old, operation)
+        except (Indeterminate, SessionExpired):
+            self.unknown += 1
+            self._unwitnessed.add(key)
+            self._doubtful.append(operation)
+        except (NotAccepted, Rejected) as exc:
+            self._refused(operation)
+            self._met[RAISED] += isinstance(exc, Rejected) and kind == "spoil"
+        except InvalidArgument as exc:
+            assert is_large, f"{kind} ended with {exc!r}"
+            self._refused(operation)
+            self._met[OVER_LIMIT] += 1
+        except RaftKVError as exc:
+            raise AssertionError(f"{kind} ended with {exc!r}, which no client should see") from exc
+        else:
+            assert kind != "spoil", "a command that raises was answered"
+            self._met[AT_LIMIT] += is_large
+            self._history.returned(operation, result, loop.time())
+
+    def _refused(self, operation: Operation) -> None:
+        self.refused += 1
+        self._history.refused(operation)
+
+    def _at_the_limit(self, value: bytes, dice: random.Random) -> bytes:
+        """A value whose command is as large as may be, or a few bytes larger or smaller."""
+        assert self._command_bytes_max is not None
+        return value.ljust(self._command_bytes_max - dice.randrange(120), b".")
+
+    async def _ask(
+        self, client: Client[Workload], kind: str, key: bytes, value: bytes, old: bytes | None, operation: Operation
+    ) -> object:
+        remote: Any = client.remote
+        match kind:
+            case "increment":
+                return await remote.increment(key)
+            case "count":
+                item = await remote.get(key)
+                return int(item.value) if item is not None else 0
+            case "write":
+                await remote.put(key, value)
+                return None
+            case "compare":
+                return await remote.compare_and_set(key, old, value)
+            case "look":
+                item = await remote.get(key)
+                return item.value if item is not None else None
+            case "put":
+                stamp = await remote.put(key, value)
+                self._witnessed.append((stamp.changed_index, False, operation))
+                return None
+            case "get":
+                answer = await client.read("get", key)
+                self._witnessed.append((answer.index, True, operation))
+                return answer.value.value if answer.value is not None else None
+            case "append":
+                return await remote.append(key, value)
+            case "spoil":
+                return await remote.spoil(key, value)
+            case _:
+                return tuple(await remote.items(key))
+
+    # ------------------------------------------------------------------------------ the verdict
+
+    async def read_lists(self, client: Client[Workload]) -> dict[Any, Any]:
+        """What the lists are when all is over."""
+        remote: Any = client.remote
+        keys = [b"l%d" % number for number in range(KEYS)]
+        return {key: await remote.items(key) for key in keys}
+
+    def met(self, lists: dict[Any, Any]) -> dict[str, int]:
+        """How often clients met what the table of faults names (`ENCOUNTERS`)."""
+        items = {item for found in lists.values() for item in found}
+        done = sum(operation.argument in items for operation in self._doubtful if operation.name == "append")
+        return {kind: times for kind, times in {**self._met, DONE_AFTER_ALL: done}.items() if times}
+
+    def problems(self, lists: dict[Any, Any]) -> list[str]:
+        """What can't be true of one machine, by all three checkers."""
+        operations = self._history.operations
+        appends = [each for each in operations if each.key[:1] == b"l"]  # type: ignore[index]
+        witnessed = [each for each in self._witnessed if each[2].key not in self._unwitnessed]
+        return [
+            *append_problems(appends, lists),
+            *witness_problems(witnessed, register, None),
+            *self._history.problems(model, None),
+        ]
+
+
+_READS = ("count", "look", "get", "list")
+
+_KINDS = {
+    "increment": b"c",
+    "count": b"c",
+    "write": b"r",
+    "compare": b"r",
+    "look": b"r",
+    "put": b"w",
+    "get": b"w",
+    "append": b"l",
+    "list": b"l",
+}
+"""What clients do, and the keys that they do it to."""
+
+
+def model(state: Any, operation: Operation) -> tuple[object, object]:
+    """What an operation gives, and what it leaves behind, by its kind of key."""
+    models: dict[bytes, Callable[[Any, Operation], tuple[object, object]]] = {b"c": _counter, b"l": _list}
+    return models.get(bytes(operation.key)[:1], register)(state, operation)  # type: ignore[call-overload]
+
+
+def _counter(state: Any, operation: Operation) -> tuple[object, object]:
+    return counter(state or 0, operation)
+
+
+def _list(state: Any, operation: Operation) -> tuple[object, object]:
+    items = state or ()
+    if operation.name == "append":
+        return len(items) + 1, (*items, operation.argument)
+    return items, items

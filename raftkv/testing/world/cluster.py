@@ -1,0 +1,585 @@
+"""A cluster of whole nodes in a simulated world: production code on simulated disks, network, clocks and time.
+
+Everything that a node stands on is given to it from outside, so here it is given other things: a `SimDisk` that
+loses what was not synced, a `MemoryNetwork` that can be cut, workers without threads, a clock that may be wrong,
+dice that fall as the seed says. One seed is one world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from raftkv.client import Admin, Client, ClientOptions
+from raftkv.config import KIB, Config
+from raftkv.disk.simulated import SimDisk
+from raftkv.errors import DiskError, NodeStopped
+from raftkv.logs import LogHealth
+from raftkv.machine import StateMachine
+from raftkv.model import Member, NodeId
+from raftkv.node import Node, Options, Worker, World
+from raftkv.server import Limits, Listener
+from raftkv.state import MemoryStates
+from raftkv.testing.world.clocks import WallClock
+from raftkv.testing.world.loop import PROCESS, SimLoop
+from raftkv.testing.world.unheard import SINK
+from raftkv.testing.world.variety import Habits, Variety
+from raftkv.transport import MemoryNetwork, MemoryTransport
+
+if TYPE_CHECKING:
+    from raftkv.testing.tracing.trace import Trace
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CLIENT = 0
+"""Whom the network takes clients for."""
+
+THREADS = LOG, BACKGROUND, TRANSFERS = 0, 1, 2
+"""A node's threads that work on its disk: for its log, for its state and snapshots, and for snapshots of others."""
+
+SCANS = 3
+"""The thread of queries that read much; it works on no disk of its own."""
+
+START_MS = 1_577_836_800_000
+
+CONFIG = Config(
+    tick_ms=25,
+    heartbeat_ms=100,
+    segment_bytes=16 * KIB,
+    log_cache_bytes=8 * KIB,
+    snapshot_entries=200,
+    state_flush_entries=50,
+    snapshot_interval_s=2.0,
+    keep_entries=40,
+    keep_bytes=64 * KIB,
+    chunk_bytes=4 * KIB,
+    snapshot_rate_bytes_s=0,
+    disk_free_bytes_min=16 * KIB,
+    scrub_rate_bytes_s=0,
+    query_slice_reads=8,
+)
+"""Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
+
+
+class Harm(StrEnum):
+    """What people and disks do to a node's files."""
+
+    ROT = "rot"
+    """A bit flips."""
+    STALE_WRITE = "stale write"
+    """A sector is as it was before: a write that the disk has confirmed never came to it."""
+    MISDIRECTED_WRITE = "misdirected write"
+    """A sector is as another one is: the right data have come to the wrong place."""
+    MISSING = "missing file"
+    """A file is gone."""
+    WIPED = "wiped directory"
+    """It starts with an empty disk, under the same id."""
+    OLDER_COPY = "older copy"
+    """It starts with what it had some starts ago, under the same id."""
+    FOREIGN = "foreign file"
+    """A file or directory of another node, or of another cluster's, lies in its own or in the place of its own."""
+    COPIED = "copied directory"
+    """Its own are as they should be, but a second process runs on a copy of them, under the same id."""
+
+
+class Crash(BaseException):
+    """The power goes out in the middle of an operation on the disk."""
+
+
+class SimWorker(Worker):
+    """Does work on the loop, one piece after the other, each taking some virtual time."""
+
+    def __init__(self, draw_s: Callable[[], float], on_crash: Callable[[], None]) -> None:
+        self._draw_s = draw_s
+        self._on_crash = on_crash
+        self._queue: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._busy = False
+        self._dead = False
+        self.is_working = False
+        self.stalled = False
+        """While set, nothing gets done: the disk hangs."""
+
+    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.append((future, lambda: work(*args, **kwargs)))
+        self._next()
+        return future
+
+    def _next(self) -> None:
+        if not self._busy and self._queue and not self._dead:
+            self._busy = True
+            asyncio.get_running_loop().call_later(self._draw_s(), self._do)
+
+    def _do(self) -> None:
+        if self._dead:
+            return
+        if self.stalled:
+            asyncio.get_running_loop().call_later(0.05, self._do)
+            return
+        future, work = self._queue.popleft()
+        self._busy = False
+        self.is_working = True
+        try:
+            result = work()
+        except Crash:
+            self._on_crash()
+            return
+        except Exception as exc:  # noqa: BLE001 (it belongs to whoever waits for the work)
+            if not future.cancelled():
+                future.set_exception(exc)
+        else:
+            if not future.cancelled():
+                future.set_result(result)
+        finally:
+            self.is_working = False
+        self._next()
+
+    def die(self) -> None:
+        """Nothing that is queued will ever be done."""
+        self._dead = True
+        self._queue.clear()
+
+    async def close(self) -> None:
+        while self._queue or self._busy:
+            await self.run(lambda: None)
+
+
+class SimNode:
+    """One machine of the cluster: its disk and clock outlive the node's process."""
+
+    def __init__(self, cluster: SimCluster, member: Member, place: NodeId | None = None) -> None:
+        self.cluster = cluster
+        self.member = member
+        self.place = member.node_id if place is None else place
+        """What the network calls this machine: its node's id, unless another machine has that id too."""
+        self.disk = SimDisk()
+        self.clock = WallClock(lambda: cluster.loop.time(), START_MS)
+        self.dice = random.Random(cluster.dice.getrandbits(64))
+        self.node: Node | None = None
+        self.listener: Listener | None = None
+        self.workers: list[SimWorker] = []
+        self.starts = 0
+        self.moves = 0
+        """How often its addresses have changed."""
+        self._starting: asyncio.Task[Node] | None = None
+        self.is_stopping = False
+        self.is_frozen = False
+        self.harm: Harm | None = None
+        """What was done to its files, if anything: it need not come back, and nobody may be harmed by it."""
+        self.durable_index = 0
+        """What the log held durably when the node was last seen."""
+        self.disk_s = 0.0005
+        """About how long a piece of work on the disk takes."""
+        self.log_fails = False
+        """Whether whatever takes what it logs raises, as when its reader is gone."""
+
+    @property
+    def node_id(self) -> NodeId:
+        return self.member.node_id
+
+    @property
+    def is_up(self) -> bool:
+        return self.node is not None
+
+    @property
+    def held_index(self) -> int:
+        """What its log holds durably; also when the node has failed, or is down."""
+        node = self.node
+        if node is None or not hasattr(node, "engine") or self.is_impostor:
+            return self.durable_index
+        return node.opened.log.durable_index
+
+    @property
+    def is_impostor(self) -> bool:
+        """Whether its files are not those that the others know it by: it is no member of the cluster any more."""
+        return self.harm is not None and self.harm in (Harm.WIPED, Harm.OLDER_COPY)
+
+    def world(self, rate: float = 1.0) -> World:
+        """What the node stands on, with a clock of that rate; new workers for each start."""
+        self.workers = [
+            SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in (*THREADS, SCANS)
+        ]
+        loop = asyncio.get_running_loop()
+        self.clock.beat_at(rate)
+        return World(
+            disk=self.disk,
+            states=MemoryStates(self.disk),
+            log_worker=self.workers[LOG],
+            background_worker=self.workers[BACKGROUND],
+            transfer_worker=self.workers[TRANSFERS],
+            scan_workers=(self.workers[SCANS],),
+            clock=loop.time,
+            pause=lambda seconds: None,
+            now_ms=self.clock.now_ms,
+            monotonic_ms=lambda: int(loop.time() * 1000 * rate),
+            draw=self._draw,
+            nonce=f"{self.place}.{self.starts}",
+            log_health=LogHealth,  # what other worlds of this process lost is none of this one's business
+        )
+
+    def _take_line(self) -> None:
+        if self.log_fails:
+            self.cluster.fired["failing log"] += 1
+            raise BrokenPipeError(errno.EPIPE, "simulated: nobody reads this log")
+
+    def _draw(self, limit: int) -> int:
+        if not self.cluster.draws_equal:
+            return self.dice.randrange(limit)
+        self.cluster.fired["equal time-outs"] += 1
+        return 0
+
+    def move(self) -> None:
+        """From its next start on it has other addresses."""
+        self.moves += 1
+        number = 1 + self.moves
+        self.member = Member(self.node_id, f"peer-{self.node_id}:{number}", f"node-{self.node_id}:{number}")
+
+    async def start(self, *, rebuild: bool = False) -> Node:
+        """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
+        assert not self.is_up, f"node {self.node_id} is up"
+        context = copy_context()
+        context.run(PROCESS.set, self.place)
+        context.run(SINK.set, self._take_line)
+        # At once: the process may be stopped before its first step, and is none that could be started again.
+        node = self.node = context.run(self._make, rebuild)
+        starting = self._starting = asyncio.get_running_loop().create_task(self._start(node), context=context)
+        try:
+            return await starting
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            raise NodeStopped("it crashed while it started") from None
+
+    def _make(self, rebuild: bool) -> Node:
+        self.starts += 1
+        self.is_stopping = False
+        cluster = self.cluster
+        is_founder = any(founder.node_id == self.node_id for founder in cluster.founders)
+        founders = cluster.founders if is_founder else ()
+        habits = Habits(cluster.config) if cluster.variety is None else cluster.variety.habits()
+        cluster.fired.update(habits.kinds)
+        options = Options(
+            node_id=self.node_id,
+            data_dir="/data",
+            members=founders,
+            peer_address=self.member.peer_address,
+            client_address=self.member.client_address,
+            rebuild=rebuild,
+            config=habits.config,
+        )
+        transport = cluster.transport(self)
+        return Node(cluster.machine, options, transport, self.world(habits.rate))
+
+    async def _start(self, node: Node) -> Node:
+        """As its own process: all that comes of it is what `freeze` stops."""
+        try:
+            await node.start()
+        except BaseException:
+            if self.node is node:  # else it has crashed, and what is starting now is another process
+                self._starting = None
+                self.crash()
+            raise
+        self._starting = None
+        if self.cluster.on_started is not None:
+            self.cluster.on_started(node)
+        self.listener = Listener(node, Limits.of(self.cluster.config))
+        self.listener.begin()
+        self.cluster.network.listen(self.place, self.member.client_address, self.listener.connection)
+        return node
+
+    def crash(self, *, power: bool = True) -> None:
+        """The power goes out: what was not synced may be lost, as the dice say.
+
+        Without `power` only the process ends: what it wrote is read by the next one, and still not durable.
+        """
+        if self.node is None:
+            return
+        self.cluster.note(f"{'crash' if power else 'kill'} {self.node_id}")
+        self.thaw()
+        node, self.node, self.listener = self.node, None, None
+        if (starting := self._starting) is not None:
+            self.cluster.fired["founding cut off"] += self.starts == 1
+            self._starting = None
+            starting.cancel()  # else it went on where it waits, and a process that is gone would listen
+        if hasattr(node, "engine") and not self.is_impostor:
+            self.durable_index = node.opened.log.durable_index
+        node.abandon()
+        for worker in self.workers:
+            worker.die()
+        self.cluster.network.drop(self.place)
+        self.mend_disk()
+        if power:
+            self.disk.crash(self.dice)
+        else:
+            self.disk.kill()
+
+    def mend_disk(self) -> None:
+        """Whatever was to fail from now on works."""
+        self.disk.fault = self.disk.read_fault = None
+        self.disk.failed_write_keeps, self.disk.failed_sync_keeps = 0.0, False
+
+    def freeze(self) -> None:
+        """Stop the process, as SIGSTOP or the pause of a virtual machine does: time passes, and its inbox fills."""
+        self.is_frozen = True
+        self.cluster.network.freeze(self.place)
+        self.cluster.loop.freeze(self.place)
+
+    def thaw(self) -> None:
+        """Let it go on; what came in meanwhile is read before its timers tell it how late it is."""
+        if self.is_frozen:
+            self.is_frozen = False
+            self.cluster.network.thaw(self.place)
+            self.cluster.loop.thaw(self.place)
+
+    def crash_at_operation(self, number: int) -> None:
+        """The power goes out just before the `number`th operation on the disk from now."""
+        left = number
+
+        def hook(kind: str, path: str) -> None:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                return
+            self.cluster.fired["crash in an operation"] += 1
+            self.cluster.fired["crash in a recovery"] += self._starting is not None
+            if any(worker.is_working for worker in self.workers):
+                raise Crash
+            asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
+
+        self.disk.fault = hook
+
+    def hang(self, threads: Sequence[int] = THREADS) -> None:
+        """The disk takes no work of these of the node's threads until `unhang`."""
+        for number in threads:
+            self.workers[number].stalled = True
+
+    def unhang(self) -> None:
+        """The disk goes on with what it was given."""
+        for worker in self.workers:
+            worker.stalled = False
+
+    def hang_for(self, thread: int, seconds: float) -> None:
+        """One of the node's threads gets nothing done on the disk for a while; the others do, or hang by themselves."""
+        worker = self.workers[thread]
+        worker.stalled = True
+        self.cluster.loop.call_later(seconds, setattr, worker, "stalled", False)
+
+    def fail_at_operation(self, number: int) -> None:
+        """The `number`th operation on the disk from now fails, and so does every later one until a restart."""
+        self.disk.fault = self._failing("failing disk", number)
+
+    def cut_short_at_write(self, number: int, kept: float) -> None:
+        """Of the `number`th write from now only the part `kept` is there, and no later one works until a restart."""
+        self.disk.failed_write_keeps = kept
+        self.disk.fault = self._failing("write cut short", number, "write")
+
+    def fail_at_read(self, number: int) -> None:
+        """The `number`th read from now fails, and so does every later one until a restart."""
+        self.disk.read_fault = self._failing("failing read", number)
+
+    def _failing(self, fault: str, number: int, only: str | None = None) -> Callable[[str, str], None]:
+        left = number
+
+        def hook(kind: str, path: str) -> None:
+            nonlocal left
+            if only is not None and kind != only:
+                return
+            left -= 1
+            if left <= 0:
+                self.cluster.fired[fault] += 1
+                raise DiskError(f"simulated: {kind} of {path} failed")
+
+        return hook
+
+    async def stop(self) -> None:
+        """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""
+        if self.node is None or self.listener is None:
+            return
+        node, listener = self.node, self.listener
+        self.is_stopping = True
+        await listener.close()
+        await node.stop()
+        if self.node is node:
+            if not self.is_impostor:
+                self.durable_index = node.opened.log.durable_index
+            self.node = self.listener = None
+            self.cluster.network.drop(self.place)
+
+
+class SimCluster:
+    """Nodes, the network between them, and clients; to be used on a `SimLoop`."""
+
+    def __init__(
+        self,
+        machine: type[StateMachine],
+        size: int = 3,
+        *,
+        seed: int = 0,
+        config: Config = CONFIG,
+        delay_s: float = 0.001,
+    ) -> None:
+        self.machine = machine
+        self.config = config
+        self.dice = random.Random(seed)
+        self.network = MemoryNetwork(delay_s)
+        self.events: list[str] = []
+        self.fired: Counter[str] = Counter()
+        """How often each kind of fault really met something."""
+        self.trace: Trace | None = None
+        """Who records what happens, if anybody does."""
+        self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
+        self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
+        self.variety: Variety | None = None
+        """What sets nodes apart from each other, if anything does."""
+        self.on_started: Callable[[Node], None] | None = None
+        """Who is told of each node that has recovered."""
+        self.draws_equal = False
+        """Whether all nodes draw the same: their time-outs are equal then, and as short as can be."""
+        self.copies: list[SimNode] = []
+        """Machines that run under the id of another one, on a copy of its files."""
+        self.wrongs: list[str] = []
+        """What was let in or carried out and should have been refused."""
+
+    @staticmethod
+    def member(node_id: NodeId) -> Member:
+        """The addresses of a node in this world."""
+        return Member(node_id, f"peer-{node_id}:1", f"node-{node_id}:1")
+
+    def faults(self) -> dict[str, int]:
+        """How often each kind of fault has met something so far."""
+        disks = [sim.disk for sim in self.nodes.values()]
+        counted = {
+            "full disk": sum(disk.times_full for disk in disks),
+            "lost unsynced changes": sum(disk.lost_changes for disk in disks),
+        }
+        return {**self.fired, **{kind: times for kind, times in counted.items() if times}}
+
+    def transport(self, sim: SimNode) -> MemoryTransport:
+        """What a node's process sends and hears by."""
+        # A trace knows nodes by their ids.
+        trace = self.trace if sim.place == sim.node_id else None
+        kind = MemoryTransport if trace is None else trace.transport
+        address, place = sim.member.peer_address, sim.place
+        return kind(self.network, sim.node_id, address, config=self.config, draw=sim.dice.randrange, place=place)
+
+    def note(self, event: str) -> None:
+        """Keep what happened, for who reads of a failure."""
+        self.events.append(f"{asyncio.get_running_loop().time():.3f} {event}")
+
+    def add(self, node_id: NodeId) -> SimNode:
+        """A further machine; its node joins when it is started and added to the membership."""
+        node = self.nodes[node_id] = SimNode(self, self.member(node_id))
+        return node
+
+    async def start(self) -> None:
+        """Start every node that is not up."""
+        for node in self.nodes.values():
+            if not node.is_up:
+                await node.start()
+
+    async def stop(self) -> None:
+        """End every node."""
+        for node in self.nodes.values():
+            if node.is_up:
+                await node.stop()
+
+    @property
+    def loop(self) -> SimLoop:
+        """The world's time."""
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SimLoop), "a simulated world needs a SimLoop"
+        return loop
+
+    @property
+    def running(self) -> list[Node]:
+        """The nodes that are up and have not stopped by themselves."""
+        return [node.node for node in self.nodes.values() if node.node is not None and node.node.failure is None]
+
+    @property
+    def leader(self) -> Node | None:
+        """Who leads in the highest term."""
+        leaders = [node for node in self.running if hasattr(node, "raft") and node.raft.is_leader]
+        return max(leaders, key=lambda node: node.raft.term, default=None)
+
+    @property
+    def addresses(self) -> list[str]:
+        return [node.member.client_address for node in self.nodes.values()]
+
+    def client(self, *node_ids: NodeId, **options: Any) -> Client[Any]:
+        """A client of the machine that is told of some nodes, or of all; `options` are fields of `ClientOptions`."""
+        settings = ClientOptions(**options)
+        chance = random.Random(self.dice.getrandbits(64))
+        return Client(self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
+
+    def admin(self, *node_ids: NodeId) -> Admin:
+        """An operator's client that is told of some nodes, or of all."""
+        addresses = self._seeds(node_ids)
+        return Admin(addresses, dial=self._dial, chance=random.Random(self.dice.getrandbits(64)))
+
+    def _seeds(self, node_ids: Sequence[NodeId]) -> list[str]:
+        return [self.nodes[node_id].member.client_address for node_id in node_ids] or self.addresses
+
+    async def _dial(self, factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+        await self.network.dial(CLIENT, factory, f"{host}:{port}")
+
+    @property
+    def election_timeout_s(self) -> float:
+        """The time-out from which elections are drawn (up to twice that), of the node whose clock is slowest."""
+        configs = [self.config, *(node.config for node in self.running)]
+        return max(config.election_timeout_ms for config in configs) / 1000
+
+    async def until(self, condition: Callable[[], Any], within_s: float = 30.0, what: str = "") -> None:
+        """Let time pass until `condition` holds. Raises `AssertionError` after `within_s` virtual seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within_s
+        while not condition():
+            assert loop.time() < end, f"not within {within_s:g} s: {what or condition}\n" + self.describe()
+            await asyncio.sleep(0.01)
+
+    async def until_leader(self, within_s: float = 30.0) -> Node:
+        """Wait until somebody leads."""
+        await self.until(lambda: self.leader is not None and self.leader.raft.commit_index > 0, within_s, "a leader")
+        assert self.leader is not None
+        return self.leader
+
+    async def until_equal(self, within_s: float = 60.0) -> None:
+        """Wait until every member has applied everything, then compare states."""
+
+        def equal() -> bool:
+            leader = self.leader
+            if leader is None:
+                return False
+            members = leader.raft.membership.all_nodes()
+            found = [self.nodes[member].node for member in members if member in self.nodes]
+            last = leader.raft.log.last_index
+            return all(
+                node is not None
+                and node.failure is None
+                and hasattr(node, "applier")
+                and node.applier.applied_index == last
+                for node in found
+            )
+
+        await self.until(equal, within_s, "all members at the same index")
+        leader = await self.until_leader()
+        members = leader.raft.membership.all_nodes()
+        digests = {node.applier.runner.applied.digest for node in self.running if node.node_id in members}
+        assert len(digests) == 1, f"digests differ: {digests}\n" + self.describe()
+
+    def describe(self) -> str:
+        """Every node in a line, and what happened last."""
+        lines = []
+        for sim in self.nodes.values():
+            node = sim.node
+            if node is None or not hasattr(node, "raft"):
+                lines.append(f"node {sim.node_id} is down")
+            else:
+                lines.append(node.raft.describe() + (f" STOPPED: {node.failure}" if node.failure else ""))
+        return "\n".join([*lines, *self.events[-30:]])
