@@ -1,19 +1,34 @@
-"""Which addresses can be a member's: what others can dial, and no two the same."""
+"""Addresses as people write them, "host:port" or "[v6]:port", and which of them can be a member's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from ipaddress import ip_address
 
+from raftkv.errors import InvalidArgument
 from raftkv.model import Member
 
 _SCHEME = "://"
+_PORT_MAX = 65_535
 
 
 def split(address: str) -> tuple[str, str]:
     """Host and port of "host:port" or "[v6]:port", unchecked."""
     host, _, port = address.rpartition(":")
     return host.removeprefix("[").removesuffix("]"), port
+
+
+def parse(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
+    """Host and port of an address; a `lowest_port` of 0 is for who listens. Raises `InvalidArgument`."""
+    host, port = split(address)
+    if not host or not (port.isascii() and port.isdigit()) or not lowest_port <= int(port) <= _PORT_MAX:
+        raise InvalidArgument(f"address {address!r}: must be host:port")
+    return host, int(port)
+
+
+def join(host: str, port: int) -> str:
+    """The address of a host, or of a numeric address of either family, and a port."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_wildcard(host: str) -> bool:

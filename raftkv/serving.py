@@ -12,9 +12,9 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from raftkv.addresses import address_problems
+from raftkv.addresses import address_problems, join, parse
 from raftkv.config import Config
-from raftkv.errors import ConfigError, NodeStopped, WrongProcess
+from raftkv.errors import ConfigError, InvalidArgument, NodeStopped, WrongProcess
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, NodeStatus, Options
@@ -114,7 +114,7 @@ class Server(Generic[M]):
             if not new:
                 await node.open()
             # Both before a new directory is written: nothing is founded that nobody could reach.
-            client = _join(*await self._listener.listen(*self._listen))
+            client = join(*await self._listener.listen(*self._listen))
             peer = await transport.listen()
             alone = (Member(node.node_id, peer, client),) if self._is_alone and new else None
             node.settle(peer, client, alone)
@@ -155,12 +155,8 @@ class Server(Generic[M]):
         await self.stop()
 
 
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _split(address: str, name: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ConfigError(f"{name} = {address!r}: must be host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return parse(address, lowest_port=0)
+    except InvalidArgument:
+        raise ConfigError(f"{name} = {address!r}: must be host:port") from None

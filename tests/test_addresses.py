@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.addresses import address_problem, address_problems, is_elsewhere
+from raftkv.addresses import address_problem, address_problems, is_elsewhere, join, parse
+from raftkv.errors import InvalidArgument
 from raftkv.model import Member
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:7001", "node.example:1", "[::1]:65535", "[fe80::1%eth0]:80"])
+def test_an_address_is_its_host_and_port(address):
+    """Of names and of both families; put together again it is the same."""
+    host, port = parse(address)
+    assert not host.startswith("[")
+    assert join(host, port) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["", "host", ":1", "[]:1", "host:", "host:0", "host:65536", "host:-1", "host:\u0661"]
+)
+def test_what_is_no_address_is_refused(address):
+    """With what it must be; only who listens may leave the port to the system."""
+    with pytest.raises(InvalidArgument, match="must be host:port"):
+        parse(address)
+
+
+def test_who_listens_may_leave_the_port_to_the_system():
+    """Port 0 stands for any."""
+    assert parse("host:0", lowest_port=0) == ("host", 0)
 
 
 @pytest.mark.parametrize(

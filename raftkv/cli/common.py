@@ -15,10 +15,10 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from raftkv.addresses import parse
 from raftkv.cli.output import errors_reported
 from raftkv.cli.tls import client_context
 from raftkv.client import Admin
-from raftkv.client.address import parse_address
 from raftkv.client.options import SECONDS_MAX
 from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValueClient
@@ -109,7 +109,7 @@ def _addresses(_: click.Context, __: click.Parameter, value: tuple[str, ...]) ->
     addresses = [address for given in value for address in given.replace(",", " ").split()] or [DEFAULT_ADDRESS]
     for address in addresses:
         try:
-            parse_address(address)
+            parse(address)
         except InvalidArgument as exc:
             raise click.BadParameter(str(exc)) from None
     return addresses

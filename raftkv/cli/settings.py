@@ -10,8 +10,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from raftkv.addresses import address_problems, is_wildcard
+from raftkv.addresses import parse as address_parts
 from raftkv.config import Config
-from raftkv.errors import ConfigError
+from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.model import NODE_ID_MAX, Member, NodeId
 
 T = TypeVar("T")
@@ -69,11 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def parse_address(text: str) -> tuple[str, int]:
     """Split "host:port" (or "[v6]:port"); raises `ValueError` that says what is allowed."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
-        raise ValueError("must be HOST:PORT, such as 127.0.0.1:7001")
-    return host, int(port)
+    try:
+        return address_parts(text, lowest_port=0)
+    except InvalidArgument:
+        raise ValueError("must be HOST:PORT, such as 127.0.0.1:7001") from None
 
 
 def parse_member(text: str) -> Member:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 
-from raftkv.client.address import parse_address
+from raftkv.addresses import parse
 from raftkv.errors import InvalidArgument
 from raftkv.wire import Members
 
@@ -131,7 +131,7 @@ class AddressBook:
 def is_usable(address: str) -> bool:
     """Whether somebody elsewhere can connect to it."""
     try:
-        host, _ = parse_address(address)
+        host, _ = parse(address)
     except InvalidArgument:
         return False
     return len(address) <= ADDRESS_CHARS_MAX and host not in ANYWHERE

@@ -7,7 +7,7 @@ import random
 import ssl as tls
 from collections.abc import Sequence
 
-from raftkv.client.address import parse_address
+from raftkv.addresses import parse
 from raftkv.client.book import AddressBook
 from raftkv.client.call import Answer, Call
 from raftkv.client.dial import Dial, Dialler
@@ -42,7 +42,7 @@ class Channel:
         if isinstance(addresses, str) or not addresses:
             raise InvalidArgument(f"addresses = {addresses!r}: must be a list with at least one host:port")
         for address in addresses:
-            parse_address(address)
+            parse(address)
         self.options = options
         self._addresses = tuple(addresses)
         self._learns = learns

@@ -7,7 +7,7 @@ import ssl as tls
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from raftkv.client.address import parse_address
+from raftkv.addresses import parse
 from raftkv.client.link import Link
 from raftkv.client.names import Names, Resolve
 from raftkv.client.options import ClientOptions
@@ -39,7 +39,7 @@ class Dialler:
         A name's addresses are tried one beside the other, each with a head start before the next.
         Raises `OSError` (`TimeoutError` when nobody gave a sign of life), or what `accept` or the handshake raises.
         """
-        host, port = parse_address(address)
+        host, port = parse(address)
         hosts = await self._resolve(host, port) if self._resolve is not None else [host]
         if not hosts:
             raise OSError(f"the name {host} has no address")

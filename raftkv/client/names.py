@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from itertools import zip_longest
 from typing import TypeAlias
 
+from raftkv.addresses import split
 from raftkv.transport import Resolver
 
 LOOKUP_S = 10.0
@@ -32,18 +33,14 @@ class Names:
         if running is None:
             found = self._resolver.look_up(host, port)
             if not isinstance(found, asyncio.Future):
-                return in_turn([_host(place) for place in found])
+                return in_turn([split(place)[0] for place in found])
             running = self._running[host, port] = found
             running.add_done_callback(lambda _: self._running.pop((host, port)))
         try:
             async with asyncio.timeout(LOOKUP_S):
-                return in_turn([_host(place) for place in await asyncio.shield(running)])
+                return in_turn([split(place)[0] for place in await asyncio.shield(running)])
         except TimeoutError:
             raise TimeoutError(f"the name {host} could not be looked up within {LOOKUP_S:g} s") from None
-
-
-def _host(place: str) -> str:
-    return place.rpartition(":")[0].removeprefix("[").removesuffix("]")
 
 
 def in_turn(hosts: list[str]) -> list[str]:

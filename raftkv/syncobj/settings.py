@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pysyncobj
 
+from raftkv.addresses import parse
 from raftkv.config import Config
-from raftkv.errors import ConfigError
+from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.syncobj.codec import CODECS
 
 _OWN = {"codec": "pickle", "dataDir": None, "peerTLS": None}
@@ -132,10 +133,10 @@ def _demand_certificates(host: str, server: tls.SSLContext | None, client: tls.S
 
 def split(address: str) -> tuple[str, int]:
     """The host and port of "host:port". Raises `ConfigError`."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) <= 65535:
-        raise ConfigError(f"address {address!r}: must be host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    try:
+        return parse(address)
+    except InvalidArgument as exc:
+        raise ConfigError(str(exc)) from None
 
 
 def is_loopback(host: str) -> bool:

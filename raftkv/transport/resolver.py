@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from raftkv.addresses import join, split
 from raftkv.transport.reasons import NameUnknown
 from raftkv.transport.threads import DaemonThreads
 
@@ -42,7 +43,7 @@ class Resolver:
         """The numeric addresses of a host, to listen on. Raises `NameUnknown`."""
         found = self.look_up(host, 0)
         places = await found if isinstance(found, asyncio.Future) else found
-        return [place.rpartition(":")[0].removeprefix("[").removesuffix("]") for place in places]
+        return [split(place)[0] for place in places]
 
 
 def _look_up(lookup: Lookup, host: str, port: int) -> tuple[str, ...]:
@@ -63,15 +64,12 @@ def _places(infos: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
 
 def _place(address: tuple[Any, ...]) -> str:
     host, port = str(address[0]), int(address[1])
-    if len(address) < 4:
-        return f"{host}:{port}"
-    scope = f"%{address[3]}" if address[3] and "%" not in host else ""
-    return f"[{host}{scope}]:{port}"
+    scope = f"%{address[3]}" if len(address) == 4 and address[3] and "%" not in host else ""
+    return join(host + scope, port)
 
 
 def sockaddr(place: str) -> tuple[int, tuple[Any, ...]]:
     """The family and address of a place, as a socket wants them; never looks anything up."""
-    host, _, port = place.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
+    host, port = split(place)
     info = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
     return info[0], info[4]

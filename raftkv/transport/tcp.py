@@ -6,8 +6,9 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 
+from raftkv.addresses import join, parse
 from raftkv.config import Config
-from raftkv.errors import ConfigError
+from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.forks import let_go
 from raftkv.model import NodeId
 from raftkv.transport.limits import Limits
@@ -25,11 +26,10 @@ BACKLOG = 100
 
 def split_address(address: str) -> tuple[str, int]:
     """The host and port of "host:port" or "[v6]:port". Raises `NameUnknown`, an `OSError`."""
-    host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) <= 65535:
-        raise NameUnknown(f"address {address!r}: must be host:port")
-    return host, int(port)
+    try:
+        return parse(address)
+    except InvalidArgument as exc:
+        raise NameUnknown(str(exc)) from None
 
 
 class TcpStreams(Streams):
@@ -65,7 +65,7 @@ class TcpStreams(Streams):
             host, port = await self._listen(factory, refused)
         except OSError as exc:
             raise ConfigError(f"can't listen for peers on {self._host}:{self._port}: {exc}") from exc
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return join(host, port)
 
     async def _listen(self, factory: ProtocolFactory, refused: Refused) -> tuple[str, int]:
         hosts = await self._resolver.hosts(self._host)
