@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from raftkv.core.messages import TimeoutNow
+from raftkv.core import appends, handover, tail
 from raftkv.core.quorum import is_quorum
+from raftkv.core.raftstate import RaftState
 from raftkv.core.roles import Leader
 from raftkv.errors import ChangeRefused, InvalidArgument, NotCaughtUp
 from raftkv.model import EntryKind, Index, Membership, NodeId, encode_membership
 
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
 
-
-def change(raft: Raft, target: Membership, unmet: Sequence[NodeId] = ()) -> Index:
+def change(raft: RaftState, target: Membership, unmet: Sequence[NodeId] = ()) -> Index:
     """Append the first entry of the change to `target`; the leader finishes it by itself.
 
     A change of voters goes through a joint membership (§6); one of learners alone needs none, as
@@ -37,14 +34,14 @@ def change(raft: Raft, target: Membership, unmet: Sequence[NodeId] = ()) -> Inde
     return _append(raft, _joint(current, target))
 
 
-def check(raft: Raft, target: Membership, unmet: Sequence[NodeId] = ()) -> Membership:
+def check(raft: RaftState, target: Membership, unmet: Sequence[NodeId] = ()) -> Membership:
     """The whole of what `target` says, if a change to it may begin now; else raises, and nothing is changed."""
     role, current = raft.require_leader(), raft.log.membership
     _check_time(raft, role, current)
     return _complete(current, target, [node for node in unmet if _is_unused(role, current, node)])
 
 
-def _check_time(raft: Raft, role: Leader, current: Membership) -> None:
+def _check_time(raft: RaftState, role: Leader, current: Membership) -> None:
     if raft.commit_index < role.term_start:
         # Else two leaders could change the same membership in different ways (the 2015 bug of single-server
         # changes: https://groups.google.com/g/raft-dev/c/t4xj6dJTP6E).
@@ -72,7 +69,7 @@ def _complete(current: Membership, target: Membership, unused: Sequence[NodeId])
     return target
 
 
-def _check_new_voters(raft: Raft, role: Leader, current: Membership, target: Membership) -> None:
+def _check_new_voters(raft: RaftState, role: Leader, current: Membership, target: Membership) -> None:
     for voter in target.voters:
         if voter in current.voters:
             continue
@@ -91,7 +88,7 @@ def _check_new_voters(raft: Raft, role: Leader, current: Membership, target: Mem
             )
 
 
-def _check_quorum(raft: Raft, role: Leader, target: Membership) -> None:
+def _check_quorum(raft: RaftState, role: Leader, target: Membership) -> None:
     def is_heard(node: NodeId) -> bool:
         progress = role.progress.get(node)
         return node == raft.node_id or (
@@ -128,11 +125,11 @@ def _final(joint: Membership) -> Membership:
     )
 
 
-def _append(raft: Raft, membership: Membership) -> Index:
-    return raft.append_payloads(EntryKind.MEMBERSHIP, [encode_membership(membership)])[0]
+def _append(raft: RaftState, membership: Membership) -> Index:
+    return tail.append_payloads(raft, EntryKind.MEMBERSHIP, [encode_membership(membership)])[0]
 
 
-def on_commit(raft: Raft, role: Leader) -> None:
+def on_commit(raft: RaftState, role: Leader) -> None:
     """The leader's part when the commit index has advanced: finish a change whose step is committed."""
     membership = raft.log.membership
     if raft.log.membership_index > raft.commit_index or raft.commit_index < role.term_start:
@@ -142,24 +139,10 @@ def on_commit(raft: Raft, role: Leader) -> None:
         return
     for node in [node for node in role.progress if node not in membership.all_nodes()]:
         # Its last message: with it the node that leaves learns that it has left, and does not campaign.
-        raft.send_heartbeat(node)
+        appends.send_heartbeat(raft, role, node, role.progress[node])
         del role.progress[node]
     if not membership.is_voter(raft.node_id):
         # A leader without a vote steps down, after it has managed the change that removed it (thesis §4.2.2).
-        for node in role.progress:
-            raft.send_heartbeat(node)
-        hand_over(raft, role)
-
-
-def hand_over(raft: Raft, role: Leader) -> None:
-    """Step down, and ask the voter that can lead best to campaign at once, so that nobody waits for a time-out."""
-    others = [voter for voter in raft.log.membership.voters if voter != raft.node_id]
-    raft.become_follower(raft.term, None)
-    if others:
-        # Who lacks what is committed can't be elected; of those who can, one with a full disk would not lead for long.
-        def fitness(voter: NodeId) -> tuple[bool, bool, Index, int]:
-            progress = role.progress[voter]
-            return progress.match_index >= raft.commit_index, progress.has_room, progress.match_index, -voter
-
-        successor = max(others, key=fitness)
-        raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=successor, term=raft.term))
+        for node, progress in role.progress.items():
+            appends.send_heartbeat(raft, role, node, progress)
+        handover.hand_over(raft, role)

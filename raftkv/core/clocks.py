@@ -18,15 +18,10 @@ Behind is treated as ahead is: a leader whose clock is years behind would stop l
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import msgspec
-
+from raftkv.core.logclock import ClockDoubt, LogClock
+from raftkv.core.raftstate import RaftState
+from raftkv.core.roles import Leader
 from raftkv.model import NodeId
-
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
-    from raftkv.core.roles import Leader
 
 SLEW = 0.001
 """Twice what `adjtime` and NTP steer a clock by at most."""
@@ -38,32 +33,7 @@ JUDGED_MS_MAX = 1_000
 """A view that is older is none: the process was stopped, and whatever was heard meanwhile counts no more."""
 
 
-class ClockDoubt(msgspec.Struct, frozen=True):
-    """Why a leader does not stamp by its own clock."""
-
-    ahead_ms: int
-    """How far its clock is ahead of the time that it stamps by; negative when it is behind."""
-    has_majority: bool
-    """Whether that time is what a majority of the voters' clocks say, and not its own monotonic clock's progress."""
-
-
-class LogClock(msgspec.Struct):
-    """A leader's present view; all offsets in milliseconds."""
-
-    base_ms: float
-    """The time to stamp by when its own clock is not to be trusted."""
-    low_ms: float
-    high_ms: float
-    """Its own clock is trusted from `low_ms` to `high_ms`."""
-    judged_ms: int
-    """The monotonic time of this view."""
-    has_majority: bool
-    since_ms: int
-    """Since when `has_majority` is as it is, by the monotonic clock."""
-    doubt: ClockDoubt | None = None
-
-
-def judge(raft: Raft, role: Leader) -> None:
+def judge(raft: RaftState, role: Leader) -> None:
     """Compare the clocks, and decide what the leader stamps by until the next time."""
     if not raft.now_ms:
         return  # nobody has told the time yet
@@ -91,7 +61,7 @@ def judge(raft: Raft, role: Leader) -> None:
     role.clock = clock
 
 
-def _median(raft: Raft, role: Leader) -> tuple[int, int] | None:
+def _median(raft: RaftState, role: Leader) -> tuple[int, int] | None:
     """The earliest and the latest that the median of all voters' clocks may be, by those that are known.
 
     They are the same when all are known and their number is odd. None when no majority is known, or when there is
@@ -108,7 +78,7 @@ def _median(raft: Raft, role: Leader) -> tuple[int, int] | None:
     return known[(count - 1) // 2 - missing], known[count // 2]
 
 
-def offset_of(raft: Raft, role: Leader, node: NodeId) -> int | None:
+def offset_of(raft: RaftState, role: Leader, node: NodeId) -> int | None:
     """The clock of `node`, as far as the leader knows it."""
     if node == raft.node_id:
         return raft.now_ms - raft.monotonic_ms
@@ -118,7 +88,7 @@ def offset_of(raft: Raft, role: Leader, node: NodeId) -> int | None:
     return progress.clock_offset_ms
 
 
-def stamp(raft: Raft, role: Leader) -> int:
+def stamp(raft: RaftState, role: Leader) -> int:
     """The time for an entry that is made now, were it not for the entry before it."""
     clock = role.clock
     if clock is not None:
@@ -129,7 +99,7 @@ def stamp(raft: Raft, role: Leader) -> int:
     return present_ms(raft, role)
 
 
-def present_ms(raft: Raft, role: Leader) -> int:
+def present_ms(raft: RaftState, role: Leader) -> int:
     """The time by the leader's present view."""
     clock = role.clock
     if clock is None or clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
@@ -137,7 +107,7 @@ def present_ms(raft: Raft, role: Leader) -> int:
     return max(0, int(clock.base_ms) + raft.monotonic_ms)
 
 
-def declare(raft: Raft, role: Leader) -> None:
+def declare(raft: RaftState, role: Leader) -> None:
     """An operator says that the clocks are right: where no majority agrees, this leader's own counts from now on."""
     if role.clock is not None and not role.clock.has_majority:
         now, bound = raft.monotonic_ms, raft.config.clock_ahead_ms_max

@@ -1,38 +1,34 @@
-"""Elections: pre-vote, votes, leadership transfer (§5.2, §5.4.1, thesis §§3.10, 9.6)."""
+"""Elections: pre-vote, votes, and what a new leader begins with (§5.2, §5.4.1, §8, thesis §9.6)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from raftkv.core import clocks, tail, transitions
 from raftkv.core.messages import RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.core.quorum import is_quorum
-from raftkv.core.roles import Campaigner, Candidate, Follower, Leader, PreCandidate, Transfer
-from raftkv.errors import ChangeRefused, InvalidArgument
-from raftkv.model import NodeId
-
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
+from raftkv.core.raftstate import RaftState
+from raftkv.core.roles import Campaigner, Candidate, Follower, Leader, PreCandidate
+from raftkv.model import EntryKind
 
 
-def may_campaign(raft: Raft) -> bool:
+def may_campaign(raft: RaftState) -> bool:
     """Whether this node could lead at all: it has a vote, and a state that reaches up to its log."""
     return raft.is_needed_as_voter() and raft.installing is None and not raft.wants_snapshot
 
 
-def campaign(raft: Raft, *, transfer: bool = False) -> None:
+def campaign(raft: RaftState, *, transfer: bool = False) -> None:
     """Start an election, or a new round of one; nothing happens on a node that may not lead."""
     if isinstance(raft.role, Leader) or not may_campaign(raft):
         return
     if raft.config.pre_vote and not transfer:
-        raft.become_pre_candidate()
+        transitions.become_pre_candidate(raft)
         _ask_for_votes(raft, pre_vote=True)
         _count_pre_votes(raft)
     else:
-        raft.become_candidate(transfer=transfer)
+        transitions.become_candidate(raft, transfer=transfer)
         _ask_for_votes(raft, pre_vote=False, transfer=transfer)
 
 
-def _ask_for_votes(raft: Raft, *, pre_vote: bool, transfer: bool = False) -> None:
+def _ask_for_votes(raft: RaftState, *, pre_vote: bool, transfer: bool = False) -> None:
     log = raft.log
     # Real votes may be asked for only once our own term and vote can't be forgotten; a pre-vote changes nothing.
     outbox = raft.pending.messages if pre_vote else raft.pending.durable_messages
@@ -51,7 +47,7 @@ def _ask_for_votes(raft: Raft, *, pre_vote: bool, transfer: bool = False) -> Non
             )
 
 
-def hears_leader(raft: Raft) -> bool:
+def hears_leader(raft: RaftState) -> bool:
     """Whether a live leader is known, so that nobody else is wanted (leader stickiness, thesis §4.2.3)."""
     role = raft.role
     if raft.promise_ticks > 0:
@@ -63,7 +59,7 @@ def hears_leader(raft: Raft) -> bool:
     return role.leader is not None and not role.leader_lost and role.elapsed < raft.config.election_ticks
 
 
-def on_request_vote(raft: Raft, message: RequestVote) -> None:
+def on_request_vote(raft: RaftState, message: RequestVote) -> None:
     """Grant the vote or refuse it (§5.2, §5.4.1); a pre-vote leaves no trace here."""
     knows_nothing = raft.log.last_index == 0 and not raft.log.membership.voters
     if knows_nothing or (hears_leader(raft) and not message.transfer):
@@ -75,7 +71,7 @@ def on_request_vote(raft: Raft, message: RequestVote) -> None:
         _on_pre_vote(raft, message)
         return
     if message.term > raft.term:
-        raft.become_follower(message.term, None)
+        transitions.become_follower(raft, message.term, None)
     role = raft.role
     free = raft.vote == message.sender or (raft.vote is None and raft.leader is None)
     if not free or not raft.log.is_at_least(message.last_term, message.last_index):
@@ -90,7 +86,7 @@ def on_request_vote(raft: Raft, message: RequestVote) -> None:
     )
 
 
-def _on_pre_vote(raft: Raft, message: RequestVote) -> None:
+def _on_pre_vote(raft: RaftState, message: RequestVote) -> None:
     free = message.term > raft.term or raft.vote in (None, message.sender)
     if free and raft.log.is_at_least(message.last_term, message.last_index):
         raft.pending.messages.append(
@@ -101,7 +97,7 @@ def _on_pre_vote(raft: Raft, message: RequestVote) -> None:
         _refuse(raft, message)
 
 
-def _yield_to(raft: Raft, message: RequestVote) -> None:
+def _yield_to(raft: RaftState, message: RequestVote) -> None:
     """Two that ask at the same time would split the vote: the one with less of a claim lets the other one go first.
 
     More of the log is the better claim, then the lower id. Who yields asks again soon, should nothing come of it.
@@ -109,12 +105,12 @@ def _yield_to(raft: Raft, message: RequestVote) -> None:
     log = raft.log
     theirs = (message.last_term, message.last_index, -message.sender)
     if isinstance(raft.role, PreCandidate) and theirs > (log.last_term, log.last_index, -raft.node_id):
-        raft.become_follower(raft.term, None)
+        transitions.become_follower(raft, raft.term, None)
         if isinstance(raft.role, Follower):
             raft.role.timeout = raft.draw_pre_vote_timeout()
 
 
-def _refuse(raft: Raft, message: RequestVote) -> None:
+def _refuse(raft: RaftState, message: RequestVote) -> None:
     raft.reply(
         RequestVoteReply(
             sender=raft.node_id,
@@ -126,7 +122,7 @@ def _refuse(raft: Raft, message: RequestVote) -> None:
     )
 
 
-def on_request_vote_reply(raft: Raft, message: RequestVoteReply) -> None:
+def on_request_vote_reply(raft: RaftState, message: RequestVoteReply) -> None:
     """Count a vote, if it is for what this node asks for now."""
     role = raft.role
     if isinstance(role, PreCandidate) and message.pre_vote:
@@ -140,76 +136,27 @@ def on_request_vote_reply(raft: Raft, message: RequestVoteReply) -> None:
         count_votes(raft)
 
 
-def _count_pre_votes(raft: Raft) -> None:
+def _count_pre_votes(raft: RaftState) -> None:
     role = raft.role
     assert isinstance(role, PreCandidate)
     if is_quorum(raft.log.membership, [voter for voter, granted in role.votes.items() if granted]):
-        raft.become_candidate(transfer=False)
+        transitions.become_candidate(raft, transfer=False)
         _ask_for_votes(raft, pre_vote=False)
 
 
-def count_votes(raft: Raft) -> None:
+def count_votes(raft: RaftState) -> None:
     """Become leader with a majority of votes (§5.2)."""
     role = raft.role
     assert isinstance(role, Candidate)
     if is_quorum(raft.log.membership, [voter for voter, granted in role.votes.items() if granted]):
-        raft.become_leader()
+        leader = transitions.become_leader(raft)
+        # Before the first entry: a new leader may be the one whose clock is wrong.
+        clocks.judge(raft, leader)
+        # A no-op, so that what older terms left can be committed (§8).
+        tail.append_payloads(raft, EntryKind.NOOP, [b""])
 
 
-# ---------------------------------------------------------------------------- leadership transfer
-
-
-def start_transfer(raft: Raft, to: NodeId) -> None:
-    """Hand leadership to `to`: stop taking commands, bring it up to date, tell it to campaign."""
-    role = raft.require_leader()
-    membership = raft.log.membership
-    if to == raft.node_id:
-        raise ChangeRefused(f"node {to} is the leader already")
-    if to not in membership.voters:
-        raise InvalidArgument(f"node {to} is no voter of this cluster ({membership.describe()})")
-    if role.transfer is not None and role.transfer.target != to:
-        raise ChangeRefused(f"a transfer to node {role.transfer.target} is under way")
-    progress = role.progress[to]
-    silence = role.tick - progress.contact_tick
-    if silence >= raft.config.election_ticks:
-        raise ChangeRefused(f"node {to} was not heard for {silence} ticks")
-    if not progress.has_room and (raft.has_room or heir(raft) is not None):
-        raise ChangeRefused(
-            f"node {to} has no room: its disk is nearly full, so it would refuse writes; free some space"
-        )
-    if role.transfer is None:
-        role.transfer = Transfer(target=to)
-    continue_transfer(raft)
-
-
-def heir(raft: Raft) -> NodeId | None:
-    """The voter with room that should lead instead of this node, which has none (see `Raft.heir`)."""
-    role = raft.role
-    if not isinstance(role, Leader):
-        return None
-    fit = [
-        voter
-        for voter in raft.log.membership.voters
-        if (progress := role.progress.get(voter)) is not None
-        and progress.has_room
-        and progress.acked_round > 0
-        and role.tick - progress.contact_tick < raft.config.election_ticks
-        and raft.log.last_index - progress.match_index <= raft.config.promotion_lag_max
-    ]
-    return max(fit, key=lambda voter: (role.progress[voter].match_index, -voter), default=None)
-
-
-def continue_transfer(raft: Raft) -> None:
-    """Send TimeoutNow once the target holds the whole log; repeated at each heartbeat, as it may get lost."""
-    role = raft.role
-    assert isinstance(role, Leader) and role.transfer is not None
-    target = role.transfer.target
-    if role.progress[target].match_index == raft.log.last_index:
-        role.timeout_now_sent = True
-        raft.pending.messages.append(TimeoutNow(sender=raft.node_id, to=target, term=raft.term))
-
-
-def on_timeout_now(raft: Raft, message: TimeoutNow) -> None:
+def on_timeout_now(raft: RaftState, message: TimeoutNow) -> None:
     """The leader wants this node to take over: campaign at once, without asking for pre-votes."""
     if isinstance(raft.role, Follower) and raft.role.leader in (None, message.sender):
         campaign(raft, transfer=True)

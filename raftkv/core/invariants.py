@@ -11,7 +11,7 @@ from functools import lru_cache
 import msgspec
 
 from raftkv.core.progress import Flow
-from raftkv.core.raft import Raft
+from raftkv.core.raftstate import RaftState
 from raftkv.core.roles import Candidate, Follower, Joined, Leader, Learner, PreCandidate
 from raftkv.model import Index, Membership, NodeId, Term
 
@@ -32,7 +32,7 @@ class Sample(msgspec.Struct, frozen=True):
     matches: dict[NodeId, Index]
 
     @classmethod
-    def of(cls, raft: Raft) -> Sample:
+    def of(cls, raft: RaftState) -> Sample:
         role = raft.role
         leads = isinstance(role, Leader)
         return cls(
@@ -49,7 +49,7 @@ class Sample(msgspec.Struct, frozen=True):
         )
 
 
-def check(raft: Raft) -> None:
+def check(raft: RaftState) -> None:
     """Assert everything that holds of a core between any two inputs."""
     _check_pointers(raft)
     _check_log(raft)
@@ -58,7 +58,7 @@ def check(raft: Raft) -> None:
         _check_leader(raft, raft.role)
 
 
-def _check_pointers(raft: Raft) -> None:
+def _check_pointers(raft: RaftState) -> None:
     log = raft.log
     assert log.start.index <= raft.commit_index, f"start {log.start.index} > commit {raft.commit_index}"
     assert raft.commit_index <= log.last_index, f"commit {raft.commit_index} > last {log.last_index}"
@@ -79,7 +79,7 @@ def _check_pointers(raft: Raft) -> None:
         )
 
 
-def _check_log(raft: Raft) -> None:
+def _check_log(raft: RaftState) -> None:
     log = raft.log
     assert log.start.index <= log.membership_index <= log.last_index, (
         f"membership {log.membership_index} is not in [{log.start.index}, {log.last_index}]"
@@ -97,7 +97,7 @@ def _problems(membership: Membership) -> list[str]:
     return membership.problems()
 
 
-def _check_role(raft: Raft) -> None:
+def _check_role(raft: RaftState) -> None:
     role, membership = raft.role, raft.membership
     if isinstance(role, Follower):
         assert raft.is_needed_as_voter(), "a follower has no vote"
@@ -118,7 +118,7 @@ def _check_role(raft: Raft) -> None:
         assert raft.leader is None, "a candidate has a leader"
 
 
-def _check_leader(raft: Raft, role: Leader) -> None:
+def _check_leader(raft: RaftState, role: Leader) -> None:
     assert raft.vote == raft.node_id, f"a leader has voted for {raft.vote}"
     assert raft.durability.term == raft.term, "a leader's own vote is not durable"
     assert raft.log.last_index >= role.term_start, "a leader's no-op is gone"
@@ -138,7 +138,7 @@ def _check_leader(raft: Raft, role: Leader) -> None:
     assert role.reads_count == waiting, f"{role.reads_count} reads counted, {waiting} there"
 
 
-def check_step(before: Sample, raft: Raft) -> Sample:
+def check_step(before: Sample, raft: RaftState) -> Sample:
     """Assert what holds between two samples of one core that did not restart in between; returns the new sample."""
     after = Sample.of(raft)
     assert before.term <= after.term, f"term went back from {before.term} to {after.term}"

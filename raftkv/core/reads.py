@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from raftkv.core.messages import ReadIndex, ReadIndexReply
 from raftkv.core.quorum import reached_by_quorum
+from raftkv.core.raftstate import RaftState
 from raftkv.core.roles import Campaigner, Candidate, Leader, PreCandidate, ReadBatch
 from raftkv.errors import Busy, NotLeader
 from raftkv.model import NodeId
 
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
 
-
-def read(raft: Raft, token: int) -> None:
+def read(raft: RaftState, token: int) -> None:
     """Ask at which index a read may be answered; a follower asks its leader."""
     role = raft.role
     if isinstance(role, Leader):
@@ -28,7 +24,7 @@ def read(raft: Raft, token: int) -> None:
         raft.pending.messages.append(ReadIndex(sender=raft.node_id, to=role.leader, term=raft.term, token=token))
 
 
-def _take(raft: Raft, role: Leader, origin: NodeId | None, token: int) -> None:
+def _take(raft: RaftState, role: Leader, origin: NodeId | None, token: int) -> None:
     if role.reads_count >= raft.config.pending_reads_max:
         raise Busy(f"{role.reads_count} reads wait for a round already")
     if _holds_lease(raft, role):
@@ -38,7 +34,7 @@ def _take(raft: Raft, role: Leader, origin: NodeId | None, token: int) -> None:
     role.reads_count += 1
 
 
-def start(raft: Raft, role: Leader) -> bool:
+def start(raft: RaftState, role: Leader) -> bool:
     """Begin a round for the reads that wait; returns whether one was begun.
 
     Not before this term's no-op is committed: until then the leader may not know of everything that
@@ -52,7 +48,7 @@ def start(raft: Raft, role: Leader) -> bool:
     return True
 
 
-def confirm(raft: Raft, role: Leader) -> None:
+def confirm(raft: RaftState, role: Leader) -> None:
     """Answer the reads whose round a quorum has confirmed: it followed this leader after the read arrived."""
     progress = role.progress
 
@@ -70,7 +66,7 @@ def confirm(raft: Raft, role: Leader) -> None:
     role.lease_round = confirmed
 
 
-def _answer(raft: Raft, origin: NodeId | None, token: int, index: int) -> None:
+def _answer(raft: RaftState, origin: NodeId | None, token: int, index: int) -> None:
     if origin is None:
         raft.pending.reads.append((token, index))
         return
@@ -79,7 +75,7 @@ def _answer(raft: Raft, origin: NodeId | None, token: int, index: int) -> None:
     )
 
 
-def _holds_lease(raft: Raft, role: Leader) -> bool:
+def _holds_lease(raft: RaftState, role: Leader) -> bool:
     """Whether no other leader can exist yet: a quorum promised to wait an election time-out, counted from
     when the round that it confirmed was *sent*, by the slower of any two clocks (thesis §6.4.1)."""
     if not raft.config.lease_reads or role.timeout_now_sent or raft.commit_index < role.term_start:
@@ -90,7 +86,7 @@ def _holds_lease(raft: Raft, role: Leader) -> bool:
     return role.tick - role.round_ticks[0][1] < lease_ticks
 
 
-def on_read_index(raft: Raft, message: ReadIndex) -> None:
+def on_read_index(raft: RaftState, message: ReadIndex) -> None:
     """A follower asks; only the leader can tell."""
     role = raft.role
     if isinstance(role, Leader) and role.reads_count < raft.config.pending_reads_max:
@@ -101,7 +97,7 @@ def on_read_index(raft: Raft, message: ReadIndex) -> None:
         )
 
 
-def on_read_index_reply(raft: Raft, message: ReadIndexReply) -> None:
+def on_read_index_reply(raft: RaftState, message: ReadIndexReply) -> None:
     """The leader told; if this node still follows it, the read may be answered when the index is applied."""
     role = raft.role
     if isinstance(role, Leader | PreCandidate | Candidate) or role.reads.pop(message.token, None) is None:
@@ -112,7 +108,7 @@ def on_read_index_reply(raft: Raft, message: ReadIndexReply) -> None:
         raft.pending.reads.append((message.token, message.index))
 
 
-def drop_all(raft: Raft) -> None:
+def drop_all(raft: RaftState) -> None:
     """Leadership, or the leader, is lost: nobody will confirm the reads that wait."""
     role = raft.role
     if isinstance(role, Leader):
@@ -129,7 +125,7 @@ def drop_all(raft: Raft) -> None:
         role.reads = {}
 
 
-def expire(raft: Raft, waiting: dict[int, int]) -> None:
+def expire(raft: RaftState, waiting: dict[int, int]) -> None:
     """Count a tick for each forwarded read; give up those whose question or answer seems lost."""
     for token in list(waiting):
         waiting[token] += 1

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from raftkv.core import reads, snapshots
-from raftkv.core.election import continue_transfer
+from raftkv.core import appends, changes, handover, reads, snapshots, tail, transitions
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.progress import Flow, Progress
 from raftkv.core.quorum import reached_by_quorum
+from raftkv.core.raftstate import RaftState
 from raftkv.core.roles import Leader
 from raftkv.entry import Entry
 from raftkv.errors import PeerError, SafetyViolation
-from raftkv.model import GENESIS_CHAIN, Index, NodeId
-
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
+from raftkv.model import Index, NodeId
 
 
-# ---------------------------------------------------------------------------- the follower's end
-
-
-def on_append_entries(raft: Raft, message: AppendEntries) -> None:
+def on_append_entries(raft: RaftState, message: AppendEntries) -> None:
     """Take what fits behind `prev_index`, or say why nothing does (§5.3)."""
-    raft.follow(message.sender)
+    transitions.follow(raft, message.sender)
     count = len(message.entries)
     if count != message.last_index - message.prev_index or (
         count and (message.entries[0].index != message.prev_index + 1 or message.entries[-1].term > message.term)
@@ -51,11 +44,11 @@ def on_append_entries(raft: Raft, message: AppendEntries) -> None:
     else:
         _check_chain(raft, prev, message.prev_chain)
     appended = _append_new(raft, prev, entries)
-    raft.commit_to(min(message.commit_index, message.last_index))
+    tail.commit_to(raft, min(message.commit_index, message.last_index))
     _accept(raft, message, message.last_index, wait=appended)
 
 
-def _check_chain(raft: Raft, index: Index, chain: int) -> None:
+def _check_chain(raft: RaftState, index: Index, chain: int) -> None:
     if raft.log.chain(index) != chain:
         raise SafetyViolation(
             f"node {raft.node_id}: entry {index}@{raft.log.term(index)} has chain value {raft.log.chain(index):016x} "
@@ -64,7 +57,7 @@ def _check_chain(raft: Raft, index: Index, chain: int) -> None:
         )
 
 
-def _append_new(raft: Raft, prev: Index, entries: Sequence[Entry]) -> bool:
+def _append_new(raft: RaftState, prev: Index, entries: Sequence[Entry]) -> bool:
     """Append those of `entries` that the log lacks; remove what conflicts with them first (§5.3)."""
     log = raft.log
     known = min(log.last_index - prev, len(entries))
@@ -73,17 +66,17 @@ def _append_new(raft: Raft, prev: Index, entries: Sequence[Entry]) -> bool:
         if log.chain(entry.index) != entry.chain:
             if log.term(entry.index) == entry.term:
                 _check_chain(raft, entry.index, entry.chain)
-            raft.truncate_from(entry.index)
+            tail.truncate_from(raft, entry.index)
             known = offset
             break
     # An append never removes what matches: a late, shorter one must not undo a longer one (§5.3).
     if known == len(entries):
         return False
-    raft.append_entries(entries[known:] if known else entries)
+    tail.append_entries(raft, entries[known:] if known else entries)
     return True
 
 
-def _accept(raft: Raft, message: AppendEntries, matched: Index, *, wait: bool) -> None:
+def _accept(raft: RaftState, message: AppendEntries, matched: Index, *, wait: bool) -> None:
     """Tell the leader what matches. New entries are told of only once they are durable; but a heartbeat
     is answered at once, with what is durable by now, so that a slow disk does not look like a dead node."""
     wait = wait or raft.durability.term < raft.term
@@ -102,7 +95,7 @@ def _accept(raft: Raft, message: AppendEntries, matched: Index, *, wait: bool) -
     (raft.pending.durable_messages if wait else raft.pending.messages).append(reply)
 
 
-def _reject(raft: Raft, message: AppendEntries) -> None:
+def _reject(raft: RaftState, message: AppendEntries) -> None:
     log, prev = raft.log, message.prev_index
     if prev <= raft.commit_index:
         raise SafetyViolation(
@@ -129,56 +122,7 @@ def _reject(raft: Raft, message: AppendEntries) -> None:
     )
 
 
-# ---------------------------------------------------------------------------- the leader's end
-
-
-def send_entries(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
-    """Send `to` what it lacks, as far as its window allows."""
-    log = raft.log
-    while progress.next_index <= log.last_index:
-        prev = progress.next_index - 1
-        if prev < log.start.index and (progress.may_send_entries or progress.flow is Flow.REPLICATE):
-            # No waiting for a full window: if what is in it was lost, no heartbeat could name an entry that is
-            # gone, so no refusal would ever empty it.
-            snapshots.send_snapshot(raft, role, to, progress)
-            return
-        if not progress.may_send_entries:
-            return
-        last = log.batch_end(prev, raft.config.batch_bytes_max)
-        _send_append(raft, role, to, progress, prev, last)
-        progress.sent(last, log.bytes_between(prev, last))
-
-
-def send_heartbeat(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
-    """Send an append without entries. Its `prev_index` is the last entry sent, so that a lost one is noticed."""
-    prev = progress.next_index - 1
-    if progress.flow is Flow.SNAPSHOT or prev < raft.log.start.index:
-        prev = 0
-    _send_append(raft, role, to, progress, prev, prev)
-
-
-def _send_append(raft: Raft, role: Leader, to: NodeId, progress: Progress, prev: Index, last: Index) -> None:
-    log = raft.log
-    anchored = prev >= log.start.index
-    raft.pending.messages.append(
-        AppendEntries(
-            raft.node_id,
-            to,
-            raft.term,
-            prev,
-            log.term(prev) if anchored else 0,
-            log.chain(prev) if anchored else GENESIS_CHAIN,
-            last,
-            raft.commit_index,
-            role.round,
-            [],
-        )
-    )
-    progress.sent_round = role.round
-    progress.sent_commit = min(raft.commit_index, last)
-
-
-def on_append_reply(raft: Raft, message: AppendReply) -> None:
+def on_append_reply(raft: RaftState, message: AppendReply) -> None:
     """Note what a follower holds; commit, send more, or look further back (§5.3)."""
     role = raft.role
     if not isinstance(role, Leader) or (progress := role.progress.get(message.sender)) is None:
@@ -209,12 +153,12 @@ def on_append_reply(raft: Raft, message: AppendReply) -> None:
         if raft.role is not role:
             return  # the commit was that of a membership without this leader
     if progress.next_index <= raft.log.last_index:
-        send_entries(raft, role, message.sender, progress)
+        appends.send_entries(raft, role, message.sender, progress)
     if role.transfer is not None and role.transfer.target == message.sender:
-        continue_transfer(raft)
+        handover.continue_transfer(raft)
 
 
-def _on_rejection(raft: Raft, message: AppendReply, progress: Progress) -> None:
+def _on_rejection(raft: RaftState, message: AppendReply, progress: Progress) -> None:
     """Go back to where the logs may part: whole terms at a time (§5.3, end)."""
     log = raft.log
     if message.prev_index <= progress.match_index or message.prev_index >= progress.next_index:
@@ -233,7 +177,7 @@ def _on_rejection(raft: Raft, message: AppendReply, progress: Progress) -> None:
     progress.become_probe(min(guess, message.prev_index))
 
 
-def maybe_commit(raft: Raft, role: Leader) -> None:
+def maybe_commit(raft: RaftState, role: Leader) -> None:
     """Commit what a quorum holds durably, this node counted like the others (§5.3, §5.4.2)."""
     durable, progress = raft.durability.index, role.progress
 
@@ -243,4 +187,5 @@ def maybe_commit(raft: Raft, role: Leader) -> None:
     index = reached_by_quorum(raft.log.membership, held)
     # Only entries of our own term are committed by counting (§5.4.2, Figure 8); older ones go along with them.
     if index > raft.commit_index and raft.log.term(index) == raft.term:
-        raft.commit_to(index)
+        tail.commit_to(raft, index)
+        changes.on_commit(raft, role)

@@ -1,6 +1,6 @@
 """What a node is at the moment, with exactly the fields that belong to that.
 
-A role is made in one place only, the `become_…` methods of `Raft`.
+A role begins in one place only, `core.transitions`; that of a node that has just started in `RaftState`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from raftkv.core.clocks import LogClock
+from raftkv.core.logclock import LogClock
 from raftkv.core.progress import Progress
 from raftkv.model import Index, NodeId
 

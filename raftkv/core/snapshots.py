@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from raftkv.core import tail, transitions
 from raftkv.core.messages import AppendReply, InstallSnapshot
 from raftkv.core.progress import Flow, Progress
+from raftkv.core.raftstate import RaftState
 from raftkv.core.roles import Leader
 from raftkv.errors import SafetyViolation
 from raftkv.model import Index, NodeId, SnapshotMeta
-
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
-
 
 PAUSE_TIMEOUTS_MAX = 10
 """Election time-outs between two transfers that fail, at most: some seconds, so that one that can succeed soon does."""
@@ -20,7 +16,7 @@ PAUSE_TIMEOUTS_MAX = 10
 # ---------------------------------------------------------------------------- the leader's end
 
 
-def send_snapshot(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
+def send_snapshot(raft: RaftState, role: Leader, to: NodeId, progress: Progress) -> None:
     """The follower needs entries that were compacted: decide to send the newest snapshot instead."""
     if role.tick - progress.contact_tick >= raft.config.election_ticks:
         return  # nobody is there; heartbeats will tell when somebody is
@@ -35,11 +31,11 @@ def send_snapshot(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> N
     _send(raft, to, snapshot)
 
 
-def _send(raft: Raft, to: NodeId, snapshot: SnapshotMeta) -> None:
+def _send(raft: RaftState, to: NodeId, snapshot: SnapshotMeta) -> None:
     raft.pending.messages.append(InstallSnapshot(sender=raft.node_id, to=to, term=raft.term, snapshot=snapshot))
 
 
-def on_reply(raft: Raft, role: Leader, message: AppendReply, progress: Progress) -> None:
+def on_reply(raft: RaftState, role: Leader, message: AppendReply, progress: Progress) -> None:
     """A follower is past the gap, or asks for a snapshot although its log has none."""
     if message.wants_snapshot:
         progress.wanted_index = message.conflict_index
@@ -55,7 +51,7 @@ def on_reply(raft: Raft, role: Leader, message: AppendReply, progress: Progress)
         progress.become_replicate()
 
 
-def offer_wanted(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> None:
+def offer_wanted(raft: RaftState, role: Leader, to: NodeId, progress: Progress) -> None:
     """Send the snapshot that a follower asked for, if there is one far enough along."""
     snapshot = raft.snapshot
     if (
@@ -69,7 +65,7 @@ def offer_wanted(raft: Raft, role: Leader, to: NodeId, progress: Progress) -> No
         _send(raft, to, snapshot)
 
 
-def on_sent(raft: Raft, to: NodeId, ok: bool) -> None:
+def on_sent(raft: RaftState, to: NodeId, ok: bool) -> None:
     """A transfer has ended: `ok` when the follower has all of it, although its own reply may still be on its way."""
     role = raft.role
     if not isinstance(role, Leader) or (progress := role.progress.get(to)) is None:
@@ -90,9 +86,9 @@ def on_sent(raft: Raft, to: NodeId, ok: bool) -> None:
 # ---------------------------------------------------------------------------- the follower's end
 
 
-def on_install_snapshot(raft: Raft, message: InstallSnapshot) -> None:
+def on_install_snapshot(raft: RaftState, message: InstallSnapshot) -> None:
     """A snapshot of the leader has arrived, whole and verified: is it of use? (Figure 13)"""
-    raft.follow(message.sender)
+    transitions.follow(raft, message.sender)
     snapshot = message.snapshot
     log = raft.log
     if raft.installing is not None:
@@ -104,13 +100,13 @@ def on_install_snapshot(raft: Raft, message: InstallSnapshot) -> None:
     if snapshot.index <= raft.commit_index:
         _reply_match(raft, message, raft.commit_index)  # it is older than what is here (F62)
     elif agrees(raft, snapshot):
-        raft.commit_to(snapshot.index)  # nothing is missing: the entries are all in the log
+        tail.commit_to(raft, snapshot.index)  # nothing is missing: the entries are all in the log
         _reply_match(raft, message, snapshot.index)
     else:
         _install(raft, snapshot)
 
 
-def agrees(raft: Raft, snapshot: SnapshotMeta) -> bool:
+def agrees(raft: RaftState, snapshot: SnapshotMeta) -> bool:
     """Whether the log holds the very entry that is the snapshot's last, so that what follows may stay (§7)."""
     if not raft.log.matches(snapshot.index, snapshot.term):
         return False
@@ -122,13 +118,13 @@ def agrees(raft: Raft, snapshot: SnapshotMeta) -> bool:
     return True
 
 
-def _install(raft: Raft, snapshot: SnapshotMeta) -> None:
+def _install(raft: RaftState, snapshot: SnapshotMeta) -> None:
     raft.installing = snapshot
     raft.pending.snapshot = snapshot
     raft.pending.snapshot_keeps_log = agrees(raft, snapshot)
 
 
-def installed(raft: Raft) -> None:
+def installed(raft: RaftState) -> None:
     """The snapshot is durable and is the state now: the log begins behind it."""
     snapshot = raft.installing
     assert snapshot is not None, "no snapshot was being installed"
@@ -143,7 +139,7 @@ def installed(raft: Raft) -> None:
     raft.snapshot = snapshot
     raft.commit_index = max(raft.commit_index, snapshot.index)
     raft.applied_index = raft.handed_index = snapshot.index
-    raft.membership_changed()
+    transitions.membership_changed(raft)
     if raft.leader is not None and raft.leader != raft.node_id:
         raft.reply(
             AppendReply(
@@ -157,7 +153,7 @@ def installed(raft: Raft) -> None:
         )
 
 
-def _reply_match(raft: Raft, message: InstallSnapshot, index: Index) -> None:
+def _reply_match(raft: RaftState, message: InstallSnapshot, index: Index) -> None:
     raft.reply(
         AppendReply(
             sender=raft.node_id,
@@ -170,6 +166,6 @@ def _reply_match(raft: Raft, message: InstallSnapshot, index: Index) -> None:
     )
 
 
-def compactable(raft: Raft, index: Index) -> bool:
+def compactable(raft: RaftState, index: Index) -> bool:
     """Whether the log may be cut behind `index`: only what is in a durable snapshot may go (§7)."""
     return raft.snapshot is not None and index <= min(raft.snapshot.index, raft.applied_index)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from raftkv.config import Config
 from raftkv.core import clocks
+from raftkv.core.logclock import ClockDoubt
 from raftkv.core.raft import Raft
 from raftkv.core.roles import Leader
 from raftkv.errors import ChangeRefused, Unavailable
@@ -125,7 +126,7 @@ class ClockWatch:
         ]
 
 
-def _doubt_text(doubt: clocks.ClockDoubt) -> str:
+def _doubt_text(doubt: ClockDoubt) -> str:
     side = f"{seconds_text(abs(doubt.ahead_ms))} {'ahead of' if doubt.ahead_ms > 0 else 'behind'}"
     if doubt.has_majority:
         return f"its clock is {side} what the voters' clocks say, so entries are stamped by theirs: set it right"

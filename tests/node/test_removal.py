@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from raftkv.core import tail
 from raftkv.core.log import LogView
 from raftkv.core.raft import Raft
 from raftkv.errors import HandshakeRefused, NodeRemoved, PeerRemoved, Unavailable
@@ -127,8 +128,8 @@ def test_a_removal_that_may_be_undone_is_not_told():
         hello = sim.node.links.hello()
         raft = leader.raft
         final = Membership.of(tuple(voter for voter in raft.membership.voters if voter != sim.node_id))
-        raft.append_payloads(
-            EntryKind.MEMBERSHIP, [encode_membership(msgspec.structs.replace(final, removed=(sim.node_id,)))]
+        tail.append_payloads(
+            raft, EntryKind.MEMBERSHIP, [encode_membership(msgspec.structs.replace(final, removed=(sim.node_id,)))]
         )
         assert raft.log.membership_index > raft.commit_index
         with pytest.raises(HandshakeRefused, match="was removed") as raised:
