@@ -13,17 +13,19 @@ It answers with one value, `Ready`, whose fields stand in the order in which the
 send, apply, answer. It has no clock, no disk, no socket and no dice, so whatever it does can be done again.
 
 **One leader orders the log.** Everybody starts as a `Follower`. The `Leader` takes commands, appends them
-(`Raft.append_payloads`) and sends them to the others as `AppendEntries` (`replication.send_entries`). Who is not
+(`tail.append_payloads`) and sends them to the others as `AppendEntries` (`appends.send_entries`). Who is not
 the leader says who is (`NotLeader`).
 
 **Terms.** Time is cut into terms, numbered 1, 2, 3, …; each has at most one leader. Every message carries its
-sender's term. Who sees a newer one takes it over and follows (`Raft._take_higher_term`, `become_follower`); who
-sees an older one answers with its own, and so deposes a leader whose time is over (`_answer_lower_term`).
+sender's term. Who sees a newer one takes it over and follows (`Raft._take_higher_term`,
+`transitions.become_follower`); who sees an older one answers with its own, and so deposes a leader whose time is
+over (`Raft._answer_lower_term`).
 
 **Elections.** A follower that hears no leader for a time drawn from [T, 2T) becomes a `Candidate`
-(`become_candidate`): it raises the term, votes for itself, and asks the others (`RequestVote`). Each node votes once
-a term (`grant_vote`) and only for a log at least as up-to-date as its own (`LogView.is_at_least`, §5.4.1). With the
-votes of a majority (`quorum.is_quorum`) it becomes leader (`become_leader`).
+(`transitions.become_candidate`): it raises the term, votes for itself, and asks the others (`RequestVote`). Each
+node votes once a term (`RaftState.grant_vote`) and only for a log at least as up-to-date as its own
+(`LogView.is_at_least`, §5.4.1). With the votes of a majority (`quorum.is_quorum`) it becomes leader
+(`election.count_votes`, `transitions.become_leader`).
 
 **What is said must be remembered.** A vote that is forgotten in a crash can be given twice, and then two leaders
 lead in one term. So the term and the vote (`HardState`) are durable before an answer leaves: such messages are in
@@ -32,8 +34,8 @@ leader its own entries, in `Raft.persisted`, when they are durable like everybod
 
 **Replication.** An append names the entry before its first one. A follower that has that very entry takes the
 append (`replication.on_append_entries`); else it refuses and names the first index of the term that conflicts, and the
-leader looks further back (`_on_rejection`), whole terms at a time. Entries that conflict are removed
-(`Raft.truncate_from`), those that match never are. The leader's view of each follower is a `Progress`: it probes
+leader looks further back (`replication.on_append_reply`), whole terms at a time. Entries that conflict are removed
+(`tail.truncate_from`), those that match never are. The leader's view of each follower is a `Progress`: it probes
 until an append fits, then sends on without waiting, within a window of messages and bytes.
 
 **Commitment.** An entry that a majority holds durably is *committed* (`replication.maybe_commit`): it will be in the
@@ -42,7 +44,8 @@ applied, once it is durable here, too, so that a state never remembers what its 
 
 **Figure 8.** With one exception: an entry of an *older* term may be on a majority and still be overwritten by a
 leader that was elected in between. So only entries of the own term are committed by counting, and the older ones
-with them. That is why each leader begins with a no-op: it commits whatever the old terms have left.
+with them. That is why each leader begins with a no-op (`election.count_votes`): it commits whatever the old terms
+have left.
 
 **Nobody is disturbed.** A node that was cut off would raise its term again and again, and depose a good leader
 when it comes back. So it first asks whether it *could* win, as a `PreCandidate`, which changes nothing
@@ -62,14 +65,33 @@ log unless the log agrees with it (`snapshots.on_install_snapshot`, Figure 13).
 
 **Membership.** The members change through the log, too. From the old voters to the new ones there is no jump,
 since the two could decide differently: a joint `Membership` needs majorities of both (§6), and when it is committed the
-new one follows by itself (`changes.on_commit`). New nodes are learners first, and become voters when they have
-caught up. A leader that is not in the new membership manages the change and then hands over.
+new one follows by itself (`changes.on_commit`). A membership is in force as soon as it is in the log
+(`transitions.membership_changed`). New nodes are learners first, and become voters when they have caught up. A leader
+that is not in the new membership manages the change and then hands over (`handover.hand_over`).
 
 **Handing over.** `Raft.transfer_leadership` stops taking commands, brings the target up to date, and sends `TimeoutNow`
-(thesis §3.10). If nothing comes of it within a time-out, writes go on.
+(`handover`, thesis §3.10). If nothing comes of it within a time-out, writes go on.
 
 **Bounds.** Entries, batches, windows, uncommitted bytes and waiting reads have limits (`RaftConfig`). Over them there
 is `Busy`, never memory.
+
+**Where to find and change it.** An input comes in at the top, a rule decides, the state is changed, and what is to be
+done about it waits in `Pending` until `Raft.ready` takes it. Each line imports only what is below it (setup.cfg holds
+that), so who changes a line has to look only upwards for whom it may disturb:
+
+- `raft`: the inputs, one method each, and `ready`; who runs the core changes it by nothing else. A new input goes here.
+- `replication` and `election`: what each message of theirs means, to leader and follower.
+- `changes`: the steps of a change of members, begun by an input, finished by commits.
+- `appends`: what a leader sends to whom and when.
+- `snapshots`: when one is sent instead, and what it replaces where it arrives; `handover`: who leads next.
+- `tail`: the log's end, where it grows, is cut off, and is committed.
+- `transitions`: the only place where a role begins. A new role's rules are the asserts here.
+- `reads`: rounds and leases; `clocks`: by what time a leader stamps its entries.
+- `raftstate`: what a node knows. Whoever runs the core may read it, too, but sets nothing in it, except `has_room`.
+- `pending`, `durability`, `ready`, `roles`, `log`, `progress`, `messages`, `quorum`, `logclock`: the parts, each of
+  which can be understood and tested alone.
+
+`invariants` looks at all of it from outside and asserts what must hold between any two inputs.
 
 *Deviations* from the paper, and why:
 
