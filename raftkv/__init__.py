@@ -26,7 +26,7 @@ from raftkv.errors import (
 from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
 from raftkv.model import Member, Membership
 from raftkv.node import NodeStatus
-from raftkv.serving import Server
+from raftkv.server import Server
 
 __all__ = [
     "Admin",

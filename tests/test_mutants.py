@@ -39,7 +39,7 @@ def test_every_layer_has_mutants_and_no_name_is_used_twice():
         "node",
         "members",
         "client",
-        "server",
+        "listener",
         "transport",
     }
     assert set(counts) == layers

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from raftkv.cli import admin, data, descriptors
+from raftkv.cli import admin, data
 from raftkv.cli.clock import clock
 from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
@@ -18,6 +18,7 @@ from raftkv.cli.output import EXIT_CODES, fail_usage
 from raftkv.cli.replay import replay
 from raftkv.cli.serve import serve
 from raftkv.cli.snapshots import snapshot
+from raftkv.server import descriptors
 from raftkv.version import package_version
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())

@@ -17,11 +17,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from raftkv.addresses import parse
 from raftkv.cli.output import errors_reported
-from raftkv.cli.tls import client_context
 from raftkv.client import Admin
 from raftkv.client.options import SECONDS_MAX
 from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValueClient
+from raftkv.server.tls import client_context
 
 T = TypeVar("T")
 Command = Callable[..., Any]

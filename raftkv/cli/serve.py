@@ -8,21 +8,13 @@ from typing import Any
 
 import click
 
-from raftkv.cli.daemon import run_node
 from raftkv.cli.logs import process_log
 from raftkv.cli.output import exit_code
-from raftkv.cli.settings import (
-    DEFAULT_LISTEN,
-    DEFAULT_MACHINE,
-    DEFAULT_PEER_LISTEN,
-    LOG_LEVELS,
-    Settings,
-    asks_for_json,
-    gather,
-    unknown_variables,
-)
+from raftkv.cli.settings import LOG_LEVELS, asks_for_json, gather, unknown_variables
 from raftkv.errors import RaftKVError
 from raftkv.logs import EventLog
+from raftkv.server.process import run_node
+from raftkv.server.settings import DEFAULT_LISTEN, DEFAULT_MACHINE, DEFAULT_PEER_LISTEN, Settings
 
 logger = EventLog("raftkv")
 

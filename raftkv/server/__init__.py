@@ -1,7 +1,5 @@
-"""The client-facing side of a node."""
+"""A node with everything around it: inside another program, or as a process of its own."""
 
-from raftkv.server.limits import Limits, ServerStats
-from raftkv.server.listener import Listener
-from raftkv.server.port import CommandDone, QueryDone, Service
+from raftkv.server.server import Server
 
-__all__ = ["CommandDone", "Limits", "Listener", "QueryDone", "ServerStats", "Service"]
+__all__ = ["Server"]

@@ -18,12 +18,12 @@ from raftkv.client import Admin, Client, ClientOptions, Dial
 from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
+from raftkv.listener import Limits as ClientLimits
+from raftkv.listener import Listener
 from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index
 from raftkv.node import Node, Options
-from raftkv.server import Limits as ClientLimits
-from raftkv.server import Listener
 from raftkv.state import Store
 from raftkv.syncobj.calls import Calls
 from raftkv.syncobj.door import DoorStreams

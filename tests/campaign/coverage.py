@@ -408,7 +408,7 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/transport/test_tls.py::test_a_dialler_whose_certificate_has_run_out_hears_why",
         "tests/transport/test_tls.py::test_an_acceptor_whose_certificate_has_run_out_hears_why",
         "tests/transport/test_tls.py::test_new_files_are_used_for_new_connections_and_old_ones_stand",
-        "tests/cli/test_tls.py::test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart",
+        "tests/server/test_tls.py::test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart",
     ),
     88: ("tests/node/test_recovery.py::test_a_second_crash_anywhere_in_the_recovery_changes_nothing",),
     89: (

@@ -8,8 +8,6 @@ from raftkv.cli.settings import (
     PARSERS,
     gather,
     load_file,
-    lone_founder,
-    parse_address,
     parse_member,
     parse_value,
     unknown_variables,
@@ -17,6 +15,7 @@ from raftkv.cli.settings import (
 from raftkv.config import MIB
 from raftkv.errors import ConfigError
 from raftkv.model import Member
+from raftkv.server.settings import lone_founder, parse_address
 
 
 @pytest.fixture

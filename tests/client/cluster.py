@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from raftkv.kv import KeyValue
-from raftkv.server.answers import outcome_response, result_response
+from raftkv.listener.answers import outcome_response, result_response
 from raftkv.wire import (
     PROTOCOL_VERSION,
     FrameDecoder,
@@ -23,7 +23,7 @@ from raftkv.wire import (
     encode_server_hello,
 )
 from tests.client.network import Network, Pipe
-from tests.server.service import Log
+from tests.listener.service import Log
 
 Script = Callable[[Request], Response | None]
 

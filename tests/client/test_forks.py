@@ -24,8 +24,8 @@ from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import Unavailable, WrongProcess
 from raftkv.kv import BlockingKeyValueClient, KeyValue
 from raftkv.model import Member
-from tests.server.service import FakeService
-from tests.server.test_tcp import running
+from tests.listener.service import FakeService
+from tests.listener.test_tcp import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.client import Admin
+from raftkv.listener import Limits
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
-from raftkv.server import Limits
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
 from tests.chaos.clients import MACHINE, recorded

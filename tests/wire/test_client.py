@@ -23,7 +23,7 @@ from raftkv.errors import (
     TooMuchWork,
     Unavailable,
 )
-from raftkv.server.answers import error_response
+from raftkv.listener.answers import error_response
 from raftkv.wire import (
     ClientHello,
     FrameDecoder,

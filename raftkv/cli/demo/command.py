@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from raftkv.cli.daemon import loop_factory
 from raftkv.cli.demo.load import Ledger, Writers
 from raftkv.cli.demo.narrator import Narrator
 from raftkv.cli.demo.stage import DemoFailed, Stage
@@ -25,6 +24,7 @@ from raftkv.cli.demo.story import Figures, Story
 from raftkv.cli.output import make_console, print_json
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import ProcessCluster
+from raftkv.server.process import loop_factory
 
 WRITE_DEADLINE_S = 20.0
 """Longer than any fault here lasts: a writer waits it out instead of reporting it."""

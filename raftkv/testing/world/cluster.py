@@ -20,11 +20,11 @@ from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeStopped
+from raftkv.listener import Limits, Listener
 from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, Worker, World
-from raftkv.server import Limits, Listener
 from raftkv.state import MemoryStates
 from raftkv.testing.world.clocks import WallClock
 from raftkv.testing.world.loop import PROCESS, SimLoop

@@ -12,16 +12,16 @@ from typing import Any
 
 import msgspec
 
-from raftkv.cli import descriptors
-from raftkv.cli.http import HttpServer
-from raftkv.cli.settings import Found, Settings, lone_founder, parse_address, with_port
-from raftkv.cli.tls import Renewal, node_tls
 from raftkv.errors import ConfigError, RaftKVError, Unavailable
+from raftkv.listener import Listener
 from raftkv.logs import EventLog, LogHealth
 from raftkv.machine import StateMachine
 from raftkv.node import Node, Options, World
 from raftkv.node.directory import is_new
-from raftkv.server import Listener
+from raftkv.server import descriptors
+from raftkv.server.http import HttpServer
+from raftkv.server.settings import Found, Settings, lone_founder, parse_address, with_port
+from raftkv.server.tls import Renewal, node_tls
 from raftkv.transport import Resolver, TcpTransport
 
 logger = EventLog("raftkv")

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from raftkv.cli.wsgi import BoundedServer, QuietHandler
 from raftkv.errors import ConfigError
 from raftkv.node.status import NodeStatus
+from raftkv.server.wsgi import BoundedServer, QuietHandler
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from raftkv.cli import descriptors
-from raftkv.cli.descriptors import Room, make_room, watch
 from raftkv.config import Config
+from raftkv.server import descriptors
+from raftkv.server.descriptors import Room, make_room, watch
 
 CONFIG = Config()
 

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from raftkv.errors import UNREADABLE, FrameError, InvalidArgument
+from raftkv.listener.port import Service
 from raftkv.model import Member, NodeId
-from raftkv.server.port import Service
 from raftkv.wire import Request, RequestKind, Response, Status
 
 ANSWER_S = 0.5

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from raftkv.cli import tls
-from raftkv.cli.tls import Renewal, node_tls
 from raftkv.errors import ConfigError
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.processes.ports import free_ports
+from raftkv.server import tls
+from raftkv.server.tls import Renewal, node_tls
 from raftkv.transport.memory import pause
 from raftkv.transport.tcp import split_address
 from raftkv.transport.tls import WARN_S

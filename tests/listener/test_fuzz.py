@@ -15,9 +15,9 @@ from raftkv.wire import (
     encode_frame,
     encode_request,
 )
-from tests.server.payloads import command
-from tests.server.raw import settle
-from tests.server.test_listener import World, run
+from tests.listener.payloads import command
+from tests.listener.raw import settle
+from tests.listener.test_listener import World, run
 
 GOOD = encode_client_hello(ClientHello(PROTOCOL_VERSION)) + b"".join(
     encode_request(Request(number, RequestKind.COMMAND, command("increment", b"n", 1), False, 1000))

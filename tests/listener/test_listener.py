@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
+from raftkv.listener import Limits, Listener
 from raftkv.model import Member
-from raftkv.server import Limits, Listener
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import (
     PROTOCOL_VERSION,
@@ -23,9 +23,9 @@ from raftkv.wire import (
     encode_frame,
 )
 from tests.client.network import Network
-from tests.server.payloads import command, query
-from tests.server.raw import RawClient, connect, settle
-from tests.server.service import FakeService
+from tests.listener.payloads import command, query
+from tests.listener.raw import RawClient, connect, settle
+from tests.listener.service import FakeService
 
 ADDRESS = "10.0.0.1:1"
 

@@ -10,8 +10,8 @@ import sys
 import msgspec
 
 from raftkv.config import Config
+from raftkv.listener import Limits as ServerLimits
 from raftkv.logs import EventLog
-from raftkv.server import Limits as ServerLimits
 from raftkv.transport import Limits as TransportLimits
 
 if sys.platform != "win32":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from raftkv.listener.answers import outcome_response
 from raftkv.machine import Outcome, OutcomeKind
-from raftkv.server.answers import outcome_response
 from raftkv.wire import Status
 
 EXPECTED = {

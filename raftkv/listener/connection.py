@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 
 from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
 from raftkv.forks import let_go_of
-from raftkv.server.admin import read_argument, run_admin
-from raftkv.server.answers import error_response, outcome_response, result_response
+from raftkv.listener.admin import read_argument, run_admin
+from raftkv.listener.answers import error_response, outcome_response, result_response
 from raftkv.transport import address_text
 from raftkv.wire import (
     NOTICE_ID,
@@ -31,9 +31,9 @@ from raftkv.wire import (
 )
 
 if TYPE_CHECKING:
+    from raftkv.listener.listener import Listener
     from raftkv.machine import Outcome
     from raftkv.model import Index
-    from raftkv.server.listener import Listener
 
 
 ANSWER_BYTES_LARGE = 64 * 1024

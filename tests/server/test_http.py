@@ -8,8 +8,8 @@ import socket
 
 import pytest
 
-from raftkv.cli.http import HttpServer
 from raftkv.node.status import NodeStatus
+from raftkv.server.http import HttpServer
 from tests.cli.test_view import status_of
 
 LOOPBACKS = ["127.0.0.1", "::1"]

@@ -14,10 +14,10 @@ import uvloop
 from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
+from raftkv.listener import Listener
+from raftkv.listener.connection import KEEPALIVE_S, keep_alive
 from raftkv.model import Member, Membership
-from raftkv.server import Listener
-from raftkv.server.connection import KEEPALIVE_S, keep_alive
-from tests.server.service import FakeService
+from tests.listener.service import FakeService
 
 
 @contextmanager

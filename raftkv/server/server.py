@@ -15,11 +15,11 @@ import structlog
 from raftkv.addresses import address_problems, join, parse
 from raftkv.config import Config
 from raftkv.errors import ConfigError, InvalidArgument, NodeStopped, WrongProcess
+from raftkv.listener import Limits, Listener
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, NodeStatus, Options
 from raftkv.node.directory import is_new
-from raftkv.server import Limits, Listener
 from raftkv.transport import TcpTransport
 
 M = TypeVar("M", bound=StateMachine)

@@ -13,8 +13,8 @@ from wsgiref.simple_server import make_server
 import pytest
 from structlog.testing import capture_logs
 
-from raftkv.cli import wsgi
-from raftkv.cli.wsgi import REQUESTS_MAX, BoundedServer, QuietHandler
+from raftkv.server import wsgi
+from raftkv.server.wsgi import REQUESTS_MAX, BoundedServer, QuietHandler
 
 DEADLINE_S = 20.0
 

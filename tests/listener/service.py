@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from raftkv.errors import ChangeRefused, RaftKVError, ViewExpired
+from raftkv.listener import CommandDone, QueryDone
 from raftkv.machine import LocalMachine, Outcome, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
-from raftkv.server import CommandDone, QueryDone
 from raftkv.wire import Members
 
 

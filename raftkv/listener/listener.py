@@ -9,9 +9,9 @@ from typing import Any
 
 from raftkv.errors import Busy, Unavailable
 from raftkv.forks import leave, let_go, tell_of_fork
-from raftkv.server.connection import Connection
-from raftkv.server.limits import Limits, ServerStats
-from raftkv.server.port import Service
+from raftkv.listener.connection import Connection
+from raftkv.listener.limits import Limits, ServerStats
+from raftkv.listener.port import Service
 from raftkv.transport import Refusals, Resolver, Shut, TlsServer
 
 TOLD_AT_ONCE = 100
