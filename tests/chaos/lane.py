@@ -25,6 +25,10 @@ LATE_S = (0.002, 0.08)
 _LENGTH = struct.Struct("<I")
 
 
+Way = tuple[int, int]
+"""From whom to whom: nodes' ids, or 0 for clients."""
+
+
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to frames that go one way. By default nothing does."""
 
@@ -155,6 +159,27 @@ class Lane:
             self._free_at = max(self._free_at, now) + size / rules.bytes_s
             at = max(at, self._free_at)
         return at
+
+
+class Lanes:
+    """Those of all links, each made when it is first asked for, with dice of its own."""
+
+    def __init__(self, seed: int, counts: Counter[str]) -> None:
+        self._seed = seed
+        self._counts = counts
+        self._lanes: dict[Way, Lane] = {}
+
+    def of(self, source: int, target: int) -> Lane:
+        """What happens to frames from one to the other."""
+        way = (source, target)
+        if way not in self._lanes:
+            self._lanes[way] = Lane(random.Random(f"{self._seed}.{source}.{target}"), self._counts)
+        return self._lanes[way]
+
+    def calm(self) -> None:
+        """Every link is as it should be."""
+        for lane in self._lanes.values():
+            lane.conditions = CALM
 
 
 def flipped(frame: bytes, dice: random.Random) -> bytes:

@@ -8,8 +8,8 @@ import random
 from collections.abc import Iterable, Sequence
 
 from tests.chaos.fault import Fault
-from tests.chaos.lane import Conditions
-from tests.chaos.proxy import LinkProxy, Way
+from tests.chaos.lane import Conditions, Way
+from tests.chaos.proxy import LinkProxy
 from tests.chaos.relay import CLIENTS
 from tests.chaos.stage import Stage
 
@@ -374,24 +374,3 @@ def throttle(proxy: LinkProxy, dice: random.Random) -> Weather:
     return Weather(
         proxy, dice, kind="a slow link", rows="F34 F67", ways=ways, conditions=conditions, counted=("throttle",)
     )
-
-
-def link_faults(proxy: LinkProxy, dice: random.Random) -> list[LinkFault]:
-    """One of each kind, with parameters drawn from `dice`."""
-    return [
-        Partitions(proxy, dice),
-        LeaderCutOff(proxy, dice),
-        Bridge(proxy, dice),
-        Flapping(proxy, dice),
-        rough(proxy, dice),
-        replays(proxy, dice),
-        flips(proxy, dice, of_clients=False),
-        flips(proxy, dice, of_clients=True),
-        throttle(proxy, dice),
-        Resets(proxy, dice, of_clients=False),
-        Resets(proxy, dice, of_clients=True),
-        HalfOpen(proxy, dice, of_clients=False),
-        HalfOpen(proxy, dice, of_clients=True),
-        LostReplies(proxy, dice),
-        ClientsCutOff(proxy, dice),
-    ]

@@ -8,34 +8,17 @@ more than any network does to a protocol, and what its messages have to endure a
 from __future__ import annotations
 
 import asyncio
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-import msgspec
-
-from raftkv.model import NodeId
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.transport.tcp import split_address
-from tests.chaos.lane import CALM, Conditions, Lane
-from tests.chaos.relay import CLIENTS, Relay
+from tests.chaos.lane import Conditions, Lanes, Way
+from tests.chaos.relay import CLIENTS, Door, Relay
 
 T = TypeVar("T")
-
-Way = tuple[int, int]
-"""From whom to whom: nodes' ids, or `CLIENTS`."""
-
-
-class Door(msgspec.Struct, frozen=True):
-    """An address where somebody expects a node, and where that node really is."""
-
-    target: NodeId
-    front: tuple[str, int]
-    behind: tuple[str, int]
-    source: int | None
-    """Who connects here: `CLIENTS`, or None for nodes, whose hello says who they are."""
 
 
 class LinkProxy:
@@ -51,10 +34,10 @@ class LinkProxy:
         self.told = {door.target: "{}:{}".format(*door.front) for door in doors if door.source is None}
         """Where nodes are looked for by others."""
         self.counts: Counter[str] = Counter()
-        self._seed = seed
         self._doors = doors
-        self._lanes: dict[Way, Lane] = {}
+        self._lanes = Lanes(seed, self.counts)
         self._relays: dict[Relay, None] = {}
+        """Each puts itself in when somebody connects, and takes itself out when nothing is left of it."""
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="raftkv-proxy", daemon=True)
@@ -82,7 +65,7 @@ class LinkProxy:
             host, port = door.front
 
             def accept(door: Door = door) -> asyncio.Protocol:
-                return Relay(self, door).accepted
+                return Relay(door, self._lanes, self.told, self._relays).accepted
 
             self._servers.append(await self._loop.create_server(accept, host, port, backlog=4096))
 
@@ -122,7 +105,7 @@ class LinkProxy:
 
         def change() -> None:
             for way in chosen:
-                self.lane(*way).conditions = conditions
+                self._lanes.of(*way).conditions = conditions
             for relay in list(self._relays):
                 relay.tell_ends()
 
@@ -132,8 +115,7 @@ class LinkProxy:
         """Every link is as it should be; connections that were kept half open are closed."""
 
         def change() -> None:
-            for lane in self._lanes.values():
-                lane.conditions = CALM
+            self._lanes.calm()
             for relay in list(self._relays):
                 relay.keeps_ends = False
                 relay.tell_ends()
@@ -173,23 +155,6 @@ class LinkProxy:
     def connections(self) -> Counter[Way]:
         """How many connections there are, by who made them and to whom."""
         return self._run(lambda: Counter((relay.source or CLIENTS, relay.target) for relay in self._relays))
-
-    # ------------------------------------------------------------------------------ for relays
-
-    def lane(self, source: int, target: int) -> Lane:
-        """What happens to frames from one to the other."""
-        way = (source, target)
-        if way not in self._lanes:
-            self._lanes[way] = Lane(random.Random(f"{self._seed}.{source}.{target}"), self.counts)
-        return self._lanes[way]
-
-    def opened(self, relay: Relay) -> None:
-        """A connection is there."""
-        self._relays[relay] = None
-
-    def closed(self, relay: Relay) -> None:
-        """Nothing is left of it."""
-        self._relays.pop(relay, None)
 
 
 def _doors(node: NodeProcess) -> list[Door]:

@@ -7,16 +7,21 @@ import heapq
 import itertools
 import socket
 import struct
-from typing import TYPE_CHECKING, cast
+from collections.abc import Mapping, MutableMapping
+from typing import cast
 
 import msgspec
 
 from raftkv.errors import FrameError
+from raftkv.model import NodeId
 from raftkv.wire import FRAME_HEAD_BYTES, Hello, HelloReply, decode_message, encode_message
-from tests.chaos.lane import FrameCutter, Lane
+from tests.chaos.lane import FrameCutter, Lane, Lanes
 
-if TYPE_CHECKING:
-    from tests.chaos.proxy import Door, LinkProxy
+CLIENTS = 0
+"""Stands for every client where there is a node's id; nodes count from 1."""
+
+STRANGER = -1
+"""Who has not said who it is."""
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """Longer than any node or client takes: what claims to be longer is handed on, for them to refuse."""
@@ -27,6 +32,16 @@ WAITING_BYTES_MAX = 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)
 
 _END = b""
+
+
+class Door(msgspec.Struct, frozen=True):
+    """An address where somebody expects a node, and where that node really is."""
+
+    target: NodeId
+    front: tuple[str, int]
+    behind: tuple[str, int]
+    source: int | None
+    """Who connects here: `CLIENTS`, or None for nodes, whose hello says who they are."""
 
 
 class Side(asyncio.Protocol):
@@ -167,11 +182,18 @@ class Side(asyncio.Protocol):
 
 
 class Relay:
-    """A connection that somebody made to a door of the proxy, and the one to the node behind it."""
+    """A connection that somebody made to a door of the proxy, and the one to the node behind it.
 
-    def __init__(self, proxy: LinkProxy, door: Door) -> None:
-        self._proxy = proxy
+    `told` says where nodes are looked for by others; in `relays` is each that is open.
+    """
+
+    def __init__(
+        self, door: Door, lanes: Lanes, told: Mapping[NodeId, str], relays: MutableMapping[Relay, None]
+    ) -> None:
         self._door = door
+        self._lanes = lanes
+        self._told = told
+        self._relays = relays
         self._dialling: asyncio.Task[None] | None = None
         self.source = door.source
         """Who made the connection: known at once for clients, and from the first frame for nodes."""
@@ -187,7 +209,7 @@ class Relay:
 
     def begin(self) -> None:
         """Somebody has connected: connect to the node, and if it is not there, be gone as it would be."""
-        self._proxy.opened(self)
+        self._relays[self] = None
         self._dialling = asyncio.get_running_loop().create_task(self._dial())
 
     async def _dial(self) -> None:
@@ -209,7 +231,7 @@ class Relay:
         """The lane for what `side` says; the first frame of a node says who it is."""
         if self.source is None:
             self.source = _sender(frame)
-        return self._proxy.lane(*self.way(side))
+        return self._lanes.of(*self.way(side))
 
     def as_told(self, frame: bytes) -> bytes:
         """A handshake in which nodes listen where others were told: else these would dial past the proxy next."""
@@ -227,7 +249,7 @@ class Relay:
         return frame
 
     def _at_door(self, hello: Hello) -> Hello:
-        told = self._proxy.told.get(hello.node_id)
+        told = self._told.get(hello.node_id)
         return hello if told is None else msgspec.structs.replace(hello, address=told)
 
     def way(self, side: Side) -> tuple[int, int]:
@@ -241,7 +263,7 @@ class Relay:
 
     def holds_back(self, side: Side) -> bool:
         """Whether the end of `side` stays unknown to the other for now."""
-        return self.keeps_ends or self._proxy.lane(*self.way(side)).conditions.cut
+        return self.keeps_ends or self._lanes.of(*self.way(side)).conditions.cut
 
     def tell_ends(self) -> None:
         """Now that the link is whole, everybody hears what has ended meanwhile."""
@@ -261,14 +283,7 @@ class Relay:
 
     def gone(self) -> None:
         """Both sides are over."""
-        self._proxy.closed(self)
-
-
-CLIENTS = 0
-"""Stands for every client where there is a node's id; nodes count from 1."""
-
-STRANGER = -1
-"""Who has not said who it is."""
+        self._relays.pop(self, None)
 
 
 def _sender(frame: bytes) -> int:

@@ -188,8 +188,3 @@ class VanishingCrowd(StrangerFault):
 def addresses(nodes: Sequence[NodeProcess]) -> list[str]:
     """Where clients reach these nodes past any proxy."""
     return [node.own.client_address for node in nodes]
-
-
-def stranger_faults(dice: random.Random) -> list[StrangerFault]:
-    """One of each kind, with parameters drawn from `dice`."""
-    return [Malformed(dice), SlowStrangers(dice), VanishingCrowd(dice)]

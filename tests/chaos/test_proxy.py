@@ -13,8 +13,8 @@ import pytest
 from raftkv.processes.ports import free_ports
 from raftkv.wire import FrameDecoder, HelloReply, decode_message, encode_frame, encode_message
 from tests.chaos.lane import Conditions
-from tests.chaos.proxy import Door, LinkProxy
-from tests.chaos.relay import CLIENTS
+from tests.chaos.proxy import LinkProxy
+from tests.chaos.relay import CLIENTS, Door
 from tests.transport.raw import hello
 from tests.waiting import until
 

@@ -23,8 +23,9 @@ from raftkv.node.starts import begin_starts
 from raftkv.snapshot import Receipts, manifest
 from raftkv.snapshot.manifest import read_manifest
 from raftkv.state import META_KEY, MemoryStates
-from raftkv.testing.world.cluster import Crash, SimCluster
+from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop
+from raftkv.testing.world.workers import Crash
 from tests.node.belongings import ROOT, Images, open_here, paths_under, put
 
 SLOT_BYTES, HEADER_BYTES = 4096, 512

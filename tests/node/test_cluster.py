@@ -38,8 +38,9 @@ from raftkv.node.met import save_known
 from raftkv.snapshot import Receipts, SnapshotOffer
 from raftkv.testing.judging.checks import SnapshotsHoldWhatTheySay
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.world.cluster import BACKGROUND, CONFIG, TRANSFERS, SimCluster
+from raftkv.testing.world.cluster import CONFIG, SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.workers import BACKGROUND, TRANSFERS
 from raftkv.wire import Acquaintance, encode_message
 from tests.node.files import load_known
 

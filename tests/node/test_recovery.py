@@ -12,8 +12,9 @@ from raftkv.kv import KeyValue
 from raftkv.node import Options
 from raftkv.node.directory import close_directory, open_directory
 from raftkv.state import MemoryStates
-from raftkv.testing.world.cluster import CONFIG, Crash, SimCluster
+from raftkv.testing.world.cluster import CONFIG, SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.workers import Crash
 
 IMAGES_MAX = 14
 """Places of the first crash that are looked at in each story, evenly spread."""

@@ -16,8 +16,9 @@ from raftkv.errors import DiskFull, Diverged, NodeStopped
 from raftkv.node import leaderless
 from raftkv.node.met import LOST
 from raftkv.testing.trying.simulation import simulate
-from raftkv.testing.world.cluster import BACKGROUND, CONFIG
+from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.unheard import quiet
+from raftkv.testing.world.workers import BACKGROUND
 from raftkv.wire import Acquaintance
 from tests.node.test_cluster import fill, follower_of, tell
 

@@ -23,7 +23,9 @@ from raftkv.testing.faults.noise import Noise
 from raftkv.testing.faults.operators import Operators
 from raftkv.testing.faults.strangers import STRANGERS, Strangers
 from raftkv.testing.faults.vandal import Vandal
-from raftkv.testing.world.cluster import CLIENT, THREADS, Harm, SimCluster, SimNode
+from raftkv.testing.world.cluster import CLIENT, SimCluster, SimNode
+from raftkv.testing.world.harm import Harm
+from raftkv.testing.world.workers import THREADS
 
 Fault: TypeAlias = Callable[[], Awaitable[bool]]
 """Does it, and says whether it met anything."""

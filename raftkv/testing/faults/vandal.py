@@ -15,7 +15,8 @@ from raftkv.node.met import decode_known
 from raftkv.state import MemoryStates
 from raftkv.testing.faults import harming
 from raftkv.testing.faults.foreign import found_elsewhere
-from raftkv.testing.world.cluster import Harm, SimCluster, SimNode
+from raftkv.testing.world.cluster import SimCluster, SimNode
+from raftkv.testing.world.harm import Harm
 
 PEERS = "/data/peers"
 

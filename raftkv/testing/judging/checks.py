@@ -11,7 +11,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeRemoved, NodeStopped, StateCorruption
 from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.state import MemoryStates
-from raftkv.testing.world.cluster import Harm
+from raftkv.testing.world.harm import Harm
 
 if TYPE_CHECKING:
     from raftkv.core.raft import Raft

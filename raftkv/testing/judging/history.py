@@ -10,9 +10,11 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
+
+from raftkv.testing.world.recorder import Recorder
 
 UNKNOWN: Any = object()
 """The result of an operation that nobody heard the end of."""
@@ -41,42 +43,32 @@ class Operation(msgspec.Struct):
         )
 
 
-class Listener(Protocol):
-    """Who hears of operations at once: a trace."""
-
-    def called(self, operation: Operation) -> None:
-        """A client calls."""
-
-    def answered(self, operation: Operation, *, refused: bool) -> None:
-        """It heard the result, or that nothing was done."""
-
-
 class History:
     """All operations of a run, in the order of their calls. Those that certainly were not done are taken out."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
-        self.listener: Listener | None = None
+        self.recorder: Recorder | None = None
 
     def call(self, client: int, key: Hashable, name: str, argument: Any, now: float) -> Operation:
         """A client calls."""
         operation = Operation(client, key, name, argument, now)
         self.operations.append(operation)
-        if self.listener is not None:
-            self.listener.called(operation)
+        if self.recorder is not None:
+            self.recorder.called(operation)
         return operation
 
     def returned(self, operation: Operation, result: Any, now: float) -> None:
         """It heard the result."""
         operation.result, operation.returned = result, now
-        if self.listener is not None:
-            self.listener.answered(operation, refused=False)
+        if self.recorder is not None:
+            self.recorder.answered(operation, refused=False)
 
     def refused(self, operation: Operation) -> None:
         """It heard that nothing was done."""
         self.operations.remove(operation)
-        if self.listener is not None:
-            self.listener.answered(operation, refused=True)
+        if self.recorder is not None:
+            self.recorder.answered(operation, refused=True)
 
     def by_key(self) -> dict[Hashable, list[Operation]]:
         """Operations on different keys of a linearizable map can be looked at one key at a time."""

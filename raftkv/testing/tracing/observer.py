@@ -9,6 +9,7 @@ import msgspec
 
 from raftkv.model import Index, Membership, NodeId, Term
 from raftkv.testing.tracing.labels import members
+from raftkv.testing.tracing.recording import Recording
 from raftkv.testing.tracing.records import What
 from raftkv.transport import MemoryTransport
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from raftkv.node import Node
-    from raftkv.testing.tracing.trace import Trace
     from raftkv.testing.world.cluster import SimCluster, SimNode
     from raftkv.transport import TransportHandler
     from raftkv.wire import Hello, PeerMessage, Removal
@@ -48,11 +48,11 @@ class _Seen(msgspec.Struct):
 
 
 class Observer:
-    """Looks at a cluster after each turn of its loop, and tells a trace what is new."""
+    """Looks at a cluster after each turn of its loop, and records what is new."""
 
-    def __init__(self, cluster: SimCluster, trace: Trace) -> None:
+    def __init__(self, cluster: SimCluster, recording: Recording) -> None:
         self._cluster = cluster
-        self._trace = trace
+        self.recording = recording
         self._loop = cluster.loop
         self._seen: dict[NodeId, _Seen] = {}
         self._cuts: frozenset[tuple[NodeId, NodeId]] = frozenset()
@@ -65,24 +65,24 @@ class Observer:
 
     def look(self) -> None:
         """See what has changed."""
-        self._trace.now = self._loop.time()
+        self.recording.now = self._loop.time()
         events = self._cluster.events
         while self._notes < len(events):
             event = events[self._notes]
             self._notes += 1
-            self._trace.happened(What.WORLD, None, event.partition(" ")[2], event)
+            self.recording.happened(What.WORLD, None, event.partition(" ")[2], event)
         for node_id in self._cluster.nodes:
             self.look_at(node_id)
         self._look_at_network()
 
     def look_at(self, node_id: NodeId) -> None:
         """See what has changed at one machine."""
-        self._trace.now = self._loop.time()
+        self.recording.now = self._loop.time()
         sim = self._cluster.nodes[node_id]
         seen = self._seen.get(node_id)
         if seen is None:
             seen = self._seen[node_id] = _Seen()
-            self._trace.nodes[node_id] = ""
+            self.recording.nodes[node_id] = ""
         if sim.node is not seen.node or sim.starts != seen.starts:
             seen = self._look_at_process(sim, seen)
         if (node := sim.node) is not None:
@@ -99,7 +99,7 @@ class Observer:
         if seen.node is not None:
             self._ended(node_id, gracefully=seen.is_stopping)
         if sim.starts != seen.starts:
-            self._trace.nodes[node_id] = "starting"
+            self.recording.nodes[node_id] = "starting"
             self._happened(What.START, node_id, "start", f"start {sim.starts} of node {node_id}")
             if sim.node is None:
                 self._ended(node_id, gracefully=False)
@@ -109,8 +109,8 @@ class Observer:
         return self._seen[node_id]
 
     def _ended(self, node_id: NodeId, *, gracefully: bool) -> None:
-        self._trace.broke(node_id)
-        self._trace.nodes[node_id] = ""
+        self.recording.broke(node_id)
+        self.recording.nodes[node_id] = ""
         if gracefully:
             self._happened(What.STOP, node_id, "stopped", f"the process of node {node_id} has ended")
         else:
@@ -144,7 +144,7 @@ class Observer:
                 text, detail = members(raft.membership), f"the membership here is now {raft.membership.describe()}"
                 self._happened(What.MEMBERS, node_id, text, detail, role=role)
             seen.membership = raft.membership
-        self._trace.nodes[node_id] = role
+        self.recording.nodes[node_id] = role
         self._look_at_snapshots(node, role, seen)
 
     def _look_at_role(self, node: Node, role: str, seen: _Seen) -> None:
@@ -208,7 +208,7 @@ class Observer:
             self._happened(What.NETWORK, None, f"delay {self._delay_s * 1000:g} ms", "how long bytes travel, each way")
 
     def _happened(self, what: What, node: NodeId | None, text: str, detail: str, *, role: str = "") -> None:
-        self._trace.happened(what, node, text, detail, role=role)
+        self.recording.happened(what, node, text, detail, role=role)
 
 
 def links(cut: Collection[tuple[NodeId, NodeId]]) -> str:
@@ -219,35 +219,37 @@ def links(cut: Collection[tuple[NodeId, NodeId]]) -> str:
 
 
 class TracedTransport(MemoryTransport):
-    """A `MemoryTransport` that tells a trace of the messages that it carries."""
+    """A `MemoryTransport` whose messages are recorded, each behind what its node did before."""
 
-    def __init__(self, trace: Trace, *args: Any, **settings: Any) -> None:
+    def __init__(self, observer: Observer, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self.trace = trace
+        self._observer = observer
 
     async def start(self, handler: TransportHandler) -> None:
-        await super().start(_TracedHandler(handler, self.node_id, self.trace))
+        await super().start(_TracedHandler(handler, self.node_id, self._observer))
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         queued = super().send(to, message)
-        self.trace.sent(self.node_id, to, message, queued=queued)
+        self._observer.look_at(self.node_id)
+        self._observer.recording.sent(self.node_id, to, message, queued=queued)
         return queued
 
 
 class _TracedHandler:
-    """Tells a trace of what it hears, then the handler."""
+    """Records what it hears, then tells the handler."""
 
-    def __init__(self, handler: TransportHandler, node_id: NodeId, trace: Trace) -> None:
+    def __init__(self, handler: TransportHandler, node_id: NodeId, observer: Observer) -> None:
         self._handler = handler
         self._node_id = node_id
-        self._trace = trace
+        self._observer = observer
 
     def on_message(self, sender: NodeId, message: PeerMessage) -> None:
-        self._trace.received(sender, self._node_id, message)
+        self._observer.look_at(self._node_id)
+        self._observer.recording.received(sender, self._node_id, message)
         self._handler.on_message(sender, message)
 
     def on_connected(self, peer: NodeId) -> None:
-        self._trace.broke(self._node_id, peer)  # what was sent on the connection before this one
+        self._observer.recording.broke(self._node_id, peer)  # what was sent on the connection before this one
         self._handler.on_connected(peer)
 
     def on_lost(self, peer: NodeId, reason: str) -> None:

@@ -103,7 +103,7 @@ class Simulation:
         cluster.variety = self._variety
         if self._observe is not None:
             self._observe(cluster)
-            self.history.listener = cluster.trace
+            self.history.recorder = cluster.recorder
         inputs = CoreInvariantsAfterEachInput()
         inputs.attach(cluster)
         sightings = Sightings(cluster)

@@ -66,7 +66,7 @@ class Stage:
         cluster = SimCluster(self._machine, self._script.size, seed=self._dice.getrandbits(64))
         if self._observe is not None:
             self._observe(cluster)
-            self._history.listener = cluster.trace
+            self._history.recorder = cluster.recorder
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         checks = [*all_checks(), LogTimeIsBounded()]
         await watched(cluster, checks, self._play(cluster, nemesis))

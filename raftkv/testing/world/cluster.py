@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any
 
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
@@ -24,28 +23,19 @@ from raftkv.listener import Limits, Listener
 from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
-from raftkv.node import Node, Options, Worker, World
+from raftkv.node import Node, Options, World
 from raftkv.state import MemoryStates
 from raftkv.testing.world.clocks import WallClock
+from raftkv.testing.world.harm import Harm
 from raftkv.testing.world.loop import PROCESS, SimLoop
+from raftkv.testing.world.recorder import Recorder
 from raftkv.testing.world.unheard import SINK
 from raftkv.testing.world.variety import Habits, Variety
+from raftkv.testing.world.workers import BACKGROUND, LOG, SCANS, THREADS, TRANSFERS, Crash, SimWorker
 from raftkv.transport import MemoryNetwork, MemoryTransport
-
-if TYPE_CHECKING:
-    from raftkv.testing.tracing.trace import Trace
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 CLIENT = 0
 """Whom the network takes clients for."""
-
-THREADS = LOG, BACKGROUND, TRANSFERS = 0, 1, 2
-"""A node's threads that work on its disk: for its log, for its state and snapshots, and for snapshots of others."""
-
-SCANS = 3
-"""The thread of queries that read much; it works on no disk of its own."""
 
 START_MS = 1_577_836_800_000
 
@@ -66,89 +56,6 @@ CONFIG = Config(
     query_slice_reads=8,
 )
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
-
-
-class Harm(StrEnum):
-    """What people and disks do to a node's files."""
-
-    ROT = "rot"
-    """A bit flips."""
-    STALE_WRITE = "stale write"
-    """A sector is as it was before: a write that the disk has confirmed never came to it."""
-    MISDIRECTED_WRITE = "misdirected write"
-    """A sector is as another one is: the right data have come to the wrong place."""
-    MISSING = "missing file"
-    """A file is gone."""
-    WIPED = "wiped directory"
-    """It starts with an empty disk, under the same id."""
-    OLDER_COPY = "older copy"
-    """It starts with what it had some starts ago, under the same id."""
-    FOREIGN = "foreign file"
-    """A file or directory of another node, or of another cluster's, lies in its own or in the place of its own."""
-    COPIED = "copied directory"
-    """Its own are as they should be, but a second process runs on a copy of them, under the same id."""
-
-
-class Crash(BaseException):
-    """The power goes out in the middle of an operation on the disk."""
-
-
-class SimWorker(Worker):
-    """Does work on the loop, one piece after the other, each taking some virtual time."""
-
-    def __init__(self, draw_s: Callable[[], float], on_crash: Callable[[], None]) -> None:
-        self._draw_s = draw_s
-        self._on_crash = on_crash
-        self._queue: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
-        self._busy = False
-        self._dead = False
-        self.is_working = False
-        self.stalled = False
-        """While set, nothing gets done: the disk hangs."""
-
-    def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append((future, lambda: work(*args, **kwargs)))
-        self._next()
-        return future
-
-    def _next(self) -> None:
-        if not self._busy and self._queue and not self._dead:
-            self._busy = True
-            asyncio.get_running_loop().call_later(self._draw_s(), self._do)
-
-    def _do(self) -> None:
-        if self._dead:
-            return
-        if self.stalled:
-            asyncio.get_running_loop().call_later(0.05, self._do)
-            return
-        future, work = self._queue.popleft()
-        self._busy = False
-        self.is_working = True
-        try:
-            result = work()
-        except Crash:
-            self._on_crash()
-            return
-        except Exception as exc:  # noqa: BLE001 (it belongs to whoever waits for the work)
-            if not future.cancelled():
-                future.set_exception(exc)
-        else:
-            if not future.cancelled():
-                future.set_result(result)
-        finally:
-            self.is_working = False
-        self._next()
-
-    def die(self) -> None:
-        """Nothing that is queued will ever be done."""
-        self._dead = True
-        self._queue.clear()
-
-    async def close(self) -> None:
-        while self._queue or self._busy:
-            await self.run(lambda: None)
 
 
 class SimNode:
@@ -432,7 +339,7 @@ class SimCluster:
         self.events: list[str] = []
         self.fired: Counter[str] = Counter()
         """How often each kind of fault really met something."""
-        self.trace: Trace | None = None
+        self.recorder: Recorder | None = None
         """Who records what happens, if anybody does."""
         self.founders = tuple(self.member(node_id) for node_id in range(1, size + 1))
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
@@ -463,9 +370,9 @@ class SimCluster:
 
     def transport(self, sim: SimNode) -> MemoryTransport:
         """What a node's process sends and hears by."""
-        # A trace knows nodes by their ids.
-        trace = self.trace if sim.place == sim.node_id else None
-        kind = MemoryTransport if trace is None else trace.transport
+        # A recorder knows nodes by their ids.
+        recorder = self.recorder if sim.place == sim.node_id else None
+        kind = MemoryTransport if recorder is None else recorder.transport
         address, place = sim.member.peer_address, sim.place
         return kind(self.network, sim.node_id, address, config=self.config, draw=sim.dice.randrange, place=place)
 
