@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.testing import Failure, SimCluster, play, scenario
+from raftkv.errors import InvalidArgument
+from raftkv.testing import Failure, SimCluster, elapse, play, scenario
 from raftkv.testing.judging.checks import ElectionSafety
+from raftkv.testing.judging.watching import Watch
 from tests.testing.machines import Inventory
 
 
@@ -51,6 +53,66 @@ def test_invariants_are_looked_at_meanwhile(monkeypatch):
 
     with pytest.raises(Failure, match="ElectionSafety: two leaders"):
         play(Inventory, story)
+
+
+def test_a_story_goes_without_what_it_breaks_on_purpose(monkeypatch):
+    """By the name that its failure has; a name that there isn't is a mistake."""
+
+    def never(self, node):
+        raise AssertionError("two leaders")
+
+    monkeypatch.setattr(ElectionSafety, "look_at", never)
+
+    async def story(cluster):
+        await cluster.client().remote.receive("apple", 3)
+
+    play(Inventory, story, without=["ElectionSafety"])
+    with pytest.raises(InvalidArgument, match=r"no invariants \['ElectionSavety'\]"):
+        play(Inventory, story, without=["ElectionSavety"])
+
+
+@scenario(Inventory, started=False)
+async def test_a_story_may_start_its_nodes_itself(cluster):
+    """Nothing runs before it begins."""
+    assert not cluster.running
+    await cluster.start()
+    await cluster.until_leader()
+
+
+def test_a_slow_story_is_looked_at_less_often(monkeypatch):
+    """Each look takes real time."""
+    looks = []
+    monkeypatch.setattr(Watch, "look", lambda self: looks.append(1))
+
+    async def story(cluster):
+        await elapse(100)
+
+    play(Inventory, story, look_s=10.0)
+    assert 10 <= len(looks) <= 12
+
+
+def test_a_story_ends_with_the_end_of_every_node():
+    """Also of those that hang, are stopped, or have a failing disk; an end that fails is a failure."""
+
+    async def story(cluster):
+        one, two, three = cluster.nodes.values()
+        one.hang()
+        two.freeze()
+        three.fail_at_operation(1)
+        left.append(cluster)
+
+    left = []
+    play(Inventory, story)
+    assert not any(sim.is_up for sim in left[0].nodes.values())
+
+    async def fails(cluster):
+        async def stop():
+            raise LookupError("lost")
+
+        cluster.nodes[1].node.stop = stop
+
+    with pytest.raises(LookupError, match="lost"):
+        play(Inventory, fails)
 
 
 def test_the_same_seed_is_the_same_story():

@@ -19,7 +19,9 @@ LOOK_S = 0.02
 """Virtual seconds between two looks."""
 
 
-async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[Any, Any, T]) -> T:
+async def watched(
+    cluster: SimCluster, checks: Sequence[Check], work: Coroutine[Any, Any, T], look_s: float = LOOK_S
+) -> T:
     """Do `work`, and hold the cluster to `checks` meanwhile. Raises `Failure`, or what `work` does."""
     __tracebackhide__ = True
     loop = cluster.loop
@@ -36,9 +38,9 @@ async def watched(cluster: SimCluster, checks: Sequence[Check], work: Coroutine[
         except BaseException as exc:  # noqa: BLE001 (whoever waits below gets it)
             seen.set_exception(exc)
         else:
-            timer = loop.call_later(LOOK_S, look_again)
+            timer = loop.call_later(look_s, look_again)
 
-    timer = loop.call_later(LOOK_S, look_again)
+    timer = loop.call_later(look_s, look_again)
     try:
         await asyncio.wait([task, seen], return_when=asyncio.FIRST_COMPLETED)
         if seen.done():
