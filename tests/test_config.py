@@ -201,6 +201,12 @@ def test_settings_cannot_be_changed_once_checked() -> None:
         msgspec.structs.replace(Config(), tick_ms=0)
 
 
+def test_config_with_room_for_nothing_is_refused() -> None:
+    """A config is checked when it is made, before any node is."""
+    with pytest.raises(InvalidArgument):
+        Config(segment_bytes=1)
+
+
 def test_a_config_error_is_a_mistake_of_the_caller() -> None:
     """Nothing has happened yet, and Python's own word for it is ValueError."""
     assert issubclass(ConfigError, InvalidArgument) and issubclass(ConfigError, ValueError)

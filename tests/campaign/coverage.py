@@ -198,13 +198,13 @@ TESTS: dict[int, tuple[str, ...]] = {
     3: ("tests/core/test_demands_elections.py::test_stepping_down_within_a_term_keeps_the_vote",),
     4: ("tests/core/test_demands_replication.py::test_a_follower_acknowledges_only_what_is_durable",),
     5: ("tests/core/test_demands_replication.py::test_the_leaders_own_copy_counts_only_when_durable",),
-    6: ("tests/node/test_cluster.py::test_a_state_that_is_ahead_of_the_log_is_not_served",),
+    6: ("tests/node/test_mixups.py::test_a_state_that_is_ahead_of_the_log_is_not_served",),
     7: ("tests/log/test_crash.py::test_it_ends_at_every_operation",),
     8: ("tests/log/test_damage.py::test_each_zeroed_sector_after_an_unclean_end",),
     9: ("tests/log/test_damage.py::test_each_flipped_byte_after_a_clean_end",),
     10: (
         "tests/state/test_rocks.py::test_a_flip_in_any_file_is_found_or_harmless",
-        "tests/node/test_cluster.py::test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten",
+        "tests/node/test_damage.py::test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten",
     ),
     11: (
         "tests/log/test_damage.py::test_each_missing_file",
@@ -214,7 +214,7 @@ TESTS: dict[int, tuple[str, ...]] = {
     13: ("tests/log/test_crash.py::test_a_disk_that_is_really_full",),
     14: ("tests/snapshot/test_store.py::test_a_full_disk_leaves_no_draft",),
     15: ("tests/disk/test_simulated.py::test_what_a_failed_sync_did_not_save_no_other_sync_saves",),
-    16: ("tests/node/test_cluster.py::test_a_disk_that_never_comes_back_stops_the_node",),
+    16: ("tests/node/test_disks.py::test_a_disk_that_never_comes_back_stops_the_node",),
     17: (
         "tests/disk/test_real.py::test_a_short_write_goes_on",
         "tests/disk/test_real.py::test_a_write_that_gets_nowhere_fails",
@@ -228,23 +228,23 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/log/test_damage.py::test_an_older_copy_of_each_file",
     ),
     20: (
-        "tests/node/test_cluster.py::test_a_new_member_knows_a_wiped_directory_too",
+        "tests/node/test_handshakes.py::test_a_new_member_knows_a_wiped_directory_too",
         "tests/node/test_met.py::test_whoever_counted_an_acknowledgement_knows_whose_it_was",
         "tests/node/test_met.py::test_two_live_processes_on_two_directories_count_nowhere",
         "tests/node/test_met.py::test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself",
     ),
     21: (
-        "tests/node/test_cluster.py::test_an_older_copy_is_refused_however_often_it_is_started",
+        "tests/node/test_handshakes.py::test_an_older_copy_is_refused_however_often_it_is_started",
         "tests/node/test_met.py::test_who_was_started_since_is_not_heard_any_more",
     ),
     22: (
         "tests/node/test_met.py::test_two_live_processes_on_copies_of_a_directory_count_nowhere",
         "tests/node/test_met.py::test_a_copy_that_takes_the_place_of_a_running_node_is_found_out",
-        "tests/node/test_cluster.py::test_a_copied_data_directory_is_refused",
+        "tests/node/test_handshakes.py::test_a_copied_data_directory_is_refused",
         "tests/disk/test_contract.py::test_a_directory_is_locked_once",
     ),
     23: (
-        "tests/node/test_cluster.py::test_a_data_directory_of_another_cluster_is_refused",
+        "tests/node/test_mixups.py::test_a_data_directory_of_another_cluster_is_refused",
         "tests/transport/test_contract.py::test_a_refused_handshake_says_what_to_do",
     ),
     24: (
@@ -270,7 +270,7 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/core/test_demands_replication.py::test_a_batch_is_bounded_in_bytes_but_never_empty",
         "tests/test_config.py::test_whatever_goes_to_a_peer_fits_into_a_frame",
     ),
-    33: ("tests/node/test_cluster.py::test_commands_are_checked_before_they_get_into_the_log",),
+    33: ("tests/node/test_requests.py::test_commands_are_checked_before_they_get_into_the_log",),
     34: ("tests/core/test_demands_replication.py::test_the_window_bounds_bytes_on_their_way",),
     35: (
         "tests/node/test_growth.py::test_a_log_is_cut_when_it_has_many_entries_however_slowly_they_come",
@@ -312,14 +312,14 @@ TESTS: dict[int, tuple[str, ...]] = {
     ),
     57: (
         "tests/core/test_demands_membership.py::test_memberships_that_cannot_be_are_refused",
-        "tests/node/test_cluster.py::test_a_removed_node_is_refused",
+        "tests/node/test_handshakes.py::test_a_removed_node_is_refused",
     ),
     58: (
         "tests/core/test_demands_membership.py::test_a_change_that_would_have_no_quorum_now_is_refused",
         "tests/core/scripts/a_cluster_shrinks_to_one_and_grows_again.txt",
     ),
     59: ("tests/snapshot/test_store.py::test_power_lost_at_any_operation_leaves_whole_snapshots",),
-    60: ("tests/node/test_cluster.py::test_an_install_that_is_interrupted_anywhere_is_finished_later",),
+    60: ("tests/node/test_snapshots.py::test_an_install_that_is_interrupted_anywhere_is_finished_later",),
     61: (
         "tests/snapshot/test_store.py::test_what_is_inside_must_be_what_the_manifest_says",
         "tests/node/test_directory.py::test_a_snapshot_that_is_another_state_than_it_says_is_not_installed",
@@ -328,27 +328,27 @@ TESTS: dict[int, tuple[str, ...]] = {
     63: (
         "tests/core/test_demands_snapshots_and_reads.py"
         "::test_a_conflicting_entry_at_the_snapshots_index_empties_the_log",
-        "tests/node/test_cluster.py::test_a_log_that_begins_anew_is_no_loss_at_the_next_start",
+        "tests/node/test_snapshots.py::test_a_log_that_begins_anew_is_no_loss_at_the_next_start",
     ),
     64: (
         "tests/core/test_demands_snapshots_and_reads.py"
         "::test_a_snapshot_whose_last_entry_is_in_the_log_keeps_what_follows",
         "tests/core/test_demands_snapshots_and_reads.py::test_the_matching_tail_survives_the_snapshot_of_a_lost_state",
     ),
-    65: ("tests/node/test_cluster.py::test_a_snapshot_of_a_deposed_leader_is_not_even_begun",),
+    65: ("tests/node/test_snapshots.py::test_a_snapshot_of_a_deposed_leader_is_not_even_begun",),
     66: ("tests/snapshot/test_transfer.py::test_a_transfer_is_resumed_wherever_it_was_cut",),
     67: (
-        "tests/node/test_cluster.py::test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log",
+        "tests/node/test_snapshots.py::test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log",
         "tests/core/scripts/a_brand_new_node_is_brought_up_by_a_snapshot.txt",
     ),
     68: (
         "tests/snapshot/test_store.py::test_what_is_inside_must_be_what_the_manifest_says",
         "tests/state/test_rocks.py::test_a_flip_in_any_file_is_found_or_harmless",
     ),
-    69: ("tests/node/test_cluster.py::test_a_snapshot_under_load_is_the_state_at_its_index",),
-    70: ("tests/node/test_cluster.py::test_a_snapshot_that_rots_at_the_sender_is_not_sent_for_ever",),
+    69: ("tests/node/test_snapshots.py::test_a_snapshot_under_load_is_the_state_at_its_index",),
+    70: ("tests/node/test_snapshots.py::test_a_snapshot_that_rots_at_the_sender_is_not_sent_for_ever",),
     71: ("tests/core/test_demands_snapshots_and_reads.py::test_a_read_waits_for_the_terms_first_commit",),
-    72: ("tests/node/test_cluster.py::test_a_leader_that_wakes_from_a_pause_does_not_trust_its_lease",),
+    72: ("tests/node/test_elections.py::test_a_leader_that_wakes_from_a_pause_does_not_trust_its_lease",),
     73: (
         "tests/core/test_demands_snapshots_and_reads.py"
         "::test_a_lease_ends_before_the_election_timeout_by_the_drift_of_clocks",
@@ -363,7 +363,7 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/machine/test_runner.py::test_an_error_that_is_not_the_commands_own_stops_before_it",
     ),
     76: (
-        "tests/node/test_cluster.py::test_a_diverged_replica_is_found_and_stopped",
+        "tests/node/test_divergence.py::test_a_diverged_replica_is_found_and_stopped",
         "tests/testing/test_determinism.py::test_what_depends_on_the_process_is_named",
     ),
     77: (

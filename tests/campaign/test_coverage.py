@@ -26,7 +26,11 @@ def story_of(test):
         comment = text.partition("\n\n")[0]
         assert comment.startswith("# ")
         return comment
-    functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == name]
+    functions = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
     assert len(functions) == 1, f"{path} has no {name}"
     return ast.get_docstring(functions[0])
 

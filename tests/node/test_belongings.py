@@ -23,8 +23,7 @@ from raftkv.node.starts import begin_starts
 from raftkv.snapshot import Receipts, manifest
 from raftkv.snapshot.manifest import read_manifest
 from raftkv.state import META_KEY, MemoryStates
-from raftkv.testing.world.cluster import SimCluster
-from raftkv.testing.world.loop import SimLoop
+from raftkv.testing import play, scenario
 from raftkv.testing.world.workers import Crash
 from tests.node.belongings import ROOT, Images, open_here, paths_under, put
 
@@ -207,21 +206,6 @@ def check_what_is_left(disk, opened, where, word, held):
             raise AssertionError(word)
 
 
-def tell(story, size=3):
-    """Tell `story` with a cluster that has a leader; nothing may fail behind its back."""
-    loop = SimLoop()
-
-    async def main():
-        cluster = SimCluster(KeyValue, size, seed=1)
-        await cluster.start()
-        await cluster.until_leader()
-        await story(cluster)
-        await cluster.stop()
-
-    loop.run(main())
-    assert loop.failures == []
-
-
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
     """F77: it is of later entries and terms, and of other members: the node stays what it was, and says so.
@@ -248,82 +232,73 @@ def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
         assert contents(sim.disk, foreign) == contents(images.foreign, foreign)
         await client.close()
 
-    tell(story, size)
+    play(KeyValue, story, size=size, seed=1)
 
 
-def test_an_older_record_of_the_cluster_is_refused_by_a_node_that_has_joined():
+@scenario(KeyValue, seed=1)
+async def test_an_older_record_of_the_cluster_is_refused_by_a_node_that_has_joined(cluster):
     """Else the node would join whichever cluster it meets first."""
-
-    async def story(cluster):
-        sim = cluster.add(4)
-        await cluster.leader.add_learner(sim.member)
-        sim.cluster.network.cut(4, 1)
+    sim = cluster.add(4)
+    await cluster.leader.add_learner(sim.member)
+    sim.cluster.network.cut(4, 1)
+    await sim.start()
+    await cluster.until(lambda: sim.node.links.cluster_id != "", 10, "node 4 has joined")
+    await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "its vote file knows")
+    joined = sim.disk.read_bytes("/data/cluster")
+    own = sim.node.opened.vote.identity
+    await sim.stop()
+    before = msgspec.structs.replace(own, cluster_id="")
+    save_founding(sim.disk, "/data/cluster", before, Founding(cluster_id="", membership=Membership()))
+    with pytest.raises(Corruption, match="/data/cluster is an older copy: this node had not joined the cluster"):
         await sim.start()
-        await cluster.until(lambda: sim.node.links.cluster_id != "", 10, "node 4 has joined")
-        await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "its vote file knows")
-        joined = sim.disk.read_bytes("/data/cluster")
-        own = sim.node.opened.vote.identity
-        await sim.stop()
-        before = msgspec.structs.replace(own, cluster_id="")
-        save_founding(sim.disk, "/data/cluster", before, Founding(cluster_id="", membership=Membership()))
-        with pytest.raises(Corruption, match="/data/cluster is an older copy: this node had not joined the cluster"):
-            await sim.start()
-        sim.disk.write_atomic("/data/cluster", joined)
-        await sim.start()
-
-    tell(story)
+    sim.disk.write_atomic("/data/cluster", joined)
+    await sim.start()
 
 
-def test_a_join_that_is_cut_off_between_its_two_files_is_finished():
+@scenario(KeyValue, seed=1)
+async def test_a_join_that_is_cut_off_between_its_two_files_is_finished(cluster):
     """The cluster's file says it first; a start lets the vote file say it too."""
-
-    async def story(cluster):
-        sim = cluster.add(4)
-        await cluster.leader.add_learner(sim.member)
-        await sim.start()
-        await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "it has joined")
-        own = sim.node.opened.vote.identity
-        await sim.stop()
-        vote = VoteFile.look(sim.disk, "/data/vote")
-        sim.disk.remove("/data/vote")
-        VoteFile.create(sim.disk, "/data/vote", msgspec.structs.replace(own, cluster_id=""), HardState(term=99)).close()
-        assert vote.identity == own
-        sim.disk.remove("/data/starts")
-        begin_starts(sim.disk, "/data/starts", own)
-        await sim.start()
-        assert sim.node.opened.vote.identity == own
-
-    tell(story)
+    sim = cluster.add(4)
+    await cluster.leader.add_learner(sim.member)
+    await sim.start()
+    await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "it has joined")
+    own = sim.node.opened.vote.identity
+    await sim.stop()
+    vote = VoteFile.look(sim.disk, "/data/vote")
+    sim.disk.remove("/data/vote")
+    VoteFile.create(sim.disk, "/data/vote", msgspec.structs.replace(own, cluster_id=""), HardState(term=99)).close()
+    assert vote.identity == own
+    sim.disk.remove("/data/starts")
+    begin_starts(sim.disk, "/data/starts", own)
+    await sim.start()
+    assert sim.node.opened.vote.identity == own
 
 
 @pytest.mark.parametrize("number", range(1, 4))
-def test_a_crash_around_a_receipt_leaves_a_snapshot_that_counts_or_none(number):
+@scenario(KeyValue, seed=1)
+async def test_a_crash_around_a_receipt_leaves_a_snapshot_that_counts_or_none(cluster, number):
     """F59: before each operation on the disk that belongs to the receipt; the node takes another one later."""
+    client = cluster.client()
+    for count in range(30):
+        await client.remote.put(b"key-%d" % count, b"value")
+    sim = cluster.nodes[1]
+    left = number
 
-    async def story(cluster):
-        client = cluster.client()
-        for count in range(30):
-            await client.remote.put(b"key-%d" % count, b"value")
-        sim = cluster.nodes[1]
-        left = number
+    def hook(kind, path):
+        nonlocal left
+        if "receipts" in path:
+            left -= 1
+            if left == 0:
+                raise Crash
 
-        def hook(kind, path):
-            nonlocal left
-            if "receipts" in path:
-                left -= 1
-                if left == 0:
-                    raise Crash
-
-        sim.disk.fault = hook
-        with pytest.raises((NodeStopped, asyncio.CancelledError)):
-            await sim.node.take_snapshot()
-        await sim.start()
-        assert sim.node.opened.snapshots.damaged() == sim.node.opened.snapshots.refused() == {}
+    sim.disk.fault = hook
+    with pytest.raises((NodeStopped, asyncio.CancelledError)):
         await sim.node.take_snapshot()
-        await cluster.until_equal()
-        await client.close()
-
-    tell(story)
+    await sim.start()
+    assert sim.node.opened.snapshots.damaged() == sim.node.opened.snapshots.refused() == {}
+    await sim.node.take_snapshot()
+    await cluster.until_equal()
+    await client.close()
 
 
 @pytest.mark.parametrize("is_arrived", [True, False])

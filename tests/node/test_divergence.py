@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
+from raftkv.errors import (
+    Diverged,
+    StateCorruption,
+)
+from raftkv.kv import KeyValue
 from raftkv.model import Membership
 from raftkv.node.divergence import DigestComparer
+from raftkv.testing import scenario
+from raftkv.testing.world.cluster import Harm
+from tests.node.steps import fill, follower_of
 
 OWN = {10: 111, 11: 222, 12: 333}
 
@@ -81,3 +92,40 @@ def test_a_stranger_has_no_opinion():
     assert digests.report(9, 10, 999, Membership.of((1,))) is None
     assert digests.report(9, 10, 999, Membership.of((1, 2, 3))) is None
     assert digests.compared == 0
+
+
+@scenario(KeyValue, seed=1, without=["DigestsAgree"])  # they do not, on purpose
+async def test_a_diverged_replica_is_found_and_stopped(cluster):
+    """F76: one replica's state is changed behind its back; it stops, says so, and the others go on."""
+    client = cluster.client()
+    await fill(client, 20)
+    await cluster.until_equal()
+    sim = follower_of(cluster)
+    sim.harm = Harm.ROT
+    runner = sim.node.applier.runner
+    runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
+    runner.store._applied = runner.applied
+    await fill(client, 20, start=20)
+    await cluster.until(lambda: sim.node.failure is not None, 10, "it stops")
+    assert isinstance(sim.node.failure, Diverged)
+    assert "deterministic" in str(sim.node.failure)
+    await fill(client, 20, start=40)
+    await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")
+    sim.crash()
+    await sim.start()
+    await cluster.until_equal()
+    await fill(client, 500, start=60)
+    await cluster.until_equal()
+    await sim.node.take_snapshot()
+    runner = sim.node.applier.runner
+    runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
+    runner.store._applied = runner.applied
+    await fill(client, 20, start=600)
+    await cluster.until(lambda: sim.node.failure is not None, 10, "it stops again")
+    await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")
+    sim.crash()
+    with pytest.raises(StateCorruption, match="--rebuild"):
+        await sim.start()
+    await sim.start(rebuild=True)
+    await cluster.until_equal()
+    await client.close()

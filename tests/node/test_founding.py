@@ -9,41 +9,25 @@ from raftkv.kv import KeyValue
 from raftkv.model import Member
 from raftkv.node import Options
 from raftkv.node.directory import open_directory
-from raftkv.testing.world.cluster import CONFIG, SimCluster
-from raftkv.testing.world.loop import SimLoop
-from tests.node.test_cluster import fill, read_all
+from raftkv.testing import play, scenario
+from raftkv.testing.world.cluster import CONFIG
+from tests.node.steps import fill, read_all
 
 STEPS = 200
 """More disk operations than a founding has."""
 
 
-def tell(story, size=3, seed=1):
-    """Tell `story` with a cluster of which nothing runs yet; nothing may fail behind its back."""
-    loop = SimLoop()
-
-    async def main():
-        cluster = SimCluster(KeyValue, size, seed=seed, config=CONFIG)
-        await story(cluster)
-        await cluster.stop()
-
-    loop.run(main())
-    assert loop.failures == []
-
-
-def test_a_taken_address_founds_nothing():
+@scenario(KeyValue, seed=1, started=False)
+async def test_a_taken_address_founds_nothing(cluster):
     """Somebody listens there: the start fails, and the disk is as empty as before (F83)."""
-
-    async def story(cluster):
-        sim = cluster.nodes[1]
-        cluster.network.listen(9, sim.member.peer_address, lambda: None)
-        with pytest.raises(ConfigError, match="can't listen for peers"):
-            await sim.start()
-        assert not sim.disk.exists("/data")
-        cluster.network.stop_listening(9, sim.member.peer_address)
-        await cluster.start()
-        await cluster.until_leader()
-
-    tell(story)
+    sim = cluster.nodes[1]
+    cluster.network.listen(9, sim.member.peer_address, lambda: None)
+    with pytest.raises(ConfigError, match="can't listen for peers"):
+        await sim.start()
+    assert not sim.disk.exists("/data")
+    cluster.network.stop_listening(9, sim.member.peer_address)
+    await cluster.start()
+    await cluster.until_leader()
 
 
 def test_a_founding_that_is_cut_off_anywhere_is_finished_by_the_next_start():
@@ -70,7 +54,7 @@ def test_a_founding_that_is_cut_off_anywhere_is_finished_by_the_next_start():
             assert {node.cluster_id for node in cluster.running} == {cluster.nodes[2].node.cluster_id}
             await client.close()
 
-        tell(story, seed=number)
+        play(KeyValue, story, seed=number, started=False)
         return cut_off
 
     steps = 1
@@ -79,27 +63,24 @@ def test_a_founding_that_is_cut_off_anywhere_is_finished_by_the_next_start():
     assert 12 < steps < STEPS, "all of it was met"
 
 
-def test_a_name_is_compared_with_the_directorys():
+@scenario(KeyValue, seed=1, started=False)
+async def test_a_name_is_compared_with_the_directorys(cluster):
     """A founder's is written down, one that was founded before names were is recognized by the cluster's id."""
+    sim = cluster.nodes[1]
+    member = Member(1, "peer-1:1", "node-1:1")
 
-    async def story(cluster):
-        sim = cluster.nodes[1]
-        member = Member(1, "peer-1:1", "node-1:1")
+    def opened(name, members=()):
+        options = Options(node_id=1, data_dir="/data", members=members, cluster_name=name, config=CONFIG)
+        directory = open_directory(options, sim.world())
+        founding = directory.founding
+        for part in (directory.store, directory.log, directory.vote):
+            part.close()
+        directory.lock.release()
+        return founding
 
-        def opened(name, members=()):
-            options = Options(node_id=1, data_dir="/data", members=members, cluster_name=name, config=CONFIG)
-            directory = open_directory(options, sim.world())
-            founding = directory.founding
-            for part in (directory.store, directory.log, directory.vote):
-                part.close()
-            directory.lock.release()
-            return founding
-
-        assert opened("prod", (member,)).name == "prod"
-        assert opened("").name == "prod"
-        assert opened("prod").name == "prod"
-        with pytest.raises(WrongDataDir, match="cluster prod, which is not called 'test'"):
-            opened("test")
-        assert opened("", (member,)).name == "prod", "the members are compared under that name"
-
-    tell(story)
+    assert opened("prod", (member,)).name == "prod"
+    assert opened("").name == "prod"
+    assert opened("prod").name == "prod"
+    with pytest.raises(WrongDataDir, match="cluster prod, which is not called 'test'"):
+        opened("test")
+    assert opened("", (member,)).name == "prod", "the members are compared under that name"

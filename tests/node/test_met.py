@@ -13,8 +13,9 @@ from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Node, Options
 from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, seen
-from raftkv.testing.world.cluster import CONFIG, SimCluster, SimNode
-from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing import play, scenario
+from raftkv.testing.world.cluster import Harm, SimNode
+from raftkv.testing.world.loop import elapse
 from raftkv.transport import MemoryTransport
 from raftkv.wire import Acquaintance, Acquaintances
 from tests.node.files import load_known
@@ -41,19 +42,6 @@ class Twin(SimNode):
 
     async def stop(self):
         await self.node.stop()
-
-
-def tell(story, size=3, seed=1):
-    """Tell `story` with a cluster of which nothing runs yet; nothing may fail behind its back."""
-    loop = SimLoop()
-
-    async def main():
-        cluster = SimCluster(KeyValue, size, seed=seed, config=CONFIG)
-        await story(cluster)
-        await cluster.stop()
-
-    loop.run(main())
-    assert loop.failures == []
 
 
 async def refusal(sim, peer):
@@ -85,7 +73,7 @@ def test_whoever_counted_an_acknowledgement_knows_whose_it_was():
             await elapse(0.0002)
         for sim in cluster.nodes.values():
             sim.crash()
-        late.disk = SimDisk()
+        late.disk, late.harm = SimDisk(), Harm.WIPED
         leader.disk_s = 0.0005
         await leader.start()
         await late.start()
@@ -93,46 +81,40 @@ def test_whoever_counted_an_acknowledgement_knows_whose_it_was():
         assert not leader.node.raft.is_leader and late.node.raft.commit_index == 0
 
     for seed in range(5):
-        tell(story, seed=seed)
+        play(KeyValue, story, seed=seed, started=False)
 
 
-def test_a_peer_is_not_answered_before_it_is_on_disk_who_it_is():
+@scenario(KeyValue, seed=1, started=False)
+async def test_a_peer_is_not_answered_before_it_is_on_disk_who_it_is(cluster):
     """The disk hangs: the newcomer waits, nothing of it counts, and what it was is forgotten with the crash (F20)."""
-
-    async def story(cluster):
-        late = cluster.nodes[2]
-        leader = await lead_without(cluster, late.node_id)
-        leader.workers[0].stalled = True
-        await late.start()
-        node = leader.node
-        await elapse(0.5)
-        assert not node.transport.links()[late.node_id].connected
-        assert node.raft.role.progress[late.node_id].match_index == 0
-        assert not late.node.transport.links()[leader.node_id].connected
-        assert late.node_id not in load_known(node)
-        leader.unhang()
-        await cluster.until_equal()
-        assert load_known(leader.node)[late.node_id].nonce == late.node.world.nonce
-
-    tell(story)
+    late = cluster.nodes[2]
+    leader = await lead_without(cluster, late.node_id)
+    leader.workers[0].stalled = True
+    await late.start()
+    node = leader.node
+    await elapse(0.5)
+    assert not node.transport.links()[late.node_id].connected
+    assert node.raft.role.progress[late.node_id].match_index == 0
+    assert not late.node.transport.links()[leader.node_id].connected
+    assert late.node_id not in load_known(node)
+    leader.unhang()
+    await cluster.until_equal()
+    assert load_known(leader.node)[late.node_id].nonce == late.node.world.nonce
 
 
-def test_what_was_learned_during_a_handshake_is_told_when_it_is_over():
+@scenario(KeyValue, seed=1, started=False)
+async def test_what_was_learned_during_a_handshake_is_told_when_it_is_over(cluster):
     """A node meets a third one while its handshake with another is under way: both hellos were written before."""
-
-    async def story(cluster):
-        one, two, three = cluster.nodes.values()
-        cluster.network.cut(2, 3)
-        cluster.network.delays = {(1, 2): 0.5, (2, 1): 0.05}
-        await one.start()
-        await two.start()
-        await elapse(0.2)
-        await three.start()
-        await cluster.until(lambda: 3 in load_known(one.node), 0.2, "node 1 meets node 3")
-        await cluster.until(lambda: 3 in load_known(two.node), 2, "node 2 hears of node 3")
-        cluster.network.heal()
-
-    tell(story)
+    one, two, three = cluster.nodes.values()
+    cluster.network.cut(2, 3)
+    cluster.network.delays = {(1, 2): 0.5, (2, 1): 0.05}
+    await one.start()
+    await two.start()
+    await elapse(0.2)
+    await three.start()
+    await cluster.until(lambda: 3 in load_known(one.node), 0.2, "node 1 meets node 3")
+    await cluster.until(lambda: 3 in load_known(two.node), 2, "node 2 hears of node 3")
+    cluster.network.heal()
 
 
 # ---------------------------------------------------------------- two who go by one id
@@ -189,138 +171,120 @@ async def goes_on_without_node_2(cluster, doubt):
         assert "counts no more" in await refusal(cluster.nodes[3], 2)
 
 
-def test_two_live_processes_on_copies_of_a_directory_count_nowhere():
+@scenario(KeyValue, seed=1, started=False)
+async def test_two_live_processes_on_copies_of_a_directory_count_nowhere(cluster):
     """Nobody has met both, so nobody can know, until those who met one of them compare: then both connections end,
     the log says what to do, and the others go on without (F22)."""
-
-    async def story(cluster):
-        await cluster.start()
-        await cluster.until_leader()
-        await cluster.until_equal()
-        two = cluster.nodes[2]
-        two.crash()
-        lines = await meet_apart(cluster, two.disk.copy())
-        assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
-        assert all("copies of one data directory" in line["reason"] for line in lines)
-        assert all("add it under a new id" in line["reason"] for line in lines)
-        await goes_on_without_node_2(cluster, COPIES)
-
-    tell(story)
+    await cluster.start()
+    await cluster.until_leader()
+    await cluster.until_equal()
+    two = cluster.nodes[2]
+    two.crash()
+    lines = await meet_apart(cluster, two.disk.copy())
+    assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
+    assert all("copies of one data directory" in line["reason"] for line in lines)
+    assert all("add it under a new id" in line["reason"] for line in lines)
+    await goes_on_without_node_2(cluster, COPIES)
 
 
-def test_two_live_processes_on_two_directories_count_nowhere():
+@scenario(KeyValue, seed=1, started=False)
+async def test_two_live_processes_on_two_directories_count_nowhere(cluster):
     """A founder is replaced by an empty one, and the only one that it talks to never met the old one (F20)."""
-
-    async def story(cluster):
-        await lead_without(cluster, 3)
-        lines = await meet_apart(cluster, SimDisk())
-        assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
-        assert all("another data directory" in line["reason"] for line in lines)
-        await goes_on_without_node_2(cluster, DIRECTORIES)
-
-    tell(story)
+    await lead_without(cluster, 3)
+    lines = await meet_apart(cluster, SimDisk())
+    assert {line["node"] for line in lines} == {1, 3} and len(lines) == 2
+    assert all("another data directory" in line["reason"] for line in lines)
+    await goes_on_without_node_2(cluster, DIRECTORIES)
 
 
-def test_who_was_started_since_is_not_heard_any_more():
+@scenario(KeyValue, seed=1, started=False)
+async def test_who_was_started_since_is_not_heard_any_more(cluster):
     """Others have met a later start of a node than the one that is connected: it has to show that it had that (F21)."""
-
-    async def story(cluster):
-        await cluster.start()
-        await cluster.until_leader()
-        await cluster.until_equal()
-        node, sender = cluster.nodes[1].node, 3
-        hello = cluster.nodes[2].node.links.hello()
-        assert node.transport.links()[2].connected
-        later = Acquaintance(hello.incarnation, hello.boot + 1, "later")
-        node.links.on_message(sender, Acquaintances({2: later}))
-        assert not node.transport.links()[2].connected
-        assert f"(start {hello.boot}, seen was {hello.boot + 1})" in await refusal(cluster.nodes[1], 2)
-        for word in ("other", "later"):
-            starts = [*hello.starts, (hello.boot + 1, word), (hello.boot + 2, "next")]
-            comes = msgspec.structs.replace(hello, boot=hello.boot + 2, nonce="next", starts=starts)
-            if word == "other":
-                with pytest.raises(HandshakeRefused, match="older copy"):
-                    node.links.check_hello(comes)
-            else:
+    await cluster.start()
+    await cluster.until_leader()
+    await cluster.until_equal()
+    node, sender = cluster.nodes[1].node, 3
+    hello = cluster.nodes[2].node.links.hello()
+    assert node.transport.links()[2].connected
+    later = Acquaintance(hello.incarnation, hello.boot + 1, "later")
+    node.links.on_message(sender, Acquaintances({2: later}))
+    assert not node.transport.links()[2].connected
+    assert f"(start {hello.boot}, seen was {hello.boot + 1})" in await refusal(cluster.nodes[1], 2)
+    for word in ("other", "later"):
+        starts = [*hello.starts, (hello.boot + 1, word), (hello.boot + 2, "next")]
+        comes = msgspec.structs.replace(hello, boot=hello.boot + 2, nonce="next", starts=starts)
+        if word == "other":
+            with pytest.raises(HandshakeRefused, match="older copy"):
                 node.links.check_hello(comes)
-        assert node.links.hello().known[2] == Acquaintance(hello.incarnation, hello.boot + 2, "next")
+        else:
+            node.links.check_hello(comes)
+    assert node.links.hello().known[2] == Acquaintance(hello.incarnation, hello.boot + 2, "next")
 
-    tell(story)
 
-
-def test_a_leader_asks_everybody_anew_when_one_of_its_voters_is_in_doubt():
+@scenario(KeyValue, seed=1, started=False)
+async def test_a_leader_asks_everybody_anew_when_one_of_its_voters_is_in_doubt(cluster):
     """What that one acknowledged must not be counted later, together with what others acknowledge (F22)."""
-
-    async def story(cluster):
-        await cluster.start()
-        leader = await cluster.until_leader()
-        await cluster.until_equal()
-        doubted, teller = [node_id for node_id in cluster.nodes if node_id != leader.node_id]
-        known, term = leader.links.hello().known[doubted], leader.raft.term
-        leader.links.on_message(teller, Acquaintances({doubted: msgspec.structs.replace(known, nonce="another")}))
-        assert not leader.raft.is_leader
-        await cluster.until(lambda: cluster.leader is not None and cluster.leader.raft.term > term, 10, "a new leader")
-        assert cluster.leader.node_id != doubted
-
-    tell(story)
+    await cluster.start()
+    leader = await cluster.until_leader()
+    await cluster.until_equal()
+    doubted, teller = [node_id for node_id in cluster.nodes if node_id != leader.node_id]
+    known, term = leader.links.hello().known[doubted], leader.raft.term
+    leader.links.on_message(teller, Acquaintances({doubted: msgspec.structs.replace(known, nonce="another")}))
+    assert not leader.raft.is_leader
+    await cluster.until(lambda: cluster.leader is not None and cluster.leader.raft.term > term, 10, "a new leader")
+    assert cluster.leader.node_id != doubted
 
 
-def test_a_copy_that_takes_the_place_of_a_running_node_is_found_out():
+@scenario(KeyValue, seed=1, started=False)
+async def test_a_copy_that_takes_the_place_of_a_running_node_is_found_out(cluster):
     """The directory is copied while the node runs, and the copy is started when the node has acknowledged more: it has
     had all starts that others know of, but not what was acknowledged since (F22)."""
-
-    async def story(cluster):
-        await cluster.start()
-        leader = await cluster.until_leader()
-        await cluster.until_equal()
-        sim = next(sim for sim in cluster.nodes.values() if sim.node_id != leader.node_id)
-        image = sim.disk.copy()
-        client = cluster.client()
-        for number in range(20):
-            await client.remote.put(b"%d" % number, b"value")
-        await cluster.until_equal()
-        sim.crash()
-        sim.disk = image
-        sim.disk.crash(sim.dice)
-        await sim.start()
-        assert "came back without entries that it had acknowledged" in await refusal(
-            cluster.nodes[leader.node_id], sim.node_id
-        )
-        others = [each for each in cluster.nodes.values() if each is not sim]
-        await cluster.until(
-            lambda: all(load_known(each.node)[sim.node_id].doubt == LOST for each in others), 10, "all know"
-        )
-        await client.remote.put(b"more", b"value")
-        assert sim.node.raft.commit_index <= 1
-        await client.close()
-
-    tell(story)
+    await cluster.start()
+    leader = await cluster.until_leader()
+    await cluster.until_equal()
+    sim = next(sim for sim in cluster.nodes.values() if sim.node_id != leader.node_id)
+    image = sim.disk.copy()
+    client = cluster.client()
+    for number in range(20):
+        await client.remote.put(b"%d" % number, b"value")
+    await cluster.until_equal()
+    sim.crash()
+    sim.disk, sim.harm = image, Harm.OLDER_COPY
+    sim.disk.crash(sim.dice)
+    await sim.start()
+    assert "came back without entries that it had acknowledged" in await refusal(
+        cluster.nodes[leader.node_id], sim.node_id
+    )
+    others = [each for each in cluster.nodes.values() if each is not sim]
+    await cluster.until(
+        lambda: all(load_known(each.node)[sim.node_id].doubt == LOST for each in others), 10, "all know"
+    )
+    await client.remote.put(b"more", b"value")
+    assert sim.node.raft.commit_index <= 1
+    await client.close()
 
 
-def test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself():
+@scenario(KeyValue, size=1, seed=1, started=False, without=["ImpostorsHaveNoSay"])  # it leads itself, alone
+async def test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself(cluster):
     """It founds its cluster of one again, as it is told to, and nobody is there to refuse it; the first of the others
     who reaches it knows better (F20)."""
-
-    async def story(cluster):
-        await cluster.start()
-        leader = await cluster.until_leader()
-        for node_id in (2, 3):
-            new = cluster.add(node_id)
-            await new.start()
-            await leader.add_learner(new.member, 10)
-            await leader.promote(node_id, 10)
-        await cluster.until_equal()
-        one = cluster.nodes[1]
-        one.crash()
-        one.disk = SimDisk()
-        await one.start()
-        assert one.node.raft.membership.voters == (1,)
-        await cluster.until(lambda: one.node.failure is not None, 10, "it stops")
-        assert isinstance(one.node.failure, WrongDataDir)
-        assert "founded the cluster a second time" in await refusal(cluster.nodes[2], 1)
-        await cluster.until(lambda: any(cluster.nodes[each].node.raft.is_leader for each in (2, 3)), 10, "a leader")
-
-    tell(story, size=1)
+    await cluster.start()
+    leader = await cluster.until_leader()
+    for node_id in (2, 3):
+        new = cluster.add(node_id)
+        await new.start()
+        await leader.add_learner(new.member, 10)
+        await leader.promote(node_id, 10)
+    await cluster.until_equal()
+    one = cluster.nodes[1]
+    one.crash()
+    one.disk, one.harm = SimDisk(), Harm.WIPED
+    await one.start()
+    assert one.node.raft.membership.voters == (1,)
+    await cluster.until(lambda: one.node.failure is not None, 10, "it stops")
+    assert isinstance(one.node.failure, WrongDataDir)
+    assert "founded the cluster a second time" in await refusal(cluster.nodes[2], 1)
+    await cluster.until(lambda: any(cluster.nodes[each].node.raft.is_leader for each in (2, 3)), 10, "a leader")
 
 
 MET = st.builds(

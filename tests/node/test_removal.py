@@ -8,13 +8,20 @@ import pytest
 from raftkv.core import tail
 from raftkv.core.log import LogView
 from raftkv.core.raft import Raft
-from raftkv.errors import HandshakeRefused, NodeRemoved, PeerRemoved, Unavailable
+from raftkv.errors import (
+    HandshakeRefused,
+    NodeRemoved,
+    PeerRemoved,
+    Unavailable,
+)
+from raftkv.kv import KeyValue
 from raftkv.model import EntryKind, HardState, Membership, encode_membership
 from raftkv.node.removal import Hearsay, removed_since
+from raftkv.testing import play, scenario
 from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.loop import elapse
 from raftkv.wire import Removal
-from tests.node.test_cluster import fill, follower_of, tell
+from tests.node.steps import fill, follower_of
 
 TERM = 5
 WORD = Removal(cluster_id="c", teller=1, incarnation="i1", index=9, term=TERM, leads=False)
@@ -69,22 +76,19 @@ def test_who_is_foreign_wiped_or_behind_is_not_believed(changes):
     assert not told(raft, hearsay, 2), "nor does it count beside another"
 
 
-def test_a_node_that_is_up_ends_when_its_removal_is_committed():
+@scenario(KeyValue, seed=1)
+async def test_a_node_that_is_up_ends_when_its_removal_is_committed(cluster):
     """It has the entry itself: stale reads end at once, and the node soon after."""
-
-    async def story(cluster):
-        sim = follower_of(cluster)
-        node = sim.node
-        await cluster.leader.remove(sim.node_id)
-        await cluster.until(lambda: removed_since(node.raft, sim.node_id) is not None, 2)
-        await elapse(0.1)
-        with pytest.raises(Unavailable, match="was removed"):
-            node.query(b"", True, lambda index, result: None)
-        await cluster.until(lambda: node.failure is not None, 5)
-        assert isinstance(node.failure, NodeRemoved) and "Don't start it again" in str(node.failure)
-        assert node.status().role == "stopped"
-
-    tell(story)
+    sim = follower_of(cluster)
+    node = sim.node
+    await cluster.leader.remove(sim.node_id)
+    await cluster.until(lambda: removed_since(node.raft, sim.node_id) is not None, 2)
+    await elapse(0.1)
+    with pytest.raises(Unavailable, match="was removed"):
+        node.query(b"", True, lambda index, result: None)
+    await cluster.until(lambda: node.failure is not None, 5)
+    assert isinstance(node.failure, NodeRemoved) and "Don't start it again" in str(node.failure)
+    assert node.status().role == "stopped"
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -104,39 +108,51 @@ def test_a_node_that_was_down_is_told_when_it_comes_back(size):
         assert isinstance(node.failure, NodeRemoved)
         await client.close()
 
-    tell(story, size=size)
+    play(KeyValue, story, size=size, seed=1)
 
 
-def test_a_leader_that_removes_itself_answers_first():
+@scenario(KeyValue, seed=1)
+async def test_a_leader_that_removes_itself_answers_first(cluster):
     """The operator gets an answer, somebody else leads, and then it ends."""
-
-    async def story(cluster):
-        node = cluster.leader
-        membership = await node.remove(node.node_id)
-        assert node.node_id in membership.removed
-        await cluster.until(lambda: isinstance(node.failure, NodeRemoved), 10)
-        assert (await cluster.until_leader()).node_id != node.node_id
-
-    tell(story)
+    node = cluster.leader
+    membership = await node.remove(node.node_id)
+    assert node.node_id in membership.removed
+    await cluster.until(lambda: isinstance(node.failure, NodeRemoved), 10)
+    assert (await cluster.until_leader()).node_id != node.node_id
 
 
-def test_a_removal_that_may_be_undone_is_not_told():
+@scenario(KeyValue, seed=1)
+async def test_a_removal_that_may_be_undone_is_not_told(cluster):
     """An entry that is not committed refuses the node, and proves nothing."""
+    leader, sim = cluster.leader, follower_of(cluster)
+    hello = sim.node.links.hello()
+    raft = leader.raft
+    final = Membership.of(tuple(voter for voter in raft.membership.voters if voter != sim.node_id))
+    tail.append_payloads(
+        raft, EntryKind.MEMBERSHIP, [encode_membership(msgspec.structs.replace(final, removed=(sim.node_id,)))]
+    )
+    leader.engine.wake()  # it is to write what was appended behind its back
+    assert raft.log.membership_index > raft.commit_index
+    with pytest.raises(HandshakeRefused, match="was removed") as raised:
+        leader.links.check_hello(hello)
+    assert not isinstance(raised.value, PeerRemoved)
+    await cluster.until(lambda: raft.log.membership_index <= raft.commit_index)
+    with pytest.raises(PeerRemoved):
+        leader.links.check_hello(hello)
 
-    async def story(cluster):
-        leader, sim = cluster.leader, follower_of(cluster)
-        hello = sim.node.links.hello()
-        raft = leader.raft
-        final = Membership.of(tuple(voter for voter in raft.membership.voters if voter != sim.node_id))
-        tail.append_payloads(
-            raft, EntryKind.MEMBERSHIP, [encode_membership(msgspec.structs.replace(final, removed=(sim.node_id,)))]
-        )
-        assert raft.log.membership_index > raft.commit_index
-        with pytest.raises(HandshakeRefused, match="was removed") as raised:
-            leader.links.check_hello(hello)
-        assert not isinstance(raised.value, PeerRemoved)
-        await cluster.until(lambda: raft.log.membership_index <= raft.commit_index)
-        with pytest.raises(PeerRemoved):
-            leader.links.check_hello(hello)
 
-    tell(story)
+@scenario(KeyValue, seed=1)
+async def test_a_removed_leader_hands_over(cluster):
+    """It manages the change that removes it, and then another one leads; it disturbs nobody afterwards (F37)."""
+    client, admin = cluster.client(), cluster.admin()
+    await fill(client, 5)
+    old = cluster.leader.node_id
+    membership = await admin.remove(old)
+    assert old not in membership.voters
+    await fill(client, 5, start=5)
+    leader, term = cluster.leader.node_id, cluster.leader.raft.term
+    await elapse(10)
+    assert cluster.leader.node_id == leader != old
+    assert cluster.leader.raft.term == term
+    await client.close()
+    await admin.close()

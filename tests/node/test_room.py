@@ -8,10 +8,16 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from raftkv.errors import ChangeRefused, DiskLow
+from raftkv.errors import (
+    ChangeRefused,
+    DiskLow,
+    NotAccepted,
+)
+from raftkv.kv import KeyValue
+from raftkv.testing import scenario
 from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.loop import elapse
-from tests.node.test_cluster import fill, follower_of, read_all, tell
+from tests.node.steps import fill, follower_of, read_all
 
 RESERVE = msgspec.structs.replace(CONFIG, disk_free_bytes_min=200_000, disk_free_fraction_min=0.9)
 PLENTY = 1 << 40
@@ -27,10 +33,10 @@ def refuses(leader):
     return leader is not None and isinstance(leader.engine.refuse_writes, DiskLow)
 
 
-def test_a_leader_without_room_hands_over_and_writes_go_on():
+@scenario(KeyValue, seed=1, config=RESERVE)
+async def test_a_leader_without_room_hands_over_and_writes_go_on(cluster):
     """Two voters have room: no write fails, and nobody makes the full one lead again, whether told to or by crashes."""
-
-    async def story(cluster):
+    with capture_logs() as lines:
         client, admin = cluster.client(deadline_s=5.0), cluster.admin()
         await fill(client, 20)
         old = cluster.leader.node_id
@@ -56,79 +62,85 @@ def test_a_leader_without_room_hands_over_and_writes_go_on():
         await read_all(cluster, client, 45)
         await client.close()
         await admin.close()
-
-    with capture_logs() as lines:
-        tell(story, config=RESERVE)
     assert [line for line in lines if line["event"] == "disk_full_hand_over"]
     assert not [line for line in lines if line["event"] == "writes_refused"]
 
 
-def test_writes_are_refused_at_once_and_in_words_when_nobody_has_room():
+@scenario(KeyValue, seed=1, config=RESERVE)
+async def test_writes_are_refused_at_once_and_in_words_when_nobody_has_room(cluster):
     """Also a client that has no session yet is told what is wrong, long before its deadline; reads go on."""
-
-    async def story(cluster):
-        loop = asyncio.get_running_loop()
-        client, newcomer = cluster.client(deadline_s=60.0), cluster.client(deadline_s=60.0)
-        await fill(client, 5)
-        for sim in cluster.nodes.values():
-            fill_disk(sim)
-        await cluster.until(lambda: refuses(cluster.leader), 10, "refused")
-        await elapse(1.0)
-        leader = cluster.leader
-        began = loop.time()
-        for each in (client, newcomer):
-            with pytest.raises(DiskLow, match=f"node {leader.node_id}: only .* of disk are free.* free some space"):
-                await fill(each, 1, start=5)
-        assert loop.time() - began < 5.0
-        assert await client.remote.get(b"key-00001") is not None
-        status = leader.status()
-        assert status.writes_refused is not None
-        assert any(problem.startswith("writes are refused") for problem in status.problems())
-        assert cluster.leader is leader, "nobody moves leadership round in circles"
-        heir = follower_of(cluster)
-        heir.disk.capacity_bytes = PLENTY
-        await cluster.until(lambda: cluster.leader and cluster.leader.node_id == heir.node_id, 10, "it takes over")
-        await fill(newcomer, 5, start=5)
-        await client.close()
-        await newcomer.close()
-
-    tell(story, config=RESERVE)
+    loop = asyncio.get_running_loop()
+    client, newcomer = cluster.client(deadline_s=60.0), cluster.client(deadline_s=60.0)
+    await fill(client, 5)
+    for sim in cluster.nodes.values():
+        fill_disk(sim)
+    await cluster.until(lambda: refuses(cluster.leader), 10, "refused")
+    await elapse(1.0)
+    leader = cluster.leader
+    began = loop.time()
+    for each in (client, newcomer):
+        with pytest.raises(DiskLow, match=f"node {leader.node_id}: only .* of disk are free.* free some space"):
+            await fill(each, 1, start=5)
+    assert loop.time() - began < 5.0
+    assert await client.remote.get(b"key-00001") is not None
+    status = leader.status()
+    assert status.writes_refused is not None
+    assert any(problem.startswith("writes are refused") for problem in status.problems())
+    assert cluster.leader is leader, "nobody moves leadership round in circles"
+    heir = follower_of(cluster)
+    heir.disk.capacity_bytes = PLENTY
+    await cluster.until(lambda: cluster.leader and cluster.leader.node_id == heir.node_id, 10, "it takes over")
+    await fill(newcomer, 5, start=5)
+    await client.close()
+    await newcomer.close()
 
 
-def test_a_cluster_without_room_anywhere_still_elects():
+@scenario(KeyValue, seed=1, config=RESERVE)
+async def test_a_cluster_without_room_anywhere_still_elects(cluster):
     """Reads need a leader: who waits for others with room does not wait for ever."""
-
-    async def story(cluster):
-        client = cluster.client(deadline_s=10.0)
-        await fill(client, 5)
-        for sim in cluster.nodes.values():
-            fill_disk(sim)
-        await cluster.until(lambda: not any(sim.node.raft.has_room for sim in cluster.nodes.values()), 5, "all full")
-        old = (await cluster.until_leader()).node_id
-        cluster.nodes[old].crash()
-        await cluster.until(lambda: cluster.leader is not None, 10, "somebody leads")
-        await read_all(cluster, client, 5)
-        await cluster.nodes[old].start()
-        await client.close()
-
-    tell(story, config=RESERVE)
+    client = cluster.client(deadline_s=10.0)
+    await fill(client, 5)
+    for sim in cluster.nodes.values():
+        fill_disk(sim)
+    await cluster.until(lambda: not any(sim.node.raft.has_room for sim in cluster.nodes.values()), 5, "all full")
+    old = (await cluster.until_leader()).node_id
+    cluster.nodes[old].crash()
+    await cluster.until(lambda: cluster.leader is not None, 10, "somebody leads")
+    await read_all(cluster, client, 5)
+    await cluster.nodes[old].start()
+    await client.close()
 
 
-def test_a_voter_with_room_that_lags_leads_as_soon_as_it_has_caught_up():
+@scenario(KeyValue, seed=1, config=RESERVE)
+async def test_a_voter_with_room_that_lags_leads_as_soon_as_it_has_caught_up(cluster):
     """While it is away, the only one with all that is committed leads, though it has no room."""
+    client = cluster.client(deadline_s=20.0)
+    sim = follower_of(cluster)
+    sim.crash()
+    await fill(client, 300)
+    others = [each for each in cluster.nodes.values() if each is not sim]
+    for each in others:
+        fill_disk(each)
+    await cluster.until(lambda: refuses(cluster.leader), 10, "refused")
+    await sim.start()
+    await cluster.until(lambda: cluster.leader and cluster.leader.node_id == sim.node_id, 20, "it leads")
+    await fill(client, 5, start=300)
+    await client.close()
 
-    async def story(cluster):
-        client = cluster.client(deadline_s=20.0)
-        sim = follower_of(cluster)
-        sim.crash()
-        await fill(client, 300)
-        others = [each for each in cluster.nodes.values() if each is not sim]
-        for each in others:
-            fill_disk(each)
-        await cluster.until(lambda: refuses(cluster.leader), 10, "refused")
-        await sim.start()
-        await cluster.until(lambda: cluster.leader and cluster.leader.node_id == sim.node_id, 20, "it leads")
-        await fill(client, 5, start=300)
-        await client.close()
 
-    tell(story, config=RESERVE)
+@scenario(KeyValue, size=1, seed=1, config=RESERVE)
+async def test_low_space_refuses_writes_and_lets_them_in_again(cluster):
+    """Below the reserve commands are refused, safe to retry; reads go on; with space all is well by itself."""
+    client = cluster.client(deadline_s=2.0)
+    await fill(client, 5)
+    sim = cluster.nodes[1]
+    capacity = sim.disk.capacity_bytes
+    sim.disk.capacity_bytes = sim.disk.used_bytes() + 100_000
+    await cluster.until(lambda: cluster.leader.engine.refuse_writes is not None, 5, "writes are refused")
+    with pytest.raises(NotAccepted):
+        await fill(client, 1, start=5)
+    assert await client.remote.get(b"key-00001") is not None
+    sim.disk.capacity_bytes = capacity
+    await cluster.until(lambda: cluster.leader.engine.refuse_writes is None, 5, "writes are let in")
+    await fill(client, 1, start=5)
+    await client.close()

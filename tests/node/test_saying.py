@@ -13,14 +13,15 @@ import structlog
 from structlog.testing import capture_logs
 
 from raftkv.errors import DiskFull, Diverged, NodeStopped
+from raftkv.kv import KeyValue
 from raftkv.node import leaderless
 from raftkv.node.met import LOST
+from raftkv.testing import scenario
 from raftkv.testing.trying.simulation import simulate
 from raftkv.testing.world.cluster import CONFIG
-from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.workers import BACKGROUND
 from raftkv.wire import Acquaintance
-from tests.node.test_cluster import fill, follower_of, tell
+from tests.node.steps import fill, follower_of
 
 
 @contextlib.contextmanager
@@ -38,92 +39,76 @@ def looking(event: str, look: Callable[[dict[str, Any]], object]) -> Iterator[li
 
 
 @pytest.mark.parametrize("error", [Diverged("it differs"), DiskFull("the disk is full")], ids=["diverged", "full"])
-def test_a_node_that_must_stop_has_stopped_before_it_says_so(error):
+@scenario(KeyValue, seed=1)
+async def test_a_node_that_must_stop_has_stopped_before_it_says_so(cluster, error):
     """F78: it takes nothing more, whoever waits for its end knows, and what must outlive it is on its way to disk."""
-
-    async def story(cluster):
-        sim = follower_of(cluster)
-        node, worker = sim.node, sim.workers[BACKGROUND]
-        before = len(worker._queue)
-        with looking("node_failed", lambda _: (node.engine.stopped, node.stopped.done(), len(worker._queue))) as seen:
-            node.fail(error)
-        assert seen == [(True, True, before + isinstance(error, Diverged))]
-        sim.crash()
-
-    tell(story)
+    sim = follower_of(cluster)
+    node, worker = sim.node, sim.workers[BACKGROUND]
+    before = len(worker._queue)
+    with looking("node_failed", lambda _: (node.engine.stopped, node.stopped.done(), len(worker._queue))) as seen:
+        node.fail(error)
+    assert seen == [(True, True, before + isinstance(error, Diverged))]
+    sim.crash()
 
 
-def test_a_leader_whose_disk_hangs_has_stepped_down_before_it_says_so():
+@scenario(KeyValue, seed=1)
+async def test_a_leader_whose_disk_hangs_has_stepped_down_before_it_says_so(cluster):
     """F78: others are waiting to lead."""
-
-    async def story(cluster):
-        node = cluster.leader
-        with looking("disk_stalled", lambda _: node.raft.is_leader) as seen:
-            node._check_stall(CONFIG.disk_stall_stop_s - 1)
-        assert seen == [False]
-
-    tell(story)
+    node = cluster.leader
+    with looking("disk_stalled", lambda _: node.raft.is_leader) as seen:
+        node._check_stall(CONFIG.disk_stall_stop_s - 1)
+    assert seen == [False]
 
 
-def test_a_peer_in_doubt_is_dropped_before_it_is_said():
+@scenario(KeyValue, seed=1)
+async def test_a_peer_in_doubt_is_dropped_before_it_is_said(cluster):
     """F78: what it acknowledged counts no more, and so the leader leads no more."""
+    node = cluster.leader
+    peer = follower_of(cluster).node_id
 
-    async def story(cluster):
-        node = cluster.leader
-        peer = follower_of(cluster).node_id
+    def look(_):
+        return node.raft.is_leader, node.transport.links()[peer].connected
 
-        def look(_):
-            return node.raft.is_leader, node.transport.links()[peer].connected
-
-        known = node.links._met.known[peer]
-        with looking("peer_doubted", look) as seen:
-            node.links._suspect(peer, msgspec.structs.replace(known, doubt=LOST))
-        assert seen == [(False, False)]
-        assert isinstance(known, Acquaintance)
-
-    tell(story)
+    known = node.links._met.known[peer]
+    with looking("peer_doubted", look) as seen:
+        node.links._suspect(peer, msgspec.structs.replace(known, doubt=LOST))
+    assert seen == [(False, False)]
+    assert isinstance(known, Acquaintance)
 
 
-def test_a_lost_peer_is_acted_on_before_it_is_said():
+@scenario(KeyValue, seed=1)
+async def test_a_lost_peer_is_acted_on_before_it_is_said(cluster):
     """F78: a follower that loses its leader goes about an election, whatever its log does."""
-
-    async def story(cluster):
-        node = follower_of(cluster).node
-        with looking("peer_lost", lambda fields: (fields["peer"], node.engine.has_pending)) as seen:
-            node.links.on_lost(cluster.leader.node_id, "gone")
-        assert seen == [(cluster.leader.node_id, True)]
-
-    tell(story)
+    node = follower_of(cluster).node
+    with looking("peer_lost", lambda fields: (fields["peer"], node.engine.has_pending)) as seen:
+        node.links.on_lost(cluster.leader.node_id, "gone")
+    assert seen == [(cluster.leader.node_id, True)]
 
 
-def test_a_cluster_goes_on_though_every_line_of_it_fails():
+@scenario(KeyValue, seed=1)
+async def test_a_cluster_goes_on_though_every_line_of_it_fails(cluster):
     """F78: elections, new links, snapshots, a failed disk and a graceful end, with logs that nobody takes."""
-
-    async def story(cluster):
-        for sim in cluster.nodes.values():
-            sim.log_fails = True
-        client = cluster.client()
-        await fill(client, 10)
-        first = cluster.leader
-        cluster.nodes[first.node_id].crash()
-        await cluster.until_leader()
-        await fill(client, 10, start=10)
-        await cluster.nodes[first.node_id].start()
-        await cluster.until_equal()
-        await cluster.leader.take_snapshot()
-        sim = follower_of(cluster)
-        sim.node.fail(DiskFull("the disk is full"))
-        with pytest.raises(NodeStopped):
-            raise sim.node.stopped.result()
-        sim.crash()
-        await sim.start()
-        await fill(client, 10, start=20)
-        await cluster.until_equal()
-        await client.close()
-        assert cluster.fired["failing log"] > 20
-
-    with quiet():
-        tell(story)
+    for sim in cluster.nodes.values():
+        sim.log_fails = True
+    client = cluster.client()
+    await fill(client, 10)
+    first = cluster.leader
+    cluster.nodes[first.node_id].crash()
+    await cluster.until_leader()
+    await fill(client, 10, start=10)
+    await cluster.nodes[first.node_id].start()
+    await cluster.until_equal()
+    await cluster.leader.take_snapshot()
+    sim = follower_of(cluster)
+    sim.node.fail(DiskFull("the disk is full"))
+    with pytest.raises(NodeStopped):
+        raise sim.node.stopped.result()
+    sim.crash()
+    await sim.start()
+    await fill(client, 10, start=20)
+    await cluster.until_equal()
+    await client.close()
+    assert cluster.fired["failing log"] > 20
 
 
 def test_worlds_have_logs_that_fail():
@@ -131,62 +116,54 @@ def test_worlds_have_logs_that_fail():
     assert any(simulate(seed, duration_s=5.0).faults.get("failing log") for seed in range(6))
 
 
-def test_one_lost_peer_is_one_line():
+@scenario(KeyValue, seed=1)
+async def test_one_lost_peer_is_one_line(cluster):
     """Its two connections end at nearly the same time, and nobody is to wonder whether that was one loss or three."""
-
-    async def story(cluster):
-        sim = follower_of(cluster)
-        with capture_logs() as lines:
-            sim.crash()
-            await cluster.until(lambda: not cluster.leader.transport.links()[sim.node_id].connected, 20, "it is lost")
-            await cluster.until_leader()
-        said = [line for line in lines if line["log_level"] != "debug" and line.get("peer") == sim.node_id]
-        own = [line for line in said if line.get("node") in (None, cluster.leader.node_id)]
-        assert [line["event"] for line in own] == ["peer_lost"]
-        assert own[0]["log_level"] == "warning" and own[0]["address"] == sim.member.peer_address and own[0]["reason"]
-        await sim.start()
-
-    tell(story)
+    sim = follower_of(cluster)
+    with capture_logs() as lines:
+        sim.crash()
+        await cluster.until(lambda: not cluster.leader.transport.links()[sim.node_id].connected, 20, "it is lost")
+        await cluster.until_leader()
+    said = [line for line in lines if line["log_level"] != "debug" and line.get("peer") == sim.node_id]
+    own = [line for line in said if line.get("node") in (None, cluster.leader.node_id)]
+    assert [line["event"] for line in own] == ["peer_lost"]
+    assert own[0]["log_level"] == "warning" and own[0]["address"] == sim.member.peer_address and own[0]["reason"]
+    await sim.start()
 
 
-def test_a_node_that_stopped_by_itself_ends_with_an_error():
+@scenario(KeyValue, seed=1)
+async def test_a_node_that_stopped_by_itself_ends_with_an_error(cluster):
     """Whoever looks for errors finds why; an end that was asked for is none."""
-
-    async def story(cluster):
-        sim = follower_of(cluster)
-        with capture_logs() as lines:
-            sim.node.fail(DiskFull("the disk is full"))
-            await sim.stop()
-            await cluster.nodes[cluster.leader.node_id].stop()
-        ends = [(line["log_level"], line.get("reason")) for line in lines if line["event"] == "node_stopped"]
-        assert ends == [("error", "the disk is full"), ("info", None)]
-
-    tell(story)
+    sim = follower_of(cluster)
+    with capture_logs() as lines:
+        sim.node.fail(DiskFull("the disk is full"))
+        await sim.stop()
+        await cluster.nodes[cluster.leader.node_id].stop()
+    ends = [(line["log_level"], line.get("reason")) for line in lines if line["event"] == "node_stopped"]
+    assert ends == [("error", "the disk is full"), ("info", None)]
 
 
-def test_it_is_said_that_nobody_leads():
+@scenario(KeyValue, seed=1)
+async def test_it_is_said_that_nobody_leads(cluster):
     """Soon, with who is reached and what to do, then less and less often, and anew for the next time."""
-
-    async def story(cluster):
-        alone = follower_of(cluster)
-        with capture_logs() as lines:
-            for sim in cluster.nodes.values():
-                if sim is not alone:
-                    sim.crash()
-            await cluster.until(lambda: len(said(lines)) == 3, 120, "it is said three times")
-        first = said(lines)[0]
-        assert first["log_level"] == "warning" and first["node"] == alone.node_id
-        assert first["voters"] == [1, 2, 3] and first["reached"] == [] and "start nodes" in first["hint"]
-        assert [round(line["seconds"] / leaderless.FIRST_S) for line in said(lines)] == [1, 2, 4]
-        with capture_logs() as lines:
-            await cluster.start()
-            await cluster.until_leader()
-        assert not said(lines)
 
     def said(lines):
         return [line for line in lines if line["event"] == "no_leader"]
 
-    tell(story)
+    alone = follower_of(cluster)
+    with capture_logs() as lines:
+        for sim in cluster.nodes.values():
+            if sim is not alone:
+                sim.crash()
+        await cluster.until(lambda: len(said(lines)) == 3, 120, "it is said three times")
+    first = said(lines)[0]
+    assert first["log_level"] == "warning" and first["node"] == alone.node_id
+    assert first["voters"] == [1, 2, 3] and first["reached"] == [] and "start nodes" in first["hint"]
+    assert [round(line["seconds"] / leaderless.FIRST_S) for line in said(lines)] == [1, 2, 4]
+    with capture_logs() as lines:
+        await cluster.start()
+        await cluster.until_leader()
+    assert not said(lines)
 
 
 def test_it_is_said_less_and_less_often_but_never_not_at_all():

@@ -6,8 +6,11 @@ import asyncio
 
 from structlog.testing import capture_logs
 
+from raftkv.kv import KeyValue
+from raftkv.testing import scenario
+from raftkv.testing.world.cluster import Harm
 from raftkv.testing.world.loop import elapse
-from tests.node.test_cluster import fill, follower_of, tell
+from tests.node.steps import fill, follower_of
 
 
 async def ruin(cluster, client):
@@ -19,6 +22,7 @@ async def ruin(cluster, client):
     await cluster.until_equal()
     await cluster.leader.take_snapshot()
     await sim.stop()
+    sim.harm = Harm.ROT
     sim.disk.flip("/data/state/image", 100, 1)
     for name in sim.disk.listdir("/data/snapshots"):
         sim.disk.flip(f"/data/snapshots/{name}/image", 100, 1)
@@ -30,43 +34,37 @@ def transfers(lines):
     return [line["event"] for line in lines if line["event"].startswith("snapshot_transfer_")]
 
 
-def test_a_rebuild_takes_one_transfer():
+@scenario(KeyValue, seed=1)
+async def test_a_rebuild_takes_one_transfer(cluster):
     """Also under load, when answers that were on their way still say that a snapshot is wanted."""
-
-    async def story(cluster):
-        client = cluster.client()
-        sim = await ruin(cluster, client)
-        with capture_logs() as lines:
-            await sim.start(rebuild=True)
-            writes = asyncio.ensure_future(fill(client, 100, start=700))
-            await cluster.until(lambda: sim.node.snapshots.installed, 30, "the snapshot is there")
-            await writes
-            await cluster.until_equal()
-            await elapse(2)
-        assert transfers(lines) == ["snapshot_transfer_begins", "snapshot_transfer_done"]
-        assert sim.node.snapshots.installed == 1
-        await client.close()
-
-    tell(story)
-
-
-def test_a_transfer_that_fails_is_tried_again_less_and_less_often():
-    """Whatever makes it fail (here the follower has no room for it), under load and with nothing else to do."""
-
-    async def story(cluster):
-        client = cluster.client()
-        sim = await ruin(cluster, client)
-        capacity = sim.disk.capacity_bytes
-        sim.disk.capacity_bytes = sim.disk.used_bytes() + 2_000
-        with capture_logs() as lines:
-            await sim.start(rebuild=True)
-            await fill(client, 100, start=700)
-            await elapse(10)
-        failed = transfers(lines).count("snapshot_transfer_failed")
-        assert 3 <= failed <= 12, f"{failed} in a little more than 10 s"
-        sim.disk.capacity_bytes = capacity
+    client = cluster.client()
+    sim = await ruin(cluster, client)
+    with capture_logs() as lines:
+        await sim.start(rebuild=True)
+        writes = asyncio.ensure_future(fill(client, 100, start=700))
         await cluster.until(lambda: sim.node.snapshots.installed, 30, "the snapshot is there")
+        await writes
         await cluster.until_equal()
-        await client.close()
+        await elapse(2)
+    assert transfers(lines) == ["snapshot_transfer_begins", "snapshot_transfer_done"]
+    assert sim.node.snapshots.installed == 1
+    await client.close()
 
-    tell(story)
+
+@scenario(KeyValue, seed=1)
+async def test_a_transfer_that_fails_is_tried_again_less_and_less_often(cluster):
+    """Whatever makes it fail (here the follower has no room for it), under load and with nothing else to do."""
+    client = cluster.client()
+    sim = await ruin(cluster, client)
+    capacity = sim.disk.capacity_bytes
+    sim.disk.capacity_bytes = sim.disk.used_bytes() + 2_000
+    with capture_logs() as lines:
+        await sim.start(rebuild=True)
+        await fill(client, 100, start=700)
+        await elapse(10)
+    failed = transfers(lines).count("snapshot_transfer_failed")
+    assert 3 <= failed <= 12, f"{failed} in a little more than 10 s"
+    sim.disk.capacity_bytes = capacity
+    await cluster.until(lambda: sim.node.snapshots.installed, 30, "the snapshot is there")
+    await cluster.until_equal()
+    await client.close()
