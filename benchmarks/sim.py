@@ -18,10 +18,10 @@ from benchmarks import machine
 from raftkv.testing.judging.checks import all_checks
 from raftkv.testing.judging.history import History
 from raftkv.testing.judging.watching import quiet, watched
-from raftkv.testing.trying.simulation import simulate
-from raftkv.testing.trying.workload import Clients, Workload
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.worlds.simulation import simulate
+from raftkv.worlds.workload import Clients, Workload
 
 CLIENTS = 4
 

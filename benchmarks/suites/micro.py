@@ -21,7 +21,6 @@ from raftkv.kv import KeyValue
 from raftkv.log import Identity, Log
 from raftkv.machine import encode_command
 from raftkv.model import EntryKind
-from raftkv.testing.trying.simulation import simulate
 from raftkv.wire import (
     FrameDecoder,
     Request,
@@ -33,6 +32,7 @@ from raftkv.wire import (
     encode_request,
     encode_response,
 )
+from raftkv.worlds.simulation import simulate
 
 TITLE = "Parts by themselves, in one thread, 256-byte values"
 COLUMNS = [Column("per_s", "a second", "higher"), Column("us", "µs each", "lower", 2)]

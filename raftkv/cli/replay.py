@@ -57,7 +57,8 @@ def replay(
     # Only who replays pays for loading the simulator.
     from raftkv.testing.tracing.diagram import text_diagram
     from raftkv.testing.tracing.page import html_diagram
-    from raftkv.testing.trying.replay import replay_file, replay_seed
+    from raftkv.testing.trying.replay import replay_file
+    from raftkv.worlds.replay import replay_seed
 
     with errors_reported(as_json):
         with stderr.status("replaying …"):

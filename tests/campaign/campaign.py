@@ -14,8 +14,8 @@ from multiprocessing.pool import IMapIterator
 import msgspec
 
 from raftkv.testing.judging.failure import Failure
-from raftkv.testing.trying.simulation import Simulation
 from raftkv.testing.world.unheard import quiet
+from raftkv.worlds.simulation import Simulation
 from tests.campaign.coverage import by_kind, by_row
 
 

@@ -282,7 +282,7 @@ TESTS: dict[int, tuple[str, ...]] = {
     ),
     37: ("tests/core/test_demands_elections.py::test_a_stranger_with_a_newer_term_deposes_nobody",),
     38: ("tests/core/scripts/a_node_that_comes_back_does_not_disturb.txt",),
-    39: ("tests/testing/test_simulation.py::test_every_shape_of_a_partition_of_three",),
+    39: ("tests/worlds/test_simulation.py::test_every_shape_of_a_partition_of_three",),
     40: ("tests/core/scripts/a_leader_that_sends_but_does_not_receive_steps_down.txt",),
     41: ("tests/core/scripts/old_heartbeats_do_not_block_a_connected_majority.txt",),
     42: ("tests/core/scripts/nodes_with_and_without_pre_vote_get_along.txt",),

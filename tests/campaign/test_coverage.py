@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from raftkv.testing.faults.nemesis import fault_kinds
-from raftkv.testing.judging.sightings import SIGHTINGS
-from raftkv.testing.trying.scanning import SCANNED
-from raftkv.testing.trying.workload import ENCOUNTERS
 from raftkv.testing.world.variety import VARIETIES
+from raftkv.worlds.scanning import SCANNED
+from raftkv.worlds.sightings import SIGHTINGS
+from raftkv.worlds.workload import ENCOUNTERS
 from tests.campaign.coverage import FAULTS, KINDS, TESTS, by_kind, by_row, kinds_of, rows_of
 
 ROOT = Path(__file__).parent.parent.parent

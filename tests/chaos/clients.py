@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 from raftkv.client import Client
 from raftkv.testing.judging.history import History
-from raftkv.testing.trying.workload import Clients, Workload
+from raftkv.worlds.workload import Clients, Workload
 from tests.chaos.stage import DEADLINE_S, POLL_S
 
-MACHINE = ("--machine", "raftkv.testing.trying.workload:Workload")
+MACHINE = ("--machine", "raftkv.worlds.workload:Workload")
 """What nodes have to run."""
 
 

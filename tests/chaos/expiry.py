@@ -13,7 +13,7 @@ from raftkv.client import Admin, Client
 from raftkv.errors import RaftKVError
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos.certificates import Authority
 from tests.chaos.clients import MACHINE
 from tests.chaos.fault import Fault

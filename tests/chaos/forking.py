@@ -17,7 +17,7 @@ import msgspec
 
 from raftkv.client import BlockingClient
 from raftkv.errors import Indeterminate, RaftKVError
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 
 CALL_S = 20.0
 """For each call: a leader may be lost meanwhile."""

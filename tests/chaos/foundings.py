@@ -16,8 +16,8 @@ from raftkv.client import Client
 from raftkv.model import Member
 from raftkv.processes.cluster import NodeProcess, ProcessCluster, import_path, member_argument
 from raftkv.processes.ports import free_ports
-from raftkv.testing.trying.workload import Workload
 from raftkv.transport.tcp import split_address
+from raftkv.worlds.workload import Workload
 from tests.chaos.clients import MACHINE
 from tests.chaos.damage import last_line
 from tests.chaos.fault import Fault

@@ -11,7 +11,7 @@ from pathlib import Path
 from raftkv.client import Client, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos.damage import judge_end, start_and_judge
 from tests.chaos.fault import Fault
 from tests.chaos.power import move_to

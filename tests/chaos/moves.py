@@ -7,7 +7,7 @@ import random
 
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.processes.cluster import NodeProcess
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos.fault import Fault
 from tests.chaos.power import until_answers
 from tests.chaos.stage import DEADLINE_S, Stage

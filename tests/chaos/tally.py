@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from raftkv.client import Client, ClientOptions
 from raftkv.errors import Indeterminate, RaftKVError
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos.stage import POLL_S
 
 SERVED_S = 20.0

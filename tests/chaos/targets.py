@@ -14,7 +14,6 @@ from raftkv.machine import NO_SESSION, Runner, encode_command, encode_query
 from raftkv.machine.depth import with_less_room
 from raftkv.model import EntryKind
 from raftkv.state import MemoryStore
-from raftkv.testing.trying.workload import Workload
 from raftkv.wire import (
     PROTOCOL_VERSION,
     ClientHello,
@@ -35,6 +34,7 @@ from raftkv.wire import (
     encode_message,
     encode_request,
 )
+from raftkv.worlds.workload import Workload
 
 Target = Callable[[bytes], None]
 

@@ -11,7 +11,7 @@ from typing import Any
 from raftkv.client import Client, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos.stage import Stage
 
 KEY = b"woken"

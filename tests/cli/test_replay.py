@@ -6,9 +6,9 @@ import pytest
 
 from raftkv.testing.judging.checks import Check, all_checks
 from raftkv.testing.judging.failure import Cause, CounterExample
-from raftkv.testing.trying import simulation
 from raftkv.testing.trying.saved import save
 from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.worlds import simulation
 from tests.cli.commands import invoke, value_of
 from tests.testing.machines import Forgetful, Inventory, InventoryModel
 

@@ -15,7 +15,7 @@ import pytest
 
 from raftkv.client import Client
 from raftkv.processes.cluster import ProcessCluster
-from raftkv.testing.trying.workload import Workload
+from raftkv.worlds.workload import Workload
 from tests.chaos import certificates
 from tests.chaos.clients import MACHINE, Contradiction, recorded
 from tests.chaos.clocks import FAST, TEN_YEARS_MS, ClockWrong

@@ -17,10 +17,10 @@ from raftkv.kv import KeyValue
 from raftkv.node import leaderless
 from raftkv.node.met import LOST
 from raftkv.testing import scenario
-from raftkv.testing.trying.simulation import simulate
 from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.workers import BACKGROUND
 from raftkv.wire import Acquaintance
+from raftkv.worlds.simulation import simulate
 from tests.node.steps import fill, follower_of
 
 

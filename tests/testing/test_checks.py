@@ -13,10 +13,10 @@ from raftkv.kv import KeyValue
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.checks import CoreInvariants, CoreInvariantsAfterEachInput
 from raftkv.testing.judging.failure import Failure
-from raftkv.testing.trying.simulation import LEADER_WITHIN, Simulation
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop
 from raftkv.testing.world.variety import Variety
+from raftkv.worlds.simulation import LEADER_WITHIN, Simulation
 
 
 def tell(story, prepare=None):

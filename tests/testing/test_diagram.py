@@ -14,9 +14,9 @@ from raftkv.testing.tracing.diagram import LEGEND, text_diagram
 from raftkv.testing.tracing.lifelines import lifelines
 from raftkv.testing.tracing.page import html_diagram
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.trying.simulation import Simulation
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.worlds.simulation import Simulation
 
 
 def recorded(scenario, size=3):

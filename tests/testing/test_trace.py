@@ -8,9 +8,9 @@ from raftkv.core.messages import RequestVote
 from raftkv.kv import KeyValue
 from raftkv.testing.tracing.records import Fate, What
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.trying.simulation import Simulation
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.worlds.simulation import Simulation
 
 
 def recorded(scenario, size=3, **settings):

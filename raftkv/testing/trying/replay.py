@@ -1,4 +1,4 @@
-"""A simulated world, or a saved failure of an application's test, once more, with all of it recorded."""
+"""A saved failure of an application's test once more, with all of it recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from raftkv.errors import InvalidArgument
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.tracing.trace import Trace
 from raftkv.testing.trying.saved import load, rerun
-from raftkv.testing.trying.simulation import Simulation
 from raftkv.testing.world.unheard import quiet
 
 KEPT_MAX = 500_000
@@ -28,28 +27,6 @@ class Replay(msgspec.Struct, kw_only=True):
     """Virtual seconds: when it was clear that a promise is broken, else when the world ended."""
     trace: Trace
     """Empty where a mistake shows without a cluster."""
-
-
-def replay_seed(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> Replay:
-    """Run the `Simulation` of a seed."""
-    trace = Trace(KEPT_MAX)
-    world = Simulation(seed, size=size, duration_s=duration_s, clients=clients, observe=trace.attach)
-    failure: Failure | None = None
-    try:
-        with quiet():
-            report = world.run()
-    except Failure as exc:
-        failure = exc
-        verdict = str(exc)
-    else:
-        verdict = (
-            f"seed {seed} keeps its promise: {report.operations} operations, {report.unknown} with unknown ends, "
-            f"{report.terms} terms, {report.virtual_s:.0f} virtual seconds"
-        )
-    at = world.broken_at if world.broken_at is not None else trace.now
-    if failure is not None:
-        trace.broken(at, verdict.partition("\n")[0])
-    return Replay(title=world.command, failed=failure is not None, verdict=verdict, at=at, trace=trace)
 
 
 def replay_file(path: str) -> Replay:

@@ -9,13 +9,13 @@ import pytest
 from raftkv.config import MIB, Config
 from raftkv.errors import Rejected
 from raftkv.testing.judging.history import History
-from raftkv.testing.judging.sightings import BEFORE_FIRST_COMMIT, JOINT_WITHOUT, VOTERS, Sightings
 from raftkv.testing.judging.watching import look
-from raftkv.testing.trying.simulation import Simulation
-from raftkv.testing.trying.workload import AT_LIMIT, OVER_LIMIT, Clients, Workload
 from raftkv.testing.world.cluster import CONFIG, SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.testing.world.variety import CLOCK_RATE, LEASES, SMALL_BATCHES, WITHOUT_PRE_VOTE, Variety
+from raftkv.worlds.sightings import BEFORE_FIRST_COMMIT, JOINT_WITHOUT, VOTERS, Sightings
+from raftkv.worlds.simulation import Simulation
+from raftkv.worlds.workload import AT_LIMIT, OVER_LIMIT, Clients, Workload
 
 WORLDS = [Variety(CONFIG, random.Random(seed)) for seed in range(60)]
 

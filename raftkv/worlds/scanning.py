@@ -9,9 +9,9 @@ from typing import Any
 
 from raftkv.client import Client
 from raftkv.errors import Indeterminate, NotAccepted, SessionExpired, TooMuchWork, ViewExpired
-from raftkv.testing.trying.workload import ROWS_EACH, Workload
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.workers import SCANS
+from raftkv.worlds.workload import ROWS_EACH, Workload
 
 SLOW, GONE, SEEN = "slow scan", "view that is gone", "view of one index"
 

@@ -14,9 +14,9 @@ from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, RaftKVErr
 from raftkv.kv import KeyValue
 from raftkv.machine import Table, command, query
 from raftkv.model import Index
-from raftkv.testing.judging.appends import append_problems
 from raftkv.testing.judging.history import History, Operation, counter, register
-from raftkv.testing.judging.witness import witness_problems
+from raftkv.worlds.appends import append_problems
+from raftkv.worlds.witness import witness_problems
 
 KEYS = 2
 """Of each kind: few, so that clients meet."""

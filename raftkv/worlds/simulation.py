@@ -16,14 +16,14 @@ from raftkv.testing.judging.checks import CoreInvariantsAfterEachInput, all_chec
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.judging.history import History
 from raftkv.testing.judging.logtime import LogTimeIsBounded
-from raftkv.testing.judging.sightings import Sightings
 from raftkv.testing.judging.watching import look, watched
-from raftkv.testing.trying.scanning import Scanner
-from raftkv.testing.trying.workload import Clients, Workload, model
 from raftkv.testing.world.cluster import CONFIG, SimCluster
 from raftkv.testing.world.loop import Deadlock, SimLoop
 from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
+from raftkv.worlds.scanning import Scanner
+from raftkv.worlds.sightings import Sightings
+from raftkv.worlds.workload import Clients, Workload, model
 
 SIZES = (6, 6, 24, 4, 6, 1, 1)
 """How often worlds begin with one node, with two, and so on: most with three, as most clusters have."""

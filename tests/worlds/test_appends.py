@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from raftkv.testing.judging.appends import append_problems
 from raftkv.testing.judging.history import UNKNOWN, Operation
+from raftkv.worlds.appends import append_problems
 
 
 def append(item, called, returned=math.inf, result=UNKNOWN):

@@ -17,9 +17,9 @@ import pytest
 
 from raftkv.kv import KeyValue
 from raftkv.testing.judging.checks import all_checks
-from raftkv.testing.trying.simulation import Simulation, simulate
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.worlds.simulation import Simulation, simulate
 from tests.campaign.campaign import Campaign, run_world
 from tests.campaign.coverage import KINDS
 
@@ -27,7 +27,7 @@ SOAK = Path(__file__).parent.parent.parent / "tools" / "soak"
 
 SCRIPT = """
 import hashlib
-from raftkv.testing.trying.simulation import Simulation
+from raftkv.worlds.simulation import Simulation
 world = Simulation({seed}, duration_s=8.0)
 report = world.run()
 operations = [operation.describe() for operation in world.history.operations]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raftkv.testing.judging.history import UNKNOWN, Operation, register
-from raftkv.testing.judging.witness import witness_problems
+from raftkv.worlds.witness import witness_problems
 
 
 def op(name, argument, called, returned, result):
