@@ -10,8 +10,8 @@ from raftkv.kv import KeyValue
 from raftkv.node.directory import close_directory, open_directory
 from raftkv.node.paths import Options
 from raftkv.state import MemoryStates
-from raftkv.testing.world.cluster import CONFIG, SimCluster
-from raftkv.testing.world.loop import SimLoop
+from raftkv.testing import play
+from raftkv.testing.world.cluster import CONFIG
 
 ROOT = "/data"
 AT_ONCE = 20
@@ -38,8 +38,7 @@ def _grow(size, rounds):
     """The node's disk after each round of writes, and at last another node's."""
     found = []
 
-    async def story():
-        cluster = SimCluster(KeyValue, size, seed=7)
+    async def story(cluster):
         for count in rounds:
             await cluster.start()
             await cluster.until_leader()
@@ -62,7 +61,7 @@ def _grow(size, rounds):
             found.append(cluster.nodes[OWN].disk.copy())
         found.append(cluster.nodes[1].disk.copy())
 
-    SimLoop().run(story())
+    play(KeyValue, story, size=size, seed=7, started=False)
     return found
 
 

@@ -11,9 +11,8 @@ from structlog.testing import capture_logs
 from raftkv import StateMachine, Value, command, query
 from raftkv.errors import ChangeRefused
 from raftkv.node.status import seconds_text
-from raftkv.testing import play, scenario
+from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import START_MS
-from raftkv.testing.world.loop import elapse
 
 HOUR = 3_600_000
 YEARS = 10 * 365 * 24 * HOUR

@@ -12,8 +12,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.node.directory import open_directory
-from raftkv.testing import scenario
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, scenario
 from tests.node.steps import fill, follower_of, read_all
 
 

@@ -13,9 +13,8 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing import scenario
-from raftkv.testing.world.cluster import Harm
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, scenario
+from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of
 
 

@@ -13,10 +13,9 @@ from raftkv.errors import (
     DiskFull,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing import scenario
+from raftkv.testing import elapse, scenario
 from raftkv.testing.tracing.trace import Trace
 from raftkv.testing.world.cluster import CONFIG
-from raftkv.testing.world.loop import elapse
 from raftkv.testing.world.workers import BACKGROUND, TRANSFERS
 from tests.node.steps import fill, follower_of
 

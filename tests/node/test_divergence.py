@@ -13,7 +13,7 @@ from raftkv.kv import KeyValue
 from raftkv.model import Membership
 from raftkv.node.divergence import DigestComparer
 from raftkv.testing import scenario
-from raftkv.testing.world.cluster import Harm
+from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of
 
 OWN = {10: 111, 11: 222, 12: 333}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from raftkv.config import KIB, Config
 from raftkv.kv import KeyValue
-from raftkv.testing.world.cluster import SimCluster
-from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing import elapse, play
 
 HOURS = 6
 NEVER = 1_000_000
@@ -29,28 +28,24 @@ def slow(**settings):
 
 def live(config, value_bytes, pause_s):
     """A cluster of one lives for hours with a write now and then; returns its log's largest size, and its snapshots."""
-    loop = SimLoop()
-    sizes = []
+    sizes, found = [], []
 
-    async def main():
-        cluster = SimCluster(KeyValue, 1, seed=1, config=config)
+    async def story(cluster):
         node = await cluster.nodes[1].start()
         await cluster.until_leader(120)
         client = cluster.client(deadline_s=120.0)
         writes = 0
-        while loop.time() < HOURS * 3600:
+        while cluster.loop.time() < HOURS * 3600:
             await client.remote.put(b"key-%d" % (writes % 10), bytes(value_bytes))
             writes += 1
             await elapse(pause_s)
             disk = cluster.nodes[1].disk
             sizes.append(sum(len(data) for path, data in disk.image().items() if path.startswith("/data/log/")))
-        taken = node.snapshots.taken
+        found.append((writes, node.snapshots.taken))
         await client.close()
-        await cluster.stop()
-        return writes, taken
 
-    writes, taken = loop.run(main())
-    assert loop.failures == []
+    play(KeyValue, story, size=1, seed=1, config=config, started=False, look_s=1.0)
+    [(writes, taken)] = found
     assert writes * value_bytes > 2 * max(sizes), "all of it would have fitted: this shows nothing"
     return max(sizes), taken
 

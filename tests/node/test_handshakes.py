@@ -18,9 +18,9 @@ from raftkv.kv import KeyValue
 from raftkv.node import Options, met
 from raftkv.node.links import LEARNED_MAX
 from raftkv.node.met import save_known
-from raftkv.testing import scenario
-from raftkv.testing.world.cluster import CONFIG, Harm
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, scenario
+from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.harm import Harm
 from raftkv.wire import Acquaintance, encode_message
 from tests.node.files import load_known
 from tests.node.steps import fill, follower_of

@@ -13,9 +13,9 @@ from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Node, Options
 from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, seen
-from raftkv.testing import play, scenario
-from raftkv.testing.world.cluster import Harm, SimNode
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, play, scenario
+from raftkv.testing.world.cluster import SimNode
+from raftkv.testing.world.harm import Harm
 from raftkv.transport import MemoryTransport
 from raftkv.wire import Acquaintance, Acquaintances
 from tests.node.files import load_known

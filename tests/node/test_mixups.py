@@ -9,8 +9,7 @@ from raftkv.errors import (
     WrongDataDir,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing import scenario
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, scenario
 from tests.node.steps import fill
 
 

@@ -12,9 +12,10 @@ from raftkv.kv import KeyValue
 from raftkv.node import Options
 from raftkv.node.directory import close_directory, open_directory
 from raftkv.state import MemoryStates
-from raftkv.testing.world.cluster import CONFIG, SimCluster
-from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing import elapse, play
+from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.workers import Crash
+from tests.node.steps import follower_of
 
 IMAGES_MAX = 14
 """Places of the first crash that are looked at in each story, evenly spread."""
@@ -95,32 +96,22 @@ def check_second_crashes(images, node_id):
     return cuts
 
 
-def tell(story, size=3):
+def images_of(story):
     """The images that `story` returns, and whose they are."""
     found = []
 
-    async def main():
-        cluster = SimCluster(KeyValue, size, seed=3)
-        await cluster.start()
-        await cluster.until_leader()
+    async def told(cluster):
         found.append(await story(cluster))
-        await cluster.stop()
 
-    SimLoop().run(main())
+    play(KeyValue, told, seed=3)
     return found[0]
 
 
 async def fill(cluster, count, start=0):
     """Write so many keys."""
-    client = cluster.client()
-    for number in range(start, start + count):
-        await client.remote.put(b"key-%05d" % number, b"x" * 64)
-    await client.close()
-
-
-def follower_of(cluster):
-    """One that does not lead."""
-    return next(sim for sim in cluster.nodes.values() if sim.node_id != cluster.leader.node_id)
+    async with cluster.client() as remote:
+        for number in range(start, start + count):
+            await remote.put(b"key-%05d" % number, b"x" * 64)
 
 
 async def while_writing(cluster):
@@ -213,6 +204,6 @@ async def while_a_cut_off_install_is_resumed(cluster):
 )
 def test_a_second_crash_anywhere_in_the_recovery_changes_nothing(story):
     """F88: the power goes at operations of something under way, and again at each operation of the start after it."""
-    images, node_id = tell(story)
+    images, node_id = images_of(story)
     assert len(images) >= 8
     assert check_second_crashes(images, node_id) >= 100

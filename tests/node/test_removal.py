@@ -17,9 +17,8 @@ from raftkv.errors import (
 from raftkv.kv import KeyValue
 from raftkv.model import EntryKind, HardState, Membership, encode_membership
 from raftkv.node.removal import Hearsay, removed_since
-from raftkv.testing import play, scenario
+from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import CONFIG
-from raftkv.testing.world.loop import elapse
 from raftkv.wire import Removal
 from tests.node.steps import fill, follower_of
 

@@ -10,8 +10,7 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing import scenario
-from raftkv.testing.world.loop import elapse
+from raftkv.testing import elapse, scenario
 from tests.node.steps import fill, follower_of
 
 

@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from raftkv.config import MIB
 from raftkv.errors import Unavailable
 from raftkv.kv import KeyValue
-from raftkv.testing import play, scenario
+from raftkv.testing import elapse, play, scenario
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.world.cluster import CONFIG, Harm
-from raftkv.testing.world.loop import elapse
+from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of, read_all
 
 SCRUBBED = msgspec.structs.replace(CONFIG, scrub_rate_bytes_s=MIB, scrub_interval_s=0.5)

@@ -11,10 +11,9 @@ from raftkv.core import invariants
 from raftkv.kv import KeyValue
 from raftkv.log import VoteFile
 from raftkv.snapshot import Receipts, SnapshotOffer
-from raftkv.testing import scenario
+from raftkv.testing import elapse, scenario
 from raftkv.testing.judging.checks import SnapshotsHoldWhatTheySay
-from raftkv.testing.world.cluster import Harm
-from raftkv.testing.world.loop import elapse
+from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of
 
 

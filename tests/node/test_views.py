@@ -13,9 +13,8 @@ from raftkv.errors import Busy, InvalidArgument, Unavailable, ViewExpired
 from raftkv.kv import KeyValue
 from raftkv.kv.views import KeyValueView
 from raftkv.node.views import Views
-from raftkv.testing import scenario
+from raftkv.testing import elapse, scenario
 from raftkv.testing.world.cluster import CONFIG, SimCluster
-from raftkv.testing.world.loop import elapse
 
 
 async def write_thirty(cluster: SimCluster) -> None:
