@@ -99,11 +99,12 @@ async def test_a_node_that_is_stopped_before_its_first_step_is_up(cluster):
     sim = follower_of(cluster)
     for crashes in (True, False):
         sim.crash()
+        before = sim.disk.image()
         starting = asyncio.ensure_future(sim.start())
         await elapse(0)
         sim.freeze()
         await elapse(0.1)
-        assert not hasattr(sim.node, "stopped")
+        assert sim.is_up and sim.disk.image() == before
         with pytest.raises(AssertionError, match="is up"):
             await sim.start()
         if crashes:

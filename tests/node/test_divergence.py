@@ -104,7 +104,7 @@ async def test_a_diverged_replica_is_found_and_stopped(cluster):
     sim.harm = Harm.ROT
     runner = sim.node.applier.runner
     runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
-    runner.store._applied = runner.applied
+    runner.store.write({}, runner.applied)
     await fill(client, 20, start=20)
     await cluster.until(lambda: sim.node.failure is not None, 10, "it stops")
     assert isinstance(sim.node.failure, Diverged)
@@ -119,7 +119,7 @@ async def test_a_diverged_replica_is_found_and_stopped(cluster):
     await sim.node.take_snapshot()
     runner = sim.node.applier.runner
     runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
-    runner.store._applied = runner.applied
+    runner.store.write({}, runner.applied)
     await fill(client, 20, start=600)
     await cluster.until(lambda: sim.node.failure is not None, 10, "it stops again")
     await cluster.until(lambda: sim.disk.exists("/data/state.unfit"), 5, "it is written down")

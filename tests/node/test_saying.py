@@ -15,11 +15,9 @@ from structlog.testing import capture_logs
 from raftkv.errors import DiskFull, Diverged, NodeStopped
 from raftkv.kv import KeyValue
 from raftkv.node import leaderless
-from raftkv.node.met import LOST
 from raftkv.testing import scenario
-from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.workers import BACKGROUND
-from raftkv.wire import Acquaintance
+from raftkv.wire import Acquaintances
 from raftkv.worlds.simulation import simulate
 from tests.node.steps import fill, follower_of
 
@@ -44,10 +42,11 @@ async def test_a_node_that_must_stop_has_stopped_before_it_says_so(cluster, erro
     """F78: it takes nothing more, whoever waits for its end knows, and what must outlive it is on its way to disk."""
     sim = follower_of(cluster)
     node, worker = sim.node, sim.workers[BACKGROUND]
-    before = len(worker._queue)
-    with looking("node_failed", lambda _: (node.engine.stopped, node.stopped.done(), len(worker._queue))) as seen:
+    run, given = worker.run, []
+    worker.run = lambda *work: given.append(work) or run(*work)
+    with looking("node_failed", lambda _: (node.engine.stopped, node.stopped.done(), len(given))) as seen:
         node.fail(error)
-    assert seen == [(True, True, before + isinstance(error, Diverged))]
+    assert seen == [(True, True, isinstance(error, Diverged))]
     sim.crash()
 
 
@@ -56,7 +55,8 @@ async def test_a_leader_whose_disk_hangs_has_stepped_down_before_it_says_so(clus
     """F78: others are waiting to lead."""
     node = cluster.leader
     with looking("disk_stalled", lambda _: node.raft.is_leader) as seen:
-        node._check_stall(CONFIG.disk_stall_stop_s - 1)
+        cluster.nodes[node.node_id].hang()
+        await fill(cluster.client(), 1)
     assert seen == [False]
 
 
@@ -64,16 +64,15 @@ async def test_a_leader_whose_disk_hangs_has_stepped_down_before_it_says_so(clus
 async def test_a_peer_in_doubt_is_dropped_before_it_is_said(cluster):
     """F78: what it acknowledged counts no more, and so the leader leads no more."""
     node = cluster.leader
-    peer = follower_of(cluster).node_id
+    peer, teller = [node_id for node_id in cluster.nodes if node_id != node.node_id]
 
     def look(_):
         return node.raft.is_leader, node.transport.links()[peer].connected
 
-    known = node.links._met.known[peer]
+    known = node.links.hello().known[peer]
     with looking("peer_doubted", look) as seen:
-        node.links._suspect(peer, msgspec.structs.replace(known, doubt=LOST))
+        node.links.on_message(teller, Acquaintances({peer: msgspec.structs.replace(known, nonce="another")}))
     assert seen == [(False, False)]
-    assert isinstance(known, Acquaintance)
 
 
 @scenario(KeyValue, seed=1)
