@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Any
 
@@ -10,16 +11,29 @@ import msgspec
 import pytest
 
 from raftkv.config import Config
+from raftkv.disk.simulated import SimDisk
+from raftkv.entry import make_entry
 from raftkv.errors import Busy, RaftKVError, Rejected, TooMuchWork, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.kv.model import Page
-from raftkv.machine import LocalMachine, Runner, SliceOver, StateMachine, Table, command, encode_query, query
+from raftkv.machine import (
+    NO_SESSION,
+    Runner,
+    SliceOver,
+    StateMachine,
+    Table,
+    command,
+    encode_command,
+    encode_query,
+    query,
+)
+from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, Applier
 from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.views import Views
 from raftkv.node.waiting import Commands, Queries, Query
-from raftkv.state import Applied, RocksStates
+from raftkv.state import Applied, MemoryStore, RocksStates
 from raftkv.testing.world.loop import SimLoop, elapse
 
 
@@ -54,6 +68,20 @@ def payload(machine: type[StateMachine], name: str, *args: Any) -> bytes:
     return encode_query(name, machine.methods[name].encode_args(args, {}))
 
 
+def runner_of(machine: type[StateMachine], *commands: tuple[Any, ...]) -> Runner:
+    """Runs `machine` in memory, and has applied these commands: a name and arguments each."""
+    runner = Runner(machine, MemoryStore.open(SimDisk(), "/state"))
+    for name, *args in commands:
+        apply(runner, name, *args)
+    return runner
+
+
+def apply(runner: Runner, name: str, *args: Any) -> None:
+    """Apply a command, as an entry of its own."""
+    encoded = encode_command(NO_SESSION, 0, 0, name, runner.machine.methods[name].encode_args(args, {}))
+    runner.apply([make_entry(runner.applied.index + 1, 1, 0, EntryKind.COMMAND, encoded, GENESIS_CHAIN)])
+
+
 class HeldWorker(Worker):
     """Does nothing before it is told to."""
 
@@ -78,10 +106,7 @@ class Stage:
     """Scans of a machine with some rows, on workers that are held, with a clock that is set."""
 
     def __init__(self, rows: int = 500, **settings: Any) -> None:
-        local: Any = LocalMachine(Rows)
-        local.fill(rows)
-        self.local = local
-        self.runner = local._runner
+        self.runner = runner_of(Rows, ("fill", rows))
         self.now = 0.0
         self.paused: list[float] = []
         self.failures: list[BaseException] = []
@@ -122,7 +147,7 @@ def test_a_long_query_goes_on_beside_the_loop_at_the_index_at_which_it_began():
     async def story() -> None:
         stage = Stage()
         stage.scans.begin(stage.query())
-        stage.local.fill(600)
+        apply(stage.runner, "fill", 600)
         await stage.do()
         ((index, result),) = stage.answers
         assert (index, msgspec.msgpack.decode(result)) == (1, sum(range(500)))
@@ -135,11 +160,11 @@ def test_scans_rest_the_longer_the_more_of_them_there_are_and_while_others_wait(
     """However many run, they have half of the interpreter at most, and a tenth of it while anybody waits."""
 
     async def story() -> None:
-        stage = Stage()
+        stage, ticks = Stage(), itertools.count()
         stage.scans = Scans(
             [stage.worker, stage.worker],
             Config(),
-            lambda: stage.now,
+            lambda: next(ticks) / 1000,
             stage.paused.append,
             lambda: stage.runner,
             stage.failures.append,
@@ -148,10 +173,11 @@ def test_scans_rest_the_longer_the_more_of_them_there_are_and_while_others_wait(
         )
         for _ in range(2):
             stage.scans.begin(stage.query())
-        stage.scans._rest(0.001)
-        stage.busy = True
-        stage.scans._rest(0.001)
-        assert stage.paused == [0.002 * REST, 0.002 * REST_BUSY]
+        for stage.busy, rest in ((False, REST), (True, REST_BUSY)):
+            await stage.do()
+            assert {round(paused * 1000) for paused in stage.paused} == {2 * rest}
+            stage.paused.clear()
+            stage.scans.begin(stage.query())
         assert (REST >= 1, REST_BUSY >= 9) == (True, True)
         for _ in range(2):
             await stage.do()
@@ -235,7 +261,7 @@ def test_a_store_is_closed_only_when_nobody_reads_it(tmp_path):
         await stage.scans.hold()
         store.close()
         RocksStates().open(str(tmp_path / "s")).close()
-        stage.runner = LocalMachine(Rows)._runner
+        stage.runner = runner_of(Rows)
         stage.scans.resume()
         await stage.scans.hold()
         stage.scans.resume()
@@ -264,23 +290,19 @@ def test_a_stop_answers_whoever_waits():
 
 def test_a_slice_on_the_loop_is_bounded_whatever_the_query_catches():
     """`SliceOver` comes out of a query that catches everything; one that stays within its slice is answered."""
-    local: Any = LocalMachine(Rows)
-    local.fill(100)
-    runner = Runner(Rows, local._runner.store, slice_reads=50)
+    store = runner_of(Rows, ("fill", 100)).store
+    runner = Runner(Rows, store, slice_reads=50)
     for name in ("total", "stubborn"):
         with pytest.raises(SliceOver):
             runner.query(payload(Rows, name))
-    assert Runner(Rows, local._runner.store, slice_reads=100).query(payload(Rows, "total"))
+    assert Runner(Rows, store, slice_reads=100).query(payload(Rows, "total"))
 
 
 def test_a_query_may_make_do_with_what_it_has_read():
     """A page of the key-value machine ends early, honestly: together such pages are all that there is."""
-    local: Any = LocalMachine(KeyValue)
-    for number in range(300):
-        local.put(b"%03d" % number, b"")
-    for number in range(40, 120):
-        local.delete(b"%03d" % number)
-    store = local._runner.store
+    puts = [("put", b"%03d" % number, b"") for number in range(300)]
+    deletes = [("delete", b"%03d" % number) for number in range(40, 120)]
+    runner = runner_of(KeyValue, *puts, *deletes)
     expected = [b"%03d" % number for number in range(300) if not 40 <= number < 120]
 
     def more(position: bytes | None) -> int:
@@ -294,8 +316,8 @@ def test_a_query_may_make_do_with_what_it_has_read():
         start, end, pages = b"", None, 0
         while start is not None and (pages == 0 or not reverse or end is not None):
             asked: list[bytes | None] = []
-            view = store.view()
-            result = local._runner.query_view(view, payload(KeyValue, "range", start, end, 1000, reverse), more)
+            view = runner.store.view()
+            result = runner.query_view(view, payload(KeyValue, "range", start, end, 1000, reverse), more)
             page = msgspec.msgpack.decode(result, type=Page)
             keys += [item.key for item in page.items]
             pages += 1
@@ -306,13 +328,13 @@ def test_a_query_may_make_do_with_what_it_has_read():
 
 def test_a_query_that_reads_a_single_key_too_many_says_so():
     """Where there is no place to go on from, there is no page."""
-    local: Any = LocalMachine(KeyValue)
+    runner = runner_of(KeyValue)
 
     def more(position: bytes | None) -> int:
         raise TooMuchWork("enough", position)
 
     with pytest.raises(TooMuchWork) as error:
-        local._runner.query_view(local._runner.store.view(), payload(KeyValue, "get", b"a"), more)
+        runner.query_view(runner.store.view(), payload(KeyValue, "get", b"a"), more)
     assert error.value.position is None
     assert not isinstance(error.value, Rejected)
 
@@ -321,12 +343,11 @@ class Answering:
     """An applier with queries whose turn has come, on a clock that each look at it puts forward."""
 
     def __init__(self, queries: int, step_s: float) -> None:
-        local: Any = LocalMachine(Rows)
         self.waiting, self.commands = Queries(1), Commands()
         self.answers: list[int] = []
         self._now, self._step_s = 0.0, step_s
         self.applier = Applier(
-            local._runner,
+            runner_of(Rows),
             None,  # type: ignore[arg-type]  # nothing is applied
             HeldWorker(),
             self.commands,
