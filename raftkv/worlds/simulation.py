@@ -39,7 +39,7 @@ leads, one more command is done, all who still ask are answered, and all replica
 took 7, 2, 4 and 8: half of that is links that notice that they are dead, and dial again."""
 
 
-class Report(msgspec.Struct):
+class WorldReport(msgspec.Struct):
     """What a world came to."""
 
     seed: int
@@ -83,9 +83,9 @@ class Simulation:
         self._variety = Variety(CONFIG, random.Random(self._dice.getrandbits(64)))
         self._clients = Clients(seed, self.history, self._variety.command_bytes_max)
         self._lists: dict[Any, Any] = {}
-        self.report = Report(seed)
+        self.report = WorldReport(seed)
 
-    def run(self) -> Report:
+    def run(self) -> WorldReport:
         """Run the world. Raises `Failure`."""
         loop = SimLoop()
         try:
@@ -191,6 +191,6 @@ def replay_command(seed: int, *, size: int | None = None, duration_s: float = 20
     return " ".join(words)
 
 
-def simulate(seed: int, **settings: int | float) -> Report:
+def simulate(seed: int, **settings: int | float) -> WorldReport:
     """Run the world of `seed`; raises `Failure` when it breaks a promise."""
     return Simulation(seed, **settings).run()  # type: ignore[arg-type]

@@ -61,7 +61,7 @@ def tell(outcome: WorldOutcome) -> str:
     )
 
 
-class Tally(msgspec.Struct):
+class Total(msgspec.Struct):
     """What some worlds, of seeds one behind the other, came to."""
 
     first: int
@@ -89,9 +89,9 @@ class Campaign:
         self._virtual_s = virtual_s
         self._processes = processes or os.cpu_count() or 1
         self._seconds = 0.0
-        self.all = Tally(first)
+        self.all = Total(first)
         """Since the beginning."""
-        self.batch = Tally(first)
+        self.batch = Total(first)
         """Since `next_batch`."""
         self._batch_began = 0.0
 
@@ -138,7 +138,7 @@ class Campaign:
     def next_batch(self) -> dict[str, object]:
         """End a batch, and begin another one behind it; returns what it came to, for a ledger."""
         found, seconds = self.batch, self.batch_s
-        self.batch, self._batch_began = Tally(found.first + found.worlds), self._seconds
+        self.batch, self._batch_began = Total(found.first + found.worlds), self._seconds
         return {
             "first": found.first,
             "worlds": found.worlds,

@@ -97,7 +97,7 @@ KINDS: dict[str, str] = {
     "6 voters": "F58",
     "7 voters": "F58",
 }
-"""By kind of fault, as `Report.faults` counts them: the rows that it stands for."""
+"""By kind of fault, as `WorldReport.faults` counts them: the rows that it stands for."""
 
 FAULTS: dict[int, str] = {
     1: "a vote that is not durable when it is given",

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from raftkv.client import Client
+from raftkv.processes.stage import POLL_S
 from raftkv.testing.judging.history import History
 from raftkv.worlds.workload import Clients, Workload
-from tests.chaos.stage import DEADLINE_S, POLL_S
+from tests.chaos.stage import DEADLINE_S
 
 MACHINE = ("--machine", "raftkv.worlds.workload:Workload")
 """What nodes have to run."""

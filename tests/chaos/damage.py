@@ -55,7 +55,7 @@ _WORDS = {
 }
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class StartVerdict(msgspec.Struct, frozen=True):
     """What became of a node with its files: it serves (`advice` is None), or what it said why not and what to do.
 
     Either its own last line, when it has ended, or what its peers answer: they refuse who has forgotten something.
@@ -142,7 +142,7 @@ def empty_directory(directory: str | Path) -> None:
             path.unlink()
 
 
-async def start_and_judge(cluster: ProcessCluster, node: NodeProcess, *extra: str) -> Verdict:
+async def start_and_judge(cluster: ProcessCluster, node: NodeProcess, *extra: str) -> StartVerdict:
     """Start a node and wait until it serves and has applied all that the others had committed, or has ended.
 
     Raises `AssertionError` when it ended in a way that leaves the operator alone, and when it did neither in time.
@@ -161,9 +161,9 @@ async def start_and_judge(cluster: ProcessCluster, node: NodeProcess, *extra: st
                 continue
             refusals = [peer["refused"] for peer in status["peers"]]
             if refusals and all(refusals):
-                return Verdict(_advice_in(refusals[0]), refusals[0])
+                return StartVerdict(_advice_in(refusals[0]), refusals[0])
             if status["applied_index"] >= target and status["leader"] is not None and status["stopped"] is None:
-                return Verdict(None, "")
+                return StartVerdict(None, "")
             await asyncio.sleep(0.02)
     raise AssertionError(f"node {node.node_id} neither serves nor ends; it said: {last_line(node)}")
 
@@ -181,12 +181,12 @@ async def _committed(cluster: ProcessCluster, but: NodeProcess) -> Index:
     return found
 
 
-def judge_end(node: NodeProcess) -> Verdict:
+def judge_end(node: NodeProcess) -> StartVerdict:
     """What a node that has ended by itself said. Raises `AssertionError` when that leaves the operator alone."""
     assert node.process is not None
     code, said = node.process.poll(), last_line(node)
     assert code == EXIT_IN_DOUBT, f"node {node.node_id} ended with code {code}, not {EXIT_IN_DOUBT}: {said}"
-    return Verdict(_advice_in(said), said)
+    return StartVerdict(_advice_in(said), said)
 
 
 def _advice_in(said: str) -> Advice:

@@ -12,10 +12,10 @@ from raftkv.client import Client
 from raftkv.config import MIB
 from raftkv.errors import RaftKVError
 from raftkv.kv import KeyValue
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.power import until_answers
 from tests.chaos.probe import usage
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 ZONES = ("UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Kiritimati", "<+05>-5")
 LANGUAGES = ("C", "C.UTF-8", "POSIX", "de_DE.UTF-8", "tr_TR.UTF-8")
@@ -40,7 +40,7 @@ def shifted(seconds: int) -> list[str]:
     return command if works else []
 
 
-class Surroundings(Fault):
+class Surroundings(RealFault):
     """One node after the other comes back with other surroundings; at the end their states have to be equal.
 
     They differ in the seed of hashes, time zone and language, and with root in what their monotonic clocks say.
@@ -52,7 +52,7 @@ class Surroundings(Fault):
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         zones, languages = self._dice.sample(ZONES, k=3), self._dice.sample(LANGUAGES, k=3)
         for number, node in enumerate(stage.cluster.nodes.values()):
             await stage.leader()
@@ -69,7 +69,7 @@ class Surroundings(Fault):
         return self.kind
 
 
-class SlowFollower(Fault):
+class SlowFollower(RealFault):
     """SIGSTOP to a follower under heavy load: the leader's memory stays bounded, and the others go on (F34)."""
 
     kind = "a follower stopped under load"
@@ -85,7 +85,7 @@ class SlowFollower(Fault):
         if seconds >= STOPPED_LONG_S:
             self.kind = self.long
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         leader = await stage.leader()
         others = [node for node in stage.cluster.nodes.values() if node is not leader]
         node = self._dice.choice(others)
@@ -106,7 +106,7 @@ class SlowFollower(Fault):
         if self._written:
             stage.met(self.kind)
 
-    async def _load(self, stage: Stage, number: int) -> None:
+    async def _load(self, stage: ChaosStage, number: int) -> None:
         client = Client(KeyValue, stage.cluster.addresses)
         value = self._dice.randbytes(self._value_bytes)
         try:

@@ -16,14 +16,14 @@ from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.worlds.workload import Workload
 from tests.chaos.certificates import Authority
 from tests.chaos.clients import MACHINE
-from tests.chaos.fault import Fault
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.chaos.tally import Tally
 
 COUNTED = 10
 
 
-class CertificatesRunOut(Fault):
+class CertificatesRunOut(RealFault):
     """A small cluster with TLS beside the other one: one node's certificate has run out, and then all are replaced.
 
     The others say whose it is and why; with its new file it is reached, and nobody has ended for it. New files for all
@@ -39,7 +39,7 @@ class CertificatesRunOut(Fault):
         self._is_told = dice.random() < 0.5
         """By SIGHUP; else nodes see by themselves that there are new files."""
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         directory = stage.directory / f"tls-{stage.fired[self.kind]}"
         authority = await asyncio.to_thread(Authority, directory / "authority")
         with ProcessCluster(directory, 3, arguments=MACHINE) as cluster:
@@ -50,7 +50,7 @@ class CertificatesRunOut(Fault):
                 node.arguments += ["--tls-ca", str(authority.path), "--tls-cert", str(cert), "--tls-key", str(key)]
             context = ssl.create_default_context(cafile=str(authority.path))
             context.load_cert_chain(*await asyncio.to_thread(authority.issue, "client"))
-            own = Stage(cluster, self._dice, directory)
+            own = ChaosStage(cluster, self._dice, directory)
             cluster.start_all()
             tally = Tally(b"certified", Client(Workload, cluster.addresses, ssl=context))
             try:
@@ -73,7 +73,7 @@ class CertificatesRunOut(Fault):
                 await tally.close()
 
     async def _replace(
-        self, stage: Stage, authority: Authority, nodes: list[NodeProcess], context: ssl.SSLContext
+        self, stage: ChaosStage, authority: Authority, nodes: list[NodeProcess], context: ssl.SSLContext
     ) -> None:
         """New certificates and keys in the place of these nodes' own; returns when all nodes are connected."""
         for node in nodes:
@@ -84,7 +84,7 @@ class CertificatesRunOut(Fault):
         every = list(stage.cluster.nodes.values())
         await stage.until(lambda: _all_connected(every, context), "all nodes connected")
 
-    async def _kill_leader(self, stage: Stage, context: ssl.SSLContext) -> None:
+    async def _kill_leader(self, stage: ChaosStage, context: ssl.SSLContext) -> None:
         nodes = stage.cluster.nodes
 
         async def find() -> NodeProcess | None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 
-class Fault(ABC):
+class RealFault(ABC):
     """Something bad that is done to a stage and undone.
 
     A fault calls `stage.met` when it has really done something: one that was only meant makes its round fail.
@@ -21,10 +19,10 @@ class Fault(ABC):
     """The rows of the table of faults that it covers, such as "F4 F26"."""
 
     @abstractmethod
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         """Do it. What goes on for a while does so in a task of its own, until `heal`."""
 
-    async def heal(self, stage: Stage) -> None:  # noqa: B027 (many faults are over when they are done)
+    async def heal(self, stage: ChaosStage) -> None:  # noqa: B027 (many faults are over when they are done)
         """Undo it; by default there is nothing to undo. Afterwards the cluster has to serve within its bound."""
 
     @abstractmethod

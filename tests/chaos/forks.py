@@ -11,15 +11,15 @@ import msgspec
 
 from raftkv.processes.cluster import import_path
 from tests.chaos import tally
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.forking import Counted
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 PROGRAM_S = 240.0
 """For all of it, with a leader killed meanwhile; some seconds on an idle machine."""
 
 
-class Forks(Fault):
+class Forks(RealFault):
     """A program with a client under load forks again and again; the leader is killed in the middle of it.
 
     Its children count on with what they find, or close it. Parent and children count to each number once, nothing
@@ -33,7 +33,7 @@ class Forks(Fault):
         self._key = b"forked%d" % dice.getrandbits(32)
         self._times = times
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         addresses = stage.cluster.addresses
         command = [sys.executable, "-m", "tests.chaos.forking", self._key.decode(), str(self._times)]
         program = await asyncio.create_subprocess_exec(

@@ -20,9 +20,9 @@ from raftkv.transport.tcp import split_address
 from raftkv.worlds.workload import Workload
 from tests.chaos.clients import MACHINE
 from tests.chaos.damage import last_line
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.points import arm, check_killed, ends
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.chaos.tally import Tally
 
 STEPS = (
@@ -45,7 +45,7 @@ EXIT_USAGE = 2
 COUNTED = 10
 
 
-class Founded(Fault):
+class Founded(RealFault):
     """A small cluster beside the other one is founded with a port that is taken, killed at steps of it, and moved.
 
     Its first node finds its port for peers taken, writes nothing, and gets another one. It is killed at two steps and
@@ -61,10 +61,10 @@ class Founded(Fault):
         self._dice = dice
         self._steps = sorted(dice.sample(STEPS, k=times), key=STEPS.index)
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         directory = stage.directory / f"founding-{stage.fired[self.taken]}"
         with ProcessCluster(directory, 3, arguments=MACHINE) as cluster:
-            own = Stage(cluster, self._dice, directory)
+            own = ChaosStage(cluster, self._dice, directory)
             node = self._dice.choice([*cluster.nodes.values()])
             await self._find_port_taken(own, node)
             stage.met(self.taken)
@@ -87,7 +87,7 @@ class Founded(Fault):
                 await tally.close()
             await own.until_equal()
 
-    async def _find_port_taken(self, stage: Stage, node: NodeProcess) -> None:
+    async def _find_port_taken(self, stage: ChaosStage, node: NodeProcess) -> None:
         """Start a founder whose port somebody has; all who are to be founders are told another one then."""
         taken = node.own.peer_address
         with closing(socket.create_server(split_address(taken))):
@@ -107,7 +107,7 @@ class Founded(Fault):
                 member_argument(node.member) if argument == before else argument for argument in each.arguments
             ]
 
-    async def _is_as_meant(self, stage: Stage) -> bool | None:
+    async def _is_as_meant(self, stage: ChaosStage) -> bool | None:
         meant = {node.member for node in stage.cluster.nodes.values()}
         statuses = await stage.statuses()
         return (
@@ -116,7 +116,7 @@ class Founded(Fault):
             and all(peer.connected for status in statuses for peer in status.peers)
         ) or None
 
-    async def _move(self, stage: Stage, node: NodeProcess) -> None:
+    async def _move(self, stage: ChaosStage, node: NodeProcess) -> None:
         """Start a member elsewhere, and tell the others by the command for it."""
         code = await asyncio.to_thread(node.terminate)
         assert code == 0, f"node {node.node_id} ended with {code} after SIGTERM"

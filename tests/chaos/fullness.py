@@ -13,16 +13,16 @@ from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
 from tests.chaos.damage import judge_end, start_and_judge
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.power import move_to
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 FILLER = "filler"
 VALUE_BYTES = 100_000
 """Of commands that make logs grow; what was written ahead of them is soon used up."""
 
 
-class DiskFull(Fault):
+class DiskFilled(RealFault):
     """Somebody else fills the disks of some nodes, while commands need space; then there is space again.
 
     A node must refuse commands or end, and say so. One that has ended is started again when there is space.
@@ -37,7 +37,7 @@ class DiskFull(Fault):
         self._dice, self._count, self._of_leader = dice, count, of_leader
         self._chosen: list[NodeProcess] = []
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         if not stage.images:
             await move_to(stage, "ext4")
         leader = await stage.leader()
@@ -52,7 +52,7 @@ class DiskFull(Fault):
         finally:
             await client.close()
 
-    async def _all_say_so(self, stage: Stage, client: Client[Workload]) -> bool | None:
+    async def _all_say_so(self, stage: ChaosStage, client: Client[Workload]) -> bool | None:
         try:
             await client.call("put", b"large", bytes(VALUE_BYTES))
         except RaftKVError as exc:
@@ -69,7 +69,7 @@ class DiskFull(Fault):
                 return None
         return True
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         for node in self._chosen:
             image = stage.images[node.node_id]
             (image.mount_point / FILLER).unlink()

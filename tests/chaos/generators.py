@@ -12,7 +12,7 @@ import msgspec
 
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos.crowd import Standing
-from tests.chaos.storm import Told
+from tests.chaos.storm import StormHeard
 
 
 async def _start(module: str, arguments: Sequence[str]) -> asyncio.subprocess.Process:
@@ -38,7 +38,7 @@ async def storm(
     frames: int,
     seconds: float = 60.0,
     rest: float = 0.0,
-) -> Told:
+) -> StormHeard:
     """So many malformed frames to all of these nodes and HTTP ports; returns what was heard of them."""
     arguments = ["--seed", str(seed), "--frames", str(frames), "--seconds", str(seconds), "--rest", str(rest)]
     for node in nodes:
@@ -53,7 +53,7 @@ async def storm(
         await process.wait()
         raise
     assert process.returncode == 0, f"the storm ended with {process.returncode}"
-    return msgspec.json.decode(out, type=Told)
+    return msgspec.json.decode(out, type=StormHeard)
 
 
 class Crowd:

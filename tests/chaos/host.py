@@ -26,7 +26,7 @@ LOOK_NS = 20_000_000
 """A file is looked at again after this."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class LookupAnswer(msgspec.Struct, frozen=True):
     """What a lookup of one name comes to."""
 
     address: str | None = "127.0.0.1"
@@ -34,7 +34,7 @@ class Answer(msgspec.Struct, frozen=True):
     after_s: float = 0.0
 
 
-class WallClock(msgspec.Struct, frozen=True):
+class HostClock(msgspec.Struct, frozen=True):
     """What the wall clock shows beside the right time."""
 
     ahead_ms: int = 0
@@ -50,7 +50,7 @@ class WallClock(msgspec.Struct, frozen=True):
 T = TypeVar("T")
 
 
-class Told(Generic[T]):
+class FileSays(Generic[T]):
     """What a file says now; what it said before while it can't be read."""
 
     def __init__(self, path: str, kind: Any, value: T) -> None:
@@ -78,7 +78,7 @@ def say(path: Path, value: object) -> None:
 
 def answer_names(path: str) -> None:
     """Lookups in this process come to what the file says; each gets a line in the file's log, with the answer."""
-    told: Told[dict[str, Answer]] = Told(path, dict[str, Answer], {})
+    told: FileSays[dict[str, LookupAnswer]] = FileSays(path, dict[str, LookupAnswer], {})
     look_up = socket.getaddrinfo
 
     def look_up_as_told(host: Any, *args: Any, **more: Any) -> Any:
@@ -101,14 +101,14 @@ def log_of(path: str | Path) -> Path:
     return Path(path).with_suffix(".log")
 
 
-def line_of(pid: int, name: str, answer: Answer) -> str:
+def line_of(pid: int, name: str, answer: LookupAnswer) -> str:
     """That a process has looked up a name, and what it was told."""
     return f"pid={pid} {name} {answer.address} after {answer.after_s:g} s\n"
 
 
 def keep_time(path: str) -> None:
     """The wall clock of this process is as the file says."""
-    told: Told[WallClock] = Told(path, WallClock, WallClock())
+    told: FileSays[HostClock] = FileSays(path, HostClock, HostClock())
     right_ns = time.time_ns
     time.time_ns = lambda: right_ns() + told.value().wrong_ns(time.monotonic_ns())
 

@@ -7,8 +7,8 @@ import random
 import signal
 
 from raftkv.processes.cluster import NodeProcess
-from tests.chaos.fault import Fault
-from tests.chaos.stage import Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import ChaosStage
 from tests.chaos.waking import awaited
 
 PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -22,7 +22,7 @@ PAUSED_S = 4.0
 REPEATED_MAX = 8
 
 
-class LeaderKilled(Fault):
+class LeaderKilled(RealFault):
     """SIGKILL to whoever leads, and again as soon as there is another, which had time to be of use."""
 
     kind = "the leader killed"
@@ -33,7 +33,7 @@ class LeaderKilled(Fault):
         self._times = times if times is not None else dice.randint(8, 12)
         self._gap_s = dice.uniform(0.1, 0.5)
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         for _ in range(self._times):
             leader = await stage.leader()
             stage.note(f"SIGKILL to node {leader.node_id}, which leads")
@@ -46,7 +46,7 @@ class LeaderKilled(Fault):
         return f"{self.kind}: {self._times} times, back after {self._gap_s:.1f} s"
 
 
-class NodesKilled(Fault):
+class NodesKilled(RealFault):
     """SIGKILL to several nodes at once, mostly to all of them, four times: what was acknowledged is on their disks."""
 
     kind = "nodes killed at once"
@@ -56,7 +56,7 @@ class NodesKilled(Fault):
         self._dice = dice
         self._gap_s = dice.uniform(0.0, 1.0)
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         ids = sorted(stage.cluster.nodes)
         for _ in range(4):
             await stage.leader()  # else nothing was acknowledged since the last time
@@ -67,14 +67,14 @@ class NodesKilled(Fault):
             await asyncio.sleep(self._gap_s)
             stage.cluster.start_all()
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         stage.cluster.start_all()
 
     def describe(self) -> str:
         return f"{self.kind}: back after {self._gap_s:.1f} s"
 
 
-class Paused(Fault):
+class Paused(RealFault):
     """SIGSTOP to the leader or another node, with reads and writes that wait for it when it wakes."""
 
     kind = "a node paused"
@@ -91,7 +91,7 @@ class Paused(Fault):
         if self._seconds >= PAUSED_LONG_S:
             self.kind = self.long
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         for _ in range(self._times):
             node = await self._choose(stage)
             stage.note(f"SIGSTOP to node {node.node_id} for {self._seconds:g} s")
@@ -105,7 +105,7 @@ class Paused(Fault):
                 await wakes.check()
             stage.met(self.kind)
 
-    async def _choose(self, stage: Stage) -> NodeProcess:
+    async def _choose(self, stage: ChaosStage) -> NodeProcess:
         leader = await stage.leader()
         others = [node for node in stage.cluster.nodes.values() if node.node_id != leader.node_id]
         return leader if self._is_leader else self._dice.choice(others)
@@ -115,13 +115,13 @@ class Paused(Fault):
         return f"{self.kind}: {who} for {self._seconds:g} s, {self._times} times"
 
 
-class RollingRestart(Fault):
+class RollingRestart(RealFault):
     """SIGTERM to one node after the other, each back before the next goes."""
 
     kind = "a rolling restart"
     rows = "F42"
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         for node in list(stage.cluster.nodes.values()):
             await stage.leader()
             stage.note(f"SIGTERM to node {node.node_id}")

@@ -13,10 +13,10 @@ from tests.chaos.clocks import ClockWrong
 from tests.chaos.damage import Damage
 from tests.chaos.differences import STOPPED_LONG_S, SlowFollower, Surroundings
 from tests.chaos.expiry import CertificatesRunOut
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.forks import Forks
 from tests.chaos.foundings import Founded
-from tests.chaos.fullness import DiskFull
+from tests.chaos.fullness import DiskFilled
 from tests.chaos.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
@@ -26,27 +26,27 @@ from tests.chaos.proxy import LinkProxy
 from tests.chaos.restarts import KilledTwice
 from tests.chaos.scans import Scanned
 from tests.chaos.sinks import LogUnread
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.chaos.syscalls import ERRORS, INTERRUPTED, CallsFail, SlowDisk
 from tests.chaos.transfers import SETTINGS, TransferCut
 from tests.chaos.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged, ForeignFiles
 
-Make = Callable[[Stage], Fault]
+Make = Callable[[ChaosStage], RealFault]
 
 ARGUMENTS = SETTINGS
 """What `raftkv serve` is told so that all of these can happen."""
 
 
-def _proxy(stage: Stage) -> LinkProxy:
+def _proxy(stage: ChaosStage) -> LinkProxy:
     assert stage.proxy is not None, "this kind of fault needs a proxy on every link"
     return stage.proxy
 
 
-def _link(make: Callable[..., Fault], **more: bool) -> Make:
+def _link(make: Callable[..., RealFault], **more: bool) -> Make:
     return lambda stage: make(_proxy(stage), stage.dice, **more)
 
 
-def _power(make: Callable[..., Fault], file_system: str) -> Make:
+def _power(make: Callable[..., RealFault], file_system: str) -> Make:
     return lambda stage: make(file_system, stage.dice)
 
 
@@ -74,7 +74,7 @@ _OF_CALLS: dict[str, Make] = (
 )
 
 _OF_SPACE: dict[str, Make] = (
-    {"disk-full": lambda stage: DiskFull(stage.dice, stage.dice.randint(1, 3), of_leader=stage.dice.random() < 0.5)}
+    {"disk-full": lambda stage: DiskFilled(stage.dice, stage.dice.randint(1, 3), of_leader=stage.dice.random() < 0.5)}
     if "ext4" in FILE_SYSTEMS
     else {}
 )

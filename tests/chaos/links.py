@@ -7,11 +7,11 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.lane import Conditions, Way
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.relay import CLIENTS
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 CUT = Conditions(cut=True)
 
@@ -33,7 +33,7 @@ def written(ways: Iterable[Way]) -> str:
     return " ".join(f"{one or 'c'}→{two or 'c'}" for one, two in ways) or "nothing"
 
 
-class LinkFault(Fault):
+class LinkFault(RealFault):
     """Something that the proxy does; it has met something when the proxy has counted that.
 
     Subclasses say in `counted` which counts of the proxy show that the fault did anything.
@@ -52,7 +52,7 @@ class LinkFault(Fault):
         """How often the proxy has done what this fault is about."""
         return sum(self.proxy.counts[name] for name in self.counted)
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         """Begin, and see it happen once; what goes on and on does so in a task of its own, until `heal`."""
         self._before = self.done_so_far
         await self.begin(stage)
@@ -62,15 +62,15 @@ class LinkFault(Fault):
 
         await stage.until(bites, f"{self.describe()} meeting a frame", BITE_S)
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         """What a subclass does to links."""
         self._task = asyncio.ensure_future(self.go_on(stage))
 
-    async def go_on(self, stage: Stage) -> None:
+    async def go_on(self, stage: ChaosStage) -> None:
         """What a subclass does until it is cancelled."""
         await asyncio.Event().wait()
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         """Every link is as it should be; count what happened."""
         if self._task is not None:
             self._task.cancel()
@@ -109,7 +109,7 @@ class Weather(LinkFault):
         self._ways, self._conditions = ways, conditions
         self.counted = counted
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         self.proxy.put(self._ways, self._conditions)
 
     def describe(self) -> str:
@@ -137,7 +137,7 @@ class Partitions(LinkFault):
         self._hold_s, self._calm_s = hold_s, calm_s
         self._met: list[tuple[Way, ...]] = []
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         for shape in self._chosen:
             before = self.proxy.counts["cut"]
             stage.note(f"cut {written(shape)}")
@@ -184,7 +184,7 @@ class LeaderCutOff(LinkFault):
         super().__init__(proxy, dice)
         self._how = how or dice.choice(("deaf", "mute", "deaf and mute"))
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         leader = (await stage.leader()).node_id
         ways = [way for way in self.proxy.ways if leader in way]
         if self._how != "deaf and mute":
@@ -203,7 +203,7 @@ class Bridge(LinkFault):
     rows = "F39"
     counted = ("cut",)
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         leader = (await stage.leader()).node_id
         other = self.dice.choice([node_id for node_id in self.proxy.nodes if node_id != leader])
         stage.note(f"cut {leader}→{other} {other}→{leader}")
@@ -220,7 +220,7 @@ class Flapping(LinkFault):
     rows = "F43"
     counted = ("cut",)
 
-    async def go_on(self, stage: Stage) -> None:
+    async def go_on(self, stage: ChaosStage) -> None:
         one, two = self.dice.sample(self.proxy.nodes, k=2)
         stage.note(f"{one}↔{two} flaps")
         while True:
@@ -244,7 +244,7 @@ class Resets(LinkFault):
         super().__init__(proxy, dice)
         self._of_clients = of_clients
 
-    async def go_on(self, stage: Stage) -> None:
+    async def go_on(self, stage: ChaosStage) -> None:
         ways = [(CLIENTS, node) for node in self.proxy.nodes] if self._of_clients else self.proxy.ways
         while True:
             self.proxy.reset(self.dice.sample(ways, k=self.dice.randint(1, len(ways))))
@@ -269,7 +269,7 @@ class HalfOpen(LinkFault):
         self._of_clients = of_clients
         self._at_target = dice.random() < 0.5 or of_clients
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         leader = (await stage.leader()).node_id
         ways = [(CLIENTS, leader)] if self._of_clients else [way for way in self.proxy.ways if leader in way]
         self.proxy.open_half(ways, at_target=self._at_target)
@@ -286,7 +286,7 @@ class LostReplies(LinkFault):
     rows = "F36 F74"
     counted = ("drop",)
 
-    async def go_on(self, stage: Stage) -> None:
+    async def go_on(self, stage: ChaosStage) -> None:
         back = [(node, CLIENTS) for node in self.proxy.nodes]
         there = [(CLIENTS, node) for node in self.proxy.nodes]
         self.proxy.put(back, Conditions(drop=0.3))
@@ -312,7 +312,7 @@ class ClientsCutOff(LinkFault):
         super().__init__(proxy, dice)
         self._there, self._back = dice.choice(((True, False), (False, True), (True, True)))
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         leader = (await stage.leader()).node_id
         ways = [(CLIENTS, leader)] * self._there + [(leader, CLIENTS)] * self._back
         stage.note(f"cut {written(ways)}")

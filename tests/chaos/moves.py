@@ -8,9 +8,9 @@ import random
 from raftkv.client import Admin, Client, ClientOptions
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.power import until_answers
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.chaos.tally import SERVED_S, Tally
 
 JOINERS = 700
@@ -22,7 +22,7 @@ SEEDED = 2
 COUNTED = 10
 
 
-class SeedGone(Fault):
+class SeedGone(RealFault):
     """Clients that were told of one member lose it, and then the leader: what they have learnt must do.
 
     Two members are added. The one that clients know is replaced by the other and ends, or just dies; then the
@@ -36,7 +36,7 @@ class SeedGone(Fault):
         self._is_removed = dice.random() < 0.7
         self._joined: list[NodeProcess] = []
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         self._joined = [self._start(stage), self._start(stage)]
         for node in self._joined:
             await self._join(stage, node)
@@ -67,18 +67,18 @@ class SeedGone(Fault):
     def _client(self, address: str) -> Client[Workload]:
         return Client(Workload, [address], options=ClientOptions(deadline_s=SERVED_S))
 
-    def _start(self, stage: Stage) -> NodeProcess:
+    def _start(self, stage: ChaosStage) -> NodeProcess:
         node = stage.cluster.add(max(JOINERS, *stage.cluster.nodes, *stage.departed) + 1)
         node.start()
         return node
 
-    async def _join(self, stage: Stage, node: NodeProcess) -> None:
+    async def _join(self, stage: ChaosStage, node: NodeProcess) -> None:
         await until_answers(stage, node)
         async with Admin(_founders(stage)) as admin:
             await admin.add_learner(node.own, DEADLINE_S)
             await admin.promote(node.node_id, DEADLINE_S)
 
-    async def _remove(self, stage: Stage, node: NodeProcess) -> None:
+    async def _remove(self, stage: ChaosStage, node: NodeProcess) -> None:
         async with Admin(_founders(stage)) as admin:
             await admin.remove(node.node_id, DEADLINE_S)
         node.kill()
@@ -86,7 +86,7 @@ class SeedGone(Fault):
         stage.departed.add(node.node_id)
         del stage.cluster.nodes[node.node_id]
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         """The founders are the only members again."""
         stage.cluster.start_all()
         for node in list(self._joined):
@@ -97,9 +97,9 @@ class SeedGone(Fault):
         return f"{self.kind}: it is {'replaced' if self._is_removed else 'killed'}"
 
 
-def _addresses(stage: Stage) -> list[str]:
+def _addresses(stage: ChaosStage) -> list[str]:
     return [node.own.client_address for node in stage.cluster.nodes.values()]
 
 
-def _founders(stage: Stage) -> list[str]:
+def _founders(stage: ChaosStage) -> list[str]:
     return [stage.cluster.nodes[member.node_id].own.client_address for member in stage.cluster.founders]

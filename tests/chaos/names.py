@@ -11,15 +11,15 @@ from raftkv.errors import RaftKVError
 from raftkv.node.status import PeerStatus
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos import host
-from tests.chaos.fault import Fault
-from tests.chaos.host import Answer
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.host import LookupAnswer
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 
 ANSWERS = {
-    "slow": Answer(after_s=3.0),
-    "never": Answer(address=None, after_s=60.0),
-    "unknown": Answer(address=None),
-    "elsewhere": Answer(address="127.0.0.9"),
+    "slow": LookupAnswer(after_s=3.0),
+    "never": LookupAnswer(address=None, after_s=60.0),
+    "unknown": LookupAnswer(address=None),
+    "elsewhere": LookupAnswer(address="127.0.0.9"),
 }
 """What becomes of a name: its answer takes longer than a dial may, or doesn't come while it matters, and so on."""
 
@@ -27,7 +27,7 @@ REACHED = ("slow",)
 """With these the member is reached all the same."""
 
 
-class NamesLost(Fault):
+class NamesLost(RealFault):
     """A member goes by a name whose lookups change, while another node is started again and has to look it up.
 
     That node answers and ends all the while, and says why it does not reach the member, unless that one has reached
@@ -44,11 +44,11 @@ class NamesLost(Fault):
         self._path = Path()
         self._name = ""
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         named, other = self._dice.sample([*stage.cluster.nodes.values()], k=2)
         self._named, self._path = named, stage.directory / "names.json"
         self._name = f"n{named.node_id}.raftkv.test"
-        self._say(Answer())
+        self._say(LookupAnswer())
         for node in list(stage.cluster.nodes.values()):
             node.module = host.MODULE
             node.environment[host.NAMES] = str(self._path)
@@ -59,7 +59,7 @@ class NamesLost(Fault):
         for state in self._states:
             await self._look_up(stage, other, state)
 
-    async def _look_up(self, stage: Stage, node: NodeProcess, state: str) -> None:
+    async def _look_up(self, stage: ChaosStage, node: NodeProcess, state: str) -> None:
         """Start a node while the name is in that state, and then make it right."""
         answer = ANSWERS[state]
         stage.note(f"node {node.node_id} has to look up {self._name}, which is {state}")
@@ -82,25 +82,25 @@ class NamesLost(Fault):
             stage.note(f"node {node.node_id}: {peer.unreached}")
         stage.met(self.kind)
         stage.met(f"name {state}")
-        self._say(Answer())
+        self._say(LookupAnswer())
         if answer.after_s > DEADLINE_S / 2:
             await stage.restart(node)  # it waits for its answer still, and ends in time
         await stage.until(lambda: self._is_reached(stage, node), f"node {node.node_id} with a name that is right")
 
-    def _say(self, answer: Answer) -> None:
+    def _say(self, answer: LookupAnswer) -> None:
         host.say(self._path, {self._name: answer})
 
-    async def _peer(self, stage: Stage, node: NodeProcess) -> PeerStatus | None:
+    async def _peer(self, stage: ChaosStage, node: NodeProcess) -> PeerStatus | None:
         assert self._named is not None
         status = await stage.status(node.node_id)
         peers = status.peers if status is not None else []
         return next((peer for peer in peers if peer.node_id == self._named.node_id), None)
 
-    async def _is_reached(self, stage: Stage, node: NodeProcess) -> bool | None:
+    async def _is_reached(self, stage: ChaosStage, node: NodeProcess) -> bool | None:
         peer = await self._peer(stage, node)
         return (peer is not None and peer.connected) or None
 
-    async def _update(self, stage: Stage, peer_address: str) -> None:
+    async def _update(self, stage: ChaosStage, peer_address: str) -> None:
         assert self._named is not None
         member = msgspec.structs.replace(self._named.member, peer_address=peer_address)
 
@@ -115,11 +115,11 @@ class NamesLost(Fault):
 
         await stage.until(ask, f"node {member.node_id} at {peer_address}")
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         """The member goes by its number again; who runs with changed names ends so at its next start."""
         if self._named is None:
             return
-        self._say(Answer())
+        self._say(LookupAnswer())
         stage.cluster.start_all()
         await self._update(stage, self._named.member.peer_address)
         for node in stage.cluster.nodes.values():

@@ -15,10 +15,11 @@ from raftkv.errors import RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.model import Member
 from raftkv.processes.cluster import NodeProcess
+from raftkv.processes.stage import POLL_S
 from tests.chaos.damage import take_snapshot
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.power import cut, leave_behind, move_to, restore, until_answers
-from tests.chaos.stage import POLL_S, Stage
+from tests.chaos.stage import ChaosStage
 
 FRESH = ("cluster.before_save", "founding.listening")
 """Reached only by a node that is new."""
@@ -41,7 +42,7 @@ SPARES = 900
 """Ids from here on are of nodes that are never started, or only for a moment."""
 
 
-class KilledAt(Fault):
+class KilledAt(RealFault):
     """A node is started with a failpoint armed, brought to it, and found killed there; then it goes on.
 
     The cluster must take small snapshots and keep little log.
@@ -55,7 +56,7 @@ class KilledAt(Fault):
         self._names = list(names) if names is not None else dice.sample(failpoints.names(), k=times)
         self._spare = SPARES
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         for name in self._names:
             if name in FRESH:
                 await self._kill_fresh(stage, name)
@@ -66,7 +67,7 @@ class KilledAt(Fault):
             stage.met(self.kind)
             stage.met(f"failpoint {name}")
 
-    async def _kill_fresh(self, stage: Stage, name: str) -> None:
+    async def _kill_fresh(self, stage: ChaosStage, name: str) -> None:
         """A new node, which is killed, starts again, and is taken away: nobody has added it."""
         node = stage.cluster.add(self._next_spare(stage))
         try:
@@ -79,7 +80,7 @@ class KilledAt(Fault):
             node.kill()
             del stage.cluster.nodes[node.node_id]
 
-    async def _kill(self, stage: Stage, node: NodeProcess, name: str) -> None:
+    async def _kill(self, stage: ChaosStage, node: NodeProcess, name: str) -> None:
         at = self._dice.randint(1, 40) if name.startswith(OFTEN) else 1
         stage.note(f"node {node.node_id} will be killed at {name}, time {at}")
         for _ in range(TRIES):
@@ -98,11 +99,11 @@ class KilledAt(Fault):
         check_killed(stage, node, name)
         await self._bring_back(stage, node)
 
-    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+    async def _bring_back(self, stage: ChaosStage, node: NodeProcess) -> None:
         node.start()
         await until_answers(stage, node)
 
-    async def _meet_again(self, stage: Stage, node: NodeProcess) -> None:
+    async def _meet_again(self, stage: ChaosStage, node: NodeProcess) -> None:
         """While a node is down another one starts anew, which is news to it."""
         other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
         other.kill()
@@ -111,7 +112,7 @@ class KilledAt(Fault):
 
     # ------------------------------------------------------------------------------ what brings it there
 
-    async def _drive(self, stage: Stage, node: NodeProcess, name: str) -> None:
+    async def _drive(self, stage: ChaosStage, node: NodeProcess, name: str) -> None:
         """Do again and again what leads to the failpoint; that it ends in the middle is the point of it."""
         while True:
             with contextlib.suppress(RaftKVError):
@@ -131,7 +132,7 @@ class KilledAt(Fault):
                     await self._open_session(stage)
             await asyncio.sleep(POLL_S)
 
-    async def _send_snapshot(self, stage: Stage, node: NodeProcess) -> None:
+    async def _send_snapshot(self, stage: ChaosStage, node: NodeProcess) -> None:
         """Somebody else is left behind, and comes back to this one, which leads."""
         other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
         try:
@@ -142,7 +143,7 @@ class KilledAt(Fault):
                 other.start()
         await until_answers(stage, other)
 
-    async def _change_members(self, stage: Stage) -> None:
+    async def _change_members(self, stage: ChaosStage) -> None:
         spare = self._next_spare(stage)
         async with Admin(_addresses(stage)) as admin:
             try:
@@ -151,18 +152,18 @@ class KilledAt(Fault):
                 with contextlib.suppress(RaftKVError):
                     await admin.remove(spare, 5.0)
 
-    async def _open_session(self, stage: Stage) -> None:
+    async def _open_session(self, stage: ChaosStage) -> None:
         client = Client(KeyValue, _addresses(stage))
         try:
             await client.call("put", b"session", b"opened")
         finally:
             await client.close()
 
-    def _next_spare(self, stage: Stage) -> int:
+    def _next_spare(self, stage: ChaosStage) -> int:
         self._spare = max(self._spare, SPARES + 10 * stage.fired[self.kind]) + 1
         return self._spare
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         stage.cluster.start_all()
         for node in stage.cluster.nodes.values():
             await until_answers(stage, node)
@@ -171,13 +172,13 @@ class KilledAt(Fault):
         return f"{self.kind}: {', '.join(self._names)}"
 
 
-class HandoverDropped(Fault):
+class HandoverDropped(RealFault):
     """The message that hands over leadership is lost: the next one does it, or the old leader goes on (F45)."""
 
     kind = "the message of a handover dropped"
     rows = "F45"
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         node = await stage.leader()
         node.kill()
         arm(stage, node, "send.timeout_now:drop")
@@ -213,21 +214,21 @@ class PowerCutAt(KilledAt):
         self.kind = f"power cut at a failpoint, {file_system}"
         self._file_system = file_system
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         await move_to(stage, self._file_system)
         await super().inject(stage)
 
-    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+    async def _bring_back(self, stage: ChaosStage, node: NodeProcess) -> None:
         # Nobody has touched its files since it was killed, so this is the moment of the failpoint.
         await cut(stage, [node.node_id])
         await restore(stage, [node.node_id])
 
 
-def _addresses(stage: Stage) -> list[str]:
+def _addresses(stage: ChaosStage) -> list[str]:
     return [node.own.client_address for node in stage.cluster.nodes.values()]
 
 
-def arm(stage: Stage, node: NodeProcess, value: str) -> None:
+def arm(stage: ChaosStage, node: NodeProcess, value: str) -> None:
     """Start it once with failpoints armed, as the environment's variable has them."""
     armed = {failpoints.VARIABLE: value, failpoints.LOG_VARIABLE: str(stage.directory / "failpoints.log")}
     node.environment.update(armed)
@@ -248,7 +249,7 @@ async def ends(node: NodeProcess, within_s: float) -> bool:
     return True
 
 
-def check_killed(stage: Stage, node: NodeProcess, *names: str) -> None:
+def check_killed(stage: ChaosStage, node: NodeProcess, *names: str) -> None:
     """The process was killed at one of these: it has said so itself. Raises `AssertionError`."""
     assert node.process is not None
     code, known = node.process.poll(), " or ".join(names)
@@ -258,7 +259,7 @@ def check_killed(stage: Stage, node: NodeProcess, *names: str) -> None:
     assert code == -signal.SIGKILL, f"node {node.node_id} came to {known} and ended with {code}"
 
 
-def was_reached(stage: Stage, node: NodeProcess, name: str) -> bool:
+def was_reached(stage: ChaosStage, node: NodeProcess, name: str) -> bool:
     """Whether the node's last process has written down that the failpoint has fired."""
     assert node.process is not None
     log = stage.directory / "failpoints.log"

@@ -19,9 +19,9 @@ from pathlib import Path
 from raftkv.model import NodeId
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos.damage import copy_directory, take_snapshot
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.filesystem import Image
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 DEAD_S = (0.0, 0.0, 0.02, 0.2)
 """For how long a process may go on after its disk is gone: it must not acknowledge anything in that time."""
@@ -30,7 +30,7 @@ WATCHED_S = 5.0
 """For a moment to be met; snapshots of small states take a few milliseconds, some hundred times as often."""
 
 
-async def cut(stage: Stage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> None:
+async def cut(stage: ChaosStage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> None:
     """The power of all of these at once; their processes are killed `dead_s` seconds later."""
     for node_id in node_ids:
         stage.images[node_id].cut()
@@ -39,7 +39,7 @@ async def cut(stage: Stage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> 
     stage.cluster.kill(*node_ids)
 
 
-async def restore(stage: Stage, node_ids: Sequence[NodeId]) -> None:
+async def restore(stage: ChaosStage, node_ids: Sequence[NodeId]) -> None:
     """Mount what is left, and start the nodes; returns when they answer."""
     for node_id in node_ids:
         image = stage.images[node_id]
@@ -50,7 +50,7 @@ async def restore(stage: Stage, node_ids: Sequence[NodeId]) -> None:
         await until_answers(stage, stage.cluster.nodes[node_id])
 
 
-async def until_answers(stage: Stage, node: NodeProcess) -> None:
+async def until_answers(stage: ChaosStage, node: NodeProcess) -> None:
     """Wait until a node that was started says of itself that it serves. Raises `AssertionError` when it ends."""
 
     async def look() -> bool | None:
@@ -71,7 +71,7 @@ def all_nodes(file_system: str) -> str:
     return f"power cut of all nodes, {file_system}"
 
 
-class PowerCut(Fault):
+class PowerCut(RealFault):
     """The power of one node, mostly the leader, again and again."""
 
     rows = "F1 F2 F4 F7 F12"
@@ -82,7 +82,7 @@ class PowerCut(Fault):
         self.kind = one_node(file_system)
         self._file_system, self._dice, self._times, self._before_s = file_system, dice, times, before_s
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         await move_to(stage, self._file_system)
         for _ in range(self._times):
             await asyncio.sleep(self._dice.uniform(*self._before_s))
@@ -94,7 +94,7 @@ class PowerCut(Fault):
             await asyncio.sleep(self._dice.choice((0.0, 0.0, 0.5)))
             await restore(stage, chosen)
 
-    async def _choose(self, stage: Stage) -> list[NodeId]:
+    async def _choose(self, stage: ChaosStage) -> list[NodeId]:
         if self._dice.random() < 0.6:
             return [(await stage.leader()).node_id]
         return [self._dice.choice(sorted(stage.cluster.nodes))]
@@ -114,12 +114,12 @@ class WholePowerCut(PowerCut):
         super().__init__(file_system, dice, times, before_s=before_s)
         self.kind = all_nodes(file_system)
 
-    async def _choose(self, stage: Stage) -> list[NodeId]:
+    async def _choose(self, stage: ChaosStage) -> list[NodeId]:
         await stage.leader()  # else nothing was acknowledged since the last one
         return sorted(stage.cluster.nodes)
 
 
-class Moment:
+class CutMoment:
     """Something in a data directory that is there for a short while, or has just come to be."""
 
     def __init__(self, name: str, pattern: str, *, is_install: bool = False) -> None:
@@ -145,25 +145,25 @@ class Moment:
 
 
 MOMENTS = (
-    Moment("a snapshot being taken", "snapshots/tmp"),
-    Moment("a snapshot just published", "snapshots/0"),
-    Moment("a log segment just begun", "log/0"),
-    Moment("a snapshot arriving", "snapshots/staging", is_install=True),
-    Moment("a snapshot becoming the state", "state.", is_install=True),
+    CutMoment("a snapshot being taken", "snapshots/tmp"),
+    CutMoment("a snapshot just published", "snapshots/0"),
+    CutMoment("a log segment just begun", "log/0"),
+    CutMoment("a snapshot arriving", "snapshots/staging", is_install=True),
+    CutMoment("a snapshot becoming the state", "state.", is_install=True),
 )
 """When names change, which a cut takes back unless their directory was synced (F12, F59, F60)."""
 
 
-class CutAtMoment(Fault):
+class CutAtMoment(RealFault):
     """The power of a node goes at one of `MOMENTS`. The cluster must take small snapshots and keep little log."""
 
     rows = "F12 F59 F60"
 
-    def __init__(self, file_system: str, dice: random.Random, moments: Sequence[Moment] = MOMENTS) -> None:
+    def __init__(self, file_system: str, dice: random.Random, moments: Sequence[CutMoment] = MOMENTS) -> None:
         self.kind = f"power cut as names change, {file_system}"
         self._file_system, self._dice, self._moments = file_system, dice, moments
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         await move_to(stage, self._file_system)
         for moment in self._moments:
             leader = await stage.leader()
@@ -180,7 +180,7 @@ class CutAtMoment(Fault):
                 stage.met(self.kind)
                 await restore(stage, [node_id])
 
-    async def _wait_for(self, moment: Moment, node: NodeProcess) -> bool:
+    async def _wait_for(self, moment: CutMoment, node: NodeProcess) -> bool:
         has_come = moment.watch(node.data_dir)
         taking = asyncio.ensure_future(take_snapshot(node)) if not moment.is_install else None
         loop = asyncio.get_running_loop()
@@ -197,7 +197,7 @@ class CutAtMoment(Fault):
         return f"{self.kind}: {', '.join(moment.name for moment in self._moments)}"
 
 
-async def leave_behind(stage: Stage, node: NodeProcess) -> None:
+async def leave_behind(stage: ChaosStage, node: NodeProcess) -> None:
     """Wait until the logs of the others begin behind what a node that is down may have."""
     statuses = await stage.statuses()
     last = max((status.last_index for status in statuses), default=0)
@@ -211,7 +211,7 @@ async def leave_behind(stage: Stage, node: NodeProcess) -> None:
     await stage.until(look, f"logs that begin behind entry {last}")
 
 
-async def move_to(stage: Stage, kind: str) -> None:
+async def move_to(stage: ChaosStage, kind: str) -> None:
     """Move the nodes' directories to file systems of this kind of their own, unless they are on them already."""
     if stage.images and all(image.kind == kind for image in stage.images.values()):
         return
@@ -223,7 +223,7 @@ async def move_to(stage: Stage, kind: str) -> None:
         await until_answers(stage, node)
 
 
-def _move_in(stage: Stage, kind: str) -> None:
+def _move_in(stage: ChaosStage, kind: str) -> None:
     for node in stage.cluster.nodes.values():
         place, moved = Path(node.data_dir), Path(node.data_dir + ".moved")
         image = stage.images[node.node_id] = Image(kind, Path(node.data_dir + f".{kind}"), place)
@@ -235,7 +235,7 @@ def _move_in(stage: Stage, kind: str) -> None:
         shutil.rmtree(moved)
 
 
-def move_out(stage: Stage) -> None:
+def move_out(stage: ChaosStage) -> None:
     """Nodes, which must not run, have plain directories again; what was on images is in them, if it can be read."""
     for node_id, image in list(stage.images.items()):
         place, moved = (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from raftkv import failpoints
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos.points import INSTALLING, KilledAt, arm, check_killed, ends
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 STARTING = (
     "start.recovered",
@@ -43,7 +43,7 @@ class KilledTwice(KilledAt):
         drawn = [dice.choice(STARTING), dice.choice(INSTALLS)]
         super().__init__(dice, names if names is not None else drawn)
 
-    async def _bring_back(self, stage: Stage, node: NodeProcess) -> None:
+    async def _bring_back(self, stage: ChaosStage, node: NodeProcess) -> None:
         await self._kill_install(stage, node)
         name = self._dice.choice(STARTING)
         stage.note(f"node {node.node_id} will be killed at {name} of its next start")
@@ -52,7 +52,7 @@ class KilledTwice(KilledAt):
         check_killed(stage, node, name)
         await super()._bring_back(stage, node)
 
-    async def _kill_install(self, stage: Stage, node: NodeProcess) -> None:
+    async def _kill_install(self, stage: ChaosStage, node: NodeProcess) -> None:
         """At the first step of an install that it comes to, if there is one left to be done."""
         arm(stage, node, ",".join(f"{name}:kill" for name in INSTALLS))
         if await ends(node, GOES_ON_S):

@@ -16,12 +16,12 @@ from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import ProcessCluster
 from raftkv.processes.ports import free_ports
 from tests.chaos.clients import MACHINE, Contradiction, RecordedClients, recorded
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.kinds import ARGUMENTS, KINDS
 from tests.chaos.power import move_out
 from tests.chaos.probe import disk_bytes, usage
 from tests.chaos.proxy import LinkProxy
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 CLIENTS = 8
 
@@ -48,7 +48,7 @@ class Bounds(msgspec.Struct, frozen=True):
     """State, log and snapshots; what clients write in a scene is some tens of MiB."""
 
 
-class Report(msgspec.Struct):
+class SceneReport(msgspec.Struct):
     """What came of a scene."""
 
     seed: int
@@ -68,7 +68,7 @@ class Report(msgspec.Struct):
     """What the checkers found: writes lost or applied twice, reads that were too old."""
 
 
-async def play_round(stage: Stage, clients: RecordedClients, fault: Fault, bounds: Bounds) -> float:
+async def play_round(stage: ChaosStage, clients: RecordedClients, fault: RealFault, bounds: Bounds) -> float:
     """One fault: injected, held, healed. Returns how long clients then waited to be served (s).
 
     Raises `AssertionError` when it did nothing, clients did too little, a node has ended, or nobody serves in time.
@@ -95,17 +95,17 @@ async def play_round(stage: Stage, clients: RecordedClients, fault: Fault, bound
 
 async def play_scene(
     seed: int, kinds: Sequence[str], directory: Path, bounds: Bounds | None = None, *, size: int = 3
-) -> Report:
+) -> SceneReport:
     """A fresh cluster, these kinds of faults one after the other, and the verdict.
 
     Everything is drawn from the seed; when what happens is repeated, only the time between processes differs.
     """
-    report = Report(seed, list(kinds))
+    report = SceneReport(seed, list(kinds))
     cluster = ProcessCluster(directory, size, arguments=[*MACHINE, *ARGUMENTS], apart=True)
     for node, port in zip(cluster.nodes.values(), free_ports(size), strict=True):
         node.arguments += ["--http", f"127.0.0.1:{port}"]
     with cluster, LinkProxy.of(cluster, seed) as proxy:
-        stage = Stage(cluster, random.Random(seed), directory, proxy)
+        stage = ChaosStage(cluster, random.Random(seed), directory, proxy)
         try:
             await _play(stage, kinds, seed, bounds if bounds is not None else Bounds(), report)
         except (AssertionError, OSError, RaftKVError) as exc:
@@ -119,7 +119,7 @@ async def play_scene(
     return report
 
 
-async def _play(stage: Stage, kinds: Sequence[str], seed: int, bounds: Bounds, report: Report) -> None:
+async def _play(stage: ChaosStage, kinds: Sequence[str], seed: int, bounds: Bounds, report: SceneReport) -> None:
     stage.cluster.start_all()
     await stage.leader()
     async with recorded(stage.cluster.addresses, clients=CLIENTS, seed=seed) as clients:
@@ -134,7 +134,7 @@ async def _play(stage: Stage, kinds: Sequence[str], seed: int, bounds: Bounds, r
     await stage.until_equal()
 
 
-def _take_stock(stage: Stage, bounds: Bounds, report: Report) -> None:
+def _take_stock(stage: ChaosStage, bounds: Bounds, report: SceneReport) -> None:
     """What the nodes take of their host now. Raises `AssertionError` when that is more than it may be."""
     for node in stage.cluster.nodes.values():
         taken, disk = usage(node), disk_bytes(node)
@@ -146,7 +146,7 @@ def _take_stock(stage: Stage, bounds: Bounds, report: Report) -> None:
         assert disk < bounds.disk_bytes_max, f"node {node.node_id} has {disk / MIB:.0f} MiB on its disk"
 
 
-def total(reports: Sequence[Report]) -> Counter[str]:
+def total(reports: Sequence[SceneReport]) -> Counter[str]:
     """All faults of all scenes."""
     fired: Counter[str] = Counter()
     for report in reports:

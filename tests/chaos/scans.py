@@ -7,8 +7,8 @@ import random
 
 from raftkv.errors import Busy, NotAccepted, TooMuchWork, ViewExpired
 from raftkv.kv import Delete, KeyValueClient, Operation, Put
-from tests.chaos.fault import Fault
-from tests.chaos.stage import Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import ChaosStage
 
 BATCH = 250
 CALLERS = 32
@@ -16,7 +16,7 @@ PAGES_MIN = 50
 """Answered pages until it counts."""
 
 
-class Scanned(Fault):
+class Scanned(RealFault):
     """Callers page through rows and deleted rows, some of them at one index. None of it may depose the leader."""
 
     kind = "scans of everything"
@@ -31,7 +31,7 @@ class Scanned(Fault):
         self.pages = 0
         self.refused = 0
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         addresses = stage.cluster.addresses
         async with KeyValueClient(addresses, deadline_s=60) as kv:
             for batch in range(self._batches):
@@ -50,7 +50,7 @@ class Scanned(Fault):
                 scan.result()  # it ends only with an error that no client should see
         return self.pages >= PAGES_MIN or None
 
-    async def _term_of(self, stage: Stage) -> int:
+    async def _term_of(self, stage: ChaosStage) -> int:
         status = await stage.status((await stage.leader()).node_id)
         assert status is not None, "the leader does not answer"
         return status.term
@@ -73,7 +73,7 @@ class Scanned(Fault):
                 except (Busy, NotAccepted, TooMuchWork, ViewExpired):
                     self.refused += 1
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         for scan in self._scans:
             scan.cancel()
         await asyncio.gather(*self._scans, return_exceptions=True)

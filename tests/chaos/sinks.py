@@ -8,8 +8,8 @@ import sys
 from enum import StrEnum
 
 from raftkv.processes.cluster import NodeProcess
-from tests.chaos.fault import Fault
-from tests.chaos.stage import Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import ChaosStage
 
 
 class BadSink(StrEnum):
@@ -67,7 +67,7 @@ def open_sink(node: NodeProcess) -> int:
     return os.open(f"/proc/{node.process.pid}/fd/2", os.O_RDONLY | os.O_NONBLOCK)
 
 
-class LogUnread(Fault):
+class LogUnread(RealFault):
     """Nobody takes what some nodes log any more, the leader's among it, while another one is killed and comes back.
 
     None of it may matter to anybody else: links are made anew, clients are served, SIGTERM ends every node in time.
@@ -81,7 +81,7 @@ class LogUnread(Fault):
         self._what = dice.choice([*BadSink])
         self._restarted: list[NodeProcess] = []
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         leads = await self._restart(stage, self._dice.choice([*stage.cluster.nodes.values()]), with_sink(self._what))
         await stage.make_lead(leads)
         other = self._dice.choice([node for node in stage.cluster.nodes.values() if node is not leads])
@@ -91,20 +91,20 @@ class LogUnread(Fault):
         await stage.until(lambda: self._is_met(stage, leads), "a node that can't log, and all peers connected")
         stage.met(self.kind)
 
-    async def _is_met(self, stage: Stage, node: NodeProcess) -> bool | None:
+    async def _is_met(self, stage: ChaosStage, node: NodeProcess) -> bool | None:
         """Whether the log fails as meant, and the one that came back is linked to whoever leads now."""
         status, leader = await stage.status(node.node_id), await stage.status((await stage.leader()).node_id)
         if status is None or leader is None or status.log_problem is None:
             return None
         return all(peer.connected for peer in leader.peers) or None
 
-    async def _restart(self, stage: Stage, node: NodeProcess, wrapper: list[str]) -> NodeProcess:
+    async def _restart(self, stage: ChaosStage, node: NodeProcess, wrapper: list[str]) -> NodeProcess:
         node.wrapper = wrapper
         self._restarted.append(node)
         await stage.restart(node)
         return node
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         for node in {node.node_id: node for node in self._restarted if node.wrapper}.values():
             await self._restart(stage, node, [])
 

@@ -6,41 +6,35 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-
-import msgspec
 
 from raftkv.client import Admin
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
-from raftkv.node.status import NodeStatus
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
-
-if TYPE_CHECKING:
-    from tests.chaos.filesystem import Image
-    from tests.chaos.proxy import LinkProxy
-
-T = TypeVar("T")
+from raftkv.processes.stage import Stage
+from tests.chaos.filesystem import Image
+from tests.chaos.proxy import LinkProxy
 
 DEADLINE_S = 60.0
 """For whatever is waited for; nearly all of it takes less than a second on an idle machine."""
 
-POLL_S = 0.05
 
-
-class Stage:
+class ChaosStage(Stage):
     """A cluster while faults are done to it.
 
     `fired` counts faults that really did something, by kind. `dice` is the only chance that faults take. Nodes are
     asked at the addresses where they listen, past any proxy.
     """
 
+    deadline_s = DEADLINE_S
+    ask_s = 2.0
+    failed = AssertionError
+
     def __init__(
         self, cluster: ProcessCluster, dice: random.Random, directory: Path, proxy: LinkProxy | None = None
     ) -> None:
-        self.cluster = cluster
+        super().__init__(cluster)
         self.proxy = proxy
         """Stands on every link, if the cluster was made with `apart`."""
         self.dice = dice
@@ -67,32 +61,6 @@ class Stage:
     def admin(self) -> Admin:
         """An operator's client that knows every node where it listens."""
         return Admin([node.own.client_address for node in self.cluster.nodes.values()])
-
-    # ------------------------------------------------------------------------------ questions
-
-    async def status(self, node_id: NodeId) -> NodeStatus | None:
-        """What a node says of itself; None when it does not answer."""
-        node = self.cluster.nodes[node_id]
-        if not node.is_running:
-            return None
-        try:
-            async with Admin([node.own.client_address]) as admin:
-                return msgspec.convert(await admin.status(2.0), NodeStatus)
-        except RaftKVError:
-            return None
-
-    async def statuses(self) -> list[NodeStatus]:
-        """What all nodes that answer say."""
-        found = await asyncio.gather(*[self.status(node_id) for node_id in self.cluster.nodes])
-        return [status for status in found if status is not None]
-
-    async def until(self, condition: Callable[[], Awaitable[T | None]], what: str, within_s: float = DEADLINE_S) -> T:
-        """Ask again and again until there is an answer that is not None. Raises `AssertionError`."""
-        end = time.monotonic() + within_s
-        while (found := await condition()) is None:
-            assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
-            await asyncio.sleep(POLL_S)
-        return found
 
     async def leader(self) -> NodeProcess:
         """Who leads now, as a majority of all nodes says. Raises `AssertionError` when nobody does in time."""

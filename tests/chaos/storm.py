@@ -45,7 +45,7 @@ REQUESTS = 24
 """Malformed requests on one connection, before what ends it."""
 
 
-class Told(msgspec.Struct):
+class StormHeard(msgspec.Struct):
     """What came of it all."""
 
     heard: dict[str, int] = {}
@@ -113,7 +113,7 @@ class Talker(asyncio.Protocol):
 class Storm:
     """Conversations with one cluster, each drawn from the seed."""
 
-    def __init__(self, seed: int, number: int, told: Told) -> None:
+    def __init__(self, seed: int, number: int, told: StormHeard) -> None:
         self._dice = random.Random(f"{seed}.{number}")
         self._node_id = STRANGERS + number
         self._told = told
@@ -199,9 +199,9 @@ def _is_accepted(frame: bytes) -> bool:
     return isinstance(reply, HelloReply) and reply.hello is not None
 
 
-async def rage(options: argparse.Namespace) -> Told:
+async def rage(options: argparse.Namespace) -> StormHeard:
     """Talk until so many frames were heard, or time is up."""
-    told, loop = Told(), asyncio.get_running_loop()
+    told, loop = StormHeard(), asyncio.get_running_loop()
     until = loop.time() + options.seconds
     storms = [Storm(options.seed, number, told) for number in range(options.talkers)]
 

@@ -11,12 +11,12 @@ from raftkv.model import NodeId
 from raftkv.processes.cluster import NodeProcess
 from raftkv.transport.tcp import split_address
 from raftkv.wire import encode_frame
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.generators import Crowd, storm
 from tests.chaos.malformed import ClientTalk
 from tests.chaos.probe import events, usage
-from tests.chaos.stage import Stage
-from tests.chaos.storm import Told
+from tests.chaos.stage import ChaosStage
+from tests.chaos.storm import StormHeard
 
 MIB = 1024 * 1024
 
@@ -32,17 +32,17 @@ LINES_MAX = 500
 """Refusals in a node's log that one fault may cause; each kind is said a few times every ten seconds."""
 
 
-class StrangerFault(Fault):
+class StrangerFault(RealFault):
     """Somebody outside does something wrong, and no node may die of it, grow by it, or fill its log with it."""
 
     def __init__(self) -> None:
         self._before: dict[NodeId, tuple[int, int]] = {}
 
-    def watch(self, stage: Stage) -> None:
+    def watch(self, stage: ChaosStage) -> None:
         """Remember how nodes are before it begins."""
         self._before = {node.node_id: (usage(node).rss_bytes, _refusals(node)) for node in _running(stage)}
 
-    def judge(self, stage: Stage) -> None:
+    def judge(self, stage: ChaosStage) -> None:
         """Raises `AssertionError` for a node that is not as it was."""
         for node_id, (rss_bytes, refusals) in self._before.items():
             node = stage.cluster.nodes[node_id]
@@ -53,7 +53,7 @@ class StrangerFault(Fault):
             assert lines < LINES_MAX, f"{self.kind}: node {node_id} wrote {lines} lines about refusals"
 
 
-def _running(stage: Stage) -> list[NodeProcess]:
+def _running(stage: ChaosStage) -> list[NodeProcess]:
     return [node for node in stage.cluster.nodes.values() if node.is_running]
 
 
@@ -79,11 +79,11 @@ class Malformed(StrangerFault):
         self._seed = dice.randrange(2**32)
         self._frames = frames
         self._seconds = seconds
-        self._storm: asyncio.Task[Told] | None = None
-        self.told: Told | None = None
+        self._storm: asyncio.Task[StormHeard] | None = None
+        self.told: StormHeard | None = None
         """What came of it, when it is over."""
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         self.watch(stage)
         nodes = _running(stage)
         https = [address for node in nodes if (address := http_address(node)) is not None]
@@ -91,7 +91,7 @@ class Malformed(StrangerFault):
             storm(nodes, https, seed=self._seed, frames=self._frames, seconds=self._seconds)
         )
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         """Waits for the last of them. Raises `AssertionError` for what no node has reacted to."""
         assert self._storm is not None, "it has not begun"
         told = self.told = await self._storm
@@ -116,7 +116,7 @@ class SlowStrangers(StrangerFault):
         self._dice = dice
         self._held: list[socket.socket] = []
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         self.watch(stage)
         greeting = ClientTalk().greeting()
         beginnings = [b"", b"\x10", b"GET / HT", greeting, greeting + encode_frame(bytes(99))[:40]]
@@ -143,7 +143,7 @@ class SlowStrangers(StrangerFault):
             pass
         self._held.append(one)
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         held, self._held = self._held, []
         for one in held:
             one.close()
@@ -166,14 +166,14 @@ class VanishingCrowd(StrangerFault):
         self._outstanding = dice.choice((1, 2, 5))
         self._crowd: Crowd | None = None
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         self.watch(stage)
         self._crowd = await Crowd.start(
             addresses(_running(stage)), connections=self._connections, outstanding=self._outstanding, rest_s=1.0
         )
         await asyncio.wait_for(self._crowd.standing(), CROWD_S)
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         assert self._crowd is not None, "it has not begun"
         standing = await self._crowd.standing()
         await self._crowd.vanish()

@@ -14,8 +14,8 @@ import msgspec
 
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos.damage import judge_end, start_and_judge
-from tests.chaos.fault import Fault
-from tests.chaos.stage import Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import ChaosStage
 
 ATTACHED_S = 20.0
 """For strace to attach to all threads of a node."""
@@ -103,7 +103,7 @@ INTERRUPTED = Injection("pwritev2,pread64", "error=EINTR", "2+5")
 READ_ERRORS = Injection("pread64", "error=EIO", "1+")
 
 
-class CallsFail(Fault):
+class CallsFail(RealFault):
     """Calls of one node fail. It ends at once with code 5 and says what to do; started again, it has everything.
 
     `ends` is False for what a node has to live with; `then` is called when calls have begun to fail.
@@ -125,7 +125,7 @@ class CallsFail(Fault):
         self._dice, self._then = dice, then
         self._of_leader = of_leader if of_leader is not None else dice.random() < 0.5
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         node = await stage.leader() if self._of_leader else self._any(stage)
         tracer = Tracer(node, self._injection, stage.directory / "strace")
 
@@ -147,14 +147,14 @@ class CallsFail(Fault):
             verdict = await start_and_judge(stage.cluster, node)
             assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
 
-    def _any(self, stage: Stage) -> NodeProcess:
+    def _any(self, stage: ChaosStage) -> NodeProcess:
         return stage.cluster.nodes[self._dice.choice(sorted(stage.cluster.nodes))]
 
     def describe(self) -> str:
         return f"{self.kind}: {self._injection.describe()}"
 
 
-class SlowDisk(Fault):
+class SlowDisk(RealFault):
     """Every sync of the leader takes long: leadership moves, or all is slow, but nothing is lost or stale."""
 
     kind = "a slow disk"
@@ -164,7 +164,7 @@ class SlowDisk(Fault):
         self._delay_s = dice.choice(delays_s)
         self._tracer: Tracer | None = None
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         node = await stage.leader()
         delay = Injection("pwritev2,fdatasync,fsync", f"delay_enter={int(self._delay_s * 1e6)}")
         self._tracer = tracer = Tracer(node, delay, stage.directory / "strace")
@@ -174,7 +174,7 @@ class SlowDisk(Fault):
 
         await stage.until(look, f"a slow sync of node {node.node_id}", ATTACHED_S)
 
-    async def heal(self, stage: Stage) -> None:
+    async def heal(self, stage: ChaosStage) -> None:
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.detach)
             stage.met(self.kind, self._tracer.fired)

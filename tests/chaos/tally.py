@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from raftkv.client import Client, ClientOptions
 from raftkv.errors import Indeterminate, RaftKVError
+from raftkv.processes.stage import POLL_S
 from raftkv.worlds.workload import Workload
-from tests.chaos.stage import POLL_S
 
 SERVED_S = 20.0
 """By then whoever asks has to be served again, as in every round."""

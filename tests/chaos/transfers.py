@@ -15,7 +15,7 @@ from raftkv.node.status import NodeStatus, PeerStatus
 from tests.chaos.lane import Conditions
 from tests.chaos.links import CUT, LinkFault
 from tests.chaos.proxy import LinkProxy
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 PADDING = (24, 64 * 1024)
 """Values that make a snapshot large enough to be cut in its middle: how many, and bytes of each."""
@@ -54,7 +54,7 @@ class TransferCut(LinkFault):
     def times(self) -> int:
         return self._met
 
-    async def begin(self, stage: Stage) -> None:
+    async def begin(self, stage: ChaosStage) -> None:
         """Returns when the first transfer was cut, or when none will be."""
         await super().begin(stage)
         assert self._task is not None
@@ -62,7 +62,7 @@ class TransferCut(LinkFault):
         await asyncio.wait([self._task, first], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         first.cancel()
 
-    async def go_on(self, stage: Stage) -> None:
+    async def go_on(self, stage: ChaosStage) -> None:
         leader = (await stage.leader()).node_id
         follower = self.dice.choice([node_id for node_id in self.proxy.nodes if node_id != leader])
         away = [way for way in self.proxy.ways if follower in way]
@@ -84,7 +84,7 @@ class TransferCut(LinkFault):
                 await asyncio.sleep(self.dice.uniform(0.2, 3.5))
             self.proxy.heal()
 
-    async def _fill(self, stage: Stage) -> None:
+    async def _fill(self, stage: ChaosStage) -> None:
         """Make the state large."""
         count, size = PADDING
         client = Client(KeyValue, stage.cluster.addresses)

@@ -19,7 +19,7 @@ from raftkv.testing.faults.foreign import found_elsewhere
 from tests.chaos.damage import (
     Advice,
     Damage,
-    Verdict,
+    StartVerdict,
     copy_directory,
     do_damage,
     durable_files,
@@ -29,8 +29,8 @@ from tests.chaos.damage import (
     start_and_judge,
     take_snapshot,
 )
-from tests.chaos.fault import Fault
-from tests.chaos.stage import Stage
+from tests.chaos.fault import RealFault
+from tests.chaos.stage import ChaosStage
 
 FILE_FLIPPED = "a bit of a file flipped"
 
@@ -38,7 +38,7 @@ REPAIRS_MAX = 6
 """One damage may hide another one: a state that has to be rebuilt, and then the snapshot that it was to come from."""
 
 
-class FilesDamaged(Fault):
+class FilesDamaged(RealFault):
     """A node is stopped, one of its files damaged (or bits of up to three), and the node started again; several times.
 
     It serves all the same, or says what to do, and then that is done. Where the advice is to give the node up, the
@@ -51,7 +51,7 @@ class FilesDamaged(Fault):
         self.kind = FILE_FLIPPED if self._kinds == (Damage.FLIP,) else "a file cut, gone or old"
         self.rows = "F8 F9 F10 F61 F70" if self._kinds == (Damage.FLIP,) else "F8 F11 F19"
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         node = stage.cluster.nodes[self._dice.choice(sorted(stage.cluster.nodes))]
         good, older = stage.directory / "good", stage.directory / "older"
         await take_snapshot(node)
@@ -100,7 +100,7 @@ async def _stop(node: NodeProcess) -> None:
     judge_end(node)
 
 
-async def _repair(stage: Stage, node: NodeProcess, verdict: Verdict, good: Path) -> None:
+async def _repair(stage: ChaosStage, node: NodeProcess, verdict: StartVerdict, good: Path) -> None:
     """Do what the node says until it serves."""
     for _ in range(REPAIRS_MAX):
         match verdict.advice:
@@ -125,14 +125,14 @@ def _file_to_remove(said: str) -> str:
     return next(name for name in ("peers", "receipts") if f"/{name} " in said or f"/{name}:" in said)
 
 
-async def _put_back(stage: Stage, node: NodeProcess, source: Path) -> None:
+async def _put_back(stage: ChaosStage, node: NodeProcess, source: Path) -> None:
     """Replace a node's files by a copy, durably where power may be cut: the node relies on what it had synced."""
     await asyncio.to_thread(copy_directory, source, node.data_dir)
     if (image := stage.images.get(node.node_id)) is not None:
         await asyncio.to_thread(image.sync)
 
 
-class ForeignFiles(Fault):
+class ForeignFiles(RealFault):
     """A node is stopped, gets a file or directory of another node or of another cluster, and is started again.
 
     What takes the place of its own is refused by name. A snapshot lies beside its own, and is passed over: who
@@ -145,7 +145,7 @@ class ForeignFiles(Fault):
     def __init__(self, dice: random.Random, times: int = 4) -> None:
         self._dice, self._times = dice, times
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         nodes = stage.cluster.nodes
         node = nodes[self._dice.choice(sorted(nodes))]
         other = next(each for node_id, each in sorted(nodes.items()) if each is not node)
@@ -176,12 +176,12 @@ class ForeignFiles(Fault):
             await _put_back(stage, node, good)
             await _expect(stage, node, None)
 
-    def _met(self, stage: Stage, node: NodeProcess, said: str) -> None:
+    def _met(self, stage: ChaosStage, node: NodeProcess, said: str) -> None:
         stage.met(self.kind)
         stage.note(f"node {node.node_id}: {said}")
 
     @staticmethod
-    async def _check_members(stage: Stage, node: NodeProcess) -> None:
+    async def _check_members(stage: ChaosStage, node: NodeProcess) -> None:
         async with Admin([node.own.client_address]) as admin:
             voters = (await admin.status(deadline_s=5.0))["membership"]["voters"]
         assert len(voters) == len(stage.cluster.nodes), f"node {node.node_id} takes {voters} for the voters"
@@ -207,7 +207,7 @@ def _exchange(data_dir: Path, source: Path, name: str) -> None:
         shutil.copyfile(source / name, data_dir / name)
 
 
-class DirectoryLost(Fault):
+class DirectoryLost(RealFault):
     """A node comes back with an empty directory, with an older copy of its own, and twice, with a copy beside it.
 
     The others must refuse it each time: it has forgotten what it acknowledged, or would be counted twice.
@@ -219,7 +219,7 @@ class DirectoryLost(Fault):
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         node = stage.cluster.nodes[self._dice.choice(sorted(stage.cluster.nodes))]
         good, older = stage.directory / "good", stage.directory / "older"
         await _stop(node)
@@ -238,7 +238,7 @@ class DirectoryLost(Fault):
         await _expect(stage, node, None)
         await self._start_copy(stage, node, good)
 
-    async def _start_copy(self, stage: Stage, node: NodeProcess, good: Path) -> None:
+    async def _start_copy(self, stage: ChaosStage, node: NodeProcess, good: Path) -> None:
         """A second process with the same id, on a copy of the directory from before this start."""
         copy = impostor(node, stage.directory / "copy")
         await asyncio.to_thread(copy_directory, good, copy.data_dir)
@@ -252,7 +252,7 @@ class DirectoryLost(Fault):
         return self.kind
 
 
-async def _expect(stage: Stage, node: NodeProcess, advice: Advice | None) -> None:
+async def _expect(stage: ChaosStage, node: NodeProcess, advice: Advice | None) -> None:
     """Start a node: it must serve (None), or be told that it does not belong here."""
     verdict = await start_and_judge(stage.cluster, node)
     assert verdict.advice is advice, f"node {node.node_id}: expected {advice}, found {verdict}"

@@ -12,7 +12,7 @@ from raftkv.client import Client, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 KEY = b"woken"
 """A counter that recorded clients have nothing to do with."""
@@ -29,7 +29,7 @@ COUNT_S = 2.0
 class Waking:
     """Clients connected to one node before it is stopped, and one that counts at the others meanwhile."""
 
-    def __init__(self, stage: Stage, woken: Client[Workload], others: Client[Workload]) -> None:
+    def __init__(self, stage: ChaosStage, woken: Client[Workload], others: Client[Workload]) -> None:
         self._stage = stage
         self._woken = woken
         self._others = others
@@ -63,7 +63,7 @@ class Waking:
 
 
 @asynccontextmanager
-async def awaited(stage: Stage, node: NodeProcess) -> AsyncIterator[Waking]:
+async def awaited(stage: ChaosStage, node: NodeProcess) -> AsyncIterator[Waking]:
     """Connect to a node that is about to be stopped."""
     others = [each.own.client_address for each in stage.cluster.nodes.values() if each is not node]
     woken = Client(Workload, [node.own.client_address])

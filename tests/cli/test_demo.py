@@ -14,7 +14,7 @@ import pytest
 
 from raftkv.cli.demo.command import print_verdict
 from raftkv.cli.demo.load import Ledger
-from raftkv.cli.demo.stage import DemoFailed, Stage
+from raftkv.cli.demo.stage import DemoFailed, DemoStage
 from raftkv.cli.demo.story import Figures
 from raftkv.cli.demo.verdict import Readback, compare, compare_counter, same_state
 from raftkv.cli.output import make_console
@@ -114,7 +114,7 @@ def test_nothing_read_is_nothing_kept():
 def test_a_node_that_ends_by_itself_fails_the_demo(tmp_path):
     """Whatever the story waits for: it ends at once, with what the node printed."""
     with ProcessCluster(tmp_path, 1, arguments=["--set", "tick_ms=0"]) as cluster:
-        stage = Stage(cluster)
+        stage = DemoStage(cluster)
         stage.start(1)
         with pytest.raises(DemoFailed, match=r"(?s)node 1 ended by itself.*tick_ms = 0"):
             asyncio.run(stage.leader())

@@ -14,16 +14,16 @@ import pytest
 from raftkv.processes.cluster import ProcessCluster
 from raftkv.processes.ports import free_ports
 from tests.chaos.proxy import LinkProxy
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 
 CAMPAIGN = pytest.mark.skipif(os.environ.get("CAMPAIGNS") != "1", reason="takes long: run with CAMPAIGNS=1, as CI does")
 """Marks tests whose faults a run of chaos plays as well, in the same or a larger form."""
 
 
-def start(cluster: ProcessCluster, directory: Path, *, seed: int = 1, proxy: LinkProxy | None = None) -> Stage:
+def start(cluster: ProcessCluster, directory: Path, *, seed: int = 1, proxy: LinkProxy | None = None) -> ChaosStage:
     """Start all nodes; the stage that they are on."""
     cluster.start_all()
-    return Stage(cluster, random.Random(seed), directory, proxy)
+    return ChaosStage(cluster, random.Random(seed), directory, proxy)
 
 
 def with_http(cluster: ProcessCluster) -> list[str]:

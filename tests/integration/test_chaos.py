@@ -21,17 +21,17 @@ from tests.chaos.clients import MACHINE, Contradiction, recorded
 from tests.chaos.clocks import FAST, TEN_YEARS_MS, ClockWrong
 from tests.chaos.differences import SlowFollower, Surroundings
 from tests.chaos.expiry import CertificatesRunOut
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.forks import Forks
 from tests.chaos.foundings import Founded
-from tests.chaos.host import WallClock
+from tests.chaos.host import HostClock
 from tests.chaos.kills import LeaderKilled, Paused
 from tests.chaos.kinds import KINDS, LONG, QUOTAS, RUN_S, owed
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
 from tests.chaos.restarts import KilledTwice
 from tests.chaos.round import Bounds, play_round, play_scene
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.chaos.tally import check
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.waking import READS
@@ -42,7 +42,7 @@ choose = runpy.run_path(str(ROOT / "tools/chaos"))["choose"]
 BOUNDS = Bounds(hold_s=(0.1, 0.2), operations_min=10)
 
 
-class Harmless(Fault):
+class Harmless(RealFault):
     """Says that it did something, or not."""
 
     kind = "harmless"
@@ -52,7 +52,7 @@ class Harmless(Fault):
         self._counts = counts
         self._kills = kills
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         if self._counts:
             stage.met(self.kind)
         if self._kills:
@@ -95,11 +95,11 @@ def test_a_scene_of_kills_and_a_restart_holds(tmp_path: Path) -> None:
     tell(story())
 
 
-def on_a_stage(tmp_path: Path, make: Callable[[random.Random], Fault]) -> Stage:
+def on_a_stage(tmp_path: Path, make: Callable[[random.Random], RealFault]) -> ChaosStage:
     """One fault, with recorded clients, on a cluster without a proxy."""
     cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
 
-    async def story() -> Stage:
+    async def story() -> ChaosStage:
         stage = start(cluster, tmp_path)
         await stage.leader()
         async with recorded(cluster.addresses) as clients:
@@ -127,11 +127,11 @@ def test_a_slow_follower_costs_the_leader_little(tmp_path: Path) -> None:
     assert on_a_stage(tmp_path, lambda dice: SlowFollower(dice, 4.0)).fired[SlowFollower.kind] == 1
 
 
-def after(tmp_path: Path, *faults: Callable[[random.Random], Fault]) -> Stage:
+def after(tmp_path: Path, *faults: Callable[[random.Random], RealFault]) -> ChaosStage:
     """Several faults on one cluster, as starting its nodes takes the most time; the members are as before then."""
     cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
 
-    async def story() -> Stage:
+    async def story() -> ChaosStage:
         stage = start(cluster, tmp_path)
         await stage.leader()
         async with recorded(cluster.addresses) as clients:
@@ -160,8 +160,8 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
     """The leader's clock ten years ahead, a follower's that goes fast (F82), and a member's name that fails (F81)."""
     fired = after(
         tmp_path,
-        lambda dice: ClockWrong(dice, WallClock(TEN_YEARS_MS), of_leader=True),
-        lambda dice: ClockWrong(dice, WallClock(rate=FAST), of_leader=False),
+        lambda dice: ClockWrong(dice, HostClock(TEN_YEARS_MS), of_leader=True),
+        lambda dice: ClockWrong(dice, HostClock(rate=FAST), of_leader=False),
         lambda dice: NamesLost(dice, ["unknown"]),
     ).fired
     assert (fired[ClockWrong.kind], fired[NamesLost.kind], fired["name unknown"]) == (2, 1, 1)
@@ -169,11 +169,11 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
 
 @CAMPAIGN
 @pytest.mark.parametrize("make", [Founded, CertificatesRunOut])
-def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], Fault]) -> None:
+def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], RealFault]) -> None:
     """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84)."""
     if make is CertificatesRunOut and (reason := certificates.missing()) is not None:
         pytest.skip(reason)
-    stage = Stage(ProcessCluster(tmp_path), random.Random(1), tmp_path)
+    stage = ChaosStage(ProcessCluster(tmp_path), random.Random(1), tmp_path)
     fault = make(stage.dice)
     tell(fault.inject(stage))
     assert stage.fired[fault.kind] > 0

@@ -19,7 +19,7 @@ from raftkv.wire import PROTOCOL_VERSION, ClientHello, Request, RequestKind, enc
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.generators import Crowd
 from tests.chaos.probe import Usage, events, usage
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.integration.nodes import start, tell
 
 MIB = 1024 * 1024
@@ -32,7 +32,7 @@ needs_files = pytest.mark.skipif(
 )
 
 
-async def settles(stage: Stage, node: NodeProcess, before: Usage, spare: int = 40) -> None:
+async def settles(stage: ChaosStage, node: NodeProcess, before: Usage, spare: int = 40) -> None:
     """Wait until the node has about as many files open as before."""
 
     async def look() -> bool | None:

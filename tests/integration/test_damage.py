@@ -9,7 +9,7 @@ from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess, ProcessCluster, member_argument
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.damage import Advice, Damage, durable_files, part_of, start_and_judge
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.vandals import DirectoryLost, FilesDamaged, ForeignFiles, impostor
 from tests.integration.nodes import start, tell
@@ -26,7 +26,7 @@ def test_files_that_are_damaged_are_noticed_or_do_no_harm(tmp_path: Path) -> Non
     from another node or cluster.
     """
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: ChaosStage) -> None:
         await stage.leader()
         others = [Damage.CUT, Damage.GONE, Damage.OLDER]
         faults = [
@@ -51,7 +51,7 @@ def test_files_that_are_damaged_are_noticed_or_do_no_harm(tmp_path: Path) -> Non
 def test_a_node_with_a_damaged_log_is_replaced_as_the_readme_says(tmp_path: Path) -> None:
     """F9: removed, and a new one added under a new id, which gets everything from the others."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: ChaosStage) -> None:
         cluster = stage.cluster
         await stage.leader()
         async with recorded([cluster.nodes[node_id].member.client_address for node_id in (1, 2)]) as clients:
@@ -93,7 +93,7 @@ def told_of(other: ProcessCluster, node: NodeProcess, data_dir: Path) -> NodePro
 def test_nodes_that_are_told_of_another_cluster_are_refused(tmp_path: Path) -> None:
     """F23: with its own data it does not start; with none it is refused by each node of the other cluster."""
 
-    async def story(stage: Stage, other: Stage) -> None:
+    async def story(stage: ChaosStage, other: ChaosStage) -> None:
         node = stage.cluster.nodes[3]
         await stage.leader()
         await other.leader()

@@ -14,8 +14,8 @@ from raftkv.processes.cluster import ProcessCluster
 from tests.chaos import filesystem, syscalls
 from tests.chaos.clients import MACHINE, RecordedClients, recorded
 from tests.chaos.filesystem import images
-from tests.chaos.fullness import DiskFull
-from tests.chaos.stage import Stage
+from tests.chaos.fullness import DiskFilled
+from tests.chaos.stage import ChaosStage
 from tests.chaos.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
 from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
@@ -25,11 +25,11 @@ full_disks = pytest.mark.skipif(filesystem.missing("ext4") is not None, reason=f
 
 
 def under_load(
-    cluster: ProcessCluster, tmp_path: Path, what: Callable[[Stage, RecordedClients], Awaitable[None]]
+    cluster: ProcessCluster, tmp_path: Path, what: Callable[[ChaosStage, RecordedClients], Awaitable[None]]
 ) -> None:
     """Something done under recorded load, and the verdict."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: ChaosStage) -> None:
         await stage.leader()
         async with recorded(cluster.addresses) as clients:
             await clients.more(20)
@@ -46,7 +46,7 @@ def test_a_node_whose_disk_fails_ends_at_once_and_comes_back_with_everything(tmp
     """F13, F15, F17: never tried again, since nobody knows what an fsync that failed has left on disk; but a call
     that a signal has interrupted is no failure, and is made again."""
 
-    async def fail(stage: Stage, clients: RecordedClients) -> None:
+    async def fail(stage: ChaosStage, clients: RecordedClients) -> None:
         faults = [CallsFail(each, stage.dice) for each in ERRORS]
         for fault in [*faults, CallsFail(INTERRUPTED, stage.dice, ends=False)]:
             before = stage.fired[fault.kind]
@@ -64,7 +64,7 @@ def test_a_node_whose_disk_fails_ends_at_once_and_comes_back_with_everything(tmp
 def test_entries_that_cannot_be_read_stop_the_node_and_are_never_skipped(tmp_path: Path) -> None:
     """F18: a leader that has to read old entries for a follower, from a disk that can't."""
 
-    async def fail(stage: Stage, clients: RecordedClients) -> None:
+    async def fail(stage: ChaosStage, clients: RecordedClients) -> None:
         leader = await stage.leader()
         away = next(node for node in stage.cluster.nodes.values() if node is not leader)
         stage.cluster.kill(away.node_id)
@@ -81,7 +81,7 @@ def test_entries_that_cannot_be_read_stop_the_node_and_are_never_skipped(tmp_pat
 def test_a_slow_disk_costs_the_leader_its_place_and_nobody_anything_else(tmp_path: Path) -> None:
     """F16: each sync takes two seconds."""
 
-    async def slow(stage: Stage, clients: RecordedClients) -> None:
+    async def slow(stage: ChaosStage, clients: RecordedClients) -> None:
         leader = await stage.leader()
         fault = SlowDisk(stage.dice, [2.0])
         await fault.inject(stage)
@@ -93,7 +93,7 @@ def test_a_slow_disk_costs_the_leader_its_place_and_nobody_anything_else(tmp_pat
         under_load(cluster, tmp_path, slow)
 
 
-async def _other_than(stage: Stage, node_id: int) -> bool | None:
+async def _other_than(stage: ChaosStage, node_id: int) -> bool | None:
     leaders = [status.leader for status in await stage.statuses() if status.node_id != node_id]
     return all(leader not in (None, node_id) for leader in leaders) or None
 
@@ -110,7 +110,7 @@ def test_a_node_below_its_reserve_does_not_lead_and_whoever_asks_hears_why(tmp_p
         for node in full_nodes:
             node.arguments += full
 
-        async def story(stage: Stage) -> None:
+        async def story(stage: ChaosStage) -> None:
             await stage.until(lambda: _leads(stage, 3), "the node with room leading")
             refused = await asyncio.to_thread(
                 invoke, "transfer", "1", "--address", cluster.nodes[3].member.client_address
@@ -129,12 +129,12 @@ def test_a_node_below_its_reserve_does_not_lead_and_whoever_asks_hears_why(tmp_p
         tell(story(start(cluster, tmp_path)))
 
 
-async def _leads(stage: Stage, node_id: int) -> bool | None:
+async def _leads(stage: ChaosStage, node_id: int) -> bool | None:
     status = await stage.status(node_id)
     return (status is not None and status.role == "leader") or None
 
 
-async def _refusing(stage: Stage) -> bool | None:
+async def _refusing(stage: ChaosStage) -> bool | None:
     return any(status.writes_refused for status in await stage.statuses()) or None
 
 
@@ -147,10 +147,10 @@ def test_full_disks_cost_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     cluster = ProcessCluster(tmp_path, 3, arguments=small)
     with images("ext4", {node.node_id: node.data_dir for node in cluster.nodes.values()}, 48 * MIB) as disks, cluster:
 
-        async def fill(stage: Stage, clients: RecordedClients) -> None:
+        async def fill(stage: ChaosStage, clients: RecordedClients) -> None:
             stage.images = disks
             for count, of_leader in [(1, False), (1, True), (2, False)]:
-                fault = DiskFull(stage.dice, count, of_leader=of_leader)
+                fault = DiskFilled(stage.dice, count, of_leader=of_leader)
                 await fault.inject(stage)
                 await fault.heal(stage)
                 await clients.more(20)

@@ -26,7 +26,7 @@ from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.malformed import STREAMS, ClientTalk, PeerTalk, http_piece
 from tests.chaos.probe import events
-from tests.chaos.stage import DEADLINE_S, Stage
+from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.chaos.strangers import Malformed, SlowStrangers, VanishingCrowd
 from tests.integration.nodes import start, tell, with_http
 
@@ -78,7 +78,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProce
         yield cluster.nodes[1], http
 
 
-async def _until_served(stage: Stage) -> None:
+async def _until_served(stage: ChaosStage) -> None:
     await stage.leader()
 
 
@@ -209,5 +209,5 @@ def test_plain_text_at_a_port_with_tls_is_refused_in_few_words(tmp_path: Path, c
         async def said() -> bool | None:
             return (events(node)["client_refused"] > 0 and events(node)["stranger_refused"] > 0) or None
 
-        asyncio.run(Stage(cluster, random.Random(1), tmp_path).until(said, "the log naming those without TLS"))
+        asyncio.run(ChaosStage(cluster, random.Random(1), tmp_path).until(said, "the log naming those without TLS"))
         assert node.log_path.read_text().count("\n") < 60

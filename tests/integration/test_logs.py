@@ -12,7 +12,7 @@ from pathlib import Path
 
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from tests.chaos.sinks import BadSink, LogUnread, open_sink, with_sink, without_descriptor
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
 
@@ -29,7 +29,7 @@ def test_a_cluster_whose_logs_nobody_takes_goes_on(tmp_path: Path) -> None:
     """F78: stuck, dead and full at once. A killed follower is linked again, clients are served, SIGTERM ends each in
     time, and status says that nothing can be said."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: ChaosStage) -> None:
         fault = LogUnread(random.Random(1))
         await stage.leader()
         await fault.inject(stage)
@@ -79,7 +79,7 @@ def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
 def test_a_node_says_what_it_could_not_say_once_somebody_reads(tmp_path: Path) -> None:
     """The newest lines are kept for whoever reads the pipe next, and status has no problem any more."""
 
-    async def story(stage: Stage) -> None:
+    async def story(stage: ChaosStage) -> None:
         node = cluster.nodes[1]
         await asyncio.to_thread(put, node, "k")
 

@@ -11,11 +11,11 @@ import pytest
 
 from raftkv.processes.cluster import ProcessCluster
 from tests.chaos.clients import MACHINE, recorded
-from tests.chaos.fault import Fault
+from tests.chaos.fault import RealFault
 from tests.chaos.filesystem import KINDS, Image, images, missing
 from tests.chaos.points import PowerCutAt
 from tests.chaos.power import MOMENTS, CutAtMoment, PowerCut, WholePowerCut
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.chaos.transfers import SETTINGS
 from tests.integration.nodes import start, tell
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 POINTS = ("atomic.after_rename", "log.segment.created", "snapshot.rename.after", "install.state_renamed")
 """Names that are not durable yet."""
 
-Making = Callable[[str, random.Random], Fault]
+Making = Callable[[str, random.Random], RealFault]
 
 
 def _or_skipped(kind: str) -> object:
@@ -64,7 +64,7 @@ def cut(
     size: int = 3,
     arguments: Sequence[str] = (),
     module: str = "raftkv",
-) -> Stage:
+) -> ChaosStage:
     """These faults one after the other on a cluster whose nodes have a file system each, and the verdict."""
     cluster = ProcessCluster(tmp_path, size, arguments=[*MACHINE, *arguments])
     for node in cluster.nodes.values():
@@ -76,7 +76,7 @@ def cut(
         return stage
 
 
-async def _cut(stage: Stage, kind: str, faults: Sequence[Making]) -> None:
+async def _cut(stage: ChaosStage, kind: str, faults: Sequence[Making]) -> None:
     await stage.leader()
     async with recorded(stage.cluster.addresses) as clients:
         await clients.more(10)
@@ -120,7 +120,7 @@ def test_names_that_change_when_the_power_goes_are_the_old_or_the_new_ones(kind:
 class CutAfterOneSync(WholePowerCut):
     """What there is is synced once from outside, so that careless nodes find sound files again, and too old ones."""
 
-    async def inject(self, stage: Stage) -> None:
+    async def inject(self, stage: ChaosStage) -> None:
         for image in stage.images.values():
             image.sync()
         await super().inject(stage)

@@ -7,7 +7,7 @@ from pathlib import Path
 from raftkv.client import Admin
 from raftkv.kv import KeyValueClient
 from raftkv.processes.cluster import ProcessCluster
-from tests.chaos.stage import Stage
+from tests.chaos.stage import ChaosStage
 from tests.integration.nodes import start, tell
 
 
@@ -27,7 +27,7 @@ def test_rot_in_all_snapshots_and_in_the_state_is_found_and_said(tmp_path: Path)
     arguments = ["--set", "scrub_interval_s=0.1", "--set", "scrub_rate_bytes_s=64MiB"]
     with ProcessCluster(tmp_path, 1, arguments=arguments) as cluster:
 
-        async def story(stage: Stage) -> None:
+        async def story(stage: ChaosStage) -> None:
             await stage.leader()
 
             async with KeyValueClient(cluster.addresses) as client, Admin(cluster.addresses) as admin:
@@ -42,6 +42,6 @@ def test_rot_in_all_snapshots_and_in_the_state_is_found_and_said(tmp_path: Path)
         tell(story(start(cluster, tmp_path)))
 
 
-async def _problems(stage: Stage) -> list[str] | None:
+async def _problems(stage: ChaosStage) -> list[str] | None:
     status = await stage.status(1)
     return status.problems() if status is not None and status.damage_found >= 2 else None

@@ -10,8 +10,8 @@ from raftkv.errors import InvalidArgument
 from raftkv.testing import Call, Cause, CounterExample, Fault, UnfitModel, fault_kinds, rerun
 from raftkv.testing.judging.checks import QueuesAreBounded
 from raftkv.testing.trying.example import run_example
+from raftkv.testing.trying.performance import Performance
 from raftkv.testing.trying.script import Script
-from raftkv.testing.trying.stage import Stage
 from tests.testing.machines import Failing, Inventory, InventoryModel, Remembering
 
 RECEIVE = Call("receive", ("apple", 3))
@@ -50,7 +50,7 @@ def test_only_what_is_looked_for_is_looked_at(monkeypatch):
     script = Script(calls=(RECEIVE,))
     with pytest.raises(CounterExample):
         run_example(Remembering, InventoryModel, script, only=Cause.REMEMBERS)
-    monkeypatch.setattr(Stage, "run", lambda self: pytest.fail("a world was made"))
+    monkeypatch.setattr(Performance, "run", lambda self: pytest.fail("a world was made"))
     run_example(Remembering, InventoryModel, script, only=Cause.DISAGREES)
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from raftkv.cli.demo.load import Ledger, Writers
 from raftkv.cli.demo.narrator import Narrator
-from raftkv.cli.demo.stage import DemoFailed, Stage
+from raftkv.cli.demo.stage import DemoFailed, DemoStage
 from raftkv.cli.demo.story import Figures, Story
 from raftkv.cli.output import make_console, print_json
 from raftkv.errors import RaftKVError
@@ -71,7 +71,7 @@ def demo(kills: int, writers: int, value_bytes: int, act_seconds: float, directo
     ledger = Ledger(writers)
     try:
         with _directory(directory) as place, ProcessCluster(place, 3, arguments=_node_arguments()) as cluster:
-            stage = Stage(cluster)
+            stage = DemoStage(cluster)
             with asyncio.Runner(loop_factory=loop_factory()) as runner:
                 figures = runner.run(_play(stage, ledger, Narrator(console, ledger), value_bytes, kills, act_seconds))
     except asyncio.CancelledError:
@@ -102,7 +102,7 @@ def _directory(given: str | None) -> Iterator[str]:
 
 
 async def _play(
-    stage: Stage, ledger: Ledger, narrator: Narrator, value_bytes: int, kills: int, act_s: float
+    stage: DemoStage, ledger: Ledger, narrator: Narrator, value_bytes: int, kills: int, act_s: float
 ) -> Figures:
     task = asyncio.current_task()
     assert task is not None, "a coroutine that runs is a task"

@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import TypeVar
 
-import msgspec
-
 from raftkv.cli.demo.load import Writers
-from raftkv.client import Admin
-from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.node.status import NodeStatus
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.stage import Stage
 
 T = TypeVar("T")
-
-DEADLINE_S = 30.0
-"""For whatever the demo waits for; all of it takes a second or two when it works."""
-
-POLL_S = 0.05
 
 
 class DemoFailed(Exception):
     """Something did not happen in time, or a node ended by itself."""
 
 
-class Stage:
+class DemoStage(Stage):
     """Asks the nodes and waits for them; fails as soon as one ends that nobody killed."""
 
+    deadline_s = 30.0  # all of it takes a second or two when it works
+    ask_s = 1.0
+    failed = DemoFailed
+
     def __init__(self, cluster: ProcessCluster) -> None:
-        self.cluster = cluster
+        super().__init__(cluster)
         self.writers: Writers | None = None
         self.expected: set[NodeId] = set()
         """Who should be running."""
+
+    def asked(self) -> list[NodeId]:
+        return sorted(self.expected)
 
     def start(self, *node_ids: NodeId) -> None:
         """Start processes."""
@@ -56,31 +54,6 @@ class Stage:
                 raise DemoFailed(f"node {node_id} ended by itself; the end of its log:\n{tail(node)}")
         if self.writers is not None:
             self.writers.check()
-
-    async def status(self, node_id: NodeId) -> NodeStatus | None:
-        """What a node says of itself; None when it does not answer."""
-        address = self.cluster.nodes[node_id].member.client_address
-        with contextlib.suppress(RaftKVError):
-            async with Admin([address]) as admin:
-                return msgspec.convert(await admin.status(1.0), NodeStatus)
-        return None
-
-    async def statuses(self) -> list[NodeStatus]:
-        """What all that should be running say, as far as they answer."""
-        found = await asyncio.gather(*[self.status(node_id) for node_id in sorted(self.expected)])
-        return [status for status in found if status is not None]
-
-    async def until(self, condition: Callable[[], Awaitable[T | None]], what: str) -> T:
-        """Ask again and again until there is an answer that is not None. Raises `DemoFailed`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + DEADLINE_S
-        while True:
-            self.check()
-            if (found := await condition()) is not None:
-                return found
-            if loop.time() > end:
-                raise DemoFailed(f"{what}: not within {DEADLINE_S:g} s")
-            await asyncio.sleep(POLL_S)
 
     async def within(self, work: Awaitable[T], what: str) -> T:
         """Wait for `work`. Raises `DemoFailed` at the deadline, or as soon as a node ends by itself."""

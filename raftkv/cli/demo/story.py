@@ -8,7 +8,7 @@ import msgspec
 
 from raftkv.cli.demo.load import Ledger, Writers
 from raftkv.cli.demo.narrator import Narrator
-from raftkv.cli.demo.stage import Stage
+from raftkv.cli.demo.stage import DemoStage
 from raftkv.cli.demo.verdict import Readback, read_back, same_state
 from raftkv.client import Admin
 from raftkv.model import Index, NodeId
@@ -45,7 +45,7 @@ class Figures(msgspec.Struct, kw_only=True):
 class Story:
     """The demo's acts, in their order."""
 
-    def __init__(self, stage: Stage, ledger: Ledger, writers: Writers, narrator: Narrator, *, act_s: float) -> None:
+    def __init__(self, stage: DemoStage, ledger: Ledger, writers: Writers, narrator: Narrator, *, act_s: float) -> None:
         self.stage = stage
         self.ledger = ledger
         self.writers = writers

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from raftkv.cli.demo.load import PREFIX, Ledger, counter_key
-from raftkv.cli.demo.stage import Stage
+from raftkv.cli.demo.stage import DemoStage
 from raftkv.client import Client
 from raftkv.kv import Item, KeyValue, Page
 from raftkv.kv.machine import prefix_end
@@ -37,12 +37,12 @@ class Readback(msgspec.Struct, kw_only=True):
         return not (self.missing or self.different or self.invented or self.miscounted)
 
 
-async def read_back(stage: Stage, ledger: Ledger, rested: Sequence[NodeStatus]) -> list[Readback]:
+async def read_back(stage: DemoStage, ledger: Ledger, rested: Sequence[NodeStatus]) -> list[Readback]:
     """Compare every node with the ledger. Stale reads, as they are answered by the node itself, from its own state."""
     return [await _read_node(stage, ledger, status) for status in rested]
 
 
-async def _read_node(stage: Stage, ledger: Ledger, status: NodeStatus) -> Readback:
+async def _read_node(stage: DemoStage, ledger: Ledger, status: NodeStatus) -> Readback:
     address = stage.cluster.nodes[status.node_id].member.client_address
     found = Readback(node_id=status.node_id, applied_index=status.applied_index, digest=status.digest)
     client = Client(KeyValue, [address])

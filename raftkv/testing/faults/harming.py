@@ -21,7 +21,7 @@ LOG = "/data/log"
 VOTE = "/data/vote"
 
 
-class Place(msgspec.Struct, frozen=True):
+class HarmedBytes(msgspec.Struct, frozen=True):
     """Bytes of a file."""
 
     path: str
@@ -49,17 +49,17 @@ def _log_ends(disk: SimDisk) -> dict[str, int]:
     return {path: segment.last_batch_at}
 
 
-def any_byte(disk: SimDisk, dice: random.Random) -> Place | None:
+def any_byte(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
     """For rot."""
     files = harmable(disk)
     if not files:
         return None
     path = dice.choice(list(files))
     at = dice.randrange(len(files[path]))
-    return Place(path, at, files[path][at : at + 1])
+    return HarmedBytes(path, at, files[path][at : at + 1])
 
 
-def misdirected(disk: SimDisk, dice: random.Random) -> Place | None:
+def misdirected(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
     """A sector, with what another one holds."""
     files = {path: data for path, data in harmable(disk).items() if len(data) >= SECTOR_BYTES}
     if not files:
@@ -69,7 +69,7 @@ def misdirected(disk: SimDisk, dice: random.Random) -> Place | None:
     other = files[dice.choice(list(files))]
     begin = _sector(other, dice)
     piece = other[begin : begin + SECTOR_BYTES]
-    return Place(path, sector, piece) if piece != files[path][sector : sector + SECTOR_BYTES] else None
+    return HarmedBytes(path, sector, piece) if piece != files[path][sector : sector + SECTOR_BYTES] else None
 
 
 def _sector(data: bytes, dice: random.Random) -> int:
@@ -77,12 +77,12 @@ def _sector(data: bytes, dice: random.Random) -> int:
     return dice.randrange(len(data) // SECTOR_BYTES) * SECTOR_BYTES
 
 
-def stale(disk: SimDisk, older: list[SimDisk], dice: random.Random) -> Place | None:
+def stale(disk: SimDisk, older: list[SimDisk], dice: random.Random) -> HarmedBytes | None:
     """A sector that has changed since one of the `older` images was made, with what it held then.
 
     Only files that are written in place have such sectors; the others are replaced as a whole, by others.
     """
-    found: list[Place] = []
+    found: list[HarmedBytes] = []
     for path, data in harmable(disk).items():
         if posixpath.dirname(path) != LOG and path != VOTE:
             continue
@@ -91,5 +91,5 @@ def stale(disk: SimDisk, older: list[SimDisk], dice: random.Random) -> Place | N
             for at in range(0, whole, SECTOR_BYTES):
                 piece = then[at : at + SECTOR_BYTES]
                 if piece != data[at : at + SECTOR_BYTES]:
-                    found.append(Place(path, at, piece))
+                    found.append(HarmedBytes(path, at, piece))
     return dice.choice(found) if found else None

@@ -16,7 +16,7 @@ WHILE_S = (0.5, 8.0)
 """For how long one node is told so of one name, from and to, in virtual seconds."""
 
 
-class Names:
+class NameFaults:
     """A `Naming` of a `MemoryNetwork`. Each kind counts when a lookup meets it.
 
     Nobody looks up the name of a peer that is connected, so the connection breaks as the trouble begins.

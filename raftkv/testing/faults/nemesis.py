@@ -18,7 +18,7 @@ from raftkv.kv import KeyValue
 from raftkv.node import Node
 from raftkv.node.node import HOUSEKEEPING_S
 from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
-from raftkv.testing.faults.naming import NAMES, Names
+from raftkv.testing.faults.naming import NAMES, NameFaults
 from raftkv.testing.faults.noise import Noise
 from raftkv.testing.faults.operators import Operators
 from raftkv.testing.faults.strangers import STRANGERS, Strangers
@@ -80,7 +80,7 @@ class Nemesis:
         )
         self._strangers = Strangers(cluster, dice, spawn)
         benign = {**Mistakes(cluster, dice, spawn).kinds, **self._strangers.kinds}
-        self._names = cluster.network.naming = Names(cluster, dice)
+        self._names = cluster.network.naming = NameFaults(cluster, dice)
         kinds: dict[str, Fault] = {
             "crash": self._crash,
             "crash in an operation": self._crash_in_operation,

@@ -11,7 +11,7 @@ from raftkv.model import NodeId
 from raftkv.testing.judging.checks import Check, is_working
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.world.cluster import SimCluster, SimNode
-from raftkv.testing.world.loop import Call
+from raftkv.testing.world.loop import Timer
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ async def watched(
     task = asyncio.ensure_future(work)
     watch, seen = Watch(cluster, checks), loop.create_future()
 
-    timer: Call
+    timer: Timer
 
     def look_again() -> None:
         # A timer and no task, as this is what an idle world does most often.

@@ -19,7 +19,7 @@ from raftkv.testing.trying.example import run_example
 from raftkv.testing.trying.keeping import keep
 from raftkv.testing.trying.references import Reference
 from raftkv.testing.trying.script import Script
-from raftkv.testing.trying.strategies import Calls, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
+from raftkv.testing.trying.strategies import CallsOf, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
 from raftkv.testing.trying.trimming import trimmed
 
 
@@ -79,7 +79,7 @@ class FaultTest:
         Reference.of(machine)
         Reference.of(model)
         self.call = any_call(machine, commands, key)
-        names = [source.name for source in commands if isinstance(source, Calls)]
+        names = [source.name for source in commands if isinstance(source, CallsOf)]
         check_model(machine, model, names if len(names) == len(commands) else list(machine.methods))
         if clients < 1:
             raise UnfitStrategy(f"clients = {clients}: must be at least 1")

@@ -16,7 +16,7 @@ from raftkv.machine import StateMachine, Value
 from raftkv.testing.judging.failure import Cause, Failure
 from raftkv.testing.trying.references import Reference
 from raftkv.testing.trying.replica import Effect, Step
-from raftkv.testing.trying.twin import Reply, Request, Setting, read_frame, write_frame
+from raftkv.testing.trying.twin import Reply, Setting, TwinRequest, read_frame, write_frame
 
 SETTINGS = (
     (Setting(hash_seed=0, now_s=1_000_000_000, dice=1), {"TZ": "UTC0", "LC_ALL": "C"}),
@@ -63,7 +63,7 @@ class _Twin:
         assert self._process.stdout is not None
         self._requests, self._replies = self._process.stdin, self._process.stdout
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: TwinRequest) -> None:
         """Begin; `reply` waits for the end."""
         try:
             write_frame(self._requests, request)
@@ -102,7 +102,7 @@ atexit.register(close_twins)
 
 def find_difference(machine: type[StateMachine], steps: list[Step]) -> Finding | None:
     """The first of the calls that does not do the same everywhere. Raises `NotImportable`, `TwinDied`."""
-    request = Request(Reference.of(machine), steps)
+    request = TwinRequest(Reference.of(machine), steps)
     if not _twins:
         _twins.extend(_Twin(setting, environment) for setting, environment in SETTINGS)
     try:

@@ -9,9 +9,9 @@ from raftkv.machine import StateMachine
 from raftkv.testing.judging.failure import Cause, CounterExample
 from raftkv.testing.judging.models import Answer, ModelState, Raised, Returned, check_model
 from raftkv.testing.trying.determinism import find_difference
+from raftkv.testing.trying.performance import Performance
 from raftkv.testing.trying.replica import Effect, Replica, Step, arguments
 from raftkv.testing.trying.script import Call, Fault, Script, program
-from raftkv.testing.trying.stage import Stage
 from raftkv.testing.world.cluster import START_MS, SimCluster
 
 _MAY_DEPEND = "depend on its arguments, the tables, self.now, self.random and self.index, and on nothing else"
@@ -41,7 +41,7 @@ def run_example(
         if only in (None, Cause.DISAGREES, Cause.FAILED):
             _check_beside(machine, model, calls, steps)
         if only is None or only.needs_a_world:
-            Stage(machine, model, script, key, observe).run()
+            Performance(machine, model, script, key, observe).run()
     except CounterExample as found:
         found.program = program(script, machine, model)
         raise

@@ -27,7 +27,7 @@ class UnfitStrategy(InvalidArgument):
     """A strategy doesn't fit the command or query that it is for; the text says what to change."""
 
 
-class Calls:
+class CallsOf:
     """Calls of one command or query, with a strategy for each argument; made by `calls`."""
 
     def __init__(
@@ -68,18 +68,18 @@ class Calls:
                 raise UnfitStrategy(f"{written} needs a strategy for {name}: add `{name}={_suggested(method, name)}`")
 
 
-def calls(method: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Calls:
+def calls(method: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> CallsOf:
     """Calls of a command or query: `calls(Inventory.receive, sku=st.sampled_from("ab"), quantity=st.integers(0, 9))`.
 
     There is a strategy for each argument, by position or name; what is no strategy is always passed as it is, and
     arguments with a default may be left out. Let few keys be drawn: what never meets never goes wrong.
     """
     if isinstance(method, str):
-        return Calls(method, args, kwargs)
+        return CallsOf(method, args, kwargs)
     name = getattr(method, "__name__", None)
     if name is None:
         raise UnfitStrategy(f"calls({method!r}, …): must be a command or a query, such as calls(Inventory.receive, …)")
-    return Calls(name, args, kwargs, method)
+    return CallsOf(name, args, kwargs, method)
 
 
 def method_of(machine: type[StateMachine], name: str, key: str | None) -> Method:
@@ -122,7 +122,7 @@ def _suggested(method: Method, name: str) -> str:
     return f"st.{written}" if re.fullmatch(r"\w+\(.*\)", written) else "st.…"
 
 
-CallSource: TypeAlias = Calls | SearchStrategy[Call]
+CallSource: TypeAlias = CallsOf | SearchStrategy[Call]
 """What may stand in the `commands` of a `fault_test`."""
 
 
@@ -134,7 +134,7 @@ def any_call(
         raise UnfitStrategy(f"commands is empty: add `calls({machine.__name__}.{next(iter(machine.methods))}, …)`")
     found: list[SearchStrategy[Call]] = []
     for number, source in enumerate(sources):
-        if isinstance(source, Calls):
+        if isinstance(source, CallsOf):
             found.append(source.strategy(machine, key))
         elif isinstance(source, SearchStrategy):
             found.append(source.map(lambda call: fitting(machine, call, key)))
@@ -142,7 +142,7 @@ def any_call(
             raise UnfitStrategy(f"commands[{number}] is {source!r}: it must be `calls(…)` or a strategy of `Call`s")
         if found[-1].is_empty:
             raise UnfitStrategy(f"commands[{number}] holds a strategy that gives nothing, as st.nothing() does")
-    names = [source.name for source in sources if isinstance(source, Calls)]
+    names = [source.name for source in sources if isinstance(source, CallsOf)]
     if len(names) == len(sources) and all(machine.methods[name].is_query for name in names):
         raise UnfitStrategy(f"commands holds only queries ({', '.join(names)}): nothing would ever change")
     return st.one_of(found)

@@ -29,7 +29,7 @@ class Setting(msgspec.Struct, frozen=True, array_like=True):
     dice: int
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True):
+class TwinRequest(msgspec.Struct, frozen=True, array_like=True):
     """Run these calls of this machine."""
 
     machine: Reference
@@ -60,7 +60,7 @@ def read_frame(file: IO[bytes]) -> bytes | None:
     return file.read(int.from_bytes(head, "big")) if len(head) == _HEAD else None
 
 
-def answer(request: Request, setting: Setting) -> Reply:
+def answer(request: TwinRequest, setting: Setting) -> Reply:
     """Run a request twice in this process."""
     runs = []
     for _ in range(2):
@@ -72,7 +72,7 @@ def answer(request: Request, setting: Setting) -> Reply:
     return Reply(first=runs[0], again=runs[1])
 
 
-def _answer_in_fork(request: Request, setting: Setting) -> bytes:
+def _answer_in_fork(request: TwinRequest, setting: Setting) -> bytes:
     """The encoded reply, from a process that is gone afterwards."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -92,7 +92,7 @@ def _answer_in_fork(request: Request, setting: Setting) -> bytes:
     return data or msgspec.msgpack.encode(Reply(trouble="the process that ran the calls died"))
 
 
-def _encoded(request: Request, setting: Setting) -> bytes:
+def _encoded(request: TwinRequest, setting: Setting) -> bytes:
     try:
         return msgspec.msgpack.encode(answer(request, setting))
     except BaseException:  # noqa: BLE001 (whatever it is, the process that asked tells it)
@@ -105,7 +105,7 @@ def main(setting: Setting) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what an application prints is no reply
     elsewhere.move(setting.now_s)
     while (data := read_frame(requests)) is not None:
-        request = msgspec.msgpack.decode(data, type=Request)
+        request = msgspec.msgpack.decode(data, type=TwinRequest)
         try:
             request.machine.resolve()  # once, before the forks, which then need not import it
             gc.freeze()  # nor copy what it left in memory

@@ -10,7 +10,7 @@ SPANS_KEPT = 64
 """How often it may be meddled with within what `latest_ms` looks back to."""
 
 
-class _Span(NamedTuple):
+class _Drift(NamedTuple):
     """From `since_s` on it is wrong by `wrong_ms`, and by more with each second, as it goes at `rate`."""
 
     since_s: float
@@ -30,7 +30,7 @@ class WallClock:
         self._oscillator = self._rate = 1.0
         self.set_ms = 0
         """By how much it was set wrong, in all."""
-        self._spans: deque[_Span] = deque([_Span(0.0, 0.0, 1.0)], SPANS_KEPT)
+        self._spans: deque[_Drift] = deque([_Drift(0.0, 0.0, 1.0)], SPANS_KEPT)
 
     def now_ms(self) -> int:
         """What it shows; also while nobody looks."""
@@ -55,7 +55,7 @@ class WallClock:
     def set_right(self) -> None:
         """Let it be right, and go as the machine's other clocks do."""
         self._rate, self.set_ms = 1.0, 0
-        self._spans.append(_Span(self._time_s(), 0.0, self._oscillator))
+        self._spans.append(_Drift(self._time_s(), 0.0, self._oscillator))
 
     def latest_ms(self, within_s: float) -> float:
         """What it would show now if it had always gone on from the latest time that it showed within that time."""
@@ -72,4 +72,4 @@ class WallClock:
     def _go_on(self, jump_ms: float) -> None:
         now = self._time_s()
         wrong = self._spans[-1].wrong_at(now) + jump_ms
-        self._spans.append(_Span(now, wrong, self._oscillator * self._rate))
+        self._spans.append(_Drift(now, wrong, self._oscillator * self._rate))

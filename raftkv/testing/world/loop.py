@@ -34,7 +34,7 @@ RESOLUTION_S = 1e-9
 """Times that are nearer to each other than this are the same."""
 
 
-class Call(msgspec.Struct):
+class Timer(msgspec.Struct):
     """A callback and its time: what asyncio needs of a handle, and no more, as millions are made."""
 
     at: float
@@ -66,8 +66,8 @@ class SimLoop(base_events.BaseEventLoop):
     a program that draws its randomness from a seed runs the same way every time.
     """
 
-    _ready: deque[Call]
-    _scheduled: list[tuple[float, int, Call]]
+    _ready: deque[Timer]
+    _scheduled: list[tuple[float, int, Timer]]
     _stopping: bool
 
     def __init__(self) -> None:
@@ -98,27 +98,27 @@ class SimLoop(base_events.BaseEventLoop):
         """Let `process` go on: it does at once all that it has missed, in the order in which it was due."""
         self._ready.extend(self._frozen.pop(process, []))
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Call:  # type: ignore[override]
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Timer:  # type: ignore[override]
         """Call it in the next turn."""
-        call = Call(self._now, callback, args, copy_context() if context is None else context)
+        call = Timer(self._now, callback, args, copy_context() if context is None else context)
         self._ready.append(call)
         return call
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> Call:
+    ) -> Timer:
         """Call it in the turn in which `when` has come."""
-        call = Call(when, callback, args, copy_context() if context is None else context)
+        call = Timer(when, callback, args, copy_context() if context is None else context)
         self._made += 1
         heapq.heappush(self._scheduled, (when, self._made, call))
         return call
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> Call:
+    ) -> Timer:
         """Call it when `delay` seconds have passed."""
         when = self._now + delay
-        call = Call(when, callback, args, copy_context() if context is None else context)
+        call = Timer(when, callback, args, copy_context() if context is None else context)
         self._made += 1
         heapq.heappush(self._scheduled, (when, self._made, call))
         return call

@@ -32,7 +32,7 @@ READ_AGAIN_MAX = 20
 """Queries of the script that are asked once more at the end, when everything is mended."""
 
 
-class Stage:
+class Performance:
     """Plays one script. `run` raises `CounterExample`."""
 
     def __init__(
