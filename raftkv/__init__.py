@@ -26,7 +26,7 @@ from raftkv.errors import (
 from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
 from raftkv.model import Member, Membership
 from raftkv.node import NodeStatus
-from raftkv.server import Server
+from raftkv.server import Listen, Server, Tls
 
 __all__ = [
     "Admin",
@@ -39,6 +39,7 @@ __all__ = [
     "ConfigError",
     "Indeterminate",
     "InvalidArgument",
+    "Listen",
     "LocalMachine",
     "MachineError",
     "Member",
@@ -54,6 +55,7 @@ __all__ = [
     "StaleRead",
     "StateMachine",
     "Table",
+    "Tls",
     "TooMuchWork",
     "Unavailable",
     "Value",

@@ -1,7 +1,8 @@
 """Every exception of raftkv, grouped by who must act.
 
 =================  ==============================================================================
-the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`: mend the call
+the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`, `NotRunning`,
+                    `AlreadyStarted`: mend the call
 the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more
 the caller, later   `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied
@@ -65,6 +66,14 @@ class TooMuchWork(RaftKVError):
         self.position = position
         """The encoded key (in a table of bytes, the key) from which the scan would go on, or in reverse up to before
         which; None when no scan was under way, and outside of the query."""
+
+
+class NotRunning(RaftKVError):
+    """A `Server` was asked for what only one that runs can tell: it was not started yet, or is stopped."""
+
+
+class AlreadyStarted(RaftKVError):
+    """A `Server` is started once: it runs already, or was stopped, and to go on takes another one."""
 
 
 class ViewExpired(RaftKVError):

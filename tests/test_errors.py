@@ -41,6 +41,8 @@ from raftkv.errors import (
 ALL = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, BaseException)]
 
 GROUPS = (
+    errors.NotRunning,
+    errors.AlreadyStarted,
     InvalidArgument,
     MachineError,
     Rejected,

@@ -1,7 +1,8 @@
 """The client-facing side of a node."""
 
+from raftkv.listener.entrance import Entrance, bind
 from raftkv.listener.limits import Limits, ServerStats
 from raftkv.listener.listener import Listener
 from raftkv.listener.port import CommandDone, QueryDone, Service
 
-__all__ = ["CommandDone", "Limits", "Listener", "QueryDone", "ServerStats", "Service"]
+__all__ = ["CommandDone", "Entrance", "Limits", "Listener", "QueryDone", "ServerStats", "Service", "bind"]

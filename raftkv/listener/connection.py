@@ -12,6 +12,8 @@ from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
 from raftkv.forks import let_go_of
 from raftkv.listener.admin import read_argument, run_admin
 from raftkv.listener.answers import error_response, outcome_response, result_response
+from raftkv.listener.crowd import Crowd
+from raftkv.listener.port import Service
 from raftkv.transport import address_text
 from raftkv.wire import (
     NOTICE_ID,
@@ -31,7 +33,6 @@ from raftkv.wire import (
 )
 
 if TYPE_CHECKING:
-    from raftkv.listener.listener import Listener
     from raftkv.machine import Outcome
     from raftkv.model import Index
 
@@ -62,13 +63,13 @@ class Connection(asyncio.Protocol):
     only while reading is paused.
     """
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._service = listener.service
-        self._limits = listener.limits
-        self._stats = listener.stats
+    def __init__(self, service: Service, crowd: Crowd[Connection]) -> None:
+        self._service = service
+        self._crowd = crowd
+        self._limits = crowd.limits
+        self._stats = crowd.stats
         self._loop = asyncio.get_running_loop()
-        self._decoder = FrameDecoder(listener.limits.frame_bytes_max)
+        self._decoder = FrameDecoder(crowd.limits.frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
         self._backlog: deque[bytes | memoryview] = deque()
@@ -83,7 +84,7 @@ class Connection(asyncio.Protocol):
         self._gone = self.is_gone  # once, not for each query
         self.waiting = 0
         self.held_bytes = 0
-        """What the listener was told that this connection keeps in memory."""
+        """What all together were told that this connection keeps in memory."""
         self.closed = False
         self.incomplete_since: float | None = None
         """Since when the handshake or a frame is awaited whose beginning has arrived."""
@@ -95,11 +96,11 @@ class Connection(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
         self._stats.connections_total += 1
-        if not self._listener.admit(self):
+        if not self._crowd.admit(self):
             self._stats.connections_refused += 1
             self.closed = True
             transport.abort()
-            self.refuse("connections", self._listener.full_text())
+            self.refuse("connections", self._crowd.full_text())
             return
         if (sock := transport.get_extra_info("socket")) is not None:
             keep_alive(sock)
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone; what it asked for goes on, and its answers are dropped."""
         self.closed = True
-        self._listener.release(self)
+        self._crowd.release(self)
         self._backlog.clear()
         self._out.clear()
 
@@ -231,13 +232,12 @@ class Connection(asyncio.Protocol):
     def refuse(self, kind: str, reason: str) -> None:
         """Say in the log what it is closed for."""
         assert self._transport is not None
-        address = address_text(self._transport.get_extra_info("peername"))
-        self._listener.refusals.note(kind, reason, address, self._loop.time())
+        self._crowd.refuse(kind, reason, address_text(self._transport.get_extra_info("peername")))
 
     # ------------------------------------------------------------------------------ memory
 
     def weigh(self) -> int:
-        """What it keeps in memory, now that somebody asks; the listener is told of less, never of more."""
+        """What it keeps in memory, now that somebody asks; all together are told of less, never of more."""
         transport = self._transport
         if not self.closed and transport is not None:
             self._unread_bytes = min(self._unread_bytes, transport.get_write_buffer_size())
@@ -245,11 +245,11 @@ class Connection(asyncio.Protocol):
         return self.held_bytes
 
     def _tell_held(self) -> None:
-        """Tell the listener of what has changed."""
+        """Tell all together of what has changed."""
         held = self._decoder.partial_bytes + self._out_bytes + self._unread_bytes
         more, self.held_bytes = held - self.held_bytes, held
         if more:
-            self._listener.hold(more)
+            self._crowd.hold(more)
 
     # ------------------------------------------------------------------------------ requests
 
@@ -284,10 +284,10 @@ class Connection(asyncio.Protocol):
                 raise Unavailable(f"node {self._service.node_id} is closing")
             match request.kind:
                 case RequestKind.COMMAND:
-                    self._listener.check_share(self)
+                    self._crowd.check_share(self)
                     self._service.submit(request.payload, partial(self._command_done, request.id))
                 case RequestKind.QUERY:
-                    self._listener.check_share(self)
+                    self._crowd.check_share(self)
                     self._service.query(
                         request.payload,
                         request.stale,
@@ -296,12 +296,12 @@ class Connection(asyncio.Protocol):
                         self._gone,
                     )
                 case RequestKind.VIEW_OPEN | RequestKind.VIEW_QUERY | RequestKind.VIEW_CLOSE:
-                    self._listener.check_share(self)
+                    self._crowd.check_share(self)
                     self._take_view(request)
                 case RequestKind.MEMBERS:
                     self._answer(self._members(request))
                 case _:
-                    self._listener.spawn(self._admin(request))
+                    self._crowd.spawn(self._admin(request))
         except RaftKVError as exc:
             self._stats.refused += 1
             if isinstance(exc, NotLeader):
@@ -359,7 +359,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, frame: bytes) -> None:
         if not self._out:
-            self._listener.flush_later(self)
+            self._crowd.flush_later(self)
         self._out.append(frame)
         self._out_bytes += len(frame)
         if self._out_bytes > ANSWER_BYTES_LARGE:

@@ -74,13 +74,17 @@ def open_standard() -> None:
 
 def make_room() -> Room:
     """Raise the soft limit of open files to the hard one, as nothing here uses `select`, and share it out."""
-    if sys.platform == "win32":
-        return Room(None, OWN_MIN * 4)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard and hard != resource.RLIM_INFINITY:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    if soft == resource.RLIM_INFINITY:
+    if sys.platform != "win32":
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != hard and hard != resource.RLIM_INFINITY:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return share_room()
+
+
+def share_room() -> Room:
+    """Share out the open files that this process may have; for programs whose own limit it is not ours to raise."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if sys.platform != "win32" else None
+    if soft is None or soft == resource.RLIM_INFINITY:
         return Room(None, OWN_MIN * 4)
     return Room(soft, max(soft // 4, min(OWN_MIN, soft // 2)))
 

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from raftkv.errors import ConfigError
+from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.node.status import NodeStatus
 from raftkv.server.wsgi import BoundedServer, QuietHandler
 
@@ -136,6 +137,7 @@ class HttpServer:
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="raftkv-http", daemon=True)
         self._thread.start()
+        tell_of_fork(self)
 
     def _ask(self) -> NodeStatus | None:
         """The status, fetched on the event loop's thread; None when the loop does not answer."""
@@ -171,8 +173,13 @@ class HttpServer:
         content: object = status if path == "/status" else _summary(status)
         return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"
 
+    def after_fork(self) -> None:
+        """In a child: there is no thread that serves, and the address must be free when the parent is gone."""
+        let_go(self._server.fileno())
+        leave(self)
+
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. Blocking."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

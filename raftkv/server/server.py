@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
-import ssl as tls
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import msgspec
 import structlog
 
-from raftkv.addresses import address_problems, join, parse
+from raftkv.addresses import address_problems, parse
 from raftkv.config import Config
-from raftkv.errors import ConfigError, InvalidArgument, NodeStopped, WrongProcess
-from raftkv.listener import Limits, Listener
+from raftkv.errors import AlreadyStarted, ConfigError, InvalidArgument, NodeStopped, NotRunning, WrongProcess
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
-from raftkv.node import Node, NodeStatus, Options
-from raftkv.node.directory import is_new
-from raftkv.transport import TcpTransport
+from raftkv.node import Node, NodeStatus, World
+from raftkv.server.assembly import Running, Surroundings, bring_up
+from raftkv.server.descriptors import share_room
+from raftkv.server.settings import Found, Plan
+from raftkv.server.tls import Tls
 
 M = TypeVar("M", bound=StateMachine)
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a node listens: HOST:PORT for clients and for other nodes; port 0 takes a free one."""
+
+    clients: str = "127.0.0.1:0"
+    peers: str = "127.0.0.1:0"
 
 
 class Server(Generic[M]):
@@ -37,13 +44,17 @@ class Server(Generic[M]):
     `join=True`, and is then added by `Admin.add_learner` and `Admin.promote`. On return of `start` the node has
     recovered what is on its disk, and takes part; it may not have a leader yet.
 
+    It is started once. Before that, and when it is stopped, `status` and `node` raise `NotRunning`; a second `start`
+    raises `AlreadyStarted`, also after `stop`. One that could not start may be started again.
+
     In a child made by fork it does nothing: `start` and `status` raise `WrongProcess`, `stop` returns at once, and
     the parent's node goes on; the child can ask it through a client.
 
     It belongs to the running event loop. Disk work is done in threads of its own; a program that keeps the
     interpreter busy should call `sys.setswitchinterval(0.0005)`, or each of them waits 5 ms for its turn.
-    Its log goes to structlog, which is set to keep quiet if the program has not configured it. What is configured
-    may raise, which only loses the line; if it blocks, it blocks the loop.
+    Connections are limited so that the program's limit of open files leaves room for the node's own; the limit itself
+    is not touched. Its log goes to structlog, which is set to keep quiet if the program has not configured it. What is
+    configured may raise, which only loses the line; if it blocks, it blocks the loop.
     """
 
     def __init__(
@@ -54,21 +65,17 @@ class Server(Generic[M]):
         node_id: NodeId = 1,
         members: Sequence[Member] = (),
         join: bool = False,
-        listen: str = "127.0.0.1:0",
-        peer_listen: str = "127.0.0.1:0",
+        listen: Listen | None = None,
+        http: str | None = None,
         cluster_name: str = "",
-        rebuild: bool = False,
         config: Config | None = None,
-        ssl: tls.SSLContext | None = None,
-        peer_ssl: tuple[tls.SSLContext, tls.SSLContext] | None = None,
+        tls: Tls | None = None,
     ) -> None:
-        """`listen` and `peer_listen` are where this node listens for clients and for other nodes (port 0: any).
+        """`listen` is where a node listens that is not among `members`; the others listen at their addresses there.
 
-        `cluster_name` keeps clusters apart; empty: as in the directory, and "raftkv" for a new one.
-        `ssl` is for clients, `peer_ssl` for the links between nodes: a context to be dialled with, and one to dial.
-        Raises `ConfigError`.
+        At `http` (HOST:PORT) it serves /metrics, /health, /ready and /status, as `raftkv serve` does. `cluster_name`
+        keeps clusters apart; empty: as in the directory, and "raftkv" for a new one. Raises `ConfigError`.
         """
-        self.config = config if config is not None else Config()
         own = next((member for member in members if member.node_id == node_id), None)
         if members and own is None:
             raise ConfigError(f"members: node {node_id} is not among {[member.node_id for member in members]}")
@@ -76,74 +83,93 @@ class Server(Generic[M]):
             raise ConfigError("join: a node that joins a cluster learns its members from it; leave out `members`")
         if problems := address_problems(members):
             raise ConfigError(f"members: {'; '.join(problems)}")
+        listen = listen if listen is not None else Listen()
         if own is not None:
-            listen, peer_listen = own.client_address or listen, own.peer_address or peer_listen
-        self._is_alone = not members and not join
-        self._listen = _split(listen, "listen")
-        peer_host, peer_port = _split(peer_listen, "peer_listen")
-        dialled, dialling = peer_ssl if peer_ssl is not None else (None, None)
-        draw = random.SystemRandom().randrange
-        transport = self._transport = TcpTransport(
-            node_id, peer_host, peer_port, config=self.config, ssl_server=dialled, ssl_client=dialling, draw=draw
-        )
-        options = Options(
+            listen = Listen(clients=own.client_address or listen.clients, peers=own.peer_address or listen.peers)
+        self.config = config if config is not None else Config()
+        self._machine = machine
+        self._plan = Plan(
             node_id=node_id,
             data_dir=os.fspath(data_dir),
+            listen=_given(listen.clients, "listen.clients"),
+            peer_listen=_given(listen.peers, "listen.peers"),
+            http=_given(http, "http") if http is not None else None,
             members=tuple(members),
+            join=join,
             cluster_name=cluster_name,
-            rebuild=rebuild,
             config=self.config,
         )
-        self.node = Node(machine, options, transport)
-        """The node itself: its status, membership changes, snapshots."""
-        self._listener = Listener(self.node, Limits.of(self.config), ssl=ssl)
-        self._address = ""
+        self._tls = tls if tls is not None else Tls()
+        self._running: Running | None = None
+        self._starting = self._has_stopped = False
 
-    async def start(self) -> None:
-        """Recover, take part, and serve clients.
+    async def start(self, *, rebuild: bool = False) -> None:
+        """Recover, take part, and serve clients; with `rebuild`, a damaged state is replaced by a snapshot.
 
-        Raises a `NodeStopped` that says what to do, `ConfigError`, or `Unavailable` when an address is taken.
+        Raises a `NodeStopped` that says what to do, `ConfigError`, `Unavailable` when an address is taken, and
+        `AlreadyStarted`.
         """
+        if self._running is not None and isinstance(self._running.node.failure, WrongProcess):
+            raise self._running.node.failure
+        if self._has_stopped:
+            raise AlreadyStarted(f"node {self._plan.node_id} was stopped: make another Server to start it again")
+        if self._running is not None or self._starting:
+            raise AlreadyStarted(f"node {self._plan.node_id} was started already: this Server is it")
         if not structlog.is_configured():
             structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-        node, transport = self.node, self._transport
-        if isinstance(node.failure, WrongProcess):
-            raise node.failure
-        new = is_new(node.world.disk, node.paths)
+        self._starting = True
         try:
-            if not new:
-                await node.open()
-            # Both before a new directory is written: nothing is founded that nobody could reach.
-            client = join(*await self._listener.listen(*self._listen))
-            peer = await transport.listen()
-            alone = (Member(node.node_id, peer, client),) if self._is_alone and new else None
-            node.settle(peer, client, alone)
-            await node.start()
-            await self._listener.start(*self._listen)
-        except BaseException:
-            await self._listener.close()
-            await node.stop()
-            raise
-        self._address = client
+            plan = msgspec.structs.replace(self._plan, rebuild=rebuild)
+            surroundings = Surroundings(World.real(), share_room(), self._tls)
+            self._running = await bring_up(self._machine, plan, surroundings)
+        finally:
+            self._starting = False
 
     async def stop(self) -> None:
-        """Take no more requests, answer those that are due, and close everything."""
-        await self._listener.close()
-        await self.node.stop()
+        """Hand leadership over, take no more requests, answer those that are due, and close everything.
+
+        A leader of several nodes takes three seconds for its heir at most. Nothing happens when it does not run.
+        """
+        if self._running is None or self._has_stopped:
+            return
+        if not isinstance(self._running.node.failure, WrongProcess):
+            self._has_stopped = True
+        await self._running.hand_over()
+        await self._running.stop()
+
+    @property
+    def _started(self) -> Running:
+        if self._running is None:
+            raise NotRunning(f"node {self._plan.node_id} has not started: await start() first, or use `async with`")
+        return self._running
+
+    @property
+    def node(self) -> Node:
+        """The node itself: its status, membership changes, snapshots. Raises `NotRunning` before `start`."""
+        return self._started.node
 
     @property
     def address(self) -> str:
-        """Where clients reach it, with the port that was chosen."""
-        return self._address
+        """Where clients reach it, with the port that was chosen; empty before `start`."""
+        return self._running.clients if self._running is not None else ""
+
+    @property
+    def http_port(self) -> int | None:
+        """Where it serves metrics and health, with the port that was chosen; None when it does not."""
+        return self._running.http_port if self._running is not None else None
 
     @property
     def stopped(self) -> asyncio.Future[NodeStopped | None]:
-        """Done when the node has stopped by itself: with the reason, which says what to do."""
+        """Done when the node has stopped by itself: with the reason, which says what to do. Raises `NotRunning`."""
         return self.node.stopped
 
     def status(self) -> NodeStatus:
-        """Everything that an operator may ask."""
-        return self.node.status()
+        """Everything that an operator may ask. Raises `NotRunning` before `start` and after `stop`."""
+        node = self.node
+        if self._has_stopped:
+            why = f": {node.failure}" if node.failure is not None else ""
+            raise NotRunning(f"node {self._plan.node_id} is stopped{why}; make another Server to start it again")
+        return node.status()
 
     async def __aenter__(self) -> Server[M]:
         await self.start()
@@ -155,8 +181,9 @@ class Server(Generic[M]):
         await self.stop()
 
 
-def _split(address: str, name: str) -> tuple[str, int]:
+def _given(address: str, name: str) -> Found[str]:
     try:
-        return parse(address, lowest_port=0)
-    except InvalidArgument:
-        raise ConfigError(f"{name} = {address!r}: must be host:port") from None
+        parse(address, lowest_port=0)
+    except InvalidArgument as exc:
+        raise ConfigError(f"{name} = {address!r}: must be host:port") from exc
+    return Found(address, "the call")

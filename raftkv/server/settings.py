@@ -31,30 +31,50 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """Whether somebody has said it, so that nothing else can know better."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that `raftkv serve` needs to know, checked."""
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Which node it is to be, with everything around it; checked."""
 
     node_id: NodeId = 1
     data_dir: str = "raftkv-data"
     listen: Found[str] = Found(DEFAULT_LISTEN, "the default", False)
     peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default", False)
     http: Found[str] | None = None
-    http_tls: str = "off"
-    """`HTTP_TLS_MODES`."""
+    """Where metrics and health are served; None: nowhere."""
     members: tuple[Member, ...] = ()
     """The founders; empty when the node joins, or is the only founder."""
     join: bool = False
     cluster_name: str = ""
     """Empty: as in the directory, and "raftkv" for a new cluster."""
-    machine: str = DEFAULT_MACHINE
     rebuild: bool = False
+    config: Config = Config()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is the only founder of its cluster, if the directory is new."""
+        return not self.members and not self.join
+
+    @property
+    def naming_hint(self) -> str:
+        """How to say where others reach it."""
+        return f"name it in members: Member({self.node_id}, 'HOST:PEER_PORT', 'HOST:CLIENT_PORT')"
+
+
+class Settings(Plan, frozen=True, kw_only=True):
+    """Everything that `raftkv serve` needs to know, checked."""
+
+    http_tls: str = "off"
+    """`HTTP_TLS_MODES`."""
+    machine: str = DEFAULT_MACHINE
     log_json: bool = False
     log_level: str = "info"
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_peer_ca: str | None = None
-    config: Config = Config()
+
+    @property
+    def naming_hint(self) -> str:
+        return f"say it with --member {self.node_id}=HOST:PEER_PORT/HOST:CLIENT_PORT"
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -65,27 +85,27 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ValueError("must be HOST:PORT, such as 127.0.0.1:7001") from None
 
 
-def lone_founder(settings: Settings, peer_port: int | None = None, client_port: int | None = None) -> Member:
+def lone_founder(plan: Plan, peer_port: int | None = None, client_port: int | None = None) -> Member:
     """A new cluster's only member, when nobody named any, at the ports that were chosen where 0 was asked for.
 
     Raises `ConfigError` when others could never reach it.
     """
     addresses = []
     for name, given, port in (
-        ("listen", settings.listen, client_port),
-        ("peer_listen", settings.peer_listen, peer_port),
+        ("listen", plan.listen, client_port),
+        ("peer_listen", plan.peer_listen, peer_port),
     ):
         if is_wildcard(parse_address(given.value)[0]):
             raise ConfigError(
                 f"{name} = {given.value!r} (from {given.source}) is no address that others could use: "
-                f"say it with --member {settings.node_id}=HOST:PEER_PORT/HOST:CLIENT_PORT"
+                f"{plan.naming_hint}"
             )
         addresses.append(with_port(given.value, port))
-    member = Member(settings.node_id, addresses[1], addresses[0])
+    member = Member(plan.node_id, addresses[1], addresses[0])
     if port_is_shared(member):
         raise ConfigError(
-            f"listen = {member.client_address!r} (from {settings.listen.source}) is where it listens for other nodes, "
-            f"too (peer_listen, from {settings.peer_listen.source}): each needs an address of its own"
+            f"listen = {member.client_address!r} (from {plan.listen.source}) is where it listens for other nodes, "
+            f"too (peer_listen, from {plan.peer_listen.source}): each needs an address of its own"
         )
     return member
 

@@ -59,6 +59,44 @@ def node_tls(
     return NodeTls(clients, peers, by_mode[http] if http in by_mode else Credentials(files, demands=False))
 
 
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's ports speak; one that is not given speaks no TLS.
+
+    ```python
+    Server(Inventory, data_dir="data", tls=Tls.from_files(ca="ca.pem", cert="node.pem", key="node.key"))
+    ```
+    """
+
+    clients: ssl.SSLContext | None = None
+    peers: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+    """For the links between nodes: a context to be dialled with, and one to dial."""
+    http: ssl.SSLContext | None = None
+    """For metrics and health."""
+    renewed: tuple[Credentials, ...] = ()
+    """Whose files are looked at while the node runs, and taken up when they are others."""
+
+    @classmethod
+    def from_files(cls, *, ca: str, cert: str, key: str, peer_ca: str | None = None, http: str = "off") -> Tls:
+        """From PEM files, which are taken up anew when they change: who shows no certificate of `ca` is not let in.
+
+        With `peer_ca`, nodes have an authority of their own. `http` is for metrics and health: `off`; `server` shows
+        this node's certificate and asks for none; `mutual` asks for one of `ca`. Raises `ConfigError`.
+        """
+        return cls.of(node_tls(ca, cert, key, peer_ca, http))
+
+    @classmethod
+    def of(cls, made: NodeTls | None) -> Tls:
+        """What was made of a node's files; nothing speaks TLS without."""
+        if made is None:
+            return cls()
+        return cls(
+            clients=made.clients.server,
+            peers=(made.peers.server, made.peers.client),
+            http=made.http.server if made.http is not None else None,
+            renewed=tuple(made.every),
+        )
+
+
 def client_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext | None:
     """For connecting to nodes; None without files. Raises `ConfigError`."""
     files = _files(ca, cert, key)

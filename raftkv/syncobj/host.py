@@ -224,7 +224,7 @@ class Host:
         self._machine = machine_of(self.objects, self.objects.codec.name)
         node = HostedNode(self._machine, options, mesh)
         node.host = self
-        self._listener = Listener(node, ClientLimits.of(settings.config), ssl=None)
+        self._listener = Listener(node, ClientLimits.of(settings.config))
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
         await node.start()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from raftkv import Server
+from raftkv import Listen, Server
 from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import Unavailable, WrongProcess
 from raftkv.kv import BlockingKeyValueClient, KeyValue
@@ -182,7 +182,7 @@ def served(directory: Path, listen: str = "127.0.0.1:0") -> Iterator[Server[KeyV
     thread.start()
 
     async def make() -> Server[KeyValue]:
-        server = Server(KeyValue, data_dir=directory, listen=listen)
+        server = Server(KeyValue, data_dir=directory, listen=Listen(clients=listen))
         await server.start()
         return server
 
@@ -242,7 +242,7 @@ def test_a_child_that_ends_as_programs_do(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
         import asyncio, gc, os, sys
-        from raftkv import Server
+        from raftkv import Listen, Server
         from raftkv.kv import BlockingKeyValueClient, KeyValue
 
         async def main():

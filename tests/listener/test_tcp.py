@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import pytest
 import uvloop
 
+from raftkv.addresses import join
 from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
-from raftkv.listener import Listener
+from raftkv.listener import Limits, Listener, bind
 from raftkv.listener.connection import KEEPALIVE_S, keep_alive
 from raftkv.model import Member, Membership
 from tests.listener.service import FakeService
@@ -26,10 +27,16 @@ def running(service: FakeService) -> Iterator[str]:
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    listener = Listener(service)
+
+    async def serve() -> tuple[Listener, str]:
+        entrance = await bind("127.0.0.1", 0, Limits())
+        listener = Listener(service, Limits(), entrance)
+        listener.begin()
+        return listener, join(*entrance.address)
+
+    listener, address = asyncio.run_coroutine_threadsafe(serve(), loop).result()
     try:
-        host, port = asyncio.run_coroutine_threadsafe(listener.start("127.0.0.1", 0), loop).result()
-        yield f"{host}:{port}"
+        yield address
     finally:
         asyncio.run_coroutine_threadsafe(listener.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -123,7 +130,7 @@ def test_an_address_in_use_is_said_so() -> None:
 
         async def main() -> None:
             with pytest.raises(Unavailable, match=address):
-                await Listener(FakeService(KeyValue)).start(host, int(port))
+                await bind(host, int(port), Limits())
 
         asyncio.run(main())
 

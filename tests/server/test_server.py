@@ -11,6 +11,7 @@ from raftkv import (
     BlockingClient,
     Client,
     ConfigError,
+    Listen,
     Member,
     Rejected,
     Server,
@@ -96,8 +97,7 @@ def test_three_servers_go_on_without_the_leader_and_a_fourth_joins(tmp_path):
                 data_dir=tmp_path / "4",
                 node_id=4,
                 join=True,
-                listen=newcomer.client_address,
-                peer_listen=newcomer.peer_address,
+                listen=Listen(clients=newcomer.client_address, peers=newcomer.peer_address),
             )
             await joining.start()
             await admin.add_learner(newcomer)
@@ -158,8 +158,9 @@ def test_an_address_in_use_is_refused_and_nothing_is_left_behind(tmp_path):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"listen": "nowhere"},
-        {"peer_listen": "127.0.0.1:99999"},
+        {"listen": Listen(clients="nowhere")},
+        {"listen": Listen(peers="127.0.0.1:99999")},
+        {"http": "nowhere"},
         {"members": [Member(2, "127.0.0.1:1", "127.0.0.1:2")]},
         {"members": [Member(1, "127.0.0.1:1", "127.0.0.1:2")], "join": True},
     ],

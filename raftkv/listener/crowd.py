@@ -1,0 +1,130 @@
+"""All connections of clients together: how many there are, what they hold, and what one of them may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, Generic, Protocol, TypeVar
+
+from raftkv.errors import Busy
+from raftkv.listener.limits import Limits, ServerStats
+from raftkv.transport import Refusals
+
+ADMIN_MAX = 64
+"""Membership changes and the like under way at once; more than any operator starts."""
+
+
+class Guest(Protocol):
+    """One of the connections, as all together see it."""
+
+    waiting: int
+    """Requests that were taken and not answered."""
+    held_bytes: int
+
+    def weigh(self) -> int:
+        """What it keeps in memory, asked anew."""
+
+    def flush(self) -> None:
+        """Send what was answered in this turn of the loop."""
+
+    def refuse(self, kind: str, reason: str) -> None:
+        """Say in the log what it is closed for."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+G = TypeVar("G", bound=Guest)
+
+
+class Crowd(Generic[G]):
+    """Keeps the connections of clients within the bounds of all together.
+
+    `closing` is set when no more are let in.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.stats = ServerStats()
+        self.refusals = Refusals("client_refused")
+        self.closing = False
+        self.connections: dict[G, None] = {}  # in order, so that simulated worlds can be repeated
+        self.tasks: dict[asyncio.Task[None], None] = {}
+        """Operators' requests under way."""
+        self._dirty: list[G] = []
+        self._empty: asyncio.Future[None] | None = None
+
+    def refuse(self, kind: str, reason: str, address: str) -> None:
+        """Say in the log why a connection from `address` was closed."""
+        self.refusals.note(kind, reason, address, asyncio.get_running_loop().time())
+
+    def admit(self, connection: G) -> bool:
+        """Whether a new connection may stay."""
+        if self.closing or len(self.connections) >= self.limits.connections_max:
+            return False
+        self.connections[connection] = None
+        self.stats.connections = len(self.connections)
+        return True
+
+    def hold(self, more_bytes: int) -> None:
+        """A connection keeps so much more in memory, or less; the largest are closed when it is too much."""
+        self.stats.held_bytes += more_bytes
+        if more_bytes > 0 and self.stats.held_bytes > self.limits.held_bytes_max:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        """Ask every connection what it holds now, as what was read since is not known here; then close the largest."""
+        weights = {connection: connection.weigh() for connection in list(self.connections)}
+        for connection in sorted(weights, key=weights.__getitem__, reverse=True):
+            if self.stats.held_bytes <= self.limits.held_bytes_max:
+                break
+            self.stats.closed_memory += 1
+            connection.refuse("memory", f"it held {weights[connection]} bytes of {self.stats.held_bytes} in all")
+            connection.abort()
+
+    def check_share(self, connection: G) -> None:
+        """Raises `Busy` for a request over the connection's share, when many others want to be served."""
+        crowd = self.limits.crowd_requests
+        if self.stats.requests_waiting > crowd and connection.waiting > max(1, crowd // len(self.connections)):
+            raise Busy(f"{self.stats.requests_waiting} requests wait here, {connection.waiting} of them of this client")
+
+    def full_text(self) -> str:
+        """Why there is no place for a connection."""
+        if self.closing:
+            return "the node is closing"
+        return f"{len(self.connections)} connections are open, and connections_max allows no more"
+
+    def release(self, connection: G) -> None:
+        """A connection is gone."""
+        if connection in self.connections:
+            del self.connections[connection]
+            self.stats.held_bytes -= connection.held_bytes
+        self.stats.connections = len(self.connections)
+        if not self.connections and self._empty is not None and not self._empty.done():
+            self._empty.set_result(None)
+
+    def flush_later(self, connection: G) -> None:
+        """Send what `connection` has to say at the end of this turn of the loop: one callback for all of them."""
+        if not self._dirty:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._dirty.append(connection)
+
+    def _flush(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for connection in dirty:
+            connection.flush()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run an operator's request. Raises `Busy` when there are too many."""
+        if len(self.tasks) >= ADMIN_MAX:
+            work.close()
+            raise Busy(f"{len(self.tasks)} membership changes, transfers and snapshots are under way")
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks[task] = None
+        task.add_done_callback(self.tasks.pop)
+
+    async def gone(self, within_s: float) -> None:
+        """Wait until no connection is left, at most `within_s` seconds."""
+        if self.connections:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._empty], timeout=within_s)

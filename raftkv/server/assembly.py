@@ -1,0 +1,217 @@
+"""One node with everything around it: brought up in the one right order, and taken down in the reverse one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftkv.addresses import join
+from raftkv.errors import ConfigError, RaftKVError, Unavailable, WrongProcess
+from raftkv.forks import leave, tell_of_fork
+from raftkv.listener import Entrance, Listener, bind
+from raftkv.listener import Limits as ClientLimits
+from raftkv.logs import EventLog
+from raftkv.machine import StateMachine
+from raftkv.model import Member
+from raftkv.node import Node, Options, World
+from raftkv.node.directory import is_new
+from raftkv.server import descriptors
+from raftkv.server.descriptors import Room
+from raftkv.server.http import HttpServer
+from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
+from raftkv.server.tls import Renewal, Tls
+from raftkv.transport import Resolver, TcpTransport
+
+logger = EventLog("raftkv")
+
+HANDOVER_S = 3.0
+"""How long the end of a leader may be held up by handing leadership over."""
+
+
+class Surroundings(NamedTuple):
+    """What a node and its ports are given by the process that they run in."""
+
+    world: World
+    room: Room
+    tls: Tls
+
+
+class Running:
+    """A node that takes part, serves clients, and tells of itself over HTTP if it was asked to."""
+
+    def __init__(
+        self, node: Node, addresses: tuple[str, str], listener: Listener, http: HttpServer | None, tls: Tls
+    ) -> None:
+        self.node = node
+        self.clients, self.peers = addresses
+        """Where it listens for clients and for other nodes, with the ports that were chosen."""
+        self.http_port = http.port if http is not None else None
+        self._listener = listener
+        self._http = http
+        self._renewal = Renewal(tls.renewed)
+        self._tasks = [self._begin(descriptors.watch(), "raftkv-files")]
+        if tls.renewed:
+            self._tasks.append(self._begin(self._renewal.run(), "raftkv-tls-files"))
+        tell_of_fork(self)
+
+    @staticmethod
+    def _begin(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(work, name=name)
+
+    def renew(self) -> None:
+        """Read the files of TLS again, even if they look the same."""
+        self._renewal.look()
+
+    async def hand_over(self) -> None:
+        """A leader that leaves names its heir, so that nobody waits for an election; `HANDOVER_S` at most."""
+        node = self.node
+        if node.failure is not None or not node.raft.is_leader or len(node.raft.membership.voters) < 2:
+            return
+        try:
+            heir = await node.transfer_leadership(None, HANDOVER_S)
+            logger.info("leadership_handed_over", node=node.node_id, leader=heir)
+        except RaftKVError as exc:
+            # The others will elect one; what was acknowledged is durable either way.
+            logger.warning("leadership_not_handed_over", node=node.node_id, reason=str(exc))
+
+    async def stop(self) -> None:
+        """Take no more requests, answer those that are due, and close everything; in a child made by fork, nothing."""
+        if isinstance(self.node.failure, WrongProcess):
+            return
+        for task in self._tasks:
+            task.cancel()
+        if self._http is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._http.close)
+        await self._listener.close()
+        await self.node.stop()
+
+    def after_fork(self) -> None:
+        """In a child: its tasks are of the parent's loop."""
+        leave(self)
+
+
+async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surroundings) -> Running:
+    """Recover, take part, and serve clients; what was begun is closed again when that fails.
+
+    Raises a `NodeStopped` that says what to do, `ConfigError`, and `Unavailable` for an address that can't be had.
+    """
+    tls, limits = surroundings.tls, surroundings.room.server_limits(plan.config)
+    async with AsyncExitStack() as undo:
+        node, entrance, peers = await _take_part(machine, plan, surroundings, limits, undo)
+        listener = Listener(node, limits, entrance)
+        listener.begin()
+        undo.push_async_callback(listener.close)
+        http = _serve_http(plan.http, node, tls) if plan.http is not None else None
+        running = Running(node, (join(*entrance.address), peers), listener, http, tls)
+        undo.pop_all()
+    return running
+
+
+async def _take_part(
+    machine: type[StateMachine], plan: Plan, surroundings: Surroundings, limits: ClientLimits, undo: AsyncExitStack
+) -> tuple[Node, Entrance, str]:
+    """Settle where the node listens, and start it.
+
+    A new directory is written when all ports listen: a wrong or taken address is not to found a cluster. A node that
+    was here before listens where the membership says, unless somebody says where; so it recovers first, but not before
+    a given address is known to be free.
+    """
+    world, room, tls = surroundings
+    host, port = parse_address(plan.peer_listen.value)
+    dialled, dialling = tls.peers if tls.peers is not None else (None, None)
+    transport = TcpTransport(
+        plan.node_id,
+        host,
+        port,
+        config=plan.config,
+        ssl_server=dialled,
+        ssl_client=dialling,
+        draw=world.draw,
+        limits=room.transport_limits(plan.config),
+    )
+    node = Node(machine, node_options(plan), transport, world)
+    new = is_new(node.world.disk, node.paths)
+    undo.push_async_callback(node.stop)
+    if new:
+        if plan.is_alone:
+            lone_founder(plan)
+    else:
+        if plan.listen.is_given:
+            await _check_free("listen", plan.listen)
+        await node.open()
+        plan = _as_told(plan, node.member(plan.node_id))
+        transport.settle(*parse_address(plan.peer_listen.value))
+    entrance = await _listen_for_clients(plan.listen, limits, tls)
+    undo.callback(entrance.close)
+    if new and plan.http is not None:
+        await _check_free("http", plan.http)
+    peers = await _listen_for_peers(plan.peer_listen, transport)
+    peer_port, client_port = parse_address(peers)[1], entrance.address[1]
+    founders = plan.members
+    if new and plan.is_alone:
+        founders = (lone_founder(plan, peer_port, client_port),)
+    node.settle(with_port(plan.peer_listen.value, peer_port), with_port(plan.listen.value, client_port), founders)
+    await node.start()
+    return node, entrance, peers
+
+
+def node_options(plan: Plan) -> Options:
+    """What a node is told of itself; where it listens is known only when it does."""
+    return Options(
+        node_id=plan.node_id,
+        data_dir=plan.data_dir,
+        members=plan.members,
+        cluster_name=plan.cluster_name,
+        rebuild=plan.rebuild,
+        config=plan.config,
+    )
+
+
+def _as_told(plan: Plan, member: Member | None) -> Plan:
+    """With the addresses of the membership, where nobody has given any."""
+    if member is None:
+        return plan
+    told = {"listen": member.client_address, "peer_listen": member.peer_address}
+    found = {
+        name: Found(address, "the membership", False)
+        for name, address in told.items()
+        if address and not getattr(plan, name).is_given
+    }
+    return msgspec.structs.replace(plan, **found)
+
+
+async def _listen_for_clients(listen: Found[str], limits: ClientLimits, tls: Tls) -> Entrance:
+    try:
+        return await bind(*parse_address(listen.value), limits, ssl=tls.clients)
+    except Unavailable as exc:
+        raise Unavailable(f"listen = {listen.value!r} (from {listen.source}): {exc}") from exc
+
+
+async def _listen_for_peers(listen: Found[str], transport: TcpTransport) -> str:
+    try:
+        return await transport.listen()
+    except ConfigError as exc:
+        raise Unavailable(f"peer_listen = {listen.value!r} (from {listen.source}): {exc}") from exc
+
+
+def _serve_http(given: Found[str], node: Node, tls: Tls) -> HttpServer:
+    try:
+        return HttpServer(*parse_address(given.value), node.status, tls.http)
+    except ConfigError as exc:
+        raise Unavailable(f"{exc} (from {given.source})") from exc
+
+
+async def _check_free(name: str, given: Found[str]) -> None:
+    """Raises `Unavailable` when nobody could listen there now."""
+    host, port = parse_address(given.value)
+    try:
+        hosts = await Resolver().hosts(host)
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, hosts, port)
+    except OSError as exc:
+        raise Unavailable(f"{name} = {given.value!r} (from {given.source}): {exc.strerror or exc}") from exc
+    server.close()
+    await server.wait_closed()
