@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import urllib.request
 
 import pytest
 
@@ -10,6 +12,7 @@ from raftkv import (
     Admin,
     BlockingClient,
     Client,
+    Config,
     ConfigError,
     Listen,
     Member,
@@ -17,12 +20,15 @@ from raftkv import (
     Server,
     StateMachine,
     Table,
+    Tls,
     Unavailable,
     command,
     query,
 )
-from raftkv.errors import DataDirLocked
+from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError
 from raftkv.processes.ports import free_ports
+from raftkv.server.tls import client_context
+from tests.certificates import Authority
 
 
 class Inventory(StateMachine):
@@ -170,6 +176,126 @@ def test_wrong_settings_are_refused_before_anything_happens(tmp_path, settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         Server(Inventory, data_dir=tmp_path / "data", **settings)
     assert not (tmp_path / "data").exists()
+
+
+def test_it_tells_of_itself_over_http(tmp_path):
+    """Metrics, health and status as the process of a node has them, on a port that was chosen; closed at the end."""
+
+    def get(port, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+            return answer.status, answer.read()
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path, http="127.0.0.1:0") as server:
+            async with Client(Inventory, [server.address]) as inventory:
+                await inventory.receive("apple", 3)
+            for path, said in (("/ready", b"leader"), ("/health", b"leader"), ("/metrics", b"raftkv_is_leader 1.0")):
+                status, body = await asyncio.to_thread(get, server.http_port, path)
+                assert status == 200 and said in body
+            status, body = await asyncio.to_thread(get, server.http_port, "/status")
+            assert json.loads(body)["commit_index"] == server.status().commit_index
+        with pytest.raises(OSError):
+            await asyncio.to_thread(get, server.http_port, "/health")
+
+    run(story())
+
+
+def test_it_is_started_once_and_asked_while_it_runs(tmp_path):
+    """Each other call says what to do instead; to stop what does not run is nothing."""
+
+    async def story():
+        server = Server(Inventory, data_dir=tmp_path)
+        await server.stop()
+        with pytest.raises(NotRunning, match="await start\\(\\) first"):
+            server.status()
+        await server.start()
+        with pytest.raises(AlreadyStarted, match="started already"):
+            await server.start()
+        assert server.status().node_id == 1
+        await server.stop()
+        await server.stop()
+        with pytest.raises(NotRunning, match="is stopped; make another Server"):
+            server.status()
+        with pytest.raises(AlreadyStarted, match="was stopped: make another Server"):
+            await server.start()
+
+    run(story())
+
+
+def test_one_that_could_not_start_may_be_started_again(tmp_path):
+    """An address that is taken keeps nothing open, and is no longer in the way when it is free."""
+
+    async def story():
+        (port,) = free_ports(1)
+        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", port)
+        server = Server(Inventory, data_dir=tmp_path / "data", listen=Listen(clients=f"127.0.0.1:{port}"))
+        with pytest.raises(Unavailable, match=rf"listen = '127.0.0.1:{port}'"):
+            await server.start()
+        assert not (tmp_path / "data").exists()
+        holder.close()
+        await holder.wait_closed()
+        async with server:
+            assert server.address == f"127.0.0.1:{port}"
+
+    run(story())
+
+
+def test_nothing_is_founded_where_nobody_could_reach_it(tmp_path):
+    """A cluster of one at 0.0.0.0 would send its clients there."""
+
+    async def story():
+        server = Server(Inventory, data_dir=tmp_path / "data", listen=Listen(clients="0.0.0.0:0"))
+        with pytest.raises(ConfigError, match="is no address that others could use: name it in members"):
+            await server.start()
+        assert not (tmp_path / "data").exists()
+
+    run(story())
+
+
+def test_a_leader_that_stops_hands_leadership_over(tmp_path):
+    """When `stop` returns another one leads, long before an election would have begun."""
+
+    async def story():
+        founders = members(3)
+        slow = Config(election_timeout_ms=2_000)
+        servers = [
+            Server(
+                Inventory, data_dir=tmp_path / str(each.node_id), node_id=each.node_id, members=founders, config=slow
+            )
+            for each in founders
+        ]
+        for server in servers:
+            await server.start()
+        async with Client(Inventory, [server.address for server in servers]) as inventory:
+            await inventory.receive("apple", 3)
+        leader = next(server for server in servers if server.status().role == "leader")
+        term = leader.status().term
+        await leader.stop()
+        rest = [server for server in servers if server is not leader]
+        assert [server.status().term for server in rest if server.status().role == "leader"] == [term + 1]
+        for server in rest:
+            await server.stop()
+
+    run(story())
+
+
+def test_all_its_ports_speak_tls_from_files(tmp_path):
+    """Clients show a certificate of the authority; who speaks no TLS gets nothing."""
+    authority = Authority(tmp_path / "tls")
+    cert, key = map(str, authority.issue("node"))
+    files = {"ca": str(authority.path), "cert": cert, "key": key}
+
+    async def story():
+        tls = Tls.from_files(**files, http="server")
+        async with Server(Inventory, data_dir=tmp_path / "data", http="127.0.0.1:0", tls=tls) as server:
+            async with Client(Inventory, [server.address], ssl=client_context(**files)) as inventory:
+                assert await inventory.receive("apple", 3) == 3
+            with pytest.raises(RaftKVError):
+                async with Admin([server.address]) as admin:
+                    await admin.status(2.0)
+            assert {each.role for each in server.status().certificates} == {"node", "authority"}
+
+    run(story())
 
 
 def test_a_state_that_rots_is_rebuilt_at_the_next_start(tmp_path):
