@@ -2,7 +2,7 @@
 
 from raftkv.log.cache import Write
 from raftkv.log.log import Log
-from raftkv.log.owned import Identity, Owned, check_owner, decode_owned, load_owned, save_owned
+from raftkv.log.owned import Identity, Owned, check_owner, decode_owned, load_own, load_owned, save_owned
 from raftkv.log.vote import VoteFile, VoteSeen
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Write",
     "check_owner",
     "decode_owned",
+    "load_own",
     "load_owned",
     "save_owned",
 ]

@@ -70,6 +70,15 @@ def load_owned(disk: Disk, path: str, magic: bytes, kind: type[T]) -> Owned[T] |
     return decode_owned(disk.read_bytes(path), path, magic, kind) if disk.exists(path) else None
 
 
+def load_own(disk: Disk, path: str, magic: bytes, owner: Identity, kind: type[T]) -> T | None:
+    """What `owner` has saved; None when there is no such file. Raises as `load_owned` and `check_owner` do."""
+    found = load_owned(disk, path, magic, kind)
+    if found is None:
+        return None
+    check_owner(path, found.owner, owner)
+    return found.value
+
+
 def decode_owned(data: bytes, path: str, magic: bytes, kind: type[T]) -> Owned[T]:
     """What is in a file that `save_owned` wrote. Raises `Corruption`, `FormatError`."""
     if len(data) > 8 and xxhash.xxh3_64_digest(data[8:]) == data[:8]:

@@ -1,9 +1,11 @@
-"""The envelope of small pieces of data on disk: magic, format version, length, checksum."""
+"""The envelope of small pieces of data on disk: magic (8), format version (u32), length (u32), checksum, body."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
+import msgspec
 import xxhash
 
 from raftkv.errors import Corruption, FormatError
@@ -12,31 +14,67 @@ FORMAT_VERSION = 2
 """The version of everything under `raftkv.log`. Later versions keep this envelope, so that each can name the other."""
 
 _HEAD = struct.Struct("<8sII")
-_SUM = struct.Struct("<Q")
-SEAL_BYTES = _HEAD.size + _SUM.size
+
+
+def _xxh3_64(data: bytes) -> bytes:
+    return xxhash.xxh3_64_intdigest(data).to_bytes(8, "little")
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """How one kind of data is sealed; little endian, as everything is."""
+
+    magic: bytes
+    """8 bytes that say what it is."""
+    version: int = FORMAT_VERSION
+    checksum: Callable[[bytes], bytes] = _xxh3_64
+    """Of the head and the body."""
+    checksum_bytes: int = 8
+    damaged: type[Corruption] = Corruption
+    """What is raised for what is not whole."""
+
+    @property
+    def body_at(self) -> int:
+        """How many bytes are before the body."""
+        return _HEAD.size + self.checksum_bytes
+
+    def seal(self, body: bytes) -> bytes:
+        """`body` in its envelope."""
+        head = _HEAD.pack(self.magic, self.version, len(body))
+        return head + self.checksum(head + body) + body
+
+    def checksum_of(self, sealed: bytes) -> bytes:
+        """The checksum that stands in sealed data."""
+        return sealed[_HEAD.size : self.body_at]
+
+    def unseal(self, data: bytes, what: str) -> bytes:
+        """The body of the envelope with which `data` begins.
+
+        Raises `damaged` when it is not whole, `FormatError` when it is whole but of another version.
+        """
+        if len(data) < self.body_at:
+            raise self.damaged(f"{what} is cut short to {len(data)} bytes")
+        found, version, length = _HEAD.unpack_from(data)
+        body = data[self.body_at : self.body_at + length]
+        is_whole = found == self.magic and len(body) == length
+        if not is_whole or self.checksum(data[: _HEAD.size] + body) != self.checksum_of(data):
+            raise self.damaged(f"{what} does not match its checksum")
+        if version != self.version:
+            raise FormatError(
+                f"{what} has format version {version}, this raftkv reads version {self.version}: "
+                "use the raftkv that wrote it, or a newer one that says it can migrate it"
+            )
+        return body
+
+
+SEAL_BYTES = Envelope(magic=b"").body_at
+"""What is before the body of what is under `raftkv.log`."""
 
 
 def seal(magic: bytes, body: bytes, version: int = FORMAT_VERSION) -> bytes:
-    """`body` in its envelope; `magic` is 8 bytes that say what it is."""
-    head = _HEAD.pack(magic, version, len(body))
-    return head + _SUM.pack(xxhash.xxh3_64_intdigest(head + body)) + body
+    """`body` in the envelope of what is under `raftkv.log`."""
+    return Envelope(magic=magic, version=version).seal(body)
 
 
 def unseal(magic: bytes, data: bytes, what: str) -> bytes:
-    """The body of the envelope with which `data` begins.
-
-    Raises `Corruption` when it is not whole, `FormatError` when it is whole but of another version.
-    """
-    if len(data) < SEAL_BYTES:
-        raise Corruption(f"{what} is cut short to {len(data)} bytes")
-    found, version, length = _HEAD.unpack_from(data)
-    body = data[SEAL_BYTES : SEAL_BYTES + length]
-    (checksum,) = _SUM.unpack_from(data, _HEAD.size)
-    if found != magic or len(body) != length or xxhash.xxh3_64_intdigest(data[: _HEAD.size] + body) != checksum:
-        raise Corruption(f"{what} does not match its checksum")
-    if version != FORMAT_VERSION:
-        raise FormatError(
-            f"{what} has format version {version}, this raftkv reads version {FORMAT_VERSION}: "
-            "use the raftkv that wrote it, or a newer one that says it can migrate it"
-        )
-    return body
+    """The body in that envelope, with which `data` begins. Raises `Corruption`, `FormatError`, as `Envelope` does."""
+    return Envelope(magic=magic).unseal(data, what)

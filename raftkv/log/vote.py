@@ -15,7 +15,7 @@ from raftkv import failpoints
 from raftkv.disk import Disk, File
 from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.owned import Identity
-from raftkv.log.sealed import SEAL_BYTES, seal, unseal
+from raftkv.log.sealed import seal, unseal
 from raftkv.logs import EventLog
 from raftkv.model import HardState, Index
 
@@ -189,8 +189,9 @@ def _newest(file: File, path: str) -> tuple[_Slot, int | None]:
 
 def _encode(slot: _Slot) -> bytes:
     body = msgspec.msgpack.encode(slot)
-    assert SEAL_BYTES + len(body) <= _SLOT_BYTES, f"a vote of {len(body)} bytes does not fit its slot"
-    return seal(_MAGIC, body).ljust(_SLOT_BYTES, b"\0")
+    data = seal(_MAGIC, body)
+    assert len(data) <= _SLOT_BYTES, f"a vote of {len(body)} bytes does not fit its slot"
+    return data.ljust(_SLOT_BYTES, b"\0")
 
 
 def _decode(data: bytes, path: str) -> _Slot | None:

@@ -13,8 +13,7 @@ import msgspec
 
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, FormatError, InvalidArgument, WrongDataDir
-from raftkv.log import Identity, load_owned, save_owned
-from raftkv.log.owned import check_owner
+from raftkv.log import Identity, load_own, save_owned
 from raftkv.model import Index, Member, Membership
 from raftkv.node.members import check_addresses
 
@@ -63,10 +62,6 @@ def load_moved(disk: Disk, path: str, owner: Identity) -> Moved | None:
     """
     advice = "Remove that file, and give the order again (raftkv member rewrite)"
     try:
-        found = load_owned(disk, path, _MAGIC, Moved)
-        if found is None:
-            return None
-        check_owner(path, found.owner, owner)
+        return load_own(disk, path, _MAGIC, owner, Moved)
     except (Corruption, FormatError, WrongDataDir) as exc:
         raise type(exc)(f"{exc}. {advice}.") from exc
-    return found.value

@@ -8,7 +8,7 @@ from __future__ import annotations
 from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
-from raftkv.log import Identity, check_owner, load_owned, save_owned
+from raftkv.log import Identity, load_own, save_owned
 
 _MAGIC = b"RKVstrt\n"
 _ADVICE = "Remove this node from the cluster and add it under a new id."
@@ -42,13 +42,9 @@ def begin_starts(disk: Disk, path: str, owner: Identity) -> None:
 def load_starts(disk: Disk, path: str, owner: Identity) -> list[tuple[int, str]]:
     """What was recorded. Raises `Corruption`, `WrongDataDir`, `FormatError`."""
     try:
-        found = load_owned(disk, path, _MAGIC, list[tuple[int, str]])
+        return load_own(disk, path, _MAGIC, owner, list[tuple[int, str]]) or []
     except Corruption as exc:
         raise Corruption(f"{exc}. {_ADVICE}") from exc
-    if found is None:
-        return []
-    check_owner(path, found.owner, owner)
-    return found.value
 
 
 def is_continued(starts: list[tuple[int, str]], boot: int, nonce: str) -> bool:

@@ -1,30 +1,33 @@
 """The manifest: what a snapshot is the state of, and what its files are, under one checksum.
 
-On disk and on the wire it is the same bytes, little endian: magic (8), format version (u32), length of
-the body (u32), xxh3-128 of those 16 bytes and the body (16), body (msgpack). The checksum is also the
-manifest's *digest*: two nodes with equal digests hold, or receive, the very same snapshot.
+On disk and on the wire it is the same bytes: an envelope with an xxh3-128 of 16 bytes, and msgpack in it. The
+checksum is also the manifest's *digest*: two nodes with equal digests hold, or receive, the very same snapshot.
 """
 
 from __future__ import annotations
 
 import posixpath
-import struct
 from bisect import bisect_left
 
 import msgspec
 import xxhash
 
 from raftkv.disk import Disk
-from raftkv.errors import UNREADABLE, FormatError, SnapshotCorruption
+from raftkv.errors import UNREADABLE, SnapshotCorruption
+from raftkv.log.sealed import Envelope
 from raftkv.model import SnapshotMeta
 
 MANIFEST_NAME = "MANIFEST"
 FORMAT_VERSION = 1
 CHECKSUM_BYTES = 16
 
-_MAGIC = b"RKVsnap\n"
-_HEAD = struct.Struct("<8sII")
-_BODY_AT = _HEAD.size + CHECKSUM_BYTES
+_ENVELOPE = Envelope(
+    magic=b"RKVsnap\n",
+    version=FORMAT_VERSION,
+    checksum=xxhash.xxh3_128_digest,
+    checksum_bytes=CHECKSUM_BYTES,
+    damaged=SnapshotCorruption,
+)
 _RESERVED = frozenset({"", ".", "..", MANIFEST_NAME, MANIFEST_NAME + ".tmp"})
 
 
@@ -81,9 +84,7 @@ class SealedManifest(msgspec.Struct, frozen=True):
     @classmethod
     def seal(cls, manifest: Manifest) -> SealedManifest:
         """Encode `manifest`; equal manifests give equal bytes."""
-        body = msgspec.msgpack.encode(manifest)
-        head = _HEAD.pack(_MAGIC, FORMAT_VERSION, len(body))
-        return cls(manifest, head + xxhash.xxh3_128_digest(head + body) + body)
+        return cls(manifest, _ENVELOPE.seal(msgspec.msgpack.encode(manifest)))
 
     @classmethod
     def parse(cls, data: bytes, what: str) -> SealedManifest:
@@ -92,17 +93,9 @@ class SealedManifest(msgspec.Struct, frozen=True):
         Raises `SnapshotCorruption` when it is not what was written, `FormatError` when it is whole but
         of another version of raftkv.
         """
-        if len(data) < _BODY_AT:
-            raise SnapshotCorruption(f"{what} is cut short to {len(data)} bytes")
-        magic, version, length = _HEAD.unpack_from(data)
-        head, checksum, body = data[: _HEAD.size], data[_HEAD.size : _BODY_AT], data[_BODY_AT:]
-        if magic != _MAGIC or length != len(body) or xxhash.xxh3_128_digest(head + body) != checksum:
+        body = _ENVELOPE.unseal(data, what)
+        if len(data) > _ENVELOPE.body_at + len(body):
             raise SnapshotCorruption(f"{what} does not match its checksum")
-        if version != FORMAT_VERSION:
-            raise FormatError(
-                f"{what} has format version {version}, this raftkv reads version {FORMAT_VERSION}: "
-                "use the raftkv that wrote it, or a newer one that says it can migrate it"
-            )
         try:
             manifest = msgspec.msgpack.decode(body, type=Manifest)
         except UNREADABLE as exc:
@@ -114,7 +107,7 @@ class SealedManifest(msgspec.Struct, frozen=True):
     @property
     def digest(self) -> bytes:
         """16 bytes that stand for this snapshot, files included."""
-        return self.data[_HEAD.size : _BODY_AT]
+        return _ENVELOPE.checksum_of(self.data)
 
 
 def read_manifest(disk: Disk, directory: str) -> SealedManifest:

@@ -14,7 +14,7 @@ import msgspec
 from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, DiskError
-from raftkv.log import Identity, check_owner, load_owned, save_owned
+from raftkv.log import Identity, load_own, save_owned
 
 _MAGIC = b"RKVrcpt\n"
 
@@ -51,15 +51,11 @@ class Receipts:
     def open(cls, disk: Disk, path: str, owner: Identity) -> Receipts:
         """Read the record. Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`."""
         try:
-            found = load_owned(disk, path, _MAGIC, _Body)
+            return cls(disk, path, owner, load_own(disk, path, _MAGIC, owner, _Body))
         except Corruption as exc:
             raise Corruption(
                 f"{exc}: remove the file, then snapshots count as far as the log confirms them, and it is written anew"
             ) from exc
-        if found is None:
-            return cls(disk, path, owner, None)
-        check_owner(path, found.owner, owner)
-        return cls(disk, path, owner, found.value)
 
     @property
     def arrived(self) -> bytes | None:
