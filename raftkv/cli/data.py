@@ -13,8 +13,8 @@ from raftkv.cli.output import print_json
 from raftkv.cli.txn import parse_transaction, result_value, show_result
 from raftkv.errors import InvalidArgument
 from raftkv.kv import Item, Page
-from raftkv.kv.machine import prefix_end
 from raftkv.kv.model import PAGE_ITEMS_MAX
+from raftkv.machine import prefix_end
 
 hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values are given and printed in hexadecimal.")
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from raftkv.client import BlockingClient, Client, StaleRead
-from raftkv.kv.machine import KeyValue, prefix_end
+from raftkv.kv.machine import KeyValue
 from raftkv.kv.model import (
     Condition,
     Item,
@@ -23,6 +23,7 @@ from raftkv.kv.model import (
     check_value,
 )
 from raftkv.kv.views import BlockingKeyValueView, KeyValueView
+from raftkv.machine import prefix_end
 
 
 class KeyValueClient:

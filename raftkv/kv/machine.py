@@ -204,9 +204,3 @@ def read_counter(key: bytes, value: bytes) -> int:
     if not digits.isdigit() or len(digits) > 19:
         raise ValueError(f"{key!r} is not a counter")
     return int(value)
-
-
-def prefix_end(prefix: bytes) -> bytes | None:
-    """The smallest key above all that begin with `prefix`; None when there is none."""
-    stripped = prefix.rstrip(b"\xff")
-    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None

@@ -3,6 +3,7 @@
 from raftkv.listener.entrance import Entrance, bind
 from raftkv.listener.limits import Limits, ServerStats
 from raftkv.listener.listener import Listener
-from raftkv.listener.port import CommandDone, QueryDone, Service
+from raftkv.listener.port import Service
+from raftkv.machine import CommandDone, QueryDone
 
 __all__ = ["CommandDone", "Entrance", "Limits", "Listener", "QueryDone", "ServerStats", "Service", "bind"]

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 
-from raftkv.errors import RaftKVError
+from raftkv.machine import CommandDone, QueryDone
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.wire import Members
-
-if TYPE_CHECKING:
-    from raftkv.machine import Outcome
-
-CommandDone: TypeAlias = "Callable[[Index, Outcome | RaftKVError], None]"
-"""Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
-
-QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
-"""Called exactly once: with the index read at and the result, or with 0 and the error."""
 
 
 class Service(Protocol):

@@ -24,9 +24,10 @@ arguments, the tables, `self.now`, `self.random` and `self.index`, and on nothin
 files, no sets' order. What it raises is the caller's `Rejected`, and has no effect.
 """
 
+from raftkv.machine.keys import prefix_end
 from raftkv.machine.local import LocalMachine
 from raftkv.machine.methods import Method, command, query
-from raftkv.machine.outcome import Outcome, OutcomeKind
+from raftkv.machine.outcome import CommandDone, Outcome, OutcomeKind, QueryDone
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
     NO_SESSION,
@@ -43,11 +44,13 @@ __all__ = [
     "CLOSE_SESSION",
     "NO_SESSION",
     "OPEN_SESSION",
+    "CommandDone",
     "Interrupted",
     "LocalMachine",
     "Method",
     "Outcome",
     "OutcomeKind",
+    "QueryDone",
     "Runner",
     "SliceOver",
     "StateMachine",
@@ -56,5 +59,6 @@ __all__ = [
     "command",
     "encode_command",
     "encode_query",
+    "prefix_end",
     "query",
 ]

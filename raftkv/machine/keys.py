@@ -67,6 +67,12 @@ class KeyCodec:
         return b"".join([encode(part) for (encode, _), part in zip(self._parts, prefix, strict=False)])
 
 
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The smallest bytes above all that begin with `prefix`; None when there are none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
+
+
 def _encode_str(key: Any) -> bytes:
     if type(key) is not str:
         raise TypeError(f"a key must be a str, not {key!r}")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import IntEnum
+from typing import TypeAlias
 
 import msgspec
+
+from raftkv.errors import RaftKVError
+from raftkv.model import Index
 
 
 class OutcomeKind(IntEnum):
@@ -27,6 +32,12 @@ class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
     kind: OutcomeKind
     payload: bytes = b""
 
+
+CommandDone: TypeAlias = Callable[[Index, Outcome | RaftKVError], None]
+"""Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
+
+QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
+"""Called exactly once: with the index read at and the result, or with 0 and the error."""
 
 SESSION_EXPIRED = Outcome(OutcomeKind.SESSION_EXPIRED)
 STALE_DUPLICATE = Outcome(OutcomeKind.STALE_DUPLICATE)

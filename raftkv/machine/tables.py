@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, overload
 import msgspec
 
 from raftkv.errors import MachineError, StateCorruption, TooMuchWork
-from raftkv.machine.keys import KeyCodec
+from raftkv.machine.keys import KeyCodec, prefix_end
 from raftkv.machine.overlay import Access
 from raftkv.machine.types import check_type
 from raftkv.state import TABLE_PREFIX
@@ -180,8 +180,8 @@ class View(Generic[K, V]):
     ) -> Iterator[tuple[K, V]]:
         """Items whose key begins with `prefix`: some text or bytes, or some leading parts of a tuple."""
         low = self._prefix + self._table.keys.encode_prefix(prefix)
-        stripped = low.rstrip(b"\xff")  # the table's own prefix ends in 00, so something is left
-        high = stripped[:-1] + bytes([stripped[-1] + 1])
+        high = prefix_end(low)
+        assert high is not None, "the table's own prefix ends in 00"
         return self._items(low, high, reverse, limit)
 
     def items(self) -> Iterator[tuple[K, V]]:

@@ -13,10 +13,11 @@ from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIn
 from raftkv.core.raft import Raft
 from raftkv.core.ready import Ready
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
+from raftkv.machine import CommandDone
 from raftkv.model import Index, NodeId, SnapshotMeta, Term
 from raftkv.node.applier import Applier
 from raftkv.node.ports import Worker, error_of
-from raftkv.node.waiting import CommandDone, Commands, Queries, Query, no_leader
+from raftkv.node.waiting import Commands, Queries, Query, no_leader
 from raftkv.node.writer import Writer
 
 if TYPE_CHECKING:

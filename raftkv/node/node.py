@@ -31,7 +31,7 @@ from raftkv.errors import (
 )
 from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.logs import EventLog
-from raftkv.machine import Runner, StateMachine
+from raftkv.machine import CommandDone, QueryDone, Runner, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.node.applier import Applier
 from raftkv.node.clock import ClockWatch
@@ -52,7 +52,7 @@ from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import ClockReset, NodeStatus, PeerStatus
 from raftkv.node.views import Views
-from raftkv.node.waiting import CommandDone, Commands, Queries, Query, QueryDone
+from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.world import World
 from raftkv.node.writer import Writer

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from raftkv.entry import Entry
 from raftkv.errors import Indeterminate, NotLeader, RaftKVError, Unavailable
+from raftkv.machine import CommandDone, Outcome, QueryDone
 from raftkv.model import Index, Term
 
 if TYPE_CHECKING:
-    from raftkv.machine import Outcome
     from raftkv.node.views import HeldView
-
-CommandDone: TypeAlias = "Callable[[Index, Outcome | RaftKVError], None]"
-"""Called exactly once: with the entry's index and its outcome, or with 0 and the error."""
-
-QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
-"""Called exactly once: with the index read at and the result, or with 0 and the error."""
 
 
 class Query(msgspec.Struct):

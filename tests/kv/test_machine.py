@@ -28,9 +28,8 @@ from raftkv.kv import (
     ValueIs,
     VersionIs,
 )
-from raftkv.kv.machine import prefix_end
 from raftkv.kv.model import COUNTER_MAX, KEY_BYTES_MAX, PAGE_ITEMS_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_BYTES_MAX
-from raftkv.machine import LocalMachine
+from raftkv.machine import LocalMachine, prefix_end
 
 keys = st.binary(min_size=1, max_size=2) | st.sampled_from([b"a", b"b", b"a\xff", b"\xff", b"\xff\xff"])
 values = st.sampled_from([b"", b"1", b"-7", b"x", b"00", b"9223372036854775807"])

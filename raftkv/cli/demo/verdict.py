@@ -10,8 +10,8 @@ from raftkv.cli.demo.load import PREFIX, Ledger, counter_key
 from raftkv.cli.demo.stage import DemoStage
 from raftkv.client import Client
 from raftkv.kv import Item, KeyValue, Page
-from raftkv.kv.machine import prefix_end
 from raftkv.kv.model import PAGE_ITEMS_MAX
+from raftkv.machine import prefix_end
 from raftkv.model import Index, NodeId
 from raftkv.node.status import NodeStatus
 
