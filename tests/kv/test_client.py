@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from raftkv.errors import InvalidArgument
 from raftkv.kv import (
+    BlockingKeyValueClient,
     Delete,
     Exists,
     Get,
@@ -112,3 +114,16 @@ def test_limits_are_checked_before_anything_is_sent() -> None:
         assert cluster.network.dialled == []
 
     run(story)
+
+
+@pytest.mark.parametrize(
+    "name", ["put", "delete", "compare_and_set", "increment", "transact", "get", "range", "prefix"]
+)
+def test_both_clients_have_the_same_calls(name: str) -> None:
+    """One declaration: the same arguments, result and words; one is awaited, the other is not."""
+    awaited, blocking = getattr(KeyValueClient, name), getattr(BlockingKeyValueClient, name)
+    assert inspect.iscoroutinefunction(awaited)
+    assert not inspect.iscoroutinefunction(blocking)
+    assert inspect.signature(awaited) == inspect.signature(blocking)
+    assert "Request" not in str(inspect.signature(awaited))
+    assert awaited.__doc__ == blocking.__doc__ and awaited.__doc__
