@@ -97,8 +97,6 @@ class Campaign:
 
     def run(self, *, seconds: float | None = None, worlds: int | None = None) -> Iterator[WorldOutcome]:
         """Run them, so long or so many; each is given when it is over, in the order of the seeds."""
-        began = time.monotonic()
-        end = began + seconds if seconds is not None else float("inf")
 
         def seeds() -> Iterator[tuple[int, float]]:
             for number in itertools.count(self._first):
@@ -108,6 +106,8 @@ class Campaign:
 
         context = multiprocessing.get_context("spawn")
         with context.Pool(self._processes, _begin) as pool:
+            began = time.monotonic()  # only now: on a busy machine the processes alone take longer than a short run
+            end = began + seconds if seconds is not None else float("inf")
             for outcome in self._in_pieces(pool.imap, seeds()):
                 self.all.count(outcome)
                 self.batch.count(outcome)
