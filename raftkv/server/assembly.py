@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from raftkv.addresses import join
-from raftkv.errors import ConfigError, RaftKVError, Unavailable, WrongProcess
+from raftkv.errors import ConfigError, Unavailable, WrongProcess
 from raftkv.forks import leave, tell_of_fork
-from raftkv.listener import Entrance, Listener, bind
+from raftkv.listener import Entrance, bind
 from raftkv.listener import Limits as ClientLimits
-from raftkv.logs import EventLog
 from raftkv.machine import StateMachine
 from raftkv.model import Member
 from raftkv.node import Node, Options, World
@@ -22,14 +21,10 @@ from raftkv.node.directory import is_new
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room
 from raftkv.server.http import HttpServer
+from raftkv.server.serving import Serving, serve
 from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
 from raftkv.server.tls import Renewal, Tls
 from raftkv.transport import Resolver, TcpTransport
-
-logger = EventLog("raftkv")
-
-HANDOVER_S = 3.0
-"""How long the end of a leader may be held up by handing leadership over."""
 
 
 class Surroundings(NamedTuple):
@@ -43,14 +38,12 @@ class Surroundings(NamedTuple):
 class Running:
     """A node that takes part, serves clients, and tells of itself over HTTP if it was asked to."""
 
-    def __init__(
-        self, node: Node, addresses: tuple[str, str], listener: Listener, http: HttpServer | None, tls: Tls
-    ) -> None:
-        self.node = node
+    def __init__(self, serving: Serving, addresses: tuple[str, str], http: HttpServer | None, tls: Tls) -> None:
+        self.node = serving.node
         self.clients, self.peers = addresses
         """Where it listens for clients and for other nodes, with the ports that were chosen."""
         self.http_port = http.port if http is not None else None
-        self._listener = listener
+        self._serving = serving
         self._http = http
         self._renewal = Renewal(tls.renewed)
         self._tasks = [self._begin(descriptors.watch(), "raftkv-files")]
@@ -67,16 +60,8 @@ class Running:
         self._renewal.look()
 
     async def hand_over(self) -> None:
-        """A leader that leaves names its heir, so that nobody waits for an election; `HANDOVER_S` at most."""
-        node = self.node
-        if node.failure is not None or not node.raft.is_leader or len(node.raft.membership.voters) < 2:
-            return
-        try:
-            heir = await node.transfer_leadership(None, HANDOVER_S)
-            logger.info("leadership_handed_over", node=node.node_id, leader=heir)
-        except RaftKVError as exc:
-            # The others will elect one; what was acknowledged is durable either way.
-            logger.warning("leadership_not_handed_over", node=node.node_id, reason=str(exc))
+        """A leader that leaves names its heir."""
+        await self._serving.hand_over()
 
     async def stop(self) -> None:
         """Take no more requests, answer those that are due, and close everything; in a child made by fork, nothing."""
@@ -86,8 +71,7 @@ class Running:
             task.cancel()
         if self._http is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._http.close)
-        await self._listener.close()
-        await self.node.stop()
+        await self._serving.stop()
 
     def after_fork(self) -> None:
         """In a child: its tasks are of the parent's loop."""
@@ -101,39 +85,24 @@ async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surrou
     """
     tls, limits = surroundings.tls, surroundings.room.server_limits(plan.config)
     async with AsyncExitStack() as undo:
-        node, entrance, peers = await _take_part(machine, plan, surroundings, limits, undo)
-        listener = Listener(node, limits, entrance)
-        listener.begin()
-        undo.push_async_callback(listener.close)
-        http = _serve_http(plan.http, node, tls) if plan.http is not None else None
-        running = Running(node, (join(*entrance.address), peers), listener, http, tls)
+        serving, clients, peers = await _take_part(machine, plan, surroundings, limits, undo)
+        http = _serve_http(plan.http, serving.node, tls) if plan.http is not None else None
+        running = Running(serving, (clients, peers), http, tls)
         undo.pop_all()
     return running
 
 
 async def _take_part(
     machine: type[StateMachine], plan: Plan, surroundings: Surroundings, limits: ClientLimits, undo: AsyncExitStack
-) -> tuple[Node, Entrance, str]:
-    """Settle where the node listens, and start it.
+) -> tuple[Serving, str, str]:
+    """Settle where the node listens, and start it there; also gives where it listens for clients and for other nodes.
 
     A new directory is written when all ports listen: a wrong or taken address is not to found a cluster. A node that
     was here before listens where the membership says, unless somebody says where; so it recovers first, but not before
     a given address is known to be free.
     """
-    world, room, tls = surroundings
-    host, port = parse_address(plan.peer_listen.value)
-    dialled, dialling = tls.peers if tls.peers is not None else (None, None)
-    transport = TcpTransport(
-        plan.node_id,
-        host,
-        port,
-        config=plan.config,
-        ssl_server=dialled,
-        ssl_client=dialling,
-        draw=world.draw,
-        limits=room.transport_limits(plan.config),
-    )
-    node = Node(machine, node_options(plan), transport, world)
+    tls, transport = surroundings.tls, _transport(plan, surroundings)
+    node = Node(machine, node_options(plan), transport, surroundings.world)
     new = is_new(node.world.disk, node.paths)
     undo.push_async_callback(node.stop)
     if new:
@@ -155,8 +124,25 @@ async def _take_part(
     if new and plan.is_alone:
         founders = (lone_founder(plan, peer_port, client_port),)
     node.settle(with_port(plan.peer_listen.value, peer_port), with_port(plan.listen.value, client_port), founders)
-    await node.start()
-    return node, entrance, peers
+    serving = await serve(node, limits, entrance)
+    undo.push_async_callback(serving.listener.close)
+    return serving, join(*entrance.address), peers
+
+
+def _transport(plan: Plan, surroundings: Surroundings) -> TcpTransport:
+    world, room, tls = surroundings
+    host, port = parse_address(plan.peer_listen.value)
+    dialled, dialling = tls.peers if tls.peers is not None else (None, None)
+    return TcpTransport(
+        plan.node_id,
+        host,
+        port,
+        config=plan.config,
+        ssl_server=dialled,
+        ssl_client=dialling,
+        draw=world.draw,
+        limits=room.transport_limits(plan.config),
+    )
 
 
 def node_options(plan: Plan) -> Options:

@@ -19,11 +19,11 @@ from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.listener import Limits as ClientLimits
-from raftkv.listener import Listener
 from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index
 from raftkv.node import Node, Options
+from raftkv.server.serving import serve
 from raftkv.state import Store
 from raftkv.syncobj.calls import Calls
 from raftkv.syncobj.door import DoorStreams
@@ -224,14 +224,12 @@ class Host:
         self._machine = machine_of(self.objects, self.objects.codec.name)
         node = HostedNode(self._machine, options, mesh)
         node.host = self
-        self._listener = Listener(node, ClientLimits.of(settings.config))
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
-        await node.start()
+        self._serving = await serve(node, ClientLimits.of(settings.config))
         self.node = node
         self.role_changed()
-        self._listener.begin()
-        streams.clients = self._listener.connection
+        streams.clients = self._serving.listener.connection
         self._begin_calls()
         self._beat()
         self.begin_task(self._become_ready())
@@ -275,8 +273,7 @@ class Host:
             if self.node is not None:
                 # The last nodes of a cluster that ends would wait for a majority in vain.
                 await self._client.close(end_session=False)
-                await self._listener.close()
-                await self.node.stop()
+                await self._serving.stop()
         except Exception:  # what can't be closed must not keep the rest open
             logger.exception("the node did not stop cleanly")
         self.objects.release()

@@ -283,7 +283,7 @@ class Nemesis:
 
     async def _stop(self) -> bool:
         sim = self._any(up=True, awake=True)
-        if sim is None or sim.listener is None or sim.is_stopping:
+        if sim is None or sim.serving is None or sim.is_stopping:
             return False
         self._operators.spawn(sim.stop())
         return True

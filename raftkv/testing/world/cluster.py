@@ -19,11 +19,12 @@ from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import KIB, Config
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeStopped
-from raftkv.listener import Limits, Listener
+from raftkv.listener import Limits
 from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node import Node, Options, World
+from raftkv.server.serving import Serving, serve
 from raftkv.state import MemoryStates
 from raftkv.testing.world.clocks import WallClock
 from raftkv.testing.world.harm import Harm
@@ -70,7 +71,8 @@ class SimNode:
         self.clock = WallClock(lambda: cluster.loop.time(), START_MS)
         self.dice = random.Random(cluster.dice.getrandbits(64))
         self.node: Node | None = None
-        self.listener: Listener | None = None
+        self.serving: Serving | None = None
+        """None also while it starts."""
         self.workers: list[SimWorker] = []
         self.starts = 0
         self.moves = 0
@@ -187,7 +189,7 @@ class SimNode:
     async def _start(self, node: Node) -> Node:
         """As its own process: all that comes of it is what `freeze` stops."""
         try:
-            await node.start()
+            serving = await serve(node, Limits.of(self.cluster.config))
         except BaseException:
             if self.node is node:  # else it has crashed, and what is starting now is another process
                 self._starting = None
@@ -196,9 +198,8 @@ class SimNode:
         self._starting = None
         if self.cluster.on_started is not None:
             self.cluster.on_started(node)
-        self.listener = Listener(node, Limits.of(self.cluster.config))
-        self.listener.begin()
-        self.cluster.network.listen(self.place, self.member.client_address, self.listener.connection)
+        self.serving = serving
+        self.cluster.network.listen(self.place, self.member.client_address, serving.listener.connection)
         return node
 
     def crash(self, *, power: bool = True) -> None:
@@ -210,7 +211,7 @@ class SimNode:
             return
         self.cluster.note(f"{'crash' if power else 'kill'} {self.node_id}")
         self.thaw()
-        node, self.node, self.listener = self.node, None, None
+        node, self.node, self.serving = self.node, None, None
         if (starting := self._starting) is not None:
             self.cluster.fired["founding cut off"] += self.starts == 1
             self._starting = None
@@ -307,16 +308,15 @@ class SimNode:
 
     async def stop(self) -> None:
         """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""
-        if self.node is None or self.listener is None:
+        if self.node is None or self.serving is None:
             return
-        node, listener = self.node, self.listener
+        node = self.node
         self.is_stopping = True
-        await listener.close()
-        await node.stop()
+        await self.serving.stop()
         if self.node is node:
             if not self.is_impostor:
                 self.durable_index = node.opened.log.durable_index
-            self.node = self.listener = None
+            self.node = self.serving = None
             self.cluster.network.drop(self.place)
 
 
