@@ -45,7 +45,8 @@ class Room(msgspec.Struct, frozen=True):
             connections_max=fit,
             configured=limits.connections_max,
             open_files=self.limit,
-            hint="raise the hard limit of open files (ulimit -Hn, LimitNOFILE=) to serve more clients",
+            hint="raise the limit of open files (ulimit -Hn, LimitNOFILE=; RLIMIT_NOFILE in a program of your own) "
+            "to serve more clients",
         )
         return msgspec.structs.replace(limits, connections_max=fit)
 

@@ -134,8 +134,10 @@ class Server(Generic[M]):
             return
         if not isinstance(self._running.node.failure, WrongProcess):
             self._has_stopped = True
-        await self._running.hand_over()
-        await self._running.stop()
+        try:
+            await self._running.hand_over()
+        finally:
+            await self._running.stop()
 
     @property
     def _started(self) -> Running:

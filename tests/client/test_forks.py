@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -182,7 +183,7 @@ def served(directory: Path, listen: str = "127.0.0.1:0") -> Iterator[Server[KeyV
     thread.start()
 
     async def make() -> Server[KeyValue]:
-        server = Server(KeyValue, data_dir=directory, listen=Listen(clients=listen))
+        server = Server(KeyValue, data_dir=directory, listen=Listen(clients=listen), http="127.0.0.1:0")
         await server.start()
         return server
 
@@ -227,6 +228,8 @@ def test_a_server_is_the_parents(tmp_path: Path) -> None:
             kv.close()
             address = server.address
             asyncio.run_coroutine_threadsafe(server.stop(), server.node._loop).result(CHILD_S)
+            assert server.http_port is not None
+            socket.create_server(("127.0.0.1", server.http_port)).close()
             with served(tmp_path, address) as again, BlockingKeyValueClient([again.address]) as other:
                 item = other.get(b"a")
                 assert item is not None

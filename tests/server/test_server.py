@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import urllib.request
 
 import pytest
+from structlog.testing import capture_logs
 
 from raftkv import (
     Admin,
@@ -29,6 +31,9 @@ from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError
 from raftkv.processes.ports import free_ports
 from raftkv.server.tls import client_context
 from tests.certificates import Authority
+
+if sys.platform != "win32":
+    import resource
 
 
 class Inventory(StateMachine):
@@ -250,6 +255,26 @@ def test_nothing_is_founded_where_nobody_could_reach_it(tmp_path):
         assert not (tmp_path / "data").exists()
 
     run(story())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such limit")
+def test_clients_leave_room_for_the_files_of_the_program(tmp_path):
+    """So many connections are taken as fit into the limit that the program has; that is its own to raise."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+            await inventory.receive("apple", 3)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 512
+
+    with capture_logs() as lines:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        try:
+            run(story())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    (limited,) = [line for line in lines if line["event"] == "connections_limited"]
+    assert (limited["connections_max"], limited["open_files"]) == (256, 512)
 
 
 def test_a_leader_that_stops_hands_leadership_over(tmp_path):
