@@ -75,13 +75,13 @@ def test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent() -
 
         def work(_: Callable[[str], None]) -> int:
             counted = kv.increment(b"n")
-            kv._client.close()
+            kv._caller.close()
             return counted
 
         with child(work) as line:
             assert line() == "2"
         assert kv.increment(b"n") == 3
-        assert kv._client._client.session.id == 1
+        assert kv._caller._client.session.id == 1
 
 
 def test_a_client_that_the_child_only_closes() -> None:
