@@ -213,7 +213,7 @@ async def take(mib: int, count: int, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="raftkv-bench-") as directory:
         async with Server(KeyValue, data_dir=directory) as server:
             await fill([server.address], mib)
-            await server.node.take_snapshot()
+            await server.node.orders.take_snapshot()
             watch = Watch()
             watching = asyncio.ensure_future(watch.run())
             loop = asyncio.get_running_loop()
@@ -225,7 +225,7 @@ async def take(mib: int, count: int, seed: int) -> dict[str, float]:
                 times.append(time.perf_counter_ns())
                 for _ in range(count):
                     watch.late_s.clear()
-                    await server.node.take_snapshot()
+                    await server.node.orders.take_snapshot()
                     await asyncio.sleep(0.1)
                     pauses.append(max(watch.late_s))
                 times.append(time.perf_counter_ns())

@@ -29,20 +29,20 @@ async def run_admin(service: Service, request: Request) -> Response:
         case RequestKind.STATUS:
             result = service.status()
         case RequestKind.ADD_LEARNER:
-            result = await service.add_learner(read_argument(request, Member), deadline_s)
+            result = await service.orders.add_learner(read_argument(request, Member), deadline_s)
         case RequestKind.UPDATE:
             member, force = read_argument(request, tuple[Member, bool])
-            result = await service.update_member(member, deadline_s, force=force)
+            result = await service.orders.update_member(member, deadline_s, force=force)
         case RequestKind.PROMOTE:
-            result = await service.promote(read_argument(request, NodeId), deadline_s)
+            result = await service.orders.promote(read_argument(request, NodeId), deadline_s)
         case RequestKind.REMOVE:
-            result = await service.remove(read_argument(request, NodeId), deadline_s)
+            result = await service.orders.remove(read_argument(request, NodeId), deadline_s)
         case RequestKind.TRANSFER:
-            result = await service.transfer_leadership(read_argument(request, NodeId | None), deadline_s)
+            result = await service.orders.transfer_leadership(read_argument(request, NodeId | None), deadline_s)
         case RequestKind.SNAPSHOT:
-            result = await service.take_snapshot()
+            result = await service.orders.take_snapshot()
         case RequestKind.CLOCK_RESET:
-            result = await service.reset_clock(deadline_s)
+            result = await service.orders.reset_clock(deadline_s)
         case _:
             raise FrameError(f"a request of kind {request.kind!r}")
     return Response(request.id, Status.OK, _encoder.encode(result))

@@ -285,10 +285,10 @@ class Connection(asyncio.Protocol):
             match request.kind:
                 case RequestKind.COMMAND:
                     self._crowd.check_share(self)
-                    self._service.submit(request.payload, partial(self._command_done, request.id))
+                    self._service.requests.submit(request.payload, partial(self._command_done, request.id))
                 case RequestKind.QUERY:
                     self._crowd.check_share(self)
-                    self._service.query(
+                    self._service.requests.query(
                         request.payload,
                         request.stale,
                         partial(self._query_done, request.id),
@@ -312,12 +312,12 @@ class Connection(asyncio.Protocol):
         service, done, deadline_s = self._service, partial(self._query_done, request.id), request.deadline_ms / 1000
         match request.kind:
             case RequestKind.VIEW_OPEN:
-                service.open_view(done, deadline_s, self._gone)
+                service.requests.open_view(done, deadline_s, self._gone)
             case RequestKind.VIEW_QUERY:
                 asked = read_argument(request, ViewQuery)
-                service.query_view(asked.view, asked.query, done, deadline_s, self._gone)
+                service.requests.query_view(asked.view, asked.query, done, deadline_s, self._gone)
             case _:
-                service.close_view(read_argument(request, int))
+                service.requests.close_view(read_argument(request, int))
                 self._answer(Response(request.id, Status.OK))
 
     def _members(self, request: Request) -> Response:

@@ -12,35 +12,12 @@ from raftkv.model import Index, Member, Membership, NodeId
 from raftkv.wire import Members
 
 
-class Service(Protocol):
-    """A node as its listener sees it. Everything is called on the event loop's thread.
+class RequestPort(Protocol):
+    """What clients ask of a node.
 
-    `submit` and `query` take callbacks, not futures, because they are on the way of every request.
-    A callback may be called before the method returns.
+    These take callbacks, not futures, because they are on the way of every request. A callback may be called before
+    the method returns.
     """
-
-    @property
-    def node_id(self) -> NodeId:
-        """Which node this is."""
-
-    @property
-    def cluster_id(self) -> str:
-        """The cluster that it belongs to."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Its state machine's fingerprint."""
-
-    @property
-    def leader(self) -> Member | None:
-        """The leader as far as this node knows, with its addresses."""
-
-    @property
-    def members(self) -> Members:
-        """Where the members listen for clients, by the newest membership that this node knows to be committed."""
-
-    def watch_members(self, changed: Callable[[], None]) -> None:
-        """Call `changed` when `members` may be others; for one listener."""
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; it is durable on a majority and applied when `done` gets an outcome.
@@ -76,8 +53,9 @@ class Service(Protocol):
     def close_view(self, number: int) -> None:
         """Let go of a state that is held here; nothing happens when there is none."""
 
-    def status(self) -> msgspec.Struct:
-        """Everything that an operator may ask; sent as MessagePack."""
+
+class OrderPort(Protocol):
+    """What operators order. Each returns when it is done."""
 
     async def add_learner(self, member: Member, deadline_s: float) -> Membership:
         """Add a node that gets the log but has no vote."""
@@ -99,3 +77,41 @@ class Service(Protocol):
 
     async def take_snapshot(self) -> Index:
         """Take a snapshot now; returns its index."""
+
+
+class Service(Protocol):
+    """A node as its listener sees it. Everything is called on the event loop's thread."""
+
+    @property
+    def node_id(self) -> NodeId:
+        """Which node this is."""
+
+    @property
+    def cluster_id(self) -> str:
+        """The cluster that it belongs to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Its state machine's fingerprint."""
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader as far as this node knows, with its addresses."""
+
+    @property
+    def members(self) -> Members:
+        """Where the members listen for clients, by the newest membership that this node knows to be committed."""
+
+    def watch_members(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `members` may be others; for one listener."""
+
+    @property
+    def requests(self) -> RequestPort:
+        """What clients ask of it."""
+
+    @property
+    def orders(self) -> OrderPort:
+        """What operators order it to do."""
+
+    def status(self) -> msgspec.Struct:
+        """Everything that an operator may ask; sent as MessagePack."""

@@ -1,9 +1,24 @@
 """A node: the loop that runs the core on disk, state and network, and what may be asked of it."""
 
-from raftkv.node.node import Node
-from raftkv.node.paths import Options
+from raftkv.node.node import Node, start_node
+from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import ThreadWorker, Worker
+from raftkv.node.recovery import Hosting, Recovered, recover
 from raftkv.node.status import NodeStatus, PeerStatus, SnapshotProgress
 from raftkv.node.world import World
 
-__all__ = ["Node", "NodeStatus", "Options", "PeerStatus", "SnapshotProgress", "ThreadWorker", "Worker", "World"]
+__all__ = [
+    "Hosting",
+    "Node",
+    "NodeStatus",
+    "Options",
+    "Paths",
+    "PeerStatus",
+    "Recovered",
+    "SnapshotProgress",
+    "ThreadWorker",
+    "Worker",
+    "World",
+    "recover",
+    "start_node",
+]

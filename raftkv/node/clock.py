@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from raftkv.config import Config
 from raftkv.core import clocks
@@ -13,6 +13,7 @@ from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.node.status import ClockReset, ClockStatus, seconds_text
+from raftkv.node.waiters import Until
 
 logger = EventLog("raftkv")
 
@@ -21,9 +22,6 @@ SAID_AGAIN_S = 10.0
 
 TOLD_WITHIN_S = 2.0
 """How long a reset waits for a follower of a new leader to tell its clock."""
-
-Until = Callable[[Callable[[], bool], float, str], Awaitable[None]]
-"""Waits for a condition, for so many seconds, and says what it was; raises `Unavailable` (`Node.until`)."""
 
 
 class ClockWatch:
@@ -92,7 +90,7 @@ class ClockWatch:
     # ------------------------------------------------------------------------------ the remedy
 
     async def reset(self, wake: Callable[[], None], until: Until, deadline_s: float) -> ClockReset:
-        """Let log time begin anew; returns when that is applied here. Raises as `Node.reset_clock`."""
+        """Let log time begin anew; returns when that is applied here. Raises as `Orders.reset_clock`."""
         raft = self._raft
         raft.require_leader()
         try:

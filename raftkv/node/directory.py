@@ -63,9 +63,9 @@ from raftkv.node.identity import (
     load_founding,
     save_founding,
 )
-from raftkv.node.met import load_known
-from raftkv.node.moved import Moved, load_moved, moved, save_moved
 from raftkv.node.paths import Options, Paths
+from raftkv.node.peers.met import load_known
+from raftkv.node.peers.moved import Moved, load_moved, moved, save_moved
 from raftkv.node.starts import begin_starts, load_starts, record_start
 from raftkv.node.statefiles import check_state_owner, open_state
 from raftkv.node.world import World

@@ -6,7 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from raftkv.errors import Diverged
+from raftkv.logs import EventLog
 from raftkv.model import Index, Membership, NodeId
+from raftkv.node.applier import Applier
+from raftkv.node.body import Body
+from raftkv.wire import DigestReport, DivergedNotice
+
+logger = EventLog("raftkv")
 
 
 class _Verdict(msgspec.Struct):
@@ -78,3 +85,62 @@ class DigestComparer:
 
     def _verdict(self, node: NodeId) -> _Verdict:
         return self._verdicts.get(node, _Verdict())
+
+
+class Divergence:
+    """Reports this replica's digest to the leader, judges others' reports while it leads, and stops the node when it
+    is the one that differs."""
+
+    def __init__(self, body: Body, applier: Applier) -> None:
+        self._body = body
+        self._applier = applier
+        self.comparer = DigestComparer(body.node_id, lambda index: applier.runner.digest_at(index))
+        self._reported: Index = 0
+        self._ticks = 0
+
+    def role_changed(self) -> None:
+        """Another term or leader: others report to that."""
+        self.comparer.clear()
+
+    def forget(self, peer: NodeId) -> None:
+        """Its process may have ended, and come back with another state."""
+        self.comparer.forget(peer)
+
+    def tick(self) -> None:
+        """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""
+        raft = self._body.raft
+        self._ticks += 1
+        if self._ticks < raft.config.heartbeat_ticks:
+            return
+        applied, leader = self._applier.runner.applied, raft.leader
+        if leader is None or applied.index == self._reported:
+            return
+        self._ticks = 0
+        self._reported = applied.index
+        self._body.transport.send(leader, DigestReport(applied.index, applied.digest))
+
+    def on_report(self, peer: NodeId, report: DigestReport) -> None:
+        """A follower tells its digest: compare, and stop whoever is in the minority."""
+        raft = self._body.raft
+        if not raft.is_leader:
+            return
+        verdict = self.comparer.report(peer, report.index, report.digest, raft.membership)
+        if verdict is None:
+            return
+        culprit, index = verdict
+        if culprit == raft.node_id:
+            self.told(index)
+        else:
+            self._body.transport.send(culprit, DivergedNotice(index))
+        logger.error("replica_diverged", node=culprit, index=index)
+
+    def told(self, index: Index) -> None:
+        """This replica is in the minority at `index`."""
+        node = self._body.node_id
+        self._body.fail(
+            Diverged(
+                f"the state of node {node} differs from the others' at entry {index}: a command that is not "
+                "deterministic, or damaged data. Keep a copy of its files, then start it with --rebuild; "
+                "if it happens again, look for time, randomness or unordered iteration in the state machine's commands."
+            )
+        )

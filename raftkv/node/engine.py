@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from raftkv import failpoints
-from raftkv.config import MIB, Config
+from raftkv.config import MIB
 from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIndex, TimeoutNow
-from raftkv.core.raft import Raft
 from raftkv.core.ready import Ready
+from raftkv.entry import Entry
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
+from raftkv.log import Log
 from raftkv.machine import CommandDone
 from raftkv.model import Index, NodeId, SnapshotMeta, Term
 from raftkv.node.applier import Applier
-from raftkv.node.ports import Worker, error_of
+from raftkv.node.body import Body
+from raftkv.node.ports import error_of
 from raftkv.node.waiting import Commands, Queries, Query, no_leader
 from raftkv.node.writer import Writer
-
-if TYPE_CHECKING:
-    from raftkv.entry import Entry
-    from raftkv.log import Log
-    from raftkv.transport import Transport
 
 failpoints.declare(
     __name__,
@@ -46,40 +42,34 @@ class Engine:
 
     def __init__(
         self,
-        raft: Raft,
-        config: Config,
+        body: Body,
         *,
         log: Log,
-        writer_worker: Worker,
         writer: Writer,
         applier: Applier,
         commands: Commands,
         queries: Queries,
-        transport: Transport,
-        now_ms: Callable[[], int],
-        monotonic_ms: Callable[[], int],
         count_time: Callable[[], None],
         send_snapshot: Callable[[NodeId, SnapshotMeta], None],
         install_snapshot: Callable[[SnapshotMeta, bool], None],
         on_role: Callable[[], None],
-        on_failure: Callable[[BaseException], None],
     ) -> None:
-        self.raft = raft
-        self._config = config
+        self.raft = body.raft
+        self._config = body.config
         self._log = log
-        self._worker = writer_worker
+        self._worker = body.world.log_worker
         self._writer = writer
         self._applier = applier
         self._commands = commands
         self._queries = queries
-        self._transport = transport
-        self._now_ms = now_ms
-        self._monotonic_ms = monotonic_ms
+        self._transport = body.transport
+        self._now_ms = body.world.now_ms
+        self._monotonic_ms = body.world.monotonic_ms
         self._count_time = count_time
         self._send_snapshot = send_snapshot
         self._install_snapshot = install_snapshot
         self._on_role = on_role
-        self._on_failure = on_failure
+        self._fail = body.fail
         self._proposals: list[tuple[bytes, CommandDone]] = []
         self._loads: deque[AppendEntries] = deque()
         """Appends whose entries are being read from disk, or wait for that; and for whom each is."""
@@ -128,7 +118,7 @@ class Engine:
         except PeerError:
             raise
         except (RaftKVError, AssertionError) as exc:
-            self._on_failure(exc)
+            self._fail(exc)
             return
         self._wake_for_output()
 
@@ -186,7 +176,7 @@ class Engine:
             while not self.stopped and (ready := self.raft.ready()) is not None:
                 self._handle(ready)
         except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
-            self._on_failure(exc)
+            self._fail(exc)
             return
         finally:
             self._transport.uncork()
@@ -300,7 +290,7 @@ class Engine:
     ) -> None:
         if error is not None:
             if self.raft.log.start.index < message.prev_index:
-                self._on_failure(error)  # the entry should be there: never skip what can't be read
+                self._fail(error)  # the entry should be there: never skip what can't be read
             return  # else it was compacted meanwhile, and the follower gets the snapshot
         # While the disk was read, leadership may have been lost and the log changed: then the message is void.
         if self.raft.is_leader and self.raft.term == message.term:

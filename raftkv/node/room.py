@@ -26,7 +26,7 @@ class Room:
     def __init__(self, raft: Raft, engine: Engine, watch: DiskWatch) -> None:
         self._raft = raft
         self._engine = engine
-        self._watch = watch
+        self.watch = watch
         self._term = -1
         self._tries = 0
         self._retry_tick = 0
@@ -41,9 +41,9 @@ class Room:
 
     def saw(self, space: DiskSpace) -> None:
         """Note how much space there is, and act on it."""
-        was_low = self._watch.low is not None
-        self._watch.saw(space)
-        low = self._watch.low
+        was_low = self.watch.low is not None
+        self.watch.saw(space)
+        low = self.watch.low
         self._raft.has_room = low is None
         before = type(self._engine.refuse_writes)
         self._engine.refuse_writes = refusal = self._refusal(low) if low is not None else None
@@ -52,7 +52,7 @@ class Room:
                 "disk_space",
                 node=self._raft.node_id,
                 free_bytes=space.free_bytes,
-                reserve_bytes=self._watch.reserve_bytes,
+                reserve_bytes=self.watch.reserve_bytes,
                 has_room=was_low,
             )
         if isinstance(refusal, DiskLow) and before is not DiskLow and self._raft.is_leader:
@@ -88,4 +88,4 @@ class Room:
         self._retry_tick = role.tick + 3 * raft.config.election_ticks
         self.handed_over += 1
         self._engine.wake()
-        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self._watch.space.free_bytes)
+        logger.warning("disk_full_hand_over", node=raft.node_id, to=heir, free_bytes=self.watch.space.free_bytes)

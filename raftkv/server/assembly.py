@@ -16,7 +16,7 @@ from raftkv.listener import Entrance, bind
 from raftkv.listener import Limits as ClientLimits
 from raftkv.machine import StateMachine
 from raftkv.model import Member
-from raftkv.node import Node, Options, World
+from raftkv.node import Node, Options, Paths, World, recover
 from raftkv.node.directory import is_new
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room
@@ -101,31 +101,36 @@ async def _take_part(
     was here before listens where the membership says, unless somebody says where; so it recovers first, but not before
     a given address is known to be free.
     """
-    tls, transport = surroundings.tls, _transport(plan, surroundings)
-    node = Node(machine, node_options(plan), transport, surroundings.world)
-    new = is_new(node.world.disk, node.paths)
-    undo.push_async_callback(node.stop)
-    if new:
+    world, tls, transport = surroundings.world, surroundings.tls, _transport(plan, surroundings)
+    undo.callback(transport.abort)
+    recovered = None
+    if is_new(world.disk, Paths(plan.data_dir)):
         if plan.is_alone:
             lone_founder(plan)
     else:
         if plan.listen.is_given:
             await _check_free("listen", plan.listen)
-        await node.open()
-        plan = _as_told(plan, node.member(plan.node_id))
+        recovered = await recover(machine, node_options(plan), transport, world)
+        undo.push_async_callback(recovered.close)
+        plan = _as_told(plan, recovered.member(plan.node_id))
         transport.settle(*parse_address(plan.peer_listen.value))
     entrance = await _listen_for_clients(plan.listen, limits, tls)
     undo.callback(entrance.close)
-    if new and plan.http is not None:
+    if recovered is None and plan.http is not None:
         await _check_free("http", plan.http)
     peers = await _listen_for_peers(plan.peer_listen, transport)
     peer_port, client_port = parse_address(peers)[1], entrance.address[1]
-    founders = plan.members
-    if new and plan.is_alone:
-        founders = (lone_founder(plan, peer_port, client_port),)
-    node.settle(with_port(plan.peer_listen.value, peer_port), with_port(plan.listen.value, client_port), founders)
-    serving = await serve(node, limits, entrance)
-    undo.push_async_callback(serving.listener.close)
+    peer, client = with_port(plan.peer_listen.value, peer_port), with_port(plan.listen.value, client_port)
+    if recovered is None:
+        founders = (lone_founder(plan, peer_port, client_port),) if plan.is_alone else plan.members
+        options = msgspec.structs.replace(
+            node_options(plan), peer_address=peer, client_address=client, members=founders
+        )
+        recovered = await recover(machine, options, transport, world)
+        undo.push_async_callback(recovered.close)
+    recovered.settle(peer, client)
+    serving = await serve(Node(recovered), limits, entrance)
+    undo.push_async_callback(serving.stop)
     return serving, join(*entrance.address), peers
 
 

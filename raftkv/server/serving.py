@@ -26,7 +26,7 @@ class Serving:
         if node.failure is not None or not node.raft.is_leader or len(node.raft.membership.voters) < 2:
             return
         try:
-            heir = await node.transfer_leadership(None, HANDOVER_S)
+            heir = await node.orders.transfer_leadership(None, HANDOVER_S)
             logger.info("leadership_handed_over", node=node.node_id, leader=heir)
         except RaftKVError as exc:
             # The others will elect one; what was acknowledged is durable either way.

@@ -78,7 +78,7 @@ class Duties:
                 self.confirmed_at = max(self.confirmed_at, now)
 
         with contextlib.suppress(RaftKVError):
-            node.query(BARRIER, False, answered)
+            node.requests.query(BARRIER, False, answered)
 
     # ------------------------------------------------------------------------------ votes
 
@@ -93,7 +93,7 @@ class Duties:
 
     async def _promote(self, node: Node, learner: int) -> None:
         try:
-            await node.promote(learner, PROMOTION_S)
+            await node.orders.promote(learner, PROMOTION_S)
         except RaftKVError as exc:
             logger.info("node %d has no vote yet: %s", learner, exc)
         finally:
@@ -114,7 +114,7 @@ class Duties:
 
     async def _compact(self, node: Node) -> None:
         try:
-            await node.take_snapshot()
+            await node.orders.take_snapshot()
             self.force_compaction = False
             self._compacted_at = time.monotonic()
         except RaftKVError as exc:
@@ -129,7 +129,7 @@ class Duties:
         if node is None or not (self.force_compaction or (objects.calls_count > 0 and objects.image_pays)):
             return
         try:
-            await node.world.background_worker.run(objects.write_image, store)
+            await node.body.world.background_worker.run(objects.write_image, store)
         except RaftKVError:
             raise
         except Exception:  # what can't be pickled stays in the calls, which the snapshot has as well

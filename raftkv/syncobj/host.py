@@ -22,7 +22,7 @@ from raftkv.listener import Limits as ClientLimits
 from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index
-from raftkv.node import Node, Options
+from raftkv.node import Node, Options, World, recover
 from raftkv.server.serving import serve
 from raftkv.state import Store
 from raftkv.syncobj.calls import Calls
@@ -43,27 +43,6 @@ STOP_S = 15.0
 """How long `destroy` waits for the disk; then the thread is left to finish alone."""
 
 
-class HostedNode(Node):
-    """A node whose machine stands for objects in memory, which change when the machine's state does."""
-
-    host: Host
-
-    def new_runner(self, store: Store) -> Runner:
-        """The machine on `store`, and the objects as they are there: at the start, and when a snapshot came."""
-        runner = super().new_runner(store)
-        assert isinstance(runner.instance, SyncObjMachine)
-        self.host.objects.load(runner.instance)
-        return runner
-
-    async def before_checkpoint(self, store: Store) -> None:
-        """Make an image, if the calls behind the last one have become as long as that."""
-        await self.host.duties.make_image(store)
-
-    def _role_changed(self) -> None:
-        super()._role_changed()
-        self.host.role_changed()
-
-
 class Host:
     """The node, its loop, and the thread in which that runs (unless the application ticks it).
 
@@ -80,7 +59,7 @@ class Host:
             has_leader=lambda: self.leader_known,
             wait=lambda: bool(conf.commandsWaitLeader),
         )
-        self.node: HostedNode | None = None
+        self.node: Node | None = None
         self.duties = Duties(conf, objects, self.begin_task, settings.config.election_timeout_ms / 4000)
         self.ready = False
         self.error: RaftKVError | None = None
@@ -222,10 +201,9 @@ class Host:
             config=settings.config,
         )
         self._machine = machine_of(self.objects, self.objects.codec.name)
-        node = HostedNode(self._machine, options, mesh)
-        node.host = self
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
+        node = Node(await recover(self._machine, options, mesh, World.real(), self))
         self._serving = await serve(node, ClientLimits.of(settings.config))
         self.node = node
         self.role_changed()
@@ -249,7 +227,7 @@ class Host:
         node = self.node
         if node is not None:
             with contextlib.suppress(RaftKVError):
-                node.query(BARRIER, False, lambda index, result: None)
+                node.requests.query(BARRIER, False, lambda index, result: None)
 
     def _dialler(self) -> Dial:
         """Connects as clients do, but to this node itself where it listens: its address may not be its own here."""
@@ -310,7 +288,7 @@ class Host:
             else:
                 done.set_result(index)
 
-        self.node.query(BARRIER, False, answered)
+        self.node.requests.query(BARRIER, False, answered)
         return await done
 
     async def confirmed_barrier(self) -> Index:
@@ -339,6 +317,15 @@ class Host:
     def version_changed(self, old: int, new: int) -> None:
         """The cluster was switched to another code version."""
         self._loop.call_soon(self._tell, self.conf.onCodeVersionChanged, old, new)
+
+    def loaded(self, runner: Runner) -> None:
+        """The machine's state is another one, at the start or by a snapshot: make the objects what they are there."""
+        assert isinstance(runner.instance, SyncObjMachine)
+        self.objects.load(runner.instance)
+
+    async def before_checkpoint(self, store: Store) -> None:
+        """Make an image, if the calls behind the last one have become as long as that."""
+        await self.duties.make_image(store)
 
     def role_changed(self) -> None:
         """Another role, term or leader."""

@@ -62,4 +62,4 @@ async def transfer(host: Host, address: str | None) -> None:
     target = None
     if address is not None and (target := _id_of(node.raft.membership, address)) is None:
         raise ChangeRefused(f"{address} is no member")
-    await node.transfer_leadership(target)
+    await node.orders.transfer_leadership(target)

@@ -20,10 +20,11 @@ from pysyncobj.version import VERSION
 from raftkv.core.roles import Leader
 from raftkv.errors import ConfigError, RaftKVError
 from raftkv.logs import TextLog
+from raftkv.node import Node as RaftNode
 from raftkv.syncobj.calls import Callback
 from raftkv.syncobj.codec import CODECS
 from raftkv.syncobj.door import CannotListen
-from raftkv.syncobj.host import Host, HostedNode
+from raftkv.syncobj.host import Host
 from raftkv.syncobj.members import add_member, remove_member, transfer
 from raftkv.syncobj.objects import Objects
 from raftkv.syncobj.settings import Settings, SyncObjConf
@@ -232,7 +233,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
     # ------------------------------------------------------------------------------ questions
 
     @property
-    def _node(self) -> HostedNode | None:
+    def _node(self) -> RaftNode | None:
         return self._host.node
 
     def isReady(self) -> bool:

@@ -174,7 +174,7 @@ class Simulation:
         report = self.report
         report.operations, report.virtual_s = len(self.history.operations), loop.time()
         report.unknown, report.refused = self._clients.unknown, self._clients.refused
-        report.snapshots = sum(node.snapshots.installed for node in cluster.running if hasattr(node, "snapshots"))
+        report.snapshots = sum(node.snapshots.installed for node in cluster.running)
         report.faults = {**cluster.faults(), **self._clients.met(self._lists)}
         problems = self._clients.problems(self._lists)
         if problems:

@@ -202,13 +202,17 @@ def test_a_server_is_the_parents(tmp_path: Path) -> None:
 
     async def ask(server: Server[KeyValue]) -> str:
         learner = Member(2, "127.0.0.1:1", "127.0.0.1:2")
-        for refused in (server.start, server.node.take_snapshot, partial(server.node.add_learner, learner)):
+        for refused in (
+            server.start,
+            server.node.orders.take_snapshot,
+            partial(server.node.orders.add_learner, learner),
+        ):
             with pytest.raises(WrongProcess, match="fork"):
                 await refused()
         with pytest.raises(WrongProcess):
             server.status()
         with pytest.raises(Unavailable, match="fork"):
-            server.node.submit(b"", lambda *_: None)
+            server.node.requests.submit(b"", lambda *_: None)
         await server.stop()
         return "refused"
 

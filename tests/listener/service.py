@@ -55,6 +55,7 @@ class FakeService:
         self.holding = False
         self.held: list[tuple[bytes, CommandDone]] = []
         self.calls: list[tuple[str, Any]] = []
+        self.requests = self.orders = self
 
     @property
     def fingerprint(self) -> str:

@@ -51,10 +51,10 @@ def _grow(size, rounds):
                     )
                 )
             await cluster.until_equal()
-            await cluster.nodes[OWN].node.take_snapshot()
+            await cluster.nodes[OWN].node.orders.take_snapshot()
             await client.remote.put(b"last", b"0")
             await cluster.until_equal()
-            await cluster.nodes[1].node.take_snapshot()
+            await cluster.nodes[1].node.orders.take_snapshot()
             await client.close()
             for sim in cluster.nodes.values():
                 await sim.stop()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from raftkv.node import met
+from raftkv.node.peers import met
 
 
 def load_known(node):
     """Whom it has met, as its file says."""
-    return met.load_known(node.world.disk, node.paths.peers, node.opened.vote.identity)
+    return met.load_known(node.body.world.disk, node.body.paths.peers, node.opened.vote.identity)

@@ -228,7 +228,7 @@ def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
         assert len({node.raft.leader for node in cluster.running}) == 1
         (problem,) = sim.node.status().damaged
         assert f"{foreign} (of the cluster" in problem and "remove it, or move it" in problem
-        await sim.node.take_snapshot()
+        await sim.node.orders.take_snapshot()
         assert contents(sim.disk, foreign) == contents(images.foreign, foreign)
         await client.close()
 
@@ -239,10 +239,10 @@ def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
 async def test_an_older_record_of_the_cluster_is_refused_by_a_node_that_has_joined(cluster):
     """Else the node would join whichever cluster it meets first."""
     sim = cluster.add(4)
-    await cluster.leader.add_learner(sim.member)
+    await cluster.leader.orders.add_learner(sim.member)
     sim.cluster.network.cut(4, 1)
     await sim.start()
-    await cluster.until(lambda: sim.node.links.cluster_id != "", 10, "node 4 has joined")
+    await cluster.until(lambda: sim.node.cluster_id != "", 10, "node 4 has joined")
     await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "its vote file knows")
     joined = sim.disk.read_bytes("/data/cluster")
     own = sim.node.opened.vote.identity
@@ -259,7 +259,7 @@ async def test_an_older_record_of_the_cluster_is_refused_by_a_node_that_has_join
 async def test_a_join_that_is_cut_off_between_its_two_files_is_finished(cluster):
     """The cluster's file says it first; a start lets the vote file say it too."""
     sim = cluster.add(4)
-    await cluster.leader.add_learner(sim.member)
+    await cluster.leader.orders.add_learner(sim.member)
     await sim.start()
     await cluster.until(lambda: sim.node.opened.vote.identity.cluster_id != "", 10, "it has joined")
     own = sim.node.opened.vote.identity
@@ -293,10 +293,10 @@ async def test_a_crash_around_a_receipt_leaves_a_snapshot_that_counts_or_none(cl
 
     sim.disk.fault = hook
     with pytest.raises((NodeStopped, asyncio.CancelledError)):
-        await sim.node.take_snapshot()
+        await sim.node.orders.take_snapshot()
     await sim.start()
     assert sim.node.opened.snapshots.damaged() == sim.node.opened.snapshots.refused() == {}
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     await cluster.until_equal()
     await client.close()
 

@@ -82,7 +82,7 @@ async def test_a_wrong_clock_that_begins_to_lead_stamps_its_first_entry_right(cl
     await elapse(0.5)
     (problem,) = leader.status().clock_problems()
     assert problem == f"the clock of node {wrong} is 60.0 min ahead of the others': set it right"
-    await leader.transfer_leadership(wrong)
+    await leader.orders.transfer_leadership(wrong)
     assert abs(await ahead_of_truth(diary)) <= 1
     assert (await cluster.until_leader()).node_id == wrong
 
@@ -129,11 +129,11 @@ async def test_log_time_that_is_ahead_stands_still_is_told_of_and_is_taken_back_
     assert "log_time_ahead" in [line["event"] for line in said]
     (problem,) = leader.status().clock_problems()
     assert problem.startswith("log time is 60.0 min ahead of what the clocks say") and "clock reset" in problem
-    done = await leader.reset_clock()
+    done = await leader.orders.reset_clock()
     assert HOUR - 5_000 < done.before_ms - done.log_time_ms < HOUR + 5_000
     assert abs(await ahead_of_truth(diary)) <= 1
     assert not leader.status().clock_problems()
-    await leader.take_snapshot()
+    await leader.orders.take_snapshot()
     follower = next(sim for sim in cluster.nodes.values() if sim.node_id != leader.node_id)
     follower.crash()
     await diary.note()
@@ -152,7 +152,7 @@ async def test_a_session_of_before_a_reset_goes_on_and_applies_nothing_twice(clu
     leader = await poison(cluster, diary)
     count = await client.remote.note()
     sessions = leader.applier.runner.sessions
-    await leader.reset_clock()
+    await leader.orders.reset_clock()
     assert leader.applier.runner.sessions == sessions
     assert await client.remote.note() == count + 1
     await client.close()
@@ -168,7 +168,7 @@ async def test_one_node_is_told_that_its_clock_is_right_by_a_reset(cluster):
     assert abs(await ahead_of_truth(diary)) <= 1
     await elapse(1)
     assert "no majority of clocks" in leader.status().clock.doubt
-    await leader.reset_clock()
+    await leader.orders.reset_clock()
     assert 3_599 <= await ahead_of_truth(diary) <= 3_601
     assert leader.status().clock.doubt is None
 
@@ -184,7 +184,7 @@ async def test_no_reset_while_somebody_follows_that_could_not_read_it(cluster):
     leader.raft.role.progress[other].clock_offset_ms = None
     last = leader.raft.log.last_index
     with pytest.raises(ChangeRefused, match=rf"nodes \[{other}\] follow, but do not tell their clocks"):
-        await leader.reset_clock()
+        await leader.orders.reset_clock()
     assert leader.raft.log.last_index == last
 
 

@@ -87,7 +87,7 @@ async def test_a_crash_right_behind_recovery_is_one_too(cluster, monkeypatch):
         return opened
 
     with monkeypatch.context() as patch, pytest.raises(NodeStopped):
-        patch.setattr("raftkv.node.node.open_directory", open_and_crash)
+        patch.setattr("raftkv.node.recovery.open_directory", open_and_crash)
         await sim.start()
     await sim.start()
     await cluster.until_equal()

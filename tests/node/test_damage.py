@@ -49,7 +49,7 @@ async def test_a_damaged_state_is_rebuilt_from_the_local_snapshot(cluster):
     await fill(client, 300)
     sim = follower_of(cluster)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     await sim.stop()
     sim.harm = Harm.ROT
     sim.disk.flip("/data/state/image", 100, 1)
@@ -70,7 +70,7 @@ async def test_a_lost_state_is_not_behind_a_snapshot_of_it(cluster, is_damaged):
     await fill(client, 20)
     sim = follower_of(cluster)
     await cluster.until_equal()
-    index = await sim.node.take_snapshot()
+    index = await sim.node.orders.take_snapshot()
     await fill(client, 5, start=20)
     await cluster.until_equal()
     await sim.stop()
@@ -95,7 +95,7 @@ async def test_a_state_with_nothing_to_rebuild_from_needs_the_operators_word(clu
     await fill(client, 600)
     sim = follower_of(cluster)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     assert sim.node.raft.log.first_index > 1
     await sim.stop()
     sim.harm = Harm.ROT
@@ -117,7 +117,7 @@ async def test_without_any_snapshot_nobody_guesses_who_the_members_are(cluster):
     await fill(client, 600)
     sim = follower_of(cluster)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     assert sim.node.raft.log.first_index > 1
     await sim.stop()
     sim.harm = Harm.ROT
@@ -139,7 +139,7 @@ async def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(clus
     client = cluster.client()
     await fill(client, 300)
     sim = follower_of(cluster)
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     await cluster.until_equal()
 
     def damaged(key):
@@ -150,7 +150,7 @@ async def test_damage_that_is_met_later_stops_the_node_and_is_not_forgotten(clus
     if by == "a query":
         payload = KeyValue.methods["get"].query_payload(KeyValue.methods["get"].encode_args((b"key-00001",), {}))
         got: list[Any] = []
-        sim.node.query(payload, True, lambda index, result: got.append(result))
+        sim.node.requests.query(payload, True, lambda index, result: got.append(result))
         assert isinstance(got[0], Unavailable)
     else:
         await fill(client, 1, start=300)

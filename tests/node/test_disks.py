@@ -48,7 +48,7 @@ async def test_a_thread_that_hangs_keeps_only_its_own_work_waiting(cluster, thre
     await fill(client, 50)
     assert loop.time() - began < 1.0
     assert all(sim.workers[thread].stalled for sim in cluster.nodes.values())
-    taking = loop.create_task(cluster.leader.take_snapshot())
+    taking = loop.create_task(cluster.leader.orders.take_snapshot())
     await elapse(1.0)
     assert taking.done() == (thread != BACKGROUND)
     await taking

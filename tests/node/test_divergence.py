@@ -116,7 +116,7 @@ async def test_a_diverged_replica_is_found_and_stopped(cluster):
     await cluster.until_equal()
     await fill(client, 500, start=60)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     runner = sim.node.applier.runner
     runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
     runner.store.write({}, runner.applied)

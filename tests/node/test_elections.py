@@ -61,8 +61,8 @@ async def test_a_minority_serves_nothing_but_stale_reads(cluster):
     got: list[Any] = []
     payload = KeyValue.methods["get"].query_payload(KeyValue.methods["get"].encode_args((b"key-00001",), {}))
     with pytest.raises(NotAccepted):
-        old.query(payload, False, lambda index, result: got.append(result))
-    old.query(payload, True, lambda index, result: got.append(index))
+        old.requests.query(payload, False, lambda index, result: got.append(result))
+    old.requests.query(payload, True, lambda index, result: got.append(index))
     assert got == [old.applier.applied_index]
     await fill(client, 5, start=5)
     cluster.network.heal()
@@ -82,7 +82,7 @@ async def test_a_leader_that_wakes_from_a_pause_does_not_trust_its_lease(cluster
 
     def ask():
         if asks == "a client":
-            leader.query(payload, False, lambda index, result: got.append(result))
+            leader.requests.query(payload, False, lambda index, result: got.append(result))
         else:
             leader.engine.step(ReadIndex(follower.node_id, leader.node_id, leader.raft.term, 2**40))
         leader.engine.turn()

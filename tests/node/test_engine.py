@@ -40,24 +40,28 @@ class World:
         self.sent, self.failures = [], []
         nothing = SimpleNamespace(next_batch=lambda: None, leadership_lost=lambda: None)
         self.engine = Engine(
-            self.raft,
-            Config(),
+            SimpleNamespace(
+                raft=self.raft,
+                config=Config(),
+                world=SimpleNamespace(
+                    log_worker=SimpleNamespace(run=lambda *work: self.read),
+                    now_ms=lambda: 0,
+                    monotonic_ms=lambda: 0,
+                ),
+                transport=SimpleNamespace(
+                    send=lambda to, message: self.sent.append(message), cork=lambda: None, uncork=lambda: None
+                ),
+                fail=self.failures.append,
+            ),
             log=SimpleNamespace(cached=lambda first, last: None, load=None),
-            writer_worker=SimpleNamespace(run=lambda *work: self.read),
             writer=None,
             applier=None,
             commands=nothing,
             queries=nothing,
-            transport=SimpleNamespace(
-                send=lambda to, message: self.sent.append(message), cork=lambda: None, uncork=lambda: None
-            ),
-            now_ms=lambda: 0,
-            monotonic_ms=lambda: 0,
             count_time=lambda: None,
             send_snapshot=None,
             install_snapshot=None,
             on_role=lambda: None,
-            on_failure=self.failures.append,
         )
         self.engine.turn()
 

@@ -15,9 +15,10 @@ from raftkv.errors import (
     PeerError,
 )
 from raftkv.kv import KeyValue
-from raftkv.node import Options, met
-from raftkv.node.links import LEARNED_MAX
-from raftkv.node.met import save_known
+from raftkv.node import Options
+from raftkv.node.peers import peers
+from raftkv.node.peers.met import save_known
+from raftkv.node.peers.places import STRANGERS_MAX
 from raftkv.testing import elapse, scenario
 from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.harm import Harm
@@ -65,8 +66,8 @@ async def test_a_new_member_knows_a_wiped_directory_too(cluster):
     wiped.crash()
     new = cluster.add(4)
     await new.start()
-    await leader.add_learner(new.member, 10)
-    await leader.promote(4, 10)
+    await leader.orders.add_learner(new.member, 10)
+    await leader.orders.promote(4, 10)
     for other in cluster.nodes:
         if other not in (4, wiped.node_id):
             cluster.network.cut(other, wiped.node_id)
@@ -119,7 +120,7 @@ async def test_an_older_copy_is_refused_however_often_it_is_started(cluster):
 async def test_a_removed_node_is_refused(cluster):
     """F57: its id was used, and it is told what to do instead of coming back."""
     sim = follower_of(cluster)
-    await cluster.leader.remove(sim.node_id)
+    await cluster.leader.orders.remove(sim.node_id)
     await cluster.until(lambda: all(len(node.raft.membership.voters) == 2 for node in cluster.running[:1]))
     sim.crash()
     with contextlib.suppress(NodeRemoved):  # it may know by its own log, or else it is told
@@ -182,7 +183,7 @@ async def test_strangers_who_introduce_themselves_are_not_remembered_without_end
     await elapse(1)
     await follower.start()
     await cluster.until(lambda: follower.node.raft.leader == node.node_id, 10, "the follower back among friends")
-    assert len(node.links.hello().known) <= LEARNED_MAX + 3
+    assert len(node.links.hello().known) <= STRANGERS_MAX + 3
     assert len(encode_message(node.links.hello())) < 16 * KIB
 
 
@@ -191,11 +192,11 @@ async def test_who_starts_again_and_again_does_not_fill_the_queue_of_the_disk(cl
     """A thousand starts of one node are a few writes, and the newest is on disk when they are over."""
     writes = []
 
-    def save(node, known):
-        writes.append(node.node_id)
-        save_known(node, known)
+    def save(disk, path, vote, known):
+        writes.append(vote.identity.node_id)
+        save_known(disk, path, vote, known)
 
-    monkeypatch.setattr(met, "save_known", save)
+    monkeypatch.setattr(peers, "save_known", save)
     node = cluster.leader
     await elapse(1)
     writes.clear()

@@ -40,12 +40,11 @@ def test_a_node_that_moves_is_found_again_and_then_for_good(size):
         before = sim.member
         moved = move(cluster, sim)
         node = await sim.start()
-        node.settle(moved.peer_address, moved.client_address)
         await cluster.until_equal()
         leader = await cluster.until_leader()
         assert leader.raft.membership.member(sim.node_id) == before
         assert leader.transport.links()[sim.node_id].connected, "by what it says itself"
-        membership = await leader.update_member(moved)
+        membership = await leader.orders.update_member(moved)
         assert membership.member(sim.node_id) == moved
         await cluster.until(lambda: node.raft.membership.member(sim.node_id) == moved)
         await elapse(1)
@@ -70,10 +69,10 @@ async def test_a_member_is_not_sent_to_where_nobody_answers(cluster):
     leader, sim = cluster.leader, follower_of(cluster)
     wrong = Member(sim.node_id, "nowhere:1", "nowhere:2")
     with pytest.raises(Unavailable, match=r"nobody answers at nowhere:1: start node \d there first"):
-        await leader.update_member(wrong)
-    assert (await leader.update_member(wrong, force=True)).member(sim.node_id) == wrong
-    assert (await leader.update_member(sim.member)).member(sim.node_id) == sim.member
-    assert await leader.update_member(sim.member) == leader.raft.membership, "what is so already is done"
+        await leader.orders.update_member(wrong)
+    assert (await leader.orders.update_member(wrong, force=True)).member(sim.node_id) == wrong
+    assert (await leader.orders.update_member(sim.member)).member(sim.node_id) == sim.member
+    assert await leader.orders.update_member(sim.member) == leader.raft.membership, "what is so already is done"
     await cluster.until_equal()
 
 
@@ -90,9 +89,9 @@ async def test_wrong_addresses_are_refused_at_once(cluster):
         (Member(9, "x:2", "x:1"), "node 9 is no member"),
     ):
         with pytest.raises(InvalidArgument, match=said):
-            await leader.update_member(member, force=True)
+            await leader.orders.update_member(member, force=True)
     with pytest.raises(InvalidArgument, match="nobody can dial"):
-        await leader.add_learner(Member(9, "x:0", "x:1"))
+        await leader.orders.add_learner(Member(9, "x:0", "x:1"))
 
 
 @scenario(KeyValue, seed=1)
@@ -103,12 +102,12 @@ async def test_addresses_that_are_swapped_are_noticed_before_a_node_is_added(clu
     await sim.start()
     peer, client = sim.member.peer_address, sim.member.client_address
     with pytest.raises(InvalidArgument, match=f"are the two swapped. Then write 4={peer}/{client}"):
-        await leader.add_learner(Member(4, client, peer))
+        await leader.orders.add_learner(Member(4, client, peer))
     with pytest.raises(InvalidArgument, match="node 4 answers at"):
-        await leader.add_learner(Member(5, peer, client))
+        await leader.orders.add_learner(Member(5, peer, client))
     assert sim.node.cluster_id == "", "asking let nobody join"
-    assert (await leader.add_learner(sim.member)).learners == (4,)
-    await leader.promote(4)
+    assert (await leader.orders.add_learner(sim.member)).learners == (4,)
+    await leader.orders.promote(4)
     await cluster.until_equal()
 
 
@@ -117,15 +116,15 @@ async def test_an_id_is_used_up_only_by_a_node_that_was_met(cluster):
     """A learner at a mistyped address is removed, and its id given again; one that was met is gone for good."""
     leader = cluster.leader
     sim = cluster.add(4)
-    await leader.add_learner(Member(4, "mistyped:1", "mistyped:2"))
+    await leader.orders.add_learner(Member(4, "mistyped:1", "mistyped:2"))
     await elapse(1)
-    assert 4 not in (await leader.remove(4)).removed
+    assert 4 not in (await leader.orders.remove(4)).removed
     await sim.start()
-    await leader.add_learner(sim.member)
-    await cluster.until(lambda: leader.links.incarnation_of(4) is not None)
-    assert 4 in (await leader.remove(4)).removed
+    await leader.orders.add_learner(sim.member)
+    await cluster.until(lambda: leader.peers.met.incarnation_of(4) is not None)
+    assert 4 in (await leader.orders.remove(4)).removed
     with pytest.raises(InvalidArgument, match="were removed before"):
-        await leader.add_learner(Member(4, "other:1", "other:2"))
+        await leader.orders.add_learner(Member(4, "other:1", "other:2"))
 
 
 @scenario(KeyValue, seed=1)
@@ -133,9 +132,9 @@ async def test_an_id_that_somebody_has_met_is_used_up_though_it_never_answered_t
     """The record of a handshake counts, whoever leads now."""
     leader = cluster.leader
     sim = cluster.add(4)
-    await leader.add_learner(sim.member)
+    await leader.orders.add_learner(sim.member)
     await sim.start()
-    await cluster.until(lambda: all(each.links.incarnation_of(4) for each in cluster.running if each.node_id != 4))
+    await cluster.until(lambda: all(each.peers.met.incarnation_of(4) for each in cluster.running if each.node_id != 4))
     sim.crash()
     for each in (1, 2, 3):
         cluster.nodes[each].crash()
@@ -143,14 +142,14 @@ async def test_an_id_that_somebody_has_met_is_used_up_though_it_never_answered_t
         await cluster.nodes[each].start()
     leader = await cluster.until_leader()
     await cluster.until(lambda: leader.raft.commit_index >= leader.raft.role.term_start)
-    assert 4 in (await leader.remove(4)).removed
+    assert 4 in (await leader.orders.remove(4)).removed
 
 
 @scenario(KeyValue, seed=1)
 async def test_a_promotion_says_why_it_was_not_done(cluster):
     """Who is asked for a vote and does not answer: the operator hears that, not that nobody knows."""
     admin = cluster.admin()
-    await cluster.leader.add_learner(Member(4, "nowhere:1", "nowhere:2"))
+    await cluster.leader.orders.add_learner(Member(4, "nowhere:1", "nowhere:2"))
     with pytest.raises(NotCaughtUp, match="node 4 does not answer"):
         await admin.promote(4, 3.0)
     await admin.close()
@@ -237,7 +236,7 @@ async def test_what_was_written_beside_the_log_ends_with_a_newer_membership(clus
     await sim.stop()
     rewrite(sim, [Member(each, f"wrong-{each}:1", f"wrong-{each}:2") for each in cluster.nodes if each != sim.node_id])
     learner = cluster.add(4)
-    await cluster.leader.add_learner(learner.member)
+    await cluster.leader.orders.add_learner(learner.member)
     await sim.start()
     await learner.start()
     await cluster.until_equal()
@@ -261,7 +260,7 @@ def test_when_all_have_moved_one_by_one_they_find_each_other_after_a_loss_of_pow
             moved = move(cluster, sim)
             await sim.start()
             leader = await cluster.until_leader()
-            await leader.update_member(moved)
+            await leader.orders.update_member(moved)
             await cluster.until_equal()
         for sim in cluster.nodes.values():
             sim.crash()
@@ -283,16 +282,16 @@ async def test_a_new_node_finds_a_leader_that_has_moved_without_a_word_in_the_lo
     await fill(client, 300)
     leader = await cluster.until_leader()
     sim = cluster.nodes[leader.node_id]
-    await leader.take_snapshot()
+    await leader.orders.take_snapshot()
     sim.crash()
     move(cluster, sim)
     await sim.start()
     await cluster.until(lambda: cluster.leader is not None and cluster.leader.node_id != sim.node_id, 30)
     await cluster.until_equal()
-    await cluster.leader.transfer_leadership(sim.node_id)
+    await cluster.leader.orders.transfer_leadership(sim.node_id)
     new = cluster.add(9)
     await new.start()
-    await sim.node.add_learner(new.member)
+    await sim.node.orders.add_learner(new.member)
     await fill(client, 5, start=300)
     await cluster.until_equal()
     assert new.node.raft.membership.member(sim.node_id) != sim.member
@@ -305,7 +304,7 @@ async def test_a_new_node_joins_learns_and_votes(cluster):
     """A brand-new node is added without a vote, installs a snapshot, is promoted, and then its vote is needed."""
     client, admin = cluster.client(), cluster.admin()
     await fill(client, 500)
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     new = cluster.add(4)
     await new.start()
     learned = await admin.add_learner(new.member)

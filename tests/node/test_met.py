@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
-from raftkv.node import Node, Options
-from raftkv.node.met import COPIES, DIRECTORIES, LOST, compare, seen
+from raftkv.node import Options, start_node
+from raftkv.node.peers.met import COPIES, DIRECTORIES, LOST, compare, seen
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import SimNode
 from raftkv.testing.world.harm import Harm
@@ -37,8 +37,7 @@ class Twin(SimNode):
         world = msgspec.structs.replace(self.world(), nonce=f"{TWIN}.{self.starts}")
         transport = MemoryTransport(cluster.network, TWIN, f"peer-{TWIN}:1", config=config, draw=self.dice.randrange)
         options = Options(node_id=2, data_dir="/data", members=cluster.founders, config=config)
-        self.node = Node(cluster.machine, options, transport, world)
-        await self.node.start()
+        self.node = await start_node(cluster.machine, options, transport, world)
 
     async def stop(self):
         await self.node.stop()
@@ -99,7 +98,7 @@ async def test_a_peer_is_not_answered_before_it_is_on_disk_who_it_is(cluster):
     assert late.node_id not in load_known(node)
     leader.unhang()
     await cluster.until_equal()
-    assert load_known(leader.node)[late.node_id].nonce == late.node.world.nonce
+    assert load_known(leader.node)[late.node_id].nonce == late.node.body.world.nonce
 
 
 @scenario(KeyValue, seed=1, started=False)
@@ -135,8 +134,10 @@ async def meet_apart(cluster, twin_disk):
     twin = Twin(cluster, twin_disk)
     await twin.start()
     await cluster.until(lambda: one.node.transport.links()[2].connected, 10, "node 1 and node 2")
-    await cluster.until(lambda: three.node.links.incarnation_of(2) is not None, 10, "node 3 and the twin")
-    await cluster.until(lambda: load_known(three.node)[2].nonce == twin.node.world.nonce, 10, "node 3 and the twin")
+    await cluster.until(lambda: three.node.peers.met.incarnation_of(2) is not None, 10, "node 3 and the twin")
+    await cluster.until(
+        lambda: load_known(three.node)[2].nonce == twin.node.body.world.nonce, 10, "node 3 and the twin"
+    )
     with capture_logs() as lines:
         network.heal()
         for a, b in ((2, 3), (1, TWIN)):
@@ -273,8 +274,8 @@ async def test_a_wiped_founder_that_stood_alone_stops_when_it_hears_of_itself(cl
     for node_id in (2, 3):
         new = cluster.add(node_id)
         await new.start()
-        await leader.add_learner(new.member, 10)
-        await leader.promote(node_id, 10)
+        await leader.orders.add_learner(new.member, 10)
+        await leader.orders.promote(node_id, 10)
     await cluster.until_equal()
     one = cluster.nodes[1]
     one.crash()

@@ -119,7 +119,7 @@ async def while_writing(cluster):
     await fill(cluster, 60)
     sim = follower_of(cluster)
     camera = Camera(sim)
-    await cluster.leader.add_learner(cluster.member(9))
+    await cluster.leader.orders.add_learner(cluster.member(9))
     await fill(cluster, 60, 60)
     return camera.stop(), sim.node_id
 
@@ -128,21 +128,21 @@ async def while_taking_a_snapshot(cluster):
     """The log is cut behind it, and an older one goes."""
     sim = follower_of(cluster)
     await fill(cluster, 80)
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     await fill(cluster, 80, 80)
     camera = Camera(sim)
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     return camera.stop(), sim.node_id
 
 
 async def while_installing_a_snapshot(cluster):
     """A brand-new node gets everything."""
     await fill(cluster, 300)
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     sim = cluster.add(4)
     await sim.start()
     camera = Camera(sim)
-    await cluster.leader.add_learner(sim.member)
+    await cluster.leader.orders.add_learner(sim.member)
     await cluster.until(lambda: sim.node.snapshots.installed, 30, "it is installed")
     await elapse(1)
     return camera.stop(), sim.node_id
@@ -162,7 +162,7 @@ async def while_a_snapshot_replaces_a_longer_log(cluster):
     await cluster.until_leader()
     await fill(cluster, 150, 30)
     for other in others:
-        await other.node.take_snapshot()
+        await other.node.orders.take_snapshot()
     await fill(cluster, 10, 180)
     for other in others:
         cluster.network.reset(old.node_id, other.node_id)  # what was sent before must not come now
@@ -177,11 +177,11 @@ async def while_a_snapshot_replaces_a_longer_log(cluster):
 async def while_a_cut_off_install_is_resumed(cluster):
     """The first start after a crash in the middle of it, with what had arrived."""
     await fill(cluster, 300)
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     sim = cluster.add(4)
     sim.disk_s = 0.05  # slow enough to be met in the middle of it
     await sim.start()
-    await cluster.leader.add_learner(sim.member)
+    await cluster.leader.orders.add_learner(sim.member)
     receiving = sim.node.snapshots.receiving
     await cluster.until(lambda: (found := receiving()) is not None and found.sent_bytes > 0, 30, "some has arrived")
     sim.crash()

@@ -16,7 +16,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.model import EntryKind, HardState, Membership, encode_membership
-from raftkv.node.removal import Hearsay, removed_since
+from raftkv.node.peers.removal import Hearsay, removed_since
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import CONFIG
 from raftkv.wire import Removal
@@ -80,11 +80,11 @@ async def test_a_node_that_is_up_ends_when_its_removal_is_committed(cluster):
     """It has the entry itself: stale reads end at once, and the node soon after."""
     sim = follower_of(cluster)
     node = sim.node
-    await cluster.leader.remove(sim.node_id)
+    await cluster.leader.orders.remove(sim.node_id)
     await cluster.until(lambda: removed_since(node.raft, sim.node_id) is not None, 2)
     await elapse(0.1)
     with pytest.raises(Unavailable, match="was removed"):
-        node.query(b"", True, lambda index, result: None)
+        node.requests.query(b"", True, lambda index, result: None)
     await cluster.until(lambda: node.failure is not None, 5)
     assert isinstance(node.failure, NodeRemoved) and "Don't start it again" in str(node.failure)
     assert node.status().role == "stopped"
@@ -99,7 +99,7 @@ def test_a_node_that_was_down_is_told_when_it_comes_back(size):
         sim = follower_of(cluster)
         sim.crash()
         await fill(client, 3)
-        await cluster.leader.remove(sim.node_id)
+        await cluster.leader.orders.remove(sim.node_id)
         await fill(client, 3, start=3)
         node = await sim.start()
         assert removed_since(node.raft, sim.node_id) is None
@@ -114,7 +114,7 @@ def test_a_node_that_was_down_is_told_when_it_comes_back(size):
 async def test_a_leader_that_removes_itself_answers_first(cluster):
     """The operator gets an answer, somebody else leads, and then it ends."""
     node = cluster.leader
-    membership = await node.remove(node.node_id)
+    membership = await node.orders.remove(node.node_id)
     assert node.node_id in membership.removed
     await cluster.until(lambda: isinstance(node.failure, NodeRemoved), 10)
     assert (await cluster.until_leader()).node_id != node.node_id

@@ -97,7 +97,7 @@ async def test_a_cluster_goes_on_though_every_line_of_it_fails(cluster):
     await fill(client, 10, start=10)
     await cluster.nodes[first.node_id].start()
     await cluster.until_equal()
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     sim = follower_of(cluster)
     sim.node.fail(DiskFull("the disk is full"))
     with pytest.raises(NodeStopped):

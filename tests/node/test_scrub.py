@@ -30,10 +30,10 @@ async def settled(cluster, client):
     await fill(client, 600)
     sim = follower_of(cluster)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     await fill(client, 20, start=600)
     await cluster.until_equal()
-    await sim.node.take_snapshot()
+    await sim.node.orders.take_snapshot()
     return sim
 
 
@@ -98,7 +98,7 @@ async def test_no_snapshot_is_taken_of_a_state_that_shares_the_damaged_file(clus
     assert any("--rebuild" in text for text in sim.node.status().problems())
     await fill(client, 5, start=620)
     with pytest.raises(Unavailable, match="damaged state"):
-        await sim.node.take_snapshot()
+        await sim.node.orders.take_snapshot()
     sim.disk.remove("/data/state/image")  # as a compaction of the database does
     await cluster.until(lambda: not sim.node.snapshots.state_rot, 10, "it is no part of the state any more")
     await client.close()
@@ -152,7 +152,7 @@ def test_a_world_in_which_files_are_scrubbed_is_the_same_again():
             client = cluster.client()
             await fill(client, 100)
             sim = follower_of(cluster)
-            await sim.node.take_snapshot()
+            await sim.node.orders.take_snapshot()
             store = sim.node.opened.snapshots
             sim.harm = Harm.ROT
             sim.disk.flip(f"{store.path(store.list()[-1])}/image", 100, 1)

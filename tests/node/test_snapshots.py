@@ -39,13 +39,13 @@ async def test_an_install_that_is_interrupted_anywhere_is_finished_later(cluster
     with capture_logs() as lines:
         client = cluster.client()
         await fill(client, 300)
-        await cluster.leader.take_snapshot()
+        await cluster.leader.orders.take_snapshot()
         number, crashes = 3, 0
         while True:
             new = cluster.add(10 + number)
             await new.start()
             leader = await cluster.until_leader()
-            await leader.add_learner(new.member)
+            await leader.orders.add_learner(new.member)
             new.crash_at_operation(number)
             node = new.node
             await cluster.until(
@@ -61,7 +61,7 @@ async def test_an_install_that_is_interrupted_anywhere_is_finished_later(cluster
             assert new.node.applier.runner.applied == cluster.leader.applier.runner.applied
             await new.stop()
             leader = await cluster.until_leader()
-            await leader.remove(new.node_id)
+            await leader.orders.remove(new.node_id)
             del cluster.nodes[new.node_id]
             if not crashed:
                 break
@@ -80,14 +80,14 @@ async def test_a_snapshot_that_rots_at_the_sender_is_not_sent_for_ever(cluster):
     await fill(client, 300)
     leader = await cluster.until_leader()
     sim = cluster.nodes[leader.node_id]
-    await leader.take_snapshot()
+    await leader.orders.take_snapshot()
     await fill(client, 60, start=300)
     sim.harm = Harm.ROT
     for name in sim.disk.listdir("/data/snapshots"):
         sim.disk.flip(f"/data/snapshots/{name}/image", 100, 1)
     new = cluster.add(4)
     await new.start()
-    await leader.add_learner(new.member, 10)
+    await leader.orders.add_learner(new.member, 10)
     await cluster.until_equal()
     assert new.node.snapshots.installed == 1
     await client.close()
@@ -103,7 +103,7 @@ async def test_a_snapshot_under_load_is_the_state_at_its_index(cluster):
     load = asyncio.ensure_future(fill(client, 150))
     while not load.done():
         await elapse(0.1)
-        await leader.take_snapshot()
+        await leader.orders.take_snapshot()
         check.look(cluster)
     await load
     assert leader.snapshots.taken > 5
@@ -116,7 +116,7 @@ async def test_a_snapshot_of_a_deposed_leader_is_not_even_begun(cluster):
     client = cluster.client()
     await fill(client, 30)
     leader, sim = cluster.leader, follower_of(cluster)
-    await leader.take_snapshot()
+    await leader.orders.take_snapshot()
     store = leader.opened.snapshots
     manifest, term = store.manifest(store.latest()).data, leader.raft.term
     (other,) = {1, 2, 3} - {leader.node_id, sim.node_id}
@@ -146,7 +146,7 @@ async def test_a_log_that_begins_anew_is_no_loss_at_the_next_start(cluster):
         task.cancel()
     await asyncio.gather(*lost, return_exceptions=True)
     await fill(late, 55)
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     assert old.raft.log.last_index == tail > cluster.leader.raft.log.last_index
     for other in cluster.nodes:
         cluster.network.reset(old.node_id, other)  # else the new leader's first appends would still arrive
@@ -165,7 +165,7 @@ async def test_a_snapshot_at_the_same_index_is_not_taken_twice(cluster):
     """Asking again gives the one that is there."""
     client = cluster.client()
     await fill(client, 5)
-    first, again = await cluster.leader.take_snapshot(), await cluster.leader.take_snapshot()
+    first, again = await cluster.leader.orders.take_snapshot(), await cluster.leader.orders.take_snapshot()
     assert first == again
     assert len(cluster.leader.opened.snapshots.list()) == 1
     await client.close()
@@ -186,7 +186,7 @@ async def test_a_snapshot_that_is_durable_before_its_term_brings_the_term(cluste
     await old.start()
     await fill(client, 300, start=20)
     leader = await cluster.until_leader()
-    await leader.take_snapshot()
+    await leader.orders.take_snapshot()
     for path, data in cluster.nodes[leader.node_id].disk.image().items():
         if path.startswith("/data/snapshots/"):
             sim.disk.mkdir(posixpath.dirname(path))

@@ -19,7 +19,7 @@ async def ruin(cluster, client):
     await elapse(4)
     await fill(client, 100, start=600)
     await cluster.until_equal()
-    await cluster.leader.take_snapshot()
+    await cluster.leader.orders.take_snapshot()
     await sim.stop()
     sim.harm = Harm.ROT
     sim.disk.flip("/data/state/image", 100, 1)

@@ -329,7 +329,7 @@ def test_a_state_that_rots_is_rebuilt_at_the_next_start(tmp_path):
     async def story():
         async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
             await asyncio.gather(*[inventory.receive(f"sku-{number:05d}", number + 1) for number in range(3000)])
-            await server.node.take_snapshot()
+            await server.node.orders.take_snapshot()
         for file in (tmp_path / "state").glob("*.sst"):
             data = bytearray(file.read_bytes())
             for position in range(100, len(data) - 2000, 2000):

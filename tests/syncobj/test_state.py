@@ -178,8 +178,8 @@ def forget_the_log(store):
 
     async def forget():
         host.duties.force_compaction = True
-        host.node.snapshots._cut_index = lambda index: index
-        await host.node.take_snapshot()
+        host.node.snapshots._taking._cut_index = lambda index: index
+        await host.node.orders.take_snapshot()
         host.duties.force_compaction = False
 
     host.run(forget(), DEADLINE_S)

@@ -87,7 +87,7 @@ def test_time_is_counted_in_the_slowest_nodes_timeouts():
             sim = cluster.nodes[2]
             sim.crash()
             await sim.start()
-            found = sim.node.config.election_timeout_ms / 1000
+            found = sim.node.body.config.election_timeout_ms / 1000
             rates.add(found)
             assert cluster.election_timeout_s == max(found, Config().election_timeout_ms / 1000)
         assert max(rates) > Config().election_timeout_ms / 1000

@@ -113,7 +113,7 @@ def test_time_goes_back_at_a_reset_only(monkeypatch, is_reset):
         await elapse(20)
         await remote.put(b"a", b"2")
         check.look(cluster)
-        await cluster.leader.reset_clock()
+        await cluster.leader.orders.reset_clock()
         await remote.put(b"a", b"3")
         if is_reset:
             check.look(cluster)

@@ -78,8 +78,8 @@ def test_a_second_process_on_a_copy_is_refused_and_the_first_goes_on():
 
 def test_a_stranger_that_is_let_in_is_noticed(monkeypatch):
     """The check can fail: a cluster that does not look at the cluster's name takes the stranger for a member."""
-    monkeypatch.setattr("raftkv.node.links.Links._check_cluster", lambda self, hello: None)
-    monkeypatch.setattr("raftkv.node.met.Met.check", lambda self, hello: None)
+    monkeypatch.setattr("raftkv.node.peers.admission.Admission._check_cluster", lambda self, hello: None)
+    monkeypatch.setattr("raftkv.node.peers.met.Met.check", lambda self, hello: None)
     monkeypatch.setattr("raftkv.testing.faults.strangers.REFUSALS", {**REFUSALS, OTHER_CLUSTER: ()})
 
     async def story(cluster):
@@ -101,7 +101,7 @@ def test_each_mistake_is_refused(kind):
     async def story(cluster):
         new = cluster.add(4)
         await new.start()
-        await cluster.leader.add_learner(new.member)
+        await cluster.leader.orders.add_learner(new.member)
         leader = cluster.leader.node_id
         gone = cluster.nodes[leader if kind == "change before the first commit" else leader % 3 + 1]
         gone.crash()
@@ -126,7 +126,7 @@ def test_a_mistake_that_is_carried_out_is_noticed(monkeypatch):
     async def story(cluster):
         new = cluster.add(4)
         await new.start()
-        await cluster.leader.add_learner(new.member)
+        await cluster.leader.orders.add_learner(new.member)
         tasks = []
         await Mistakes(cluster, random.Random(1), spawning(tasks)).kinds["transfer to a learner"]()
         await asyncio.gather(*tasks)
@@ -147,6 +147,6 @@ def test_operators_that_are_not_changing_anything_do_not_keep_others_waiting():
         assert nemesis.is_changing
         await nemesis.mend()
         with pytest.raises(InvalidArgument):
-            await cluster.leader.remove(99)
+            await cluster.leader.orders.remove(99)
 
     tell(story)

@@ -58,7 +58,9 @@ class Mistakes:
         ]
         member = self._dice.choice(wrong)
         reasons = ("member already", "more than one member", "removed")
-        self._spawn(self._refused("id given twice", partial(leader.add_learner, member, 5), reasons), changes=False)
+        self._spawn(
+            self._refused("id given twice", partial(leader.orders.add_learner, member, 5), reasons), changes=False
+        )
         return True
 
     async def _transfer_to_learner(self) -> bool:
@@ -98,7 +100,7 @@ class Mistakes:
         if leader.raft.commit_index >= role.term_start:
             return None
         member = Member(max(self._cluster.nodes) + 100, "elsewhere-peer:1", "elsewhere:1")
-        order = partial(leader.add_learner, member, 5)
+        order = partial(leader.orders.add_learner, member, 5)
         return self._refused("change before the first commit", order, ("first entry",))
 
     async def _lurk(self, order: Callable[[Node, Leader], Awaitable[None] | None]) -> None:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.kv import KeyValue
 from raftkv.node import Node
-from raftkv.node.node import HOUSEKEEPING_S
+from raftkv.node.housekeeping import HOUSEKEEPING_S
 from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
 from raftkv.testing.faults.naming import NAMES, NameFaults
 from raftkv.testing.faults.noise import Noise
@@ -59,7 +59,7 @@ COUNTED_ELSEWHERE = {
 
 async def _follow(sim: SimNode, leader: Node) -> None:
     """Tell everybody where a node is that has moved."""
-    await leader.update_member(sim.member, 10)
+    await leader.orders.update_member(sim.member, 10)
 
 
 class Nemesis:
@@ -196,7 +196,7 @@ class Nemesis:
     async def _finish_move(self, leader: Node, sim: SimNode) -> None:
         """Whoever has moved is in the membership with its new addresses, so that clients find it there."""
         if leader.raft.membership.member(sim.node_id) not in (None, sim.member):
-            await leader.update_member(sim.member, 10)
+            await leader.orders.update_member(sim.member, 10)
 
     async def _replace(self, lost: SimNode) -> None:
         """What the operator does about a node that has lost its files: remove it, and add another one."""
@@ -205,9 +205,9 @@ class Nemesis:
         lost.crash()
         new = self._operators.new_machine()
         await self._start(new)
-        await self._insist(lambda leader: leader.remove(lost.node_id, 10))
-        await self._insist(lambda leader: leader.add_learner(new.member, 10))
-        await self._insist(lambda leader: leader.promote(new.node_id, 10))
+        await self._insist(lambda leader: leader.orders.remove(lost.node_id, 10))
+        await self._insist(lambda leader: leader.orders.add_learner(new.member, 10))
+        await self._insist(lambda leader: leader.orders.promote(new.node_id, 10))
 
     async def _insist(self, order: Callable[[Node], Awaitable[object]]) -> None:
         """Give an order until it is carried out; raises `AssertionError` when that takes too long."""

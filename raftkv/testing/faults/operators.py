@@ -78,24 +78,20 @@ class Operators:
         if (leader := awake_leader(self._cluster)) is None:
             return False
         voters = leader.raft.membership.voters
-        self.spawn(leader.transfer_leadership(self._dice.choice([None, *voters]), 5))
+        self.spawn(leader.orders.transfer_leadership(self._dice.choice([None, *voters]), 5))
         return True
 
     async def _snapshot(self) -> bool:
-        able = [
-            node
-            for node in self._cluster.running
-            if hasattr(node, "snapshots") and not self._cluster.nodes[node.node_id].is_frozen
-        ]
+        able = [node for node in self._cluster.running if not self._cluster.nodes[node.node_id].is_frozen]
         if not able:
             return False
-        self.spawn(self._dice.choice(able).take_snapshot())
+        self.spawn(self._dice.choice(able).orders.take_snapshot())
         return True
 
     async def _reset_clock(self) -> bool:
         if (leader := awake_leader(self._cluster)) is None:
             return False
-        self.spawn(leader.reset_clock(5), changes=False)
+        self.spawn(leader.orders.reset_clock(5), changes=False)
         return True
 
     async def _add(self) -> bool:
@@ -106,7 +102,7 @@ class Operators:
         if self._dice.random() < 0.3:
             sim.crash_at_operation(self._dice.randint(1, 25))
         self.spawn(self._start(sim))
-        self.spawn(leader.add_learner(sim.member, 10))
+        self.spawn(leader.orders.add_learner(sim.member, 10))
         return True
 
     async def _move(self) -> bool:
@@ -133,12 +129,12 @@ class Operators:
     async def _settle(self, sim: SimNode) -> None:
         await self._start(sim)
         if (leader := awake_leader(self._cluster)) is not None:
-            await leader.update_member(sim.member, 10)
+            await leader.orders.update_member(sim.member, 10)
 
     async def _promote(self) -> bool:
         if (leader := awake_leader(self._cluster)) is None or not leader.raft.membership.learners:
             return False
-        self.spawn(leader.promote(self._dice.choice(leader.raft.membership.learners), 10))
+        self.spawn(leader.orders.promote(self._dice.choice(leader.raft.membership.learners), 10))
         return True
 
     async def _remove(self) -> bool:
@@ -150,5 +146,5 @@ class Operators:
         candidates = [node for node in leader.raft.membership.all_nodes() if not harmed or node in harmed]
         if not candidates:
             return False
-        self.spawn(leader.remove(self._dice.choice(candidates), 10))
+        self.spawn(leader.orders.remove(self._dice.choice(candidates), 10))
         return True

@@ -54,7 +54,7 @@ class Strangers:
 
     async def _knock(self, kind: str) -> None:
         """A process with a hello that belongs to another cluster, or speaks another version, dials every node."""
-        nodes = {node.node_id: node for node in self._cluster.running if hasattr(node, "engine")}
+        nodes = {node.node_id: node for node in self._cluster.running}
         hosts = {node_id: node for node_id, node in nodes.items() if node.cluster_id}
         if not hosts:
             return

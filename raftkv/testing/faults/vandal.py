@@ -11,7 +11,7 @@ import msgspec
 from raftkv.disk.simulated import SimDisk
 from raftkv.model import NodeId
 from raftkv.node import Node
-from raftkv.node.met import decode_known
+from raftkv.node.peers.met import decode_known
 from raftkv.state import MemoryStates
 from raftkv.testing.faults import harming
 from raftkv.testing.faults.foreign import found_elsewhere

@@ -42,7 +42,7 @@ class Check:
 def is_working(sim: SimNode) -> bool:
     """Whether its node is up, has recovered and has not stopped, and is who it says it is."""
     node = sim.node
-    if node is None or node.failure is not None or node.is_closing or not hasattr(node, "engine"):
+    if node is None or node.failure is not None or node.is_closing:
         return False
     return sim.harm is None or not sim.is_impostor
 
@@ -284,7 +284,7 @@ class SnapshotsHoldWhatTheySay(Check):
 
     @staticmethod
     def _compare(node: Node, snapshot: SnapshotMeta) -> None:
-        disk, path = node.world.disk, node.opened.snapshots.path(snapshot)
+        disk, path = node.body.world.disk, node.opened.snapshots.path(snapshot)
         assert isinstance(disk, SimDisk), "only a simulated disk can be looked at in passing"
         if disk.harmed:
             return  # files are damaged or gone, and who uses it verifies it
@@ -348,7 +348,7 @@ class SessionsAgree(Check):
         sessions = runner.sessions
         count = self._sessions.setdefault(runner.applied.index, sessions)
         assert count == sessions, f"node {node.node_id} has {sessions} sessions, another one {count}"
-        assert sessions <= node.config.sessions_max
+        assert sessions <= node.body.config.sessions_max
 
 
 class MembershipsAgree(Check):
@@ -371,7 +371,7 @@ class QueuesAreBounded(Check):
     """Nobody makes a node keep more than its settings allow (F34)."""
 
     def look_at(self, node: Node) -> None:
-        config = node.config
+        config = node.body.config
         assert node.engine.waiting <= 2 * config.waiting_requests_max
         for member in node.raft.membership.members:
             queued = node.transport.queued_bytes(member.node_id)
@@ -433,7 +433,7 @@ class ImpostorsHaveNoSay(Check):
     def look(self, cluster: SimCluster) -> None:
         impostors = [sim for sim in cluster.nodes.values() if sim.is_impostor]
         for sim in [*impostors, *cluster.copies]:
-            if sim.node is not None and hasattr(sim.node, "raft"):
+            if sim.node is not None:
                 role, pre_vote = sim.node.raft.role, sim.node.raft.config.pre_vote
                 assert not isinstance(role, Leader | Candidate if pre_vote else Leader), (
                     f"node {sim.node_id}, with its {sim.harm or Harm.COPIED}, is {role}"

@@ -38,7 +38,7 @@ class LogTimeIsBounded(Check):
     def look(self, cluster: SimCluster) -> None:
         for sim in cluster.nodes.values():
             node = sim.node
-            if node is not None and hasattr(node, "engine") and node.failure is None:
+            if node is not None and node.failure is None:
                 self._look_at_leader(cluster, node)
 
     def _look_at_leader(self, cluster: SimCluster, node: Node) -> None:

@@ -97,7 +97,7 @@ class Watch:
 
 def _sample(sim: SimNode) -> tuple[object, ...]:
     node = sim.node
-    if node is None or not hasattr(node, "engine"):
+    if node is None:
         return node, sim.harm, sim.durable_index
     raft, opened = node.raft, node.opened
     role = raft.role

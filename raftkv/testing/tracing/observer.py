@@ -29,7 +29,7 @@ THREAD_NAMES = ("log", "state", "transfers")
 class _Seen(msgspec.Struct):
     """What was last seen of one machine."""
 
-    node: Node | None = None
+    is_up: bool = False
     starts: int = 0
     is_ready: bool = False
     term: Term = 0
@@ -83,11 +83,10 @@ class Observer:
         if seen is None:
             seen = self._seen[node_id] = _Seen()
             self.recording.nodes[node_id] = ""
-        if sim.node is not seen.node or sim.starts != seen.starts:
+        if sim.is_up != seen.is_up or sim.starts != seen.starts:
             seen = self._look_at_process(sim, seen)
         if (node := sim.node) is not None:
-            if hasattr(node, "engine"):
-                self._look_at_core(node, seen)
+            self._look_at_core(node, seen)
             self._look_at_end(sim, node, seen)
         self._look_at_machine(sim, seen)
 
@@ -96,15 +95,15 @@ class Observer:
     def _look_at_process(self, sim: SimNode, seen: _Seen) -> _Seen:
         """A process has begun or ended, or both since the last look."""
         node_id = sim.node_id
-        if seen.node is not None:
+        if seen.is_up:
             self._ended(node_id, gracefully=seen.is_stopping)
         if sim.starts != seen.starts:
             self.recording.nodes[node_id] = "starting"
             self._happened(What.START, node_id, "start", f"start {sim.starts} of node {node_id}")
-            if sim.node is None:
+            if not sim.is_up:
                 self._ended(node_id, gracefully=False)
         self._seen[node_id] = _Seen(
-            node=sim.node, starts=sim.starts, has_fault=seen.has_fault, clock_offset_ms=seen.clock_offset_ms
+            is_up=sim.is_up, starts=sim.starts, has_fault=seen.has_fault, clock_offset_ms=seen.clock_offset_ms
         )
         return self._seen[node_id]
 

@@ -23,7 +23,7 @@ from raftkv.listener import Limits
 from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
-from raftkv.node import Node, Options, World
+from raftkv.node import Node, Options, World, recover
 from raftkv.server.serving import Serving, serve
 from raftkv.state import MemoryStates
 from raftkv.testing.world.clocks import WallClock
@@ -59,6 +59,17 @@ CONFIG = Config(
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
 
 
+class _Process:
+    """One start of a node: what it was given."""
+
+    def __init__(self, options: Options, transport: MemoryTransport, world: World) -> None:
+        self.options = options
+        self.transport = transport
+        self.world = world
+        self.starting: asyncio.Task[Node] | None = None
+        """Who starts it; None once that is done."""
+
+
 class SimNode:
     """One machine of the cluster: its disk and clock outlive the node's process."""
 
@@ -71,13 +82,14 @@ class SimNode:
         self.clock = WallClock(lambda: cluster.loop.time(), START_MS)
         self.dice = random.Random(cluster.dice.getrandbits(64))
         self.node: Node | None = None
+        """The node that runs here; None while it recovers, too."""
+        self._process: _Process | None = None
         self.serving: Serving | None = None
         """None also while it starts."""
         self.workers: list[SimWorker] = []
         self.starts = 0
         self.moves = 0
         """How often its addresses have changed."""
-        self._starting: asyncio.Task[Node] | None = None
         self.is_stopping = False
         self.is_frozen = False
         self.harm: Harm | None = None
@@ -95,13 +107,24 @@ class SimNode:
 
     @property
     def is_up(self) -> bool:
-        return self.node is not None
+        """Whether there is a process, be it one that still recovers."""
+        return self._process is not None
+
+    @property
+    def config(self) -> Config | None:
+        """The settings of its process; None while there is none."""
+        return self._process.options.config if self._process is not None else None
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether its process recovers, and takes no part yet."""
+        return self._process is not None and self._process.starting is not None
 
     @property
     def held_index(self) -> int:
         """What its log holds durably; also when the node has failed, or is down."""
         node = self.node
-        if node is None or not hasattr(node, "engine") or self.is_impostor:
+        if node is None or self.is_impostor:
             return self.durable_index
         return node.opened.log.durable_index
 
@@ -151,22 +174,22 @@ class SimNode:
         self.member = Member(self.node_id, f"peer-{self.node_id}:{number}", f"node-{self.node_id}:{number}")
 
     async def start(self, *, rebuild: bool = False) -> Node:
-        """Start the node's process. Raises what `Node.start` raises, and `NodeStopped` when it crashes meanwhile."""
+        """Start the node's process. Raises what `start_node` raises, and `NodeStopped` when it crashes meanwhile."""
         assert not self.is_up, f"node {self.node_id} is up"
         context = copy_context()
         context.run(PROCESS.set, self.place)
         context.run(SINK.set, self._take_line)
         # At once: the process may be stopped before its first step, and is none that could be started again.
-        node = self.node = context.run(self._make, rebuild)
-        starting = self._starting = asyncio.get_running_loop().create_task(self._start(node), context=context)
+        process = self._process = context.run(self._make, rebuild)
+        process.starting = asyncio.get_running_loop().create_task(self._start(process), context=context)
         try:
-            return await starting
+            return await process.starting
         except asyncio.CancelledError:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             raise NodeStopped("it crashed while it started") from None
 
-    def _make(self, rebuild: bool) -> Node:
+    def _make(self, rebuild: bool) -> _Process:
         self.starts += 1
         self.is_stopping = False
         cluster = self.cluster
@@ -183,19 +206,20 @@ class SimNode:
             rebuild=rebuild,
             config=habits.config,
         )
-        transport = cluster.transport(self)
-        return Node(cluster.machine, options, transport, self.world(habits.rate))
+        return _Process(options, cluster.transport(self), self.world(habits.rate))
 
-    async def _start(self, node: Node) -> Node:
+    async def _start(self, process: _Process) -> Node:
         """As its own process: all that comes of it is what `freeze` stops."""
         try:
+            recovered = await recover(self.cluster.machine, process.options, process.transport, process.world)
+            node = self.node = Node(recovered)
             serving = await serve(node, Limits.of(self.cluster.config))
         except BaseException:
-            if self.node is node:  # else it has crashed, and what is starting now is another process
-                self._starting = None
+            if self._process is process:  # else it has crashed, and what is starting now is another process
+                process.starting = None
                 self.crash()
             raise
-        self._starting = None
+        process.starting = None
         if self.cluster.on_started is not None:
             self.cluster.on_started(node)
         self.serving = serving
@@ -207,18 +231,21 @@ class SimNode:
 
         Without `power` only the process ends: what it wrote is read by the next one, and still not durable.
         """
-        if self.node is None:
+        if (process := self._process) is None:
             return
         self.cluster.note(f"{'crash' if power else 'kill'} {self.node_id}")
         self.thaw()
-        node, self.node, self.serving = self.node, None, None
-        if (starting := self._starting) is not None:
+        node, self.node, self.serving, self._process = self.node, None, None, None
+        if (starting := process.starting) is not None:
             self.cluster.fired["founding cut off"] += self.starts == 1
-            self._starting = None
+            process.starting = None
             starting.cancel()  # else it went on where it waits, and a process that is gone would listen
-        if hasattr(node, "engine") and not self.is_impostor:
-            self.durable_index = node.opened.log.durable_index
-        node.abandon()
+        if node is not None:
+            if not self.is_impostor:
+                self.durable_index = node.opened.log.durable_index
+            node.abandon()
+        else:
+            process.transport.abort()
         for worker in self.workers:
             worker.die()
         self.cluster.network.drop(self.place)
@@ -256,7 +283,7 @@ class SimNode:
             if left > 0:
                 return
             self.cluster.fired["crash in an operation"] += 1
-            self.cluster.fired["crash in a recovery"] += self._starting is not None
+            self.cluster.fired["crash in a recovery"] += self.is_starting
             if any(worker.is_working for worker in self.workers):
                 raise Crash
             asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
@@ -316,7 +343,7 @@ class SimNode:
         if self.node is node:
             if not self.is_impostor:
                 self.durable_index = node.opened.log.durable_index
-            self.node = self.serving = None
+            self.node = self.serving = self._process = None
             self.cluster.network.drop(self.place)
 
 
@@ -412,7 +439,7 @@ class SimCluster:
     @property
     def leader(self) -> Node | None:
         """Who leads in the highest term."""
-        leaders = [node for node in self.running if hasattr(node, "raft") and node.raft.is_leader]
+        leaders = [node for node in self.running if node.raft.is_leader]
         return max(leaders, key=lambda node: node.raft.term, default=None)
 
     @property
@@ -439,7 +466,8 @@ class SimCluster:
     @property
     def election_timeout_s(self) -> float:
         """The time-out from which elections are drawn (up to twice that), of the node whose clock is slowest."""
-        configs = [self.config, *(node.config for node in self.running)]
+        up = [sim for sim in self.nodes.values() if sim.node is None or sim.node.failure is None]
+        configs = [self.config, *(sim.config for sim in up if sim.config is not None)]
         return max(config.election_timeout_ms for config in configs) / 1000
 
     async def until(self, condition: Callable[[], Any], within_s: float = 30.0, what: str = "") -> None:
@@ -467,11 +495,7 @@ class SimCluster:
             found = [self.nodes[member].node for member in members if member in self.nodes]
             last = leader.raft.log.last_index
             return all(
-                node is not None
-                and node.failure is None
-                and hasattr(node, "applier")
-                and node.applier.applied_index == last
-                for node in found
+                node is not None and node.failure is None and node.applier.applied_index == last for node in found
             )
 
         await self.until(equal, within_s, "all members at the same index")
@@ -485,7 +509,7 @@ class SimCluster:
         lines = []
         for sim in self.nodes.values():
             node = sim.node
-            if node is None or not hasattr(node, "raft"):
+            if node is None:
                 lines.append(f"node {sim.node_id} is down")
             else:
                 lines.append(node.raft.describe() + (f" STOPPED: {node.failure}" if node.failure else ""))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from raftkv import failpoints
 from raftkv.core.messages import InstallSnapshot
 from raftkv.logs import EventLog
+from raftkv.node.body import Body
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
@@ -19,9 +20,6 @@ from raftkv.snapshot import (
     SnapshotStore,
     Step,
 )
-
-if TYPE_CHECKING:
-    from raftkv.node.node import Node
 
 logger = EventLog("raftkv")
 
@@ -43,21 +41,30 @@ class Receiving:
     at most `QUEUE_MAX` of them wait there.
     """
 
-    def __init__(self, node: Node, store: SnapshotStore) -> None:
-        self._node = node
+    def __init__(
+        self,
+        body: Body,
+        store: SnapshotStore,
+        cluster_id: Callable[[], str],
+        take_in: Callable[[InstallSnapshot], None],
+    ) -> None:
+        """`take_in` gives a message to the core."""
+        self._body = body
         self._store = store
+        self._cluster_id = cluster_id
+        self._take_in = take_in
         self._receiver = SnapshotReceiver(
             store,
-            node_id=node.options.node_id,
-            cluster_id=node.links.cluster_id,
-            reserve_bytes=node.config.segment_bytes,
+            node_id=body.node_id,
+            cluster_id=cluster_id(),
+            reserve_bytes=body.config.segment_bytes,
         )
         self._queued = 0
         self._work: dict[asyncio.Future[Step], None] = {}
 
     def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
         """Part of a snapshot. From a deposed leader it is refused (F65); from one not known yet, dropped."""
-        raft = self._node.raft
+        raft = self._body.raft
         if message.term < raft.term:
             if isinstance(message, SnapshotOffer):
                 self._refuse(message)
@@ -66,14 +73,14 @@ class Receiving:
             return  # it is offered again soon, when the leader is known and nothing is under way
         if self._queued >= QUEUE_MAX:
             return
-        self._receiver.cluster_id = self._node.links.cluster_id
+        self._receiver.cluster_id = self._cluster_id()
         if isinstance(message, SnapshotOffer):
-            self._run(self._node.world.background_worker.run(self._receiver.on_offer, message))
+            self._run(self._body.world.background_worker.run(self._receiver.on_offer, message))
         else:
-            self._run(self._node.world.background_worker.run(self._receiver.on_chunk, message))
+            self._run(self._body.world.background_worker.run(self._receiver.on_chunk, message))
 
     def _refuse(self, offer: SnapshotOffer) -> None:
-        raft = self._node.raft
+        raft = self._body.raft
         refusal = SnapshotRefused(
             sender=raft.node_id,
             to=offer.sender,
@@ -82,7 +89,7 @@ class Receiving:
             reason=Refusal.STALE,
             text=f"term {offer.term} is over, this is term {raft.term}",
         )
-        self._node.transport.send(offer.sender, refusal)
+        self._body.transport.send(offer.sender, refusal)
 
     def _run(self, future: asyncio.Future[Step]) -> None:
         self._queued += 1
@@ -92,46 +99,46 @@ class Receiving:
     def _done(self, future: asyncio.Future[Step]) -> None:
         self._queued -= 1
         self._work.pop(future, None)
-        node = self._node
+        body = self._body
         error = error_of(future)
-        if future.cancelled() or node.failure is not None:
+        if future.cancelled() or body.failure is not None:
             return
         if error is not None:
-            node.fail(error)
+            body.fail(error)
             return
         step = future.result()
         for reply in step.replies:
-            node.transport.send(reply.to, reply)
+            body.transport.send(reply.to, reply)
         if step.snapshot is not None:
             self._arrived(step)
         elif self._receiver.is_preparing:
-            self._run(node.world.background_worker.run(self._receiver.prepare))
+            self._run(body.world.background_worker.run(self._receiver.prepare))
 
     def _arrived(self, step: Step) -> None:
         """Published and durable: whether it is of use now is for the core to decide."""
-        raft, snapshot = self._node.raft, step.snapshot
+        raft, snapshot = self._body.raft, step.snapshot
         assert snapshot is not None, "only called with a snapshot"
         failpoints.reach("receive.arrived")
         leader = raft.leader
         if snapshot.index <= min(raft.commit_index, raft.durable_index):
             # The log has it, and more: from now on it may not stand above the log any more.
-            settled = self._node.world.background_worker.run(self._store.settle)
-            settled.add_done_callback(self._node.check_background)
+            settled = self._body.world.background_worker.run(self._store.settle)
+            settled.add_done_callback(self._body.check_background)
         if leader is not None and leader != raft.node_id:
-            self._node.engine.step(InstallSnapshot(sender=leader, to=raft.node_id, term=raft.term, snapshot=snapshot))
+            self._take_in(InstallSnapshot(sender=leader, to=raft.node_id, term=raft.term, snapshot=snapshot))
         logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
 
     def check_stall(self) -> None:
         """Let go of a transfer that nobody carries on; its files stay for the next one."""
-        node = self._node
-        if self._receiver.is_stalled(asyncio.get_running_loop().time(), node.config.snapshot_stall_s):
-            node.world.background_worker.run(self._receiver.suspend)
-            logger.warning("snapshot_transfer_stalled", seconds=node.config.snapshot_stall_s)
+        body = self._body
+        if self._receiver.is_stalled(asyncio.get_running_loop().time(), body.config.snapshot_stall_s):
+            body.world.background_worker.run(self._receiver.suspend)
+            logger.warning("snapshot_transfer_stalled", seconds=body.config.snapshot_stall_s)
 
     async def close(self) -> None:
         """Wait for the file work that is under way, and let go of the transfer."""
         await asyncio.gather(*self._work, return_exceptions=True)
-        await self._node.world.background_worker.run(self._receiver.suspend)
+        await self._body.world.background_worker.run(self._receiver.suspend)
 
     def progress(self) -> SnapshotProgress | None:
         """How far the transfer is; None when there is none."""

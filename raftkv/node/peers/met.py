@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, HandshakeRefused
-from raftkv.log import Identity, Owned, check_owner, decode_owned, save_owned
+from raftkv.log import Identity, Owned, VoteFile, check_owner, decode_owned, save_owned
 from raftkv.model import Index, NodeId
 from raftkv.node.starts import is_continued
 from raftkv.wire import Acquaintance, Hello
-
-if TYPE_CHECKING:
-    from raftkv.node.node import Node
-
 
 DIRECTORIES = "directories"
 """A doubt: some have met the node with another data directory than others have."""
@@ -69,9 +64,16 @@ class Met:
     Invariant: what is in the file is `known` as it was at `_durable`, or newer.
     """
 
-    def __init__(self, node: Node, known: dict[NodeId, Acquaintance]) -> None:
-        self._node = node
+    def __init__(
+        self,
+        known: dict[NodeId, Acquaintance],
+        save: Callable[[dict[NodeId, Acquaintance]], asyncio.Future[None]],
+        written: Callable[[asyncio.Future[None]], None],
+    ) -> None:
+        """`save` begins to write a record; `written` is called when it has been, or could not be written."""
         self.known = known
+        self._write = save
+        self._written = written
         self._version = self._durable = 0
         self._changed: dict[NodeId, int] = {}
         """With which version a record became what it is; only those that were not durable when it was looked."""
@@ -112,6 +114,11 @@ class Met:
         known = self.known.get(hello.node_id)
         return known is not None and hello.boot > known.boot and hello.durable_index < acknowledged
 
+    def incarnation_of(self, peer: NodeId) -> str | None:
+        """The data directory that `peer` came with the last time; None when it was never met."""
+        known = self.known.get(peer)
+        return known.incarnation if known is not None else None
+
     def told(self, met: Mapping[NodeId, Acquaintance]) -> dict[NodeId, Acquaintance]:
         """What is new in what another node has met."""
         compared = {peer: compare(self.known.get(peer), theirs) for peer, theirs in met.items()}
@@ -136,16 +143,15 @@ class Met:
         return future
 
     def _save(self) -> None:
-        """On the log's worker: what the background has to do may take seconds, and a peer waits for this."""
         if not self._is_saving:
             self._is_saving = True
             version = self._version
-            future = self._node.world.log_worker.run(save_known, self._node, dict(self.known))
+            future = self._write(dict(self.known))
             future.add_done_callback(lambda done: self._saved(done, version))
 
     def _saved(self, done: asyncio.Future[None], version: int) -> None:
         self._is_saving = False
-        self._node.check_background(done)
+        self._written(done)
         waiting, self._waiting = self._waiting, []
         if done.cancelled() or done.exception() is not None:
             for _, future in waiting:
@@ -191,10 +197,11 @@ def doubt_text(node_id: NodeId, doubt: str) -> str:
     )
 
 
-def save_known(node: Node, known: dict[NodeId, Acquaintance]) -> None:
-    """Durable on return. Blocking."""
+def save_known(disk: Disk, path: str, vote: VoteFile, known: dict[NodeId, Acquaintance]) -> None:
+    """Durable on return. Blocking; on the thread that writes the vote file, which says by then which cluster this is
+    a node of."""
     failpoints.reach("peers.before_save")
-    save_owned(node.world.disk, node.paths.peers, _MAGIC, node.opened.vote.identity, known)
+    save_owned(disk, path, _MAGIC, vote.identity, known)
 
 
 def load_known(disk: Disk, path: str, owner: Identity) -> dict[NodeId, Acquaintance]:

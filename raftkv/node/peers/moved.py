@@ -15,7 +15,7 @@ from raftkv.disk import Disk
 from raftkv.errors import Corruption, FormatError, InvalidArgument, WrongDataDir
 from raftkv.log import Identity, load_own, save_owned
 from raftkv.model import Index, Member, Membership
-from raftkv.node.members import check_addresses
+from raftkv.node.peers.members import check_addresses
 
 _MAGIC = b"RKVaddr\n"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from raftkv import failpoints
 from raftkv.errors import NodeStopped, SnapshotCorruption
 from raftkv.logs import EventLog
 from raftkv.model import NodeId, SnapshotMeta
+from raftkv.node.body import Body
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
@@ -23,9 +23,6 @@ from raftkv.snapshot import (
     Stage,
     TransferSettings,
 )
-
-if TYPE_CHECKING:
-    from raftkv.node.node import Node
 
 logger = EventLog("raftkv")
 
@@ -61,12 +58,12 @@ class Sending:
     """
 
     def __init__(
-        self, node: Node, store: SnapshotStore, *, on_damaged: Callable[[SnapshotMeta, SnapshotCorruption], None]
+        self, body: Body, store: SnapshotStore, *, on_damaged: Callable[[SnapshotMeta, SnapshotCorruption], None]
     ) -> None:
-        self._node = node
+        self._body = body
         self._store = store
         self._on_damaged = on_damaged
-        self._settings = TransferSettings.of(node.config)
+        self._settings = TransferSettings.of(body.config)
         self._transfers: dict[NodeId, Transfer] = {}
         self._waiting: dict[NodeId, SnapshotMeta] = {}
         self._reads: dict[asyncio.Future[SnapshotChunk], None] = {}
@@ -75,7 +72,7 @@ class Sending:
         """Send `snapshot`, now or when it is its turn; one that is on its way to `to` goes on."""
         transfer = self._transfers.get(to)
         if transfer is not None:
-            if transfer.sender.snapshot == snapshot and transfer.sender.term == self._node.raft.term:
+            if transfer.sender.snapshot == snapshot and transfer.sender.term == self._body.raft.term:
                 return
             self._drop(to)
         self._waiting[to] = snapshot
@@ -83,12 +80,12 @@ class Sending:
 
     def _start_waiting(self) -> None:
         for to in list(self._waiting):
-            if len(self._transfers) >= self._node.config.snapshot_transfers_max:
+            if len(self._transfers) >= self._body.config.snapshot_transfers_max:
                 return
             self._start(to, self._waiting.pop(to))
 
     def _start(self, to: NodeId, snapshot: SnapshotMeta) -> None:
-        loop, raft = asyncio.get_running_loop(), self._node.raft
+        loop, raft = asyncio.get_running_loop(), self._body.raft
         try:
             sender = SnapshotSender(
                 self._store,
@@ -120,7 +117,7 @@ class Sending:
             if action is None:
                 break
             failpoints.reach("transfer.before_offer")
-            self._node.transport.send(sender.to, action)
+            self._body.transport.send(sender.to, action)
         if sender.is_over:
             self._end(transfer)
         elif (at := sender.wake_at(loop.time())) is not None and transfer.reading is None:
@@ -128,7 +125,7 @@ class Sending:
 
     def _read(self, transfer: Transfer, plan: ChunkPlan) -> None:
         failpoints.reach("transfer.before_read")
-        future = self._node.world.transfer_worker.run(transfer.sender.read, plan)
+        future = self._body.world.transfer_worker.run(transfer.sender.read, plan)
         transfer.reading = future
         self._reads[future] = None
         future.add_done_callback(lambda done: self._have_read(transfer, plan, done))
@@ -145,9 +142,9 @@ class Sending:
             self._on_damaged(sender.snapshot, error)
             sender.fail(str(error))
         elif error is not None:
-            self._node.fail(error)
+            self._body.fail(error)
             return
-        elif not future.cancelled() and not self._node.transport.send(sender.to, future.result()):
+        elif not future.cancelled() and not self._body.transport.send(sender.to, future.result()):
             sender.not_sent(plan, asyncio.get_running_loop().time())
         self._pump(transfer)
 
@@ -181,14 +178,14 @@ class Sending:
             if isinstance(error, SnapshotCorruption):
                 self._on_damaged(snapshot, error)
             elif error is not None:
-                self._node.fail(error)
+                self._body.fail(error)
 
-        self._node.world.background_worker.run(self._store.verify, snapshot).add_done_callback(verified)
+        self._body.world.background_worker.run(self._store.verify, snapshot).add_done_callback(verified)
 
     def _report(self, to: NodeId, ok: bool) -> None:
-        if self._node.failure is None:
-            self._node.raft.snapshot_sent(to, ok)
-            self._node.engine.wake()
+        if self._body.failure is None:
+            self._body.raft.snapshot_sent(to, ok)
+            self._body.wake()
 
     def _drop(self, to: NodeId) -> None:
         transfer = self._transfers.pop(to)

@@ -17,14 +17,16 @@ A cluster of which nobody is left that this node knows can't tell it; then it go
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
+from raftkv.core.raft import Raft
 from raftkv.errors import NodeRemoved
+from raftkv.logs import EventLog
 from raftkv.model import Index, NodeId
+from raftkv.node.body import Body
 from raftkv.wire import Removal
 
-if TYPE_CHECKING:
-    from raftkv.core.raft import Raft
+logger = EventLog("raftkv")
 
 GRACE = 2
 """Election time-outs that a removed node goes on for, so that others hear of the commit, and clients get answers."""
@@ -70,3 +72,32 @@ def removed(node_id: NodeId, index: Index) -> NodeRemoved:
         "it held. Don't start it again; to use its machine, empty the data directory and add a node under an id that "
         "was never used"
     )
+
+
+class Ending:
+    """The last moments of a node that was removed: it goes on until the others have had time to hear of it."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+        self._at: float | None = None
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the node knows that it was removed."""
+        return self._at is not None
+
+    def look_at_membership(self) -> None:
+        """Another membership is in force, or is committed: begin to end if it is one without this node."""
+        raft = self._body.raft
+        if self._at is None and (since := removed_since(raft, raft.node_id)) is not None:
+            grace_s = GRACE * self._body.config.election_timeout_ms / 1000
+            self._at = asyncio.get_running_loop().time() + grace_s
+            logger.warning("removed", node=raft.node_id, index=since)
+
+    def maybe_end(self, now: float) -> None:
+        """Stop the node when it is time, and not while it still leads. `now` is the loop's time, in seconds."""
+        raft = self._body.raft
+        if self._at is not None and now >= self._at and not raft.is_leader:
+            since = removed_since(raft, raft.node_id)
+            assert since is not None, "who is removed never comes back"
+            self._body.fail(removed(raft.node_id, since))

@@ -1,0 +1,183 @@
+"""What operators order a leader to do: changes of the membership, transfers of leadership, log time's reset."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from raftkv import failpoints
+from raftkv.core.roles import Leader
+from raftkv.errors import ChangeRefused, Indeterminate, InvalidArgument, NotCaughtUp, Unavailable
+from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.node.body import Body
+from raftkv.node.clock import ClockWatch
+from raftkv.node.peers.members import (
+    check_answers,
+    check_is_there,
+    who_answers,
+    with_addresses,
+    with_learner,
+    without,
+)
+from raftkv.node.snapshots import Snapshotter
+from raftkv.node.status import ClockReset
+from raftkv.node.waiters import Waiters
+
+failpoints.declare(
+    __name__,
+    {
+        "membership.before_append": "a change of the members was asked for",
+        "membership.after_append": "a change of the members is in the leader's log in memory only",
+        "membership.committed": "a change of the members is committed, and nobody was told",
+        "transfer_leadership.begun": "leadership is about to be handed over",
+    },
+)
+
+
+class Orders:
+    """Carries orders out one by one; each returns when it is done, or raises and says whether it may still be.
+
+    All raise `NotLeader` on a node that does not lead, but for `take_snapshot`.
+    """
+
+    def __init__(
+        self,
+        body: Body,
+        waiters: Waiters,
+        *,
+        was_met: Callable[[NodeId], bool],
+        clock: ClockWatch,
+        snapshots: Snapshotter,
+    ) -> None:
+        """`was_met` tells whether a data directory was ever known under an id."""
+        self._body = body
+        self._waiters = waiters
+        self._was_met = was_met
+        self._clock = clock
+        self._snapshots = snapshots
+
+    async def change_membership(
+        self, target: Membership, deadline_s: float = 30.0, *, unmet: tuple[NodeId, ...] = ()
+    ) -> Membership:
+        """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
+        `NotCaughtUp`, `InvalidArgument`, or `Indeterminate` after the deadline (the change may still happen).
+
+        Whom it leaves out never comes back, but for learners that are `unmet`: no data directory was ever known
+        under their ids.
+        """
+        raft = self._body.raft
+        failpoints.reach("membership.before_append")
+        raft.change_membership(target, unmet)
+        failpoints.reach("membership.after_append")
+        self._body.wake()
+        term = raft.term
+
+        def done() -> bool:
+            settled = not raft.membership.is_joint and raft.log.membership_index <= raft.commit_index
+            return settled or raft.term != term
+
+        try:
+            await self._waiters.until(done, deadline_s, "the membership change is not committed")
+        except Unavailable as exc:
+            raise Indeterminate(f"{exc}; it may still be: look at the status, then try again") from exc
+        failpoints.reach("membership.committed")
+        if raft.term != term:
+            raise Indeterminate("leadership was lost during the membership change: look at the status, then try again")
+        return raft.membership
+
+    async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
+        """Add a node that gets the log but has no vote. Its id must never have been used before.
+
+        It need not be there yet; but who answers at its addresses must be it.
+        """
+        raft = self._body.raft
+        raft.check_membership(with_learner(raft.membership, member))
+        check_answers(member, await who_answers(self._body.transport.ask, member))
+        return await self.change_membership(with_learner(raft.membership, member), deadline_s)
+
+    async def update_member(self, member: Member, deadline_s: float = 30.0, *, force: bool = False) -> Membership:
+        """Change a member's addresses; others look for it there from the commit on. It must answer there already,
+        unless you `force` it: a wrong address costs as much as a node that is down. Raises as `change_membership`."""
+        raft = self._body.raft
+        raft.require_leader()
+        current = raft.membership
+        target = with_addresses(current, member)
+        if target == current:
+            return current
+        raft.check_membership(target)
+        if not force:
+            answers = await who_answers(self._body.transport.ask, member)
+            check_answers(member, answers)
+            check_is_there(member, answers)
+        return await self.change_membership(with_addresses(raft.membership, member), deadline_s)
+
+    async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
+        """Make a learner a voter, as soon as it has caught up."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        while True:
+            current = self._body.raft.membership
+            if node_id not in current.learners:
+                raise InvalidArgument(f"node {node_id} is no learner ({current.describe()})")
+            target = Membership(
+                voters=tuple(sorted({*current.voters, node_id})),
+                learners=tuple(learner for learner in current.learners if learner != node_id),
+                members=current.members,
+            )
+            try:
+                return await self.change_membership(target, max(0.1, end - loop.time()))
+            except NotCaughtUp:
+                if loop.time() >= end:
+                    raise
+            await self._waiters.next_tick()
+
+    async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
+        """Remove a node. Its id never comes back, unless it is a learner that nobody has ever met."""
+        target = without(self._body.raft.membership, node_id)
+        unmet = () if self._was_met(node_id) else (node_id,)
+        return await self.change_membership(target, deadline_s, unmet=unmet)
+
+    async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
+        """Hand leadership to `to`, or to the voter with room that holds most of the log; returns the new leader."""
+        raft = self._body.raft
+        role = raft.require_leader()
+        if to == raft.node_id:
+            return to  # that is done
+        if to is None:
+            to = self._fittest(role)
+        raft.transfer_leadership(to)
+        failpoints.reach("transfer_leadership.begun")
+        self._body.wake()
+
+        def over() -> bool:
+            return raft.leader == to or (isinstance(raft.role, Leader) and raft.role.transfer is None)
+
+        await self._waiters.until(over, deadline_s, f"node {to} has not taken over")
+        if raft.leader != to:
+            raise Unavailable(f"node {to} did not take over in time; node {raft.node_id} goes on leading")
+        return to
+
+    def _fittest(self, role: Leader) -> NodeId:
+        raft = self._body.raft
+        others = [voter for voter in raft.membership.voters if voter != raft.node_id]
+        if not others:
+            raise ChangeRefused("there is no other voter to lead")
+
+        def fitness(voter: NodeId) -> tuple[bool, Index, int]:
+            return role.progress[voter].has_room, role.progress[voter].match_index, -voter
+
+        return max(others, key=fitness)
+
+    async def reset_clock(self, deadline_s: float = 10.0) -> ClockReset:
+        """Let log time begin anew at what the clocks say, even where that is earlier; it is applied on return.
+
+        Where no majority of clocks agrees the leader's is taken for right. Raises `NotLeader`, `Busy`, `ChangeRefused`
+        while a node runs a version that can't read this, or `Unavailable` (it may still happen, and may be repeated).
+        """
+        return await self._clock.reset(self._body.wake, self._waiters.until, deadline_s)
+
+    async def take_snapshot(self) -> Index:
+        """Take a snapshot now and return its index; it is durable and verified on return. Any node takes one."""
+        if self._body.failure is not None:
+            raise self._body.failure
+        return await self._snapshots.take()

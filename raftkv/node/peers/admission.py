@@ -1,0 +1,152 @@
+"""Who may talk to this node: what it says of itself in a handshake, and what it asks of others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NoReturn
+
+from raftkv.errors import HandshakeRefused, PeerRemoved
+from raftkv.machine import StateMachine
+from raftkv.model import NodeId
+from raftkv.node.body import Body
+from raftkv.node.directory import Opened
+from raftkv.node.peers.belonging import Belonging
+from raftkv.node.peers.gossip import Gossip
+from raftkv.node.peers.met import Met
+from raftkv.node.peers.places import Places
+from raftkv.node.peers.removal import Hearsay, removed, removed_since
+from raftkv.wire import PROTOCOL_VERSION, Hello, Removal
+
+
+class Admission:
+    """Refuses whoever is of another cluster, was removed, runs another state machine, or comes with other files than
+    before: a node that comes back with another data directory has forgotten what it acknowledged, and must not count
+    as the one that did (openraft#2002)."""
+
+    def __init__(
+        self,
+        body: Body,
+        machine: type[StateMachine],
+        opened: Opened,
+        belonging: Belonging,
+        *,
+        met: Met,
+        gossip: Gossip,
+        places: Places,
+    ) -> None:
+        self._body = body
+        self._machine = machine
+        self._vote = opened.vote
+        self._starts = opened.starts
+        self._belonging = belonging
+        self._met = met
+        self._gossip = gossip
+        self._places = places
+        self._hearsay = Hearsay()
+        self._hung_up_on: set[NodeId] = set()
+        """Removed nodes whose connections were ended, so that they ask anew and are told."""
+
+    def hello(self) -> Hello:
+        """What this node says of itself."""
+        body, identity = self._body, self._vote.identity
+        return Hello(
+            version=PROTOCOL_VERSION,
+            cluster_id=self._belonging.cluster_id,
+            node_id=identity.node_id,
+            incarnation=identity.incarnation,
+            boot=self._vote.boot,
+            nonce=body.world.nonce,
+            fingerprint=self._machine.fingerprint(),
+            lease_reads=body.config.lease_reads,
+            durable_index=body.raft.durable_index,
+            address=body.options.peer_address,
+            known=self._met.known,
+            starts=self._starts,
+            cluster_name=self._belonging.cluster_name,
+            client_address=body.options.client_address,
+        )
+
+    def check(self, hello: Hello) -> asyncio.Future[None] | None:
+        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do.
+
+        Returns what has to be awaited before the peer is answered: that it is on disk who it is. A founder that
+        was wiped is told from the one that acknowledged something only by that.
+        """
+        if self._body.failure is not None:
+            raise HandshakeRefused(f"node {self._body.node_id} has stopped: {self._body.failure}")
+        self._check_cluster(hello)
+        self._check_settings(hello)
+        self._met.check(hello)
+        self._gossip.check_what_it_has(hello)
+        self._gossip.check_oneself(hello.known.get(self._body.node_id))
+        self._let_in(hello)
+        return self._met.until_durable(hello.node_id)
+
+    def _check_cluster(self, hello: Hello) -> None:
+        own, membership, belonging = self._body.node_id, self._body.raft.membership, self._belonging
+        if hello.node_id == own:
+            raise HandshakeRefused(f"there is a node {own} already: give each node an id of its own")
+        if hello.node_id in membership.removed:
+            self._refuse_removed(hello.node_id)
+        if hello.cluster_id and belonging.cluster_id and hello.cluster_id != belonging.cluster_id:
+            raise HandshakeRefused(
+                f"node {hello.node_id} belongs to the cluster {hello.cluster_id}, node {own} to "
+                f"{belonging.cluster_id}: check the addresses and the data directories"
+            )
+        if hello.cluster_name and belonging.cluster_name and hello.cluster_name != belonging.cluster_name:
+            raise HandshakeRefused(
+                f"node {hello.node_id} belongs to a cluster called {hello.cluster_name!r}, node {own} to one called "
+                f"{belonging.cluster_name!r}: start the one that is to join with the right --cluster-name"
+            )
+        if not hello.cluster_id and belonging.cluster_id and membership.member(hello.node_id) is None:
+            raise HandshakeRefused(
+                f"node {hello.node_id} is no member of the cluster yet: add it first (raftkv member add)"
+            )
+        if not hello.cluster_id and not belonging.cluster_id:
+            raise HandshakeRefused(f"neither node {hello.node_id} nor node {own} has joined a cluster")
+
+    def _refuse_removed(self, peer: NodeId) -> NoReturn:
+        """It is told that it is certain once it is: a removal that is not committed may be undone."""
+        raft = self._body.raft
+        text = (
+            f"node {peer} was removed from the cluster: to bring it back, empty its data directory "
+            "and add it under an id that was never used"
+        )
+        if (since := removed_since(raft, peer)) is None:
+            raise HandshakeRefused(text)
+        raise PeerRemoved(text, index=since, term=raft.term, leads=raft.is_leader)
+
+    def hang_up_on_removed(self) -> None:
+        """End the connections of who is no member any more, certainly: when it dials again, it is told."""
+        raft = self._body.raft
+        gone = set(raft.log.membership_at(max(raft.commit_index, raft.log.start.index)).removed)
+        for peer in sorted(gone - self._hung_up_on):
+            self._body.transport.drop(peer, "it was removed from the cluster")
+        self._hung_up_on = gone
+
+    def told_removed(self, peer: NodeId, removal: Removal) -> None:
+        """A peer says that this node was removed; it ends when that is proven."""
+        body = self._body
+        cluster_id, incarnation = self._belonging.cluster_id, self._met.incarnation_of(peer)
+        proven = self._hearsay.is_proven(body.raft, peer, removal, cluster_id=cluster_id, incarnation=incarnation)
+        if proven and body.failure is None:
+            body.fail(removed(body.node_id, removal.index))
+
+    def _check_settings(self, hello: Hello) -> None:
+        theirs, ours = hello.fingerprint.split("/")[0], self._machine.__name__
+        if theirs != ours:
+            raise HandshakeRefused(f"node {hello.node_id} runs the state machine {theirs}, this cluster runs {ours}")
+        lease_reads = self._body.config.lease_reads
+        if hello.lease_reads != lease_reads:
+            raise HandshakeRefused(
+                f"node {hello.node_id} has lease_reads = {hello.lease_reads}, node {self._body.node_id} has "
+                f"{lease_reads}: a lease holds only if all agree"
+            )
+
+    def _let_in(self, hello: Hello) -> None:
+        """Keep what the handshake told, and begin to write what must outlive this process."""
+        if not self._belonging.cluster_id:
+            # Before the record of the peer, so that whoever waits for that waits for this, too.
+            self._belonging.join(hello.cluster_id, hello.cluster_name, self._body.check_background)
+        self._gossip.met_here(hello)
+        self._places.learn(hello)

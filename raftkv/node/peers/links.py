@@ -1,0 +1,110 @@
+"""The node as its transport sees it: what peers say is handed to the part that it is for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from raftkv.core.messages import AppendEntries, AppendReply
+from raftkv.errors import PeerError
+from raftkv.logs import EventLog
+from raftkv.model import NodeId
+from raftkv.node.applier import Applier
+from raftkv.node.body import Body
+from raftkv.node.divergence import Divergence
+from raftkv.node.engine import Engine
+from raftkv.node.peers.peers import Peers
+from raftkv.node.snapshots import Snapshotter
+from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
+from raftkv.wire import (
+    Acquaintances,
+    DigestReport,
+    DivergedNotice,
+    Hello,
+    HelloReply,
+    PeerMessage,
+    Ping,
+    Pong,
+    Removal,
+)
+
+logger = EventLog("raftkv")
+
+
+class Links:
+    """The `TransportHandler` of a node."""
+
+    def __init__(
+        self,
+        body: Body,
+        engine: Engine,
+        applier: Applier,
+        peers: Peers,
+        divergence: Divergence,
+        snapshots: Snapshotter,
+    ) -> None:
+        self._body = body
+        self._engine = engine
+        self._applier = applier
+        self._peers = peers
+        self._divergence = divergence
+        self._snapshots = snapshots
+
+    def hello(self) -> Hello:
+        """What this node says of itself."""
+        return self._peers.admission.hello()
+
+    def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
+        """Raises `HandshakeRefused` for who doesn't belong here; see `Admission.check`."""
+        return self._peers.admission.check(hello)
+
+    def on_message(self, sender: NodeId, message: PeerMessage) -> None:
+        """A peer's message. Raises `PeerError` for one that no correct peer sends."""
+        if self._body.failure is not None:
+            return
+        match message:
+            case AppendEntries() | AppendReply() if message.sender == sender and message.to == self._body.node_id:
+                self._engine.step(message)  # the first arm, as most messages are these
+            case DigestReport():
+                self._divergence.on_report(sender, message)
+            case Acquaintances():
+                self._peers.gossip.hear(message.known)
+            case DivergedNotice():
+                if sender == self._body.raft.leader:
+                    self._divergence.told(message.index)
+            case Hello() | HelloReply() | Ping() | Pong():
+                raise PeerError(f"node {sender} sent a {type(message).__name__} in the middle of a connection")
+            case _:
+                if message.sender != sender or message.to != self._body.node_id:
+                    raise PeerError(
+                        f"node {sender} sent a {type(message).__name__} from {message.sender} to {message.to}"
+                    )
+                if isinstance(message, SnapshotOffer | SnapshotChunk | SnapshotReply):
+                    self._snapshots.on_message(message)
+                else:
+                    self._engine.step(message)
+
+    def on_connected(self, peer: NodeId) -> None:
+        """There is a way to `peer`. It is told again whom this node has met: it may have met some since its hello."""
+        self._peers.gossip.connected(peer)
+        self._peers.places.tell_clients()  # it may be met where it says that it is, and clients go by that
+        logger.info("peer_connected", node=self._body.node_id, peer=peer, address=self._address_of(peer))
+
+    def on_lost(self, peer: NodeId, reason: str) -> None:
+        """A connection broke: a hint for the core that the peer's process may have died."""
+        body, raft = self._body, self._body.raft
+        self._divergence.forget(peer)
+        if body.failure is None:
+            # A leader that has much to apply would keep everybody waiting; but this node's vote must not do that.
+            lag = raft.log.last_index - self._applier.applied_index
+            raft.peer_lost(peer, campaigns=lag <= body.config.early_campaign_lag_max)
+            body.wake()
+        if raft.membership.member(peer) is not None:  # others come and go as they like, as often as they like
+            logger.warning("peer_lost", node=body.node_id, peer=peer, address=self._address_of(peer), reason=reason)
+
+    def on_removed(self, peer: NodeId, removal: Removal) -> None:
+        """A peer says that this node was removed; it ends when that is proven."""
+        self._peers.admission.told_removed(peer, removal)
+
+    def _address_of(self, peer: NodeId) -> str:
+        link = self._body.transport.links().get(peer)
+        return link.address if link is not None else "unknown"

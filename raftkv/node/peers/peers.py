@@ -1,0 +1,54 @@
+"""All that a node knows of others: who they are, whom it lets in, where they are, and what they have met."""
+
+from __future__ import annotations
+
+import asyncio
+
+from raftkv.model import NodeId
+from raftkv.node.body import Body
+from raftkv.node.peers.admission import Admission
+from raftkv.node.peers.belonging import Belonging
+from raftkv.node.peers.gossip import Gossip
+from raftkv.node.peers.met import Met, save_known
+from raftkv.node.peers.places import Places
+from raftkv.node.peers.removal import Ending
+from raftkv.node.recovery import Recovered
+from raftkv.wire import Acquaintance
+
+
+class Peers:
+    """The parts of it, each with one question to answer, and what makes all of them look again."""
+
+    def __init__(self, body: Body, recovered: Recovered) -> None:
+        opened, world = recovered.opened, body.world
+
+        def save(known: dict[NodeId, Acquaintance]) -> asyncio.Future[None]:
+            # On the log's worker: what the background has to do may take seconds, and a peer waits for this.
+            return world.log_worker.run(save_known, world.disk, body.paths.peers, opened.vote, known)
+
+        self.belonging = Belonging(opened.founding, opened.vote, world.disk, body.paths, world.log_worker)
+        self.met = Met(opened.known, save, body.check_background)
+        self.places = Places(body, opened.moved)
+        self.gossip = Gossip(body, self.met, opened.vote.identity.incarnation)
+        self.ending = Ending(body)
+        self.admission = Admission(
+            body,
+            recovered.machine,
+            opened,
+            self.belonging,
+            met=self.met,
+            gossip=self.gossip,
+            places=self.places,
+        )
+
+    def membership_changed(self) -> None:
+        """Another membership is in force, or is committed."""
+        self.places.membership_changed()
+        self.admission.hang_up_on_removed()
+        self.ending.look_at_membership()
+        self.places.compare_own()
+        self.places.tell_clients()
+
+    def was_met(self, node_id: NodeId) -> bool:
+        """Whether a data directory was ever known under this id."""
+        return self.met.incarnation_of(node_id) is not None

@@ -1,0 +1,170 @@
+"""Where nodes are: as the membership has it, as an operator has written beside it, and as they say themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from raftkv.addresses import address_problem, is_elsewhere
+from raftkv.errors import ChangeRefused
+from raftkv.logs import EventLog
+from raftkv.model import Member, Membership, NodeId
+from raftkv.node.body import Body
+from raftkv.node.peers.moved import Moved
+from raftkv.wire import Hello, Members
+
+logger = EventLog("raftkv")
+
+STRANGERS_MAX = 64
+"""Nodes in no membership known here of which something is kept; more than any cluster has."""
+
+
+class _Said(msgspec.Struct, frozen=True):
+    """Where a peer itself says that it listens."""
+
+    peer_address: str
+    client_address: str
+    """Empty when it has said nothing of use."""
+
+
+class Places:
+    """The addresses that this node goes by, its own among them, and the links that follow from them."""
+
+    def __init__(self, body: Body, moved: Moved | None) -> None:
+        """`moved` is what an operator has written beside the log, until a newer membership is committed."""
+        self._body = body
+        self._moved = moved
+        self._said: dict[NodeId, _Said] = {}
+        """Only of those that there are links to."""
+        self._strangers: dict[NodeId, str] = {}
+        """Addresses of peers that dialled this node before it knew of a membership with them."""
+        self._changed: Callable[[], None] = lambda: None
+        self.misplaced = ""
+        """Where this node listens, if the membership sends others somewhere else; empty when that agrees."""
+
+    @property
+    def leader(self) -> Member | None:
+        """The leader as far as this node knows, with its addresses."""
+        leader = self._body.raft.leader
+        if leader is None:
+            return None
+        return self.member(leader) or Member(leader)
+
+    def member(self, node_id: NodeId) -> Member | None:
+        """The addresses of `node_id` as this node goes by them; None when it is no member."""
+        return self._placed(self._body.raft.membership).member(node_id)
+
+    def _placed(self, membership: Membership) -> Membership:
+        """The membership with the addresses that this node goes by."""
+        return membership if self._moved is None else self._moved.applied_to(membership)
+
+    def for_clients(self) -> Members:
+        """Where the members listen for clients, as far as this node knows what is committed."""
+        raft = self._body.raft
+        # A node that installs a snapshot may know of a commit behind the beginning of its log.
+        index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
+        members = self._placed(membership).members
+        addresses = [member.client_address for member in members if member.client_address]
+        # Who has moved may lead before the membership says where it is: then clients have to find it, too.
+        addresses += [where for member in members if (where := self._has_moved_to(member))]
+        return Members(index, tuple(dict.fromkeys(addresses)))
+
+    def _has_moved_to(self, member: Member) -> str:
+        """Where a member says of itself that it listens for clients, if it is also met elsewhere than it should be.
+
+        Else it may stand behind something that passes connections on, and nobody is to go round that.
+        """
+        link = self._body.transport.links().get(member.node_id)
+        if link is None or not link.connected or link.address == member.peer_address:
+            return ""
+        said = self._said.get(member.node_id)
+        return said.client_address if said is not None else ""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `for_clients` may give others; for one listener."""
+        self._changed = changed
+
+    def tell_clients(self) -> None:
+        """Somebody may be met elsewhere now."""
+        self._changed()
+
+    def learn(self, hello: Hello) -> None:
+        """Keep what a peer that was let in says of where it listens, and dial it there, too."""
+        body, peer = self._body, hello.node_id
+        is_member = body.raft.membership.member(peer) is not None
+        if hello.address and not is_member and len(self._strangers) < STRANGERS_MAX:
+            self._strangers[peer] = hello.address
+            self.keep_links()
+        if address_problem(hello.address) is None and (is_member or peer in self._strangers):
+            body.transport.hint(peer, hello.address)
+            before = self._said.get(peer)
+            told = address_problem(hello.client_address) is None
+            client_address = hello.client_address if told else before.client_address if before is not None else ""
+            self._said[peer] = _Said(hello.address, client_address)
+
+    def keep_links(self) -> None:
+        """Keep links to everybody in the membership that is committed and in every newer one, and to those who dialled
+        this node and are in none."""
+        raft, transport, own = self._body.raft, self._body.transport, self._body.node_id
+        memberships = [self._placed(each) for each in raft.log.memberships_since(raft.commit_index)]
+        # Oldest last: a member is looked for first where it was before a change that may not be committed.
+        members = [member for membership in reversed(memberships) for member in membership.members]
+        peers = {member.node_id: member.peer_address for member in members if member.peer_address}
+        # A leader that was added while this node was down is not in the memberships that it knows.
+        self._strangers = {peer: address for peer, address in self._strangers.items() if peer not in peers}
+        peers |= self._strangers
+        transport.set_peers({peer: address for peer, address in peers.items() if peer != own})
+        # But after a restart nobody knows what is committed, and when all have moved nobody is where they were.
+        for membership in memberships:
+            for member in membership.members:
+                if member.node_id != own and member.peer_address not in ("", peers.get(member.node_id)):
+                    transport.hint(member.node_id, member.peer_address)
+        self._said = {peer: said for peer, said in self._said.items() if peer in peers}
+        for peer, said in self._said.items():
+            if said.peer_address != peers[peer]:
+                transport.hint(peer, said.peer_address)
+
+    def membership_changed(self) -> None:
+        """Another membership is in force, or is committed."""
+        self._maybe_forget_moved()
+        self.keep_links()
+
+    def _maybe_forget_moved(self) -> None:
+        """What an operator has written beside the log ends with a newer membership that is committed."""
+        body, raft, said = self._body, self._body.raft, self._moved
+        if said is None or raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))[0] <= said.index:
+            return
+        self._moved = None
+        removed = body.world.background_worker.run(body.world.disk.remove, body.paths.addresses)
+        removed.add_done_callback(body.check_background)
+        logger.info("addresses_in_the_log", node=raft.node_id, index=raft.log.membership_index)
+
+    def maybe_write_moved(self) -> None:
+        """A leader writes the addresses by which it was found into the log, as soon as that can be done."""
+        raft = self._body.raft
+        if self._moved is None or not raft.is_leader or raft.log.membership_index > raft.commit_index:
+            return
+        target = self._placed(raft.membership)
+        if target != raft.membership:
+            with contextlib.suppress(ChangeRefused):  # tried again soon
+                raft.change_membership(target)
+                self._body.wake()
+
+    def compare_own(self) -> None:
+        """Notice when the membership sends others to where this node does not listen."""
+        options, member = self._body.options, self.member(self._body.node_id)
+        found = []
+        if member is not None:
+            for what, listens, told in (
+                ("nodes", options.peer_address, member.peer_address),
+                ("clients", options.client_address, member.client_address),
+            ):
+                if is_elsewhere(listens, told):
+                    found.append(f"listens for {what} at {listens}, but the membership sends them to {told}")
+        misplaced = " and ".join(found)
+        if misplaced != self.misplaced:
+            self.misplaced = misplaced
+            if misplaced:
+                logger.warning("misplaced", node=options.node_id, reason=misplaced)

@@ -1,0 +1,47 @@
+"""Makes the state durable now and then, so that a node that was killed has little to replay."""
+
+from __future__ import annotations
+
+import asyncio
+
+from raftkv.model import Index
+from raftkv.node.applier import Applier
+from raftkv.node.body import Body
+
+
+class Flushing:
+    """Flushes the state's store in the background; one flush at a time, and none while the state is replaced."""
+
+    def __init__(self, body: Body, applier: Applier) -> None:
+        self._body = body
+        self._applier = applier
+        self._flushed: Index = applier.runner.applied.index
+        self._under_way = False
+
+    def flushed(self, index: Index) -> None:
+        """The state is durable up to `index` anyway, as somebody else has flushed it."""
+        self._flushed = max(self._flushed, index)
+
+    def replaced(self, index: Index) -> None:
+        """Another state is there, durable as it is."""
+        self._flushed = index
+
+    def maybe_flush(self) -> None:
+        """Begin a flush if enough was applied since the last one."""
+        body, store = self._body, self._applier.runner.store
+        index = store.applied.index
+        if (
+            self._under_way
+            or body.raft.installing is not None
+            or index - self._flushed < body.config.state_flush_entries
+        ):
+            return
+        self._under_way = True
+        self._flushed = index
+
+        def done(future: asyncio.Future[None]) -> None:
+            self._under_way = False
+            body.check_background(future)
+
+        # What replaces the store waits its turn on the same worker, so it is still open then.
+        body.world.background_worker.run(store.flush).add_done_callback(done)

@@ -1,0 +1,230 @@
+"""Takes snapshots of the state, without stopping writers, and lets the log forget what they cover."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from raftkv import failpoints
+from raftkv.errors import ChangeRefused, DiskFull, NodeStopped, SnapshotCorruption, Unavailable
+from raftkv.log import Log
+from raftkv.logs import EventLog
+from raftkv.model import Index, SnapshotMeta
+from raftkv.node.applier import Applier
+from raftkv.node.body import Body
+from raftkv.node.snapshots.flushing import Flushing
+from raftkv.snapshot import SnapshotStore
+from raftkv.state import Store
+
+logger = EventLog("raftkv")
+
+failpoints.declare(
+    __name__,
+    {
+        "snapshot.begun": "a snapshot is about to be taken",
+        "snapshot.before_told": "a snapshot is published, and the core does not know",
+        "snapshot.before_log_cut": "the core has forgotten what a snapshot covers, and the log has not",
+        "snapshot.before_prune": "the log is cut behind a snapshot, and old snapshots are still there",
+    },
+)
+
+
+class Taking:
+    """One snapshot at a time, and none while one is installed; the log forgets only what a published one covers."""
+
+    def __init__(
+        self,
+        body: Body,
+        applier: Applier,
+        flushing: Flushing,
+        log: Log,
+        store: SnapshotStore,
+        *,
+        cluster_id: Callable[[], str],
+        before_checkpoint: Callable[[Store], Awaitable[None]],
+        must_take: bool,
+    ) -> None:
+        """`before_checkpoint` is awaited while nothing is applied; with `must_take` one is due at once."""
+        self._body = body
+        self._applier = applier
+        self._flushing = flushing
+        self._log = log
+        self._store = store
+        self._cluster_id = cluster_id
+        self._before_checkpoint = before_checkpoint
+        self._must_take = must_take
+        self._not_before = 0.0
+        self.under_way: asyncio.Task[Index] | None = None
+        self.taken = 0
+        """How many snapshots were taken, since the start."""
+        self.state_rot: dict[str, str] = {}
+        """Damaged files of the live state, by name: a snapshot of it would look sound, so none is taken."""
+        self._draw_interval()
+
+    def _draw_interval(self) -> None:
+        interval = self._body.config.snapshot_interval_s
+        # Not all nodes at once: each draws from one to one and a half intervals.
+        self._not_before = asyncio.get_running_loop().time() + interval * (1 + self._body.world.draw(512) / 1024)
+
+    def maybe_take(self) -> None:
+        """Take a snapshot if enough has happened since the last one."""
+        raft, config = self._body.raft, self._body.config
+        applied = self._applier.applied_index
+        if not raft.log.membership_at(max(applied, raft.log.start.index)).voters:
+            return  # a node that joined, and has not come to the first entry that says who the members are
+        newest = raft.snapshot.index if raft.snapshot is not None else 0
+        if self._body.has_ended or self.under_way is not None or raft.installing is not None or raft.wants_snapshot:
+            return
+        if self.state_rot:
+            return
+        urgent = (raft.snapshot_wanted or self._must_take) and applied > 0
+        if not urgent:
+            due = applied - newest >= config.snapshot_entries or (
+                raft.log.bytes_between(max(newest, raft.log.start.index), applied) >= config.snapshot_log_bytes
+            )
+            if not due or asyncio.get_running_loop().time() < self._not_before:
+                return
+        task = asyncio.ensure_future(self.take())
+        task.add_done_callback(self._took_by_itself)
+
+    def _took_by_itself(self, task: asyncio.Task[Index]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("snapshot_not_taken", error=str(error))
+
+    async def take(self) -> Index:
+        """Take a snapshot now; returns its index. It is durable on return, and the log may have been cut.
+
+        Raises `Unavailable` when the state is being replaced, `DiskFull`, or what stops the node.
+        """
+        if self.under_way is None:
+            self.under_way = asyncio.ensure_future(self._take())
+            self.under_way.add_done_callback(self._taken)
+        return await asyncio.shield(self.under_way)
+
+    def _taken(self, task: asyncio.Task[Index]) -> None:
+        self.under_way = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, NodeStopped) and not isinstance(error, DiskFull) and not self._body.has_ended:
+            self._body.fail(error)
+
+    async def _take(self) -> Index:
+        body, loop = self._body, asyncio.get_running_loop()
+        self._draw_interval()
+        if self.state_rot:
+            raise Unavailable(f"no snapshot is taken of a damaged state: {'; '.join(self.state_rot.values())}")
+        raft, worker = body.raft, body.world.background_worker
+        self._check_not_replaced()
+        store = self._applier.runner.store
+        # The first flush takes long, and lets others work.
+        await worker.run(store.flush)
+        self._check_not_replaced()
+        draft = self._store.begin()
+        failpoints.reach("snapshot.begun")
+        began = loop.time()
+        await worker.run(store.freeze)
+        try:
+            snapshot, held_up = await self._checkpoint(draft)
+        finally:
+            await worker.run(store.thaw)
+        if snapshot is None:
+            return store.applied.index
+        await worker.run(self._store.publish, draft, snapshot, cluster_id=self._cluster_id())
+        self._must_take = False
+        self._flushing.flushed(snapshot.index)
+        self.taken += 1
+        failpoints.reach("snapshot.before_told")
+        raft.snapshot_taken(snapshot)
+        logger.info(
+            "snapshot_taken",
+            index=snapshot.index,
+            term=snapshot.term,
+            seconds=round(loop.time() - began, 3),
+            held_up_ms=round(held_up * 1000, 1),
+        )
+        await self._forget_behind(snapshot)
+        body.wake()
+        return snapshot.index
+
+    async def _checkpoint(self, draft: str) -> tuple[SnapshotMeta | None, float]:
+        """Copy the state at one index into `draft`; returns what it is (None: it is there already), and for how
+        many seconds nothing was applied.
+
+        Everything is done beside the loop, which serves all others meanwhile; only commands wait to be applied.
+        """
+        body, loop = self._body, asyncio.get_running_loop()
+        applier = self._applier
+        store = applier.runner.store
+        began = loop.time()
+        applier.pause()
+        try:
+            self._check_not_replaced()
+            await self._before_checkpoint(store)
+            self._check_not_replaced()
+            snapshot = self._describe(store)
+            if not snapshot.membership.voters:
+                raise Unavailable("this node does not know yet who the members are")
+            if self._is_there(snapshot):
+                return None, 0.0
+            await body.world.background_worker.run(store.checkpoint, draft)
+            self._check_not_replaced()
+            return snapshot, loop.time() - began
+        finally:
+            if body.raft.installing is None and applier.runner.store is store:
+                applier.resume(applier.runner)
+
+    def _check_not_replaced(self) -> None:
+        raft = self._body.raft
+        if raft.installing is not None or raft.wants_snapshot:
+            raise Unavailable("this node's state is being rebuilt from a snapshot")
+
+    def _describe(self, store: Store) -> SnapshotMeta:
+        """The state as it is now: everything applied is in the log, or is the log's beginning."""
+        log, applied = self._body.raft.log, store.applied
+        return SnapshotMeta(
+            index=applied.index,
+            term=applied.term,
+            chain=log.chain(applied.index),
+            time_ms=applied.time_ms,
+            membership=log.membership_at(applied.index),
+            digest=applied.digest,
+        )
+
+    def _is_there(self, snapshot: SnapshotMeta) -> bool:
+        return any(each == snapshot for each in self._store.list()) or snapshot.index == 0
+
+    async def _forget_behind(self, snapshot: SnapshotMeta) -> None:
+        """Cut the log behind a snapshot, but for a tail that saves slow followers a transfer; drop old snapshots."""
+        body = self._body
+        index = self._cut_index(snapshot.index)
+        if index > body.raft.log.start.index:
+            try:
+                # The core first: what it does not offer any more, nobody will look for on disk.
+                body.raft.compact(index)
+            except ChangeRefused:
+                return
+            failpoints.reach("snapshot.before_log_cut")
+            await body.world.log_worker.run(self._log.compact, index)
+        failpoints.reach("snapshot.before_prune")
+        retired = self._store.retire(body.config.snapshots_kept)
+        await body.world.background_worker.run(self._store.prune, retired)
+
+    def _cut_index(self, snapshot_index: Index) -> Index:
+        """How far the log may forget: so many entries stay, but not more than so many bytes."""
+        log, config = self._body.raft.log, self._body.config
+        low, high = max(log.start.index, snapshot_index - config.keep_entries), snapshot_index
+        while low < high:
+            middle = (low + high) // 2
+            if log.bytes_between(middle, snapshot_index) <= config.keep_bytes:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
+        """A snapshot is not whole: never use or offer it again, and take another one at once, if the state is sound."""
+        self._store.mark_damaged(snapshot, str(error))
+        self._must_take = True
+        action = "taking another one" if not self.state_rot else "none: the state has the same damage"
+        logger.error("snapshot_damaged", index=snapshot.index, error=str(error), action=action)
