@@ -245,6 +245,23 @@ def test_one_that_could_not_start_may_be_started_again(tmp_path):
     run(story())
 
 
+def test_what_was_begun_is_closed_when_the_last_port_is_taken(tmp_path):
+    """A node that was here before serves already when metrics find their port taken: it is stopped again, whole."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+            await inventory.receive("apple", 3)
+        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        port = holder.sockets[0].getsockname()[1]
+        with pytest.raises(Unavailable, match=rf"http 127.0.0.1:{port}"):
+            await Server(Inventory, data_dir=tmp_path, http=f"127.0.0.1:{port}").start()
+        holder.close()
+        async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
+            assert await inventory.on_hand("apple") == 3
+
+    run(story())
+
+
 def test_nothing_is_founded_where_nobody_could_reach_it(tmp_path):
     """A cluster of one at 0.0.0.0 would send its clients there."""
 
