@@ -80,7 +80,7 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a node, with the reasons for their defaults."""
 
-    # --- time -----------------------------------------------------------------------------------
+    # Time:
     tick_ms: int = 15
     """The core's clock; fine enough that a lost connection is acted on within some tens of ms."""
     heartbeat_ms: int = 75
@@ -92,14 +92,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     clock_ahead_max_s: float = 10.0
     """How far a leader's clock may be from what the other voters' say before entries are stamped by theirs: far above
     what clocks that are kept differ by, and what messages take; far below any lease or session that matters."""
-    # --- replication ----------------------------------------------------------------------------
+    # Replication:
     inflight_messages_max: int = 128
     inflight_bytes_max: int = 16 * MIB
     batch_bytes_max: int = MIB
     uncommitted_bytes_max: int = 64 * MIB
     command_bytes_max: int = 8 * MIB
     promotion_lag_max: int = 1_000
-    # --- requests -------------------------------------------------------------------------------
+    # Requests:
     waiting_requests_max: int = 50_000
     """Requests of clients that wait for an answer on this node; over it: `Busy`."""
     connection_requests_max: int = 10_000
@@ -124,11 +124,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Until one that nobody reads is let go of: whatever it shows is kept on disk."""
     view_changes_max: int = 100_000
     """Keys that may be written while it is held: they are remembered, with some 100 bytes each, and take time."""
-    # --- log ------------------------------------------------------------------------------------
+    # Log:
     segment_bytes: int = 64 * MIB
     log_cache_bytes: int = 32 * MIB
     """Newest entries kept in memory for followers that keep up; older ones are read from disk."""
-    # --- snapshots ------------------------------------------------------------------------------
+    # Snapshots:
     snapshot_log_bytes: int = 64 * MIB
     snapshot_entries: int = 50_000
     snapshot_interval_s: float = 30.0
@@ -150,7 +150,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Applied entries after which the state is flushed, so that a node that was killed has little to replay …"""
     early_campaign_lag_max: int = 2_000
     """… and who has more than this left to apply lets others go first when a leader dies: it could not answer soon."""
-    # --- disk -----------------------------------------------------------------------------------
+    # Disk:
     disk_free_fraction_min: float = 0.05
     disk_free_bytes_min: int = GIB
     """Writes are refused below the *smaller* of the two, and allowed again by themselves."""
@@ -164,7 +164,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The pause between two such passes."""
     rebuild_damaged_state: bool = False
     """Rebuild a damaged state from a snapshot of a peer without being told to."""
-    # --- sessions -------------------------------------------------------------------------------
+    # Sessions:
     sessions_max: int = 4_096
     session_ttl_s: float = 3_600.0
     """In log time, so that all nodes expire the same sessions at the same entry."""

@@ -28,9 +28,6 @@ class RaftKVError(Exception):
     """The base of all of them."""
 
 
-# ---------------------------------------------------------------- the caller must mend something
-
-
 class InvalidArgument(RaftKVError, ValueError):
     """An argument is of the wrong type, too large or out of range; nothing was sent."""
 
@@ -84,9 +81,6 @@ class SessionExpired(RaftKVError):
     """The session was closed or pushed out of the table, so exactly-once can't be promised any more."""
 
 
-# ---------------------------------------------------------------- safe to retry: nothing was done
-
-
 class NotAccepted(RaftKVError):
     """The command is certainly not in the log: it is safe to try again."""
 
@@ -113,9 +107,6 @@ class DiskLow(Busy):
     """Free disk space is below the reserve; writes are refused until there is space again."""
 
 
-# ---------------------------------------------------------------- membership and leadership
-
-
 class ChangeRefused(NotAccepted):
     """A membership change or leadership transfer is not possible now; the text says why."""
 
@@ -124,14 +115,8 @@ class NotCaughtUp(ChangeRefused):
     """A learner is too far behind the log to become a voter."""
 
 
-# ---------------------------------------------------------------- unknown outcome
-
-
 class Indeterminate(RaftKVError):
     """The command may or may not have been applied, and nobody will tell any more."""
-
-
-# ---------------------------------------------------------------- the connection
 
 
 class PeerError(RaftKVError):
@@ -159,9 +144,6 @@ class PeerRemoved(HandshakeRefused):
         self.index = index
         self.term = term
         self.leads = leads
-
-
-# ---------------------------------------------------------------- this node must stop
 
 
 class NodeStopped(RaftKVError):

@@ -96,8 +96,6 @@ class LogView:
         self.last_time_ms = self._times[-1] if count else self.start.time_ms
         self.membership_index, self.membership = self._memberships[-1]
 
-    # ------------------------------------------------------------------------------ questions
-
     @property
     def first_index(self) -> Index:
         return self.start.index + 1
@@ -186,8 +184,6 @@ class LogView:
     def has_membership_between(self, after: Index, last: Index) -> bool:
         """Whether one of the entries `after` + 1 to `last` is a membership."""
         return any(after < index <= last for index, _ in self._memberships)
-
-    # ------------------------------------------------------------------------------ changes
 
     def extend(self, entries: Sequence[Entry]) -> bool:
         """Append entries that follow the last one; returns whether a membership was among them.

@@ -79,8 +79,6 @@ class Progress:
         self._inflight_max = inflight_max
         self._inflight_bytes_max = inflight_bytes_max
 
-    # ------------------------------------------------------------------------------ flow
-
     def become_probe(self, next_index: Index) -> None:
         """Start looking for where the logs part, with `next_index` as the guess."""
         self.flow = Flow.PROBE
@@ -104,8 +102,6 @@ class Progress:
         self.sending = snapshot
         self.probe_sent = False
         self._clear_inflight()
-
-    # ------------------------------------------------------------------------------ window
 
     @property
     def inflight_count(self) -> int:

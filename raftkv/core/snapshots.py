@@ -13,8 +13,6 @@ from raftkv.model import Index, NodeId, SnapshotMeta
 PAUSE_TIMEOUTS_MAX = 10
 """Election time-outs between two transfers that fail, at most: some seconds, so that one that can succeed soon does."""
 
-# ---------------------------------------------------------------------------- the leader's end
-
 
 def send_snapshot(raft: RaftState, role: Leader, to: NodeId, progress: Progress) -> None:
     """The follower needs entries that were compacted: decide to send the newest snapshot instead."""
@@ -81,9 +79,6 @@ def on_sent(raft: RaftState, to: NodeId, ok: bool) -> None:
     if progress.flow is Flow.SNAPSHOT:
         progress.become_probe(snapshot.index + 1 if ok and snapshot is not None else progress.match_index + 1)
         progress.probe_sent = True  # the next heartbeat goes on
-
-
-# ---------------------------------------------------------------------------- the follower's end
 
 
 def on_install_snapshot(raft: RaftState, message: InstallSnapshot) -> None:

@@ -125,8 +125,6 @@ class SimDisk(Disk):
         self._pending: list[tuple[str, str, str, _Inode | None]] = []
         self._locks: set[str] = set()
 
-    # ------------------------------------------------------------------------------ the port
-
     def open(self, path: str, *, create: bool = False) -> File:
         path = _clean(path)
         if path in self._now.dirs:
@@ -236,8 +234,6 @@ class SimDisk(Disk):
             raise DataDirLocked(f"{path} is locked: another node uses this data directory")
         self._locks.add(path)
         return _SimLock(self, path)
-
-    # ------------------------------------------------------------------------------ for tests
 
     def used_bytes(self) -> int:
         """Bytes in all files, hard links counted once."""

@@ -137,8 +137,6 @@ class Log:
             raise Corruption(f"{newest_segment.path} does not continue the log: {at} is before it")
         self._tail = at
 
-    # ------------------------------------------------------------------------------ event loop's thread
-
     @property
     def first_index(self) -> Index:
         """The first entry that is here. Either thread; compaction moves it."""
@@ -166,8 +164,6 @@ class Log:
     def cached(self, first: Index, last: Index) -> list[Entry] | None:
         """The entries `first` to `last` if all are in memory, else None. Event loop's thread."""
         return self._cache.get(first, last)
-
-    # ------------------------------------------------------------------------------ disk worker's thread
 
     @property
     def durable_index(self) -> Index:
@@ -286,8 +282,6 @@ class Log:
         for segment in self._segments:
             segment.close()
         self._failed = "it is closed"
-
-    # ------------------------------------------------------------------------------ segments
 
     def _create_segment(self, prev: LogStart) -> Segment:
         """A new file that is not part of the log yet; durable with its name."""

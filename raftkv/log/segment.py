@@ -114,8 +114,6 @@ class Segment:
             file.close()
             raise
 
-    # ------------------------------------------------------------------------------ what is in it
-
     @property
     def last_index(self) -> Index:
         return self._spans[-1].last if self._spans else self.prev.index
@@ -213,8 +211,6 @@ class Segment:
         if spans and spans[-1].last >= index:
             spans[-1] = msgspec.structs.replace(spans[-1], last=index - 1)
 
-    # ------------------------------------------------------------------------------ writing
-
     def write(self, first: Index, count: int, prev_chain: int, records: bytes) -> None:
         """Write a batch: `count` records from index `first` on, which replace what was there. Durable on return.
 
@@ -235,8 +231,6 @@ class Segment:
     def close(self) -> None:
         """Close the file; everything in it is durable."""
         self._file.close()
-
-    # ------------------------------------------------------------------------------ reading
 
     def read(self, first: Index, last: Index, bytes_max: int, chain: int | None = None) -> list[Entry]:
         """Entries from `first` on: at least one, else at most `bytes_max` bytes of records and none behind `last`.

@@ -103,8 +103,6 @@ class Method:
         """The arguments' types by name."""
         return dict(zip(self.signature.parameters, self._types, strict=True))
 
-    # ------------------------------------------------------------------------------ the client's side
-
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """The arguments of a call, checked. Raises `InvalidArgument`."""
         try:
@@ -134,8 +132,6 @@ class Method:
             raise InvalidArgument(
                 f"{self.describe()}: the result is of another type ({exc}): does the cluster run another version?"
             ) from exc
-
-    # ------------------------------------------------------------------------------ the node's side
 
     def decode_args(self, args: msgspec.Raw) -> tuple[Any, ...]:
         """Raises `InvalidArgument`."""

@@ -98,8 +98,6 @@ class Runner:
             return None
         return self._digests[index % DIGESTS_KEPT]
 
-    # ------------------------------------------------------------------------------ commands
-
     def check(self, payload: bytes) -> None:
         """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log."""
         command = decode_command(payload)
@@ -220,8 +218,6 @@ class Runner:
                 f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
                 "that the others run; types of arguments must not change while old entries are in the log"
             ) from exc
-
-    # ------------------------------------------------------------------------------ queries
 
     def query(self, payload: bytes) -> bytes:
         """Run a query on what is applied; returns the encoded result.

@@ -88,8 +88,6 @@ class Sessions:
             session_id, sequence = _PLACE.unpack_from(place, len(_ANSWER))
             self._sessions[session_id].answers.add(sequence)
 
-    # ------------------------------------------------------------------------------ one entry
-
     def begin(self, time_ms: int) -> None:
         """A new entry of this time: forget who was not heard of for too long."""
         self.changes = {}

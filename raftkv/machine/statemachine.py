@@ -116,8 +116,6 @@ class StateMachine(metaclass=_MachineType):
             )
         part.__set__(self, value)
 
-    # ------------------------------------------------------------------------------ for commands
-
     @property
     def index(self) -> int:
         """The log index of the command that runs; in a query, of the last one applied."""
@@ -143,8 +141,6 @@ class StateMachine(metaclass=_MachineType):
                 raise TypeError("a query has no dice: each node would draw another number")
             moment.random = random.Random(moment.chain)  # noqa: S311 (being predictable is its purpose)
         return moment.random
-
-    # ------------------------------------------------------------------------------ about the class
 
     @classmethod
     def fingerprint(cls) -> str:

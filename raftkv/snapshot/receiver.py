@@ -88,8 +88,6 @@ class SnapshotReceiver:
         self._transfer: _Transfer | None = None
         self._watched: tuple[int, int, float] | None = None
 
-    # ------------------------------------------------------------------------------ for the loop's thread
-
     @property
     def is_preparing(self) -> bool:
         """Whether `prepare` is to be called (again). *Loop.*"""
@@ -121,8 +119,6 @@ class SnapshotReceiver:
         if self._watched is None or self._watched[:2] != (id(transfer), count):
             self._watched = (id(transfer), count, now)
         return now - self._watched[2] >= stall_s
-
-    # ------------------------------------------------------------------------------ for the worker's thread
 
     def on_offer(self, offer: SnapshotOffer) -> Step:
         """A leader has a snapshot. When `is_preparing` afterwards, call `prepare` until it is not. *Worker.*
@@ -214,8 +210,6 @@ class SnapshotReceiver:
         if self._transfer is not None:
             self._store.end_receiving(self._transfer.staging, remove=False)
             self._transfer = None
-
-    # ------------------------------------------------------------------------------ the inside
 
     def _fits(self, transfer: _Transfer, chunk: SnapshotChunk) -> bool:
         """Whether the chunk's pieces lie within the manifest's files and are as long as its data."""

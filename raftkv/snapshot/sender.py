@@ -147,8 +147,6 @@ class SnapshotSender:
             self._reader.close()
             self._store.unpin(self.snapshot)
 
-    # ------------------------------------------------------------------------------ what to do next
-
     def poll(self, now: float) -> SnapshotOffer | ChunkPlan | None:
         """The next thing to send: an offer as it is, a plan by way of `read`; None: nothing before `wake_at`.
 
@@ -252,8 +250,6 @@ class SnapshotSender:
         if not self.is_over:
             self.stage = Stage.FAILED
             self.failure = reason
-
-    # ------------------------------------------------------------------------------ what the receiver says
 
     def step(self, reply: SnapshotReply, now: float) -> None:
         """Take in an answer; those to another transfer or of another term change nothing."""

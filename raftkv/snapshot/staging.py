@@ -63,8 +63,6 @@ class Staging:
         self._unsynced: list[File] = []
         self._unsynced_bytes = 0
 
-    # ------------------------------------------------------------------------------ what is there already
-
     def prepare(self, sources: Sources) -> Iterator[int]:
         """Find what need not be sent. Yields the bytes examined at each step, as it may take long.
 
@@ -143,8 +141,6 @@ class Staging:
         self._complete[number] = 1
         self.complete_files += 1
 
-    # ------------------------------------------------------------------------------ what arrives
-
     def missing(self) -> list[tuple[int, int]]:
         """Each file that is not complete, by number in the manifest, and from which byte on it is missing."""
         return [(number, self._positions[number]) for number in range(len(self.files)) if not self._complete[number]]
@@ -219,8 +215,6 @@ class Staging:
                 handle.close()
         self._disk.sync_dir(self.directory)
         self._unsynced_bytes = 0
-
-    # ------------------------------------------------------------------------------ the end of it
 
     def make_durable(self) -> None:
         """Sync all that is left; every file must be complete. Raises `DiskError`, `DiskFull`."""

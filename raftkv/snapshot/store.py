@@ -113,8 +113,6 @@ class SnapshotStore:
         else:
             self._foreign[name] = sealed
 
-    # ------------------------------------------------------------------------------ what there is
-
     def list(self) -> Snapshots:
         """Every published snapshot that isn't known to be damaged, oldest first. *Loop.*"""
         published = self._published
@@ -203,8 +201,6 @@ class SnapshotStore:
         name = snapshot_name(snapshot)
         self._damaged[name] = reason
         self._published.pop(name, None)
-
-    # ------------------------------------------------------------------------------ making one
 
     def begin(self) -> str:
         """A directory for `Store.checkpoint` to make and fill; it is not there yet. *Loop.*"""
@@ -318,8 +314,6 @@ class SnapshotStore:
         """Remove a draft that won't be published; nothing happens when it is gone. *Worker.*"""
         self.disk.remove_tree(draft)
 
-    # ------------------------------------------------------------------------------ keeping and using them
-
     def verify(self, snapshot: SnapshotMeta, inspect: Inspect | None = None) -> SnapshotReport:
         """Read every byte of a published snapshot and compare. *Worker.*
 
@@ -380,8 +374,6 @@ class SnapshotStore:
         for name in self._stagings():
             if newest is not None and self._staged_index(name) <= newest.index:
                 self.disk.remove_tree(self._path(name))
-
-    # ------------------------------------------------------------------------------ receiving one
 
     def stage(self, sealed: SealedManifest) -> Staging:
         """A place for the files of a snapshot that is to be received; `Staging.prepare` comes next. *Worker.*"""

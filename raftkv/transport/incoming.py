@@ -77,8 +77,6 @@ class Incoming(asyncio.Protocol):
         """Where it was dialled from."""
         return address_text(self._transport.get_extra_info("peername") if self._transport is not None else None)
 
-    # ------------------------------------------------------------------------------ life
-
     def after_fork(self) -> None:
         """In a child: the peer is the parent's."""
         let_go_of(self._transport)
@@ -126,8 +124,6 @@ class Incoming(asyncio.Protocol):
         elif beat - self._heard_at >= limits.silence_beats:
             self._shared.stats.slow_closed += 1
             self.end(f"no sign of life for {limits.silence_s:g} s")
-
-    # ------------------------------------------------------------------------------ in
 
     def data_received(self, data: bytes) -> None:
         """Take in what is complete."""
@@ -213,8 +209,6 @@ class Incoming(asyncio.Protocol):
         except PeerError as exc:
             self._shared.stats.garbage_closed += 1
             self._refuse("garbage", f"it sent garbage: {exc}")
-
-    # ------------------------------------------------------------------------------ out
 
     def _pong(self, ping: Ping) -> None:
         assert self._transport is not None

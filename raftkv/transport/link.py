@@ -79,8 +79,6 @@ class Link:
             dropped=self._dropped,
         )
 
-    # ------------------------------------------------------------------------------ out
-
     @property
     def queued_bytes(self) -> int:
         return self._connection.queued_bytes if self._connection is not None else 0
@@ -104,8 +102,6 @@ class Link:
         self._dropped += 1
         self._shared.stats.dropped += 1
         return False
-
-    # ------------------------------------------------------------------------------ life
 
     async def _run(self) -> None:
         while not self._closed:
@@ -194,8 +190,6 @@ class Link:
             self._note(Unreached(Reason.LOOKUP, text))
         if self._connection is not None:
             self._connection.check_time()
-
-    # ------------------------------------------------------------------------------ for the connection
 
     def on_established(self) -> None:
         """Both sides have accepted each other."""

@@ -62,8 +62,6 @@ class MemoryNetwork:
         self._pipes: dict[Pipe, None] = {}
         self._healed: asyncio.Event = asyncio.Event()
 
-    # ------------------------------------------------------------------------------ what may go wrong
-
     def cut(self, a: NodeId, b: NodeId, *, one_way: bool = False) -> None:
         """Let no byte through from `a` to `b`, nor from `b` to `a` unless `one_way`."""
         self._cuts.add((a, b))
@@ -114,8 +112,6 @@ class MemoryNetwork:
     def is_blocked(self, sender: NodeId, to: NodeId) -> bool:
         """Whether nothing can arrive at the moment."""
         return (sender, to) in self._cuts or to in self._frozen
-
-    # ------------------------------------------------------------------------------ connections
 
     def listen(self, node_id: NodeId, address: str, factory: ProtocolFactory) -> None:
         """Raises `ConfigError` when the address is taken. Who dials it is heard in the context of this call."""

@@ -65,8 +65,6 @@ class Mesh(Transport):
         self._refused_peers = Refusals("peer_refused")
         self._closed = False
 
-    # ------------------------------------------------------------------------------ the port
-
     async def listen(self) -> str:
         if not self.address:
             self.address = await self.streams.listen(self._accept, self.refused_unmade)
@@ -157,8 +155,6 @@ class Mesh(Transport):
             if isinstance(connection, Incoming):
                 connection.abort()
 
-    # ------------------------------------------------------------------------------ time
-
     def _check_time(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self.limits.ping_s, self._check_time)
@@ -170,8 +166,6 @@ class Mesh(Transport):
                 connection.check_time()
         self._refusals.tick(loop.time())
         self._refused_peers.tick(loop.time())
-
-    # ------------------------------------------------------------------------------ incoming connections
 
     def refused_unmade(self, kind: str, reason: str, address: str) -> None:
         """A connection did not get through the handshake below ours (TLS)."""

@@ -66,8 +66,6 @@ class Outgoing(asyncio.Protocol):
         self.rtt_ms: float | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
-    # ------------------------------------------------------------------------------ life
-
     def after_fork(self) -> None:
         """In a child: the peer is the parent's."""
         let_go_of(self._transport)
@@ -140,8 +138,6 @@ class Outgoing(asyncio.Protocol):
             self._heard_at = self._shared.beat
         self._left = left
         self._was_backed_up = backlog > 0
-
-    # ------------------------------------------------------------------------------ in
 
     def data_received(self, data: bytes) -> None:
         """Take in the reply and pongs."""
@@ -220,8 +216,6 @@ class Outgoing(asyncio.Protocol):
                 "should be: correct the address in the membership, or start the right node there"
             )
         return self._shared.handler.check_hello(reply.hello)
-
-    # ------------------------------------------------------------------------------ out
 
     @property
     def queued_bytes(self) -> int:

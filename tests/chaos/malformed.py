@@ -47,9 +47,6 @@ class Piece(msgspec.Struct, frozen=True):
     """Whether an answer is due to it (with an error), instead of the end of the connection."""
 
 
-# ------------------------------------------------------------------------------ wrong in any place
-
-
 def noise(dice: random.Random) -> bytes:
     """Bytes, with a head that can't be one of a frame."""
     return dice.randbytes(dice.randrange(12, 300)) if dice.random() < 0.5 else b"GET / HTTP/1.1\r\nHost: node\r\n\r\n"
@@ -93,9 +90,6 @@ STREAMS: dict[str, Callable[[random.Random], bytes]] = {
     "checksum": miscounted,
 }
 """Wrong whatever the port."""
-
-
-# ------------------------------------------------------------------------------ the peer port
 
 
 def _as_message(head: bytes, rest: bytes = b"") -> bytes:
@@ -154,9 +148,6 @@ class PeerTalk:
         )
 
 
-# ------------------------------------------------------------------------------ the client port
-
-
 class ClientTalk:
     """What may be said wrong at the client port."""
 
@@ -200,8 +191,6 @@ class ClientTalk:
             return b"\x92" + dice.choice((b"\xa1\xff", _pack("no such query"), _pack("get"))) + hostile
         return b"\x93" + _pack(-1) + hostile if dice.random() < 0.5 else hostile
 
-
-# ------------------------------------------------------------------------------ the HTTP port
 
 _LINES = (
     b"GET /metrics HTTP/9.9\r\n\r\n",

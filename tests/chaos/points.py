@@ -110,8 +110,6 @@ class KilledAt(RealFault):
         other.start()
         await until_answers(stage, other)
 
-    # ------------------------------------------------------------------------------ what brings it there
-
     async def _drive(self, stage: ChaosStage, node: NodeProcess, name: str) -> None:
         """Do again and again what leads to the failpoint; that it ends in the middle is the point of it."""
         while True:

@@ -47,8 +47,6 @@ class LinkProxy:
         """One that stands between the founders of `cluster`, and between them and their clients."""
         return cls([door for node_id in sorted(cluster.nodes) for door in _doors(cluster.nodes[node_id])], seed)
 
-    # ------------------------------------------------------------------------------ life
-
     def __enter__(self) -> LinkProxy:
         self._thread.start()
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
@@ -86,8 +84,6 @@ class LinkProxy:
             return work()
 
         return asyncio.run_coroutine_threadsafe(step(), self._loop).result()
-
-    # ------------------------------------------------------------------------------ what is done to links
 
     @property
     def ways(self) -> list[Way]:

@@ -64,8 +64,6 @@ class Side(asyncio.Protocol):
         self.is_unread = False
         """Whether this side does not read what it is sent."""
 
-    # ------------------------------------------------------------------------------ from this side
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is there."""
         self.transport = cast(asyncio.Transport, transport)
@@ -111,8 +109,6 @@ class Side(asyncio.Protocol):
         self._queue(now, True, _END)
         self._flush()
 
-    # ------------------------------------------------------------------------------ to the other
-
     def _queue(self, at: float, in_turn: bool, data: bytes) -> None:
         if in_turn:
             self._last_at = at = max(at, self._last_at)
@@ -154,8 +150,6 @@ class Side(asyncio.Protocol):
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
-
-    # ------------------------------------------------------------------------------ flow, and the end
 
     def pause_writing(self) -> None:
         """This side is slow: the other one is not read for a while."""

@@ -125,8 +125,6 @@ class One:
     def terms(self):
         return [entry.term for entry in self.log]
 
-    # ------------------------------------------------------------------------------ what others say
-
     def hear(self, leader=2, term=None, prev=None, terms=(), commit=0, round=0, persist=True, chain=None, start=None):
         """An AppendEntries of `leader`: entries of `terms` behind (index, term) `prev` (default: behind the log)."""
         term = self.raft.term if term is None else term

@@ -106,9 +106,6 @@ class Timed(One):
         return self.raft.role.clock.doubt
 
 
-# ---------------------------------------------------------------- a majority of clocks
-
-
 @pytest.mark.parametrize("voters", [(1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), (1, 2, 3, 4, 5)])
 def test_a_leader_whose_clock_is_right_stamps_by_it(voters):
     """Clocks that agree are used as they are, to the millisecond."""
@@ -237,9 +234,6 @@ def test_a_learners_clock_does_not_count():
     assert node.beats(2).put() == 0
 
 
-# ---------------------------------------------------------------- no majority to compare with
-
-
 @pytest.mark.parametrize("jump", [YEARS, HOUR, -HOUR])
 def test_one_voter_is_bound_by_its_monotonic_clock(jump):
     """There is nobody to ask; but no clock gains an hour in a second."""
@@ -338,9 +332,6 @@ def test_a_core_that_was_never_told_the_time_stamps_by_the_log():
     assert node.raft.role.clock is None
 
 
-# ---------------------------------------------------------------- log time that is ahead, and resets
-
-
 def test_log_time_that_is_ahead_stands_still_until_the_clocks_reach_it():
     """Old entries stay what they are; nothing is stamped later than the last of them before its time has come."""
     node = Timed(log_ms=NOW + 1_000)
@@ -413,9 +404,6 @@ def test_a_reset_that_was_compacted_leaves_its_time_as_the_logs_start():
     view.extend([first, make_entry(2, 1, 4_000, EntryKind.CLOCK, b"", first.chain)])
     view.compact(2)
     assert (view.start.time_ms, view.last_time_ms) == (4_000, 4_000)
-
-
-# ---------------------------------------------------------------- what followers tell
 
 
 def test_followers_tell_their_clock_with_votes_and_with_answers_that_wait_for_no_disk():

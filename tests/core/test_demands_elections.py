@@ -9,7 +9,7 @@ from raftkv.errors import ChangeRefused, InvalidArgument, PeerError, SafetyViola
 from raftkv.model import HardState
 from tests.core.one import SETTINGS, One, entries_of, kinds, of
 
-# ---------------------------------------------------------------- §5.1 terms
+# §5.1: terms
 
 
 def test_a_newer_term_is_taken_over_at_once():
@@ -52,7 +52,7 @@ def test_the_term_is_durable_before_anything_is_said_in_it():
     assert of(RequestVoteReply, node.persist())[0].term == 4
 
 
-# ---------------------------------------------------------------- §5.2 leader election
+# §5.2: leader election
 
 
 def test_servers_begin_as_followers_without_a_leader():
@@ -273,7 +273,7 @@ def test_two_leaders_of_one_term_are_a_violation():
         node.hear(2, term=node.raft.term, prev=(0, 0))
 
 
-# ---------------------------------------------------------------- §5.4.1 election restriction
+# §5.4.1: election restriction
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_a_request_for_votes_tells_the_end_of_the_log():
     assert {(m.last_index, m.last_term) for m in of(RequestVote, node.take())} == {(3, 3)}
 
 
-# ---------------------------------------------------------------- thesis §9.6 pre-vote
+# Thesis §9.6: pre-vote
 
 
 def test_a_pre_vote_changes_no_term_and_no_vote():
@@ -353,7 +353,7 @@ def test_a_pre_candidate_that_hears_a_leader_follows_it():
     assert (node.role, node.raft.leader, node.raft.term) == ("Follower", 2, 1)
 
 
-# ---------------------------------------------------------------- §6, thesis §4.2.3: disruptive servers
+# §6, thesis §4.2.3: disruptive servers
 
 
 def test_a_vote_is_refused_within_the_minimum_timeout_of_hearing_a_leader():
@@ -446,7 +446,7 @@ def test_a_leader_that_hears_a_majority_goes_on():
     assert node.role == "Leader"
 
 
-# ---------------------------------------------------------------- thesis §3.10 leadership transfer
+# Thesis §3.10: leadership transfer
 
 
 def test_a_transfer_stops_commands_and_tells_a_caught_up_target():
@@ -567,7 +567,7 @@ def test_kinds_helper_names_messages():
     assert [entry.index for entry in entries_of((1, 1), 5)] == [5, 6]
 
 
-# ---------------------------------------------------------------- nodes without room (F13, F14)
+# Nodes without room (F13, F14)
 
 
 def heard(node, round=1, **has_room):

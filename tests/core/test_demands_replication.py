@@ -12,8 +12,6 @@ from raftkv.errors import Busy, InvalidArgument, NotLeader, PeerError, SafetyVio
 from raftkv.model import EntryKind
 from tests.core.one import One, entries_of, of
 
-# ---------------------------------------------------------------- the leader appends and sends
-
 
 def test_only_a_leader_takes_commands():
     """§5.1: the leader handles all client requests; a follower names it."""
@@ -121,9 +119,6 @@ def test_an_entrys_time_never_goes_back_along_the_log():
     node.propose("b", now_ms=4_000)
     node.propose("c", now_ms=6_000)
     assert [entry.time_ms for entry in node.log[-3:]] == [5_000, 5_000, 6_000]
-
-
-# ---------------------------------------------------------------- the consistency check
 
 
 def test_a_follower_accepts_what_fits_behind_prev():
@@ -245,9 +240,6 @@ def test_an_answer_to_what_was_never_sent_is_refused(claim):
     assert node.reads == {7: 1}
 
 
-# ---------------------------------------------------------------- durability of what is said
-
-
 def test_a_follower_acknowledges_only_what_is_durable():
     """Figure 2: respond after updating stable storage (F4)."""
     node = One((1,), term=2)
@@ -284,9 +276,6 @@ def test_a_write_that_was_cut_off_vouches_for_nothing():
     assert node.raft.durable_index == 1
     node.persist()
     assert node.raft.durable_index == 2
-
-
-# ---------------------------------------------------------------- the leader learns where logs part
 
 
 def test_after_a_refusal_the_leader_goes_back_and_tries_again():
@@ -350,9 +339,6 @@ def test_a_broken_connection_makes_the_leader_probe():
     node.raft.peer_lost(2)
     progress = node.raft.role.progress[2]
     assert (progress.flow, progress.next_index, progress.inflight_count) == (Flow.PROBE, 2, 0)
-
-
-# ---------------------------------------------------------------- commitment
 
 
 def test_an_entry_commits_when_a_majority_holds_it():
@@ -451,7 +437,7 @@ def test_followers_are_told_of_a_commit_soon_when_nothing_else_is_sent():
     assert {(m.to, m.commit_index) for m in sent} == {(2, 2), (3, 2)}
 
 
-# ---------------------------------------------------------------- §8: the no-op
+# §8: the no-op
 
 
 def test_a_new_leader_begins_its_term_with_a_no_op():

@@ -50,7 +50,7 @@ def install(node, ok=True):
     return node.take()
 
 
-# ---------------------------------------------------------------- §7: taking and cutting
+# §7: taking and cutting
 
 
 def test_the_log_is_cut_only_behind_a_durable_snapshot():
@@ -81,7 +81,7 @@ def test_a_snapshot_carries_the_membership():
     assert node.raft.membership.learners == (4,)
 
 
-# ---------------------------------------------------------------- §7: sending
+# §7: sending
 
 
 def test_a_follower_that_needs_what_was_cut_off_gets_the_snapshot():
@@ -168,7 +168,7 @@ def test_no_snapshot_is_sent_to_who_does_not_answer():
     assert of(InstallSnapshot, node.tick(2)) == []
 
 
-# ---------------------------------------------------------------- §7, Figure 13: receiving
+# §7, Figure 13: receiving
 
 
 def test_a_snapshot_of_an_old_term_is_refused():
@@ -301,7 +301,7 @@ def test_the_matching_tail_survives_the_snapshot_of_a_lost_state():
     assert (node.raft.log.start.index, node.raft.log.last_index, node.raft.durable_index) == (7, 8, 8)
 
 
-# ---------------------------------------------------------------- §8, thesis §6.4: reads
+# §8, thesis §6.4: reads
 
 
 def test_a_read_waits_for_a_round_of_heartbeats():
@@ -454,7 +454,7 @@ def test_waiting_reads_are_bounded():
         node.raft.read(3)
 
 
-# ---------------------------------------------------------------- thesis §6.4.1: leases
+# Thesis §6.4.1: leases
 
 
 def leased(**settings):

@@ -17,8 +17,6 @@ from raftkv.core.quorum import can_still_win, is_quorum, majority, reached_by_qu
 from raftkv.model import HardState, Member, Membership
 from tests.core.one import One, entries_of, meta
 
-# ---------------------------------------------------------------- quorum
-
 
 def joint(new, old):
     """A joint membership."""
@@ -57,9 +55,6 @@ def test_a_candidate_can_still_win_as_long_as_the_others_are_enough():
     membership = Membership.of((1, 2, 3, 4, 5))
     assert can_still_win(membership, (1, 2))
     assert not can_still_win(membership, (1, 2, 3))
-
-
-# ---------------------------------------------------------------- progress
 
 
 def progress(next_index=1, **bounds):
@@ -109,9 +104,6 @@ def test_probing_never_goes_back_behind_what_matches():
     assert (one.next_index, one.flow) == (7, Flow.PROBE)
 
 
-# ---------------------------------------------------------------- durability
-
-
 def test_a_write_makes_durable_what_is_left_of_it():
     """A truncation lowers what the writes under way can vouch for (F31)."""
     one = Durability(3, 1)
@@ -147,9 +139,6 @@ def test_a_reset_bounds_what_is_under_way():
     one.reset(10)
     one.persisted(write)
     assert one.index == 10
-
-
-# ---------------------------------------------------------------- pending
 
 
 def take(pending):
@@ -198,9 +187,6 @@ def test_only_a_ready_with_a_write_gets_a_new_number():
     pending.durable_messages.append(TimeoutNow(1, 2, 1))
     ready = pending.take(durability, 1, 0, None)
     assert (ready.write, ready.must_persist) == (1, False)
-
-
-# ---------------------------------------------------------------- invariants
 
 
 def break_commit(raft):

@@ -57,9 +57,6 @@ def outcomes(prepare, look, seeds=200):
     return found
 
 
-# ---------------------------------------------------------------------------- data
-
-
 def test_synced_data_survive_and_others_may_go(disk):
     """Without a choice, exactly what was synced is left (F4, F12)."""
     file = synced(disk, "/d/f", b"abc")
@@ -168,9 +165,6 @@ def test_the_same_choice_gives_the_same_disk(disk):
     assert images[0]
 
 
-# ---------------------------------------------------------------------------- names
-
-
 def test_a_name_without_a_sync_of_its_directory_may_go(disk):
     """Also that of a file whose data are synced (F12)."""
     file = disk.open("/d/f", create=True)
@@ -256,9 +250,6 @@ def test_a_removed_tree_may_come_back_in_part():
     assert found == {("a", "b"), ("b",), (), None}
 
 
-# ---------------------------------------------------------------------------- ends of processes
-
-
 def test_the_power_takes_files_and_locks_with_it(disk):
     """Handles of the time before are dead, and so are their locks (F22)."""
     file = synced(disk, "/d/f", b"abc")
@@ -288,9 +279,6 @@ def test_a_killed_process_loses_nothing_until_the_power_goes(disk):
     disk.crash()
     assert disk.read_bytes("/d/f") == b"abc"
     assert not disk.exists("/d/new")
-
-
-# ---------------------------------------------------------------------------- faults
 
 
 def test_the_nth_operation_fails_and_has_no_effect():
@@ -400,9 +388,6 @@ def test_a_write_that_is_cut_short_leaves_a_part(disk):
         file.pwrite([b"!"], 0)
     disk.crash()
     assert disk.read_bytes("/d/f") == b"abcdef"
-
-
-# ---------------------------------------------------------------------------- damage
 
 
 def test_a_lost_file_does_not_come_back(disk):

@@ -160,9 +160,6 @@ def test_small_batches_find_zeros_written_ahead(disk):
     assert reopen(disk).read(11, 212, 10**9) == entries
 
 
-# ---------------------------------------------------------------------------- damage
-
-
 def test_scanning_changes_nothing_and_settling_cuts_off(disk):
     """A torn batch at the end is not seen, and is gone when the segment is settled; its place is free (F8)."""
     segment, entries = filled(disk)

@@ -195,9 +195,6 @@ def test_a_failed_write_ends_it(disk, keeps, number, error):
     assert look(disk)[2] == found
 
 
-# ---------------------------------------------------------------------------- damage
-
-
 def test_any_flipped_byte_is_mended(disk):
     """One damaged copy is harmless, whichever and wherever, and is whole again afterwards (F9)."""
     whole = disk.image()

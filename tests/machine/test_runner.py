@@ -202,9 +202,6 @@ def test_entries_must_follow_each_other():
         run.apply([chain.call("add", "a", 1)])
 
 
-# ---------------------------------------------------------------- sessions
-
-
 def opened(**settings):
     """A runner with an open session, its chain, the session's id."""
     run, chain = runner(**settings), Chain()
@@ -345,8 +342,6 @@ def test_answers_of_one_session_are_bounded(monkeypatch):
     assert [outcome.kind.name for outcome in outcomes] == ["STALE_DUPLICATE"] * 2 + ["APPLIED"] * 2
     assert get(run, "a") == 7
 
-
-# ---------------------------------------------------------------- determinism
 
 calls = st.one_of(
     st.tuples(st.just("add"), st.sampled_from("ab"), st.integers(-2, 3), st.integers(0, 2), st.integers(1, 4)),

@@ -126,9 +126,6 @@ def test_all_addresses_of_a_name_are_tried_in_turn() -> None:
     tell(story, NamedWorld)
 
 
-# ---------------------------------------------------------------------------- real sockets and threads
-
-
 def answering(hosts: dict[str, list[str]], hangs: threading.Event) -> Any:
     """A lookup as `socket.getaddrinfo`; names that are not in `hosts` are not known, "slow" waits."""
 

@@ -75,8 +75,6 @@ class Script:
         output: list[str] | None = method(*rest.split())
         return output or []
 
-    # ------------------------------------------------------------------------------ demands on commands
-
     def _refused(self, rest: str) -> list[str]:
         name, _, command = rest.partition(":")
         try:
@@ -102,8 +100,6 @@ class Script:
         after = (self.do_status(), self.do_messages())
         assert before == after, f"{rest} changed {before} to {after}"
         return output
-
-    # ------------------------------------------------------------------------------ setting up
 
     def do_config(self, *words: str) -> None:
         values: dict[str, int | float | bool] = {**DEFAULTS}
@@ -148,8 +144,6 @@ class Script:
 
     def do_term(self, node_id: str, term: str, vote_word: str = "vote", vote: str = "nobody") -> None:
         self.world.set_hard_state(int(node_id), HardState(int(term), None if vote == "nobody" else int(vote)))
-
-    # ------------------------------------------------------------------------------ time and requests
 
     def do_tick(self, node_id: str, count: str = "1") -> None:
         self.world.tick(int(node_id), int(count))
@@ -196,8 +190,6 @@ class Script:
 
     def do_step_down(self, node_id: str) -> None:
         self.world.step_down(int(node_id))
-
-    # ------------------------------------------------------------------------------ network
 
     def do_deliver(self, *words: str) -> list[str]:
         """Everything until all is quiet, or one link's first messages, or one message by its place."""
@@ -268,8 +260,6 @@ class Script:
         self.world.forge(message)
         return ["forged " + describe(message)]
 
-    # ------------------------------------------------------------------------------ disks and snapshots
-
     def do_slow(self, node_id: str) -> None:
         self.world.set_slow(int(node_id), True)
 
@@ -307,8 +297,6 @@ class Script:
 
     def do_sent(self, node_id: str, to: str, fails: str = "") -> None:
         self.world.sent(int(node_id), int(to), fails != "fails")
-
-    # ------------------------------------------------------------------------------ looking
 
     def do_status(self, node_id: str = "") -> list[str]:
         nodes = sorted(self.world.nodes.items())

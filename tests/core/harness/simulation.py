@@ -66,8 +66,6 @@ class Simulation:
     def _pick(self, nodes: list[Node]) -> Node:
         return nodes[self.choose(len(nodes))]
 
-    # ------------------------------------------------------------------------------ the story
-
     def run(self, steps: int) -> None:
         """Trouble for `steps` steps, then peace; raises AssertionError with the script when anything is wrong."""
         try:
@@ -223,8 +221,6 @@ class Simulation:
         if keep < len(node.writes) and node.writes[keep].entries and self.choose(2):
             part = self.choose(len(node.writes[keep].entries) + 1)
         self.world.crash(node.node_id, keep, part)
-
-    # ------------------------------------------------------------------------------ peace
 
     def heal(self) -> None:
         """Undo every trouble."""

@@ -68,8 +68,6 @@ class Node:
         assert self.raft is not None, f"node {self.node_id} is down"
         return self.raft
 
-    # ------------------------------------------------------------------------------ life
-
     def view(self) -> LogView:
         """The log as recovery finds it."""
         membership = self.founding if self.start.index == 0 else Membership()
@@ -117,8 +115,6 @@ class Node:
         self.durable_applied, self.durable_commands = 0, []
         self.snapshot, self.snapshot_commands = None, []
 
-    # ------------------------------------------------------------------------------ disk
-
     def stage(self, ready: Ready) -> None:
         """Take the entries of a Ready into the running log."""
         if ready.truncate_from is not None:
@@ -142,8 +138,6 @@ class Node:
 
     def range(self, first: int, last: int) -> list[Entry]:
         return self.entries[first - self.entries_start - 1 : last - self.entries_start]
-
-    # ------------------------------------------------------------------------------ snapshots
 
     def take_snapshot(self) -> SnapshotMeta:
         """Bind the applied state to its index; taking one makes the state durable."""

@@ -64,8 +64,6 @@ class CoreWorld:
         self.draws.append(drawn)
         return drawn
 
-    # ------------------------------------------------------------------------------ life
-
     def found(self, voters: int, learners: int = 0) -> None:
         """The nodes of a new cluster, not started yet: first the voters, then the learners."""
         ids = tuple(range(1, voters + learners + 1))
@@ -126,8 +124,6 @@ class CoreWorld:
         vote = "nobody" if hard_state.vote is None else hard_state.vote
         self._note("term", node_id, hard_state.term, "vote", vote)
         self.nodes[node_id].hard_state = hard_state
-
-    # ------------------------------------------------------------------------------ what Ready asks for
 
     def _settle(self, node: Node) -> None:
         """Do what the core wants done, in the order of `Ready`."""
@@ -200,8 +196,6 @@ class CoreWorld:
         else:
             node.core.snapshot_failed()
 
-    # ------------------------------------------------------------------------------ inputs of the core
-
     def tick(self, node_id: NodeId, count: int = 1) -> None:
         """Let time pass for one node."""
         self._note("tick", node_id, count)
@@ -250,8 +244,6 @@ class CoreWorld:
         node = self.nodes[node_id]
         action(node.core)
         self._settle(node)
-
-    # ------------------------------------------------------------------------------ disks and snapshots
 
     def set_slow(self, node_id: NodeId, slow: bool) -> None:
         """A slow node's writes wait for `persist`; one that is no longer slow does them all."""
@@ -306,8 +298,6 @@ class CoreWorld:
         """Tell a leader how a snapshot's transfer has ended."""
         self._note("sent", node_id, to, *([] if ok else ["fails"]))
         self._do(node_id, lambda raft: raft.snapshot_sent(to, ok))
-
-    # ------------------------------------------------------------------------------ network
 
     def _send(self, message: Message) -> None:
         link = (message.sender, message.to)
