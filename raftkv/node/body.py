@@ -34,6 +34,7 @@ class Body:
     ) -> None:
         self.raft = raft
         self.options = options
+        self.node_id: NodeId = options.node_id
         self.config = options.config
         self.paths = Paths(options.data_dir)
         self.world = world
@@ -43,11 +44,6 @@ class Body:
         self.failure: NodeStopped | None = None
         self.is_closing = False
         """Whether the node was asked to stop, or let go of."""
-
-    @property
-    def node_id(self) -> NodeId:
-        """Which node this is."""
-        return self.options.node_id
 
     @property
     def has_ended(self) -> bool:

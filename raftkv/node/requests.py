@@ -37,7 +37,8 @@ class Requests:
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
         or with an error. Raises `NotAccepted` (safe to retry) when it is refused at once."""
-        self._check_running()
+        if self._body.failure is not None:
+            raise self._refusal()
         if self._body.raft.is_leader:
             # Here, at the edge: what no node could apply must never get into the log.
             bytes_max = self._body.config.command_bytes_max
@@ -58,7 +59,8 @@ class Requests:
 
         One that is not done within its slice of the loop goes on beside it, until the deadline, or `gone` is true.
         """
-        self._check_running()
+        if self._body.failure is not None:
+            raise self._refusal()
         if not stale:
             self._engine.query(Query(payload, done, deadline_s, gone))
             return
@@ -74,7 +76,8 @@ class Requests:
 
         Only the leader does, as it is with the leader that clients stay. Raises `NotLeader` elsewhere.
         """
-        self._check_running()
+        if self._body.failure is not None:
+            raise self._refusal()
         if not self._body.raft.is_leader:
             raise NotLeader(self._body.raft.leader)
 
@@ -89,13 +92,13 @@ class Requests:
         self, number: int, payload: bytes, done: QueryDone, deadline_s: float, gone: Callable[[], bool]
     ) -> None:
         """Run a query on a state that is held here, whoever leads now. Raises `ViewExpired`."""
-        self._check_running()
+        if self._body.failure is not None:
+            raise self._refusal()
         self._scans.begin(Query(payload, done, deadline_s, gone, held=self._views.find(number)))
 
     def close_view(self, number: int) -> None:
         """Let go of a state that is held here."""
         self._views.close(number)
 
-    def _check_running(self) -> None:
-        if self._body.failure is not None:
-            raise Unavailable(f"node {self._body.node_id} has stopped: {self._body.failure}")
+    def _refusal(self) -> Unavailable:
+        return Unavailable(f"node {self._body.node_id} has stopped: {self._body.failure}")
