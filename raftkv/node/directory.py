@@ -146,16 +146,6 @@ def close_directory(opened: Opened) -> None:
     opened.lock.release()
 
 
-def join_cluster(disk: Disk, paths: Paths, vote: VoteFile, founding: Founding) -> None:
-    """Remember over restarts which cluster this node has joined. Blocking; durable on return.
-
-    The vote file says it last: when it does, a `cluster` file that does not is an older one.
-    """
-    owner = msgspec.structs.replace(vote.identity, cluster_id=founding.cluster_id)
-    save_founding(disk, paths.founding, owner, founding)
-    vote.join(founding.cluster_id)
-
-
 def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLock) -> Opened:
     disk, config = world.disk, options.config
     who = _open_identity(options, world, paths)

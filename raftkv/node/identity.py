@@ -8,7 +8,7 @@ import xxhash
 from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import ConfigError, Corruption
-from raftkv.log import Identity, Owned, load_owned, save_owned
+from raftkv.log import Identity, Owned, VoteFile, load_owned, save_owned
 from raftkv.model import Member, Membership
 
 _MAGIC = b"RKVclus\n"
@@ -61,6 +61,15 @@ def save_founding(disk: Disk, path: str, owner: Identity, founding: Founding) ->
     """Durable on return."""
     failpoints.reach("cluster.before_save")
     save_owned(disk, path, _MAGIC, owner, founding)
+
+
+def join_cluster(disk: Disk, path: str, vote: VoteFile, founding: Founding) -> None:
+    """Remember over restarts which cluster this node has joined. Blocking; durable on return.
+
+    The vote file says it last: when it does, a `cluster` file that does not is an older one.
+    """
+    save_founding(disk, path, msgspec.structs.replace(vote.identity, cluster_id=founding.cluster_id), founding)
+    vote.join(founding.cluster_id)
 
 
 def load_founding(disk: Disk, path: str) -> Owned[Founding] | None:

@@ -17,9 +17,9 @@ from raftkv.node.directory import close_directory
 from raftkv.node.divergence import Divergence
 from raftkv.node.engine import Engine
 from raftkv.node.housekeeping import Housekeeping
+from raftkv.node.links import Links
 from raftkv.node.orders import Orders
 from raftkv.node.paths import Options
-from raftkv.node.peers.links import Links
 from raftkv.node.peers.peers import Peers
 from raftkv.node.peers.removal import removed, removed_since
 from raftkv.node.ports import Worker
@@ -62,7 +62,7 @@ class Node:
     def __init__(self, recovered: Recovered) -> None:
         self._loop = asyncio.get_running_loop()
         self._recovered = recovered
-        self.opened = recovered.opened
+        self.opened = opened = recovered.opened
         self.raft = raft = recovered.raft
         self.transport = recovered.transport
         world = recovered.world
@@ -77,7 +77,15 @@ class Node:
         self.clock = ClockWatch(raft, body.config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(self.opened.vote.boot)
         self._build_state_side(recovered)
-        self.peers = Peers(body, recovered)
+        self.peers = Peers(
+            body,
+            recovered.machine,
+            founding=opened.founding,
+            vote=opened.vote,
+            starts=opened.starts,
+            known=opened.known,
+            moved=opened.moved,
+        )
         self.divergence = Divergence(body, self.applier)
         self.snapshots = Snapshotter(
             body,

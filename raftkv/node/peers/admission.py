@@ -6,10 +6,10 @@ import asyncio
 from typing import NoReturn
 
 from raftkv.errors import HandshakeRefused, PeerRemoved
+from raftkv.log import VoteFile
 from raftkv.machine import StateMachine
 from raftkv.model import NodeId
 from raftkv.node.body import Body
-from raftkv.node.directory import Opened
 from raftkv.node.peers.belonging import Belonging
 from raftkv.node.peers.gossip import Gossip
 from raftkv.node.peers.met import Met
@@ -27,17 +27,18 @@ class Admission:
         self,
         body: Body,
         machine: type[StateMachine],
-        opened: Opened,
-        belonging: Belonging,
+        vote: VoteFile,
+        starts: list[tuple[int, str]],
         *,
+        belonging: Belonging,
         met: Met,
         gossip: Gossip,
         places: Places,
     ) -> None:
         self._body = body
         self._machine = machine
-        self._vote = opened.vote
-        self._starts = opened.starts
+        self._vote = vote
+        self._starts = starts
         self._belonging = belonging
         self._met = met
         self._gossip = gossip

@@ -10,9 +10,7 @@ import msgspec
 from raftkv.disk import Disk
 from raftkv.log import VoteFile
 from raftkv.logs import EventLog
-from raftkv.node.directory import join_cluster
-from raftkv.node.identity import Founding
-from raftkv.node.paths import Paths
+from raftkv.node.identity import Founding, join_cluster
 from raftkv.node.ports import Worker
 
 logger = EventLog("raftkv")
@@ -24,11 +22,11 @@ class Belonging:
     Invariant: `cluster_id` changes once at most, from nothing to the cluster that was joined.
     """
 
-    def __init__(self, founding: Founding, vote: VoteFile, disk: Disk, paths: Paths, worker: Worker) -> None:
+    def __init__(self, founding: Founding, vote: VoteFile, disk: Disk, path: str, worker: Worker) -> None:
         self._founding = founding
         self._vote = vote
         self._disk = disk
-        self._paths = paths
+        self._path = path
         self._worker = worker
 
     @property
@@ -46,6 +44,6 @@ class Belonging:
         self._founding = msgspec.structs.replace(
             self._founding, cluster_id=cluster_id, name=self._founding.name or name
         )
-        saved = self._worker.run(join_cluster, self._disk, self._paths, self._vote, self._founding)
+        saved = self._worker.run(join_cluster, self._disk, self._path, self._vote, self._founding)
         saved.add_done_callback(written)
         logger.info("cluster_joined", node=self._vote.identity.node_id, cluster=cluster_id)

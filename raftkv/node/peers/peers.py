@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import asyncio
 
+from raftkv.log import VoteFile
+from raftkv.machine import StateMachine
 from raftkv.model import NodeId
 from raftkv.node.body import Body
+from raftkv.node.identity import Founding
 from raftkv.node.peers.admission import Admission
 from raftkv.node.peers.belonging import Belonging
 from raftkv.node.peers.gossip import Gossip
 from raftkv.node.peers.met import Met, save_known
+from raftkv.node.peers.moved import Moved
 from raftkv.node.peers.places import Places
 from raftkv.node.peers.removal import Ending
-from raftkv.node.recovery import Recovered
 from raftkv.wire import Acquaintance
 
 
 class Peers:
     """The parts of it, each with one question to answer, and what makes all of them look again."""
 
-    def __init__(self, body: Body, recovered: Recovered) -> None:
-        opened, world = recovered.opened, body.world
+    def __init__(
+        self,
+        body: Body,
+        machine: type[StateMachine],
+        *,
+        founding: Founding,
+        vote: VoteFile,
+        starts: list[tuple[int, str]],
+        known: dict[NodeId, Acquaintance],
+        moved: Moved | None,
+    ) -> None:
+        world = body.world
 
         def save(known: dict[NodeId, Acquaintance]) -> asyncio.Future[None]:
             # On the log's worker: what the background has to do may take seconds, and a peer waits for this.
-            return world.log_worker.run(save_known, world.disk, body.paths.peers, opened.vote, known)
+            return world.log_worker.run(save_known, world.disk, body.paths.peers, vote, known)
 
-        self.belonging = Belonging(opened.founding, opened.vote, world.disk, body.paths, world.log_worker)
-        self.met = Met(opened.known, save, body.check_background)
-        self.places = Places(body, opened.moved)
-        self.gossip = Gossip(body, self.met, opened.vote.identity.incarnation)
+        self.belonging = Belonging(founding, vote, world.disk, body.paths.founding, world.log_worker)
+        self.met = Met(known, save, body.check_background)
+        self.places = Places(body, moved)
+        self.gossip = Gossip(body, self.met, vote.identity.incarnation)
         self.ending = Ending(body)
         self.admission = Admission(
             body,
-            recovered.machine,
-            opened,
-            self.belonging,
+            machine,
+            vote,
+            starts,
+            belonging=self.belonging,
             met=self.met,
             gossip=self.gossip,
             places=self.places,
