@@ -98,8 +98,6 @@ class Report(msgspec.Struct):
             row.latencies = total.to_text()
         return row
 
-    # ------------------------------------------------------------------------------ files
-
     def save(self, directory: Path) -> Path:
         """Write `SUITE.json` there; returns its path."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -114,8 +112,6 @@ class Report(msgspec.Struct):
             return msgspec.json.decode(path.read_bytes(), type=cls)
         except msgspec.MsgspecError as exc:
             raise ValueError(f"{path} holds no report: {exc}") from exc
-
-    # ------------------------------------------------------------------------------ tables
 
     def table(self) -> Table:
         """Medians; beside another's figure, ours as a multiple of it."""

@@ -119,8 +119,6 @@ class EtcdConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # ------------------------------------------------------------------------------ out
-
     def submit(self, reads: bool, key: bytes, due_ns: int) -> None:
         """Send a `Range` of one key or a `Put`."""
         if reads:
@@ -155,8 +153,6 @@ class EtcdConnection(asyncio.Protocol):
             data = self._waiting.popleft()
             self._send_window -= len(data) - 9
             self._write(data)
-
-    # ------------------------------------------------------------------------------ in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Open our windows as far as they go: nothing is to wait for the generator."""

@@ -51,8 +51,6 @@ class FollowingEtcdConnection:
         if self._current is not None:
             self._current.submit(reads, key, due_ns)
 
-    # ------------------------------------------------------------------------------ what the connection reports
-
     def answered(self, connection: Connection, due_ns: int) -> None:
         """Done; a second answer to an operation that was sent twice counts no more."""
         self._heard_at = self._loop.time()

@@ -79,8 +79,6 @@ class RaftkvConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # ------------------------------------------------------------------------------ out
-
     def submit(self, reads: bool, key: bytes, due_ns: int) -> None:
         """Send a query or a command."""
         self._last_id = request_id = self._last_id + 1
@@ -114,8 +112,6 @@ class RaftkvConnection(asyncio.Protocol):
         out, self._out = self._out, []
         if self._transport is not None:
             self._transport.write(b"".join(out))
-
-    # ------------------------------------------------------------------------------ in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say hello."""

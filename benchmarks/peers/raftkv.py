@@ -43,8 +43,6 @@ class RaftkvCluster:
         self.processes.kill_all()
         self._directory.cleanup()
 
-    # ------------------------------------------------------------------------------ who is who
-
     def leader(self, deadline_s: float = START_DEADLINE_S) -> NodeProcess:
         """The node that leads; raises `TimeoutError` when there is none in time."""
         end = time.monotonic() + deadline_s

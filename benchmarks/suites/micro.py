@@ -49,16 +49,10 @@ def rate(count: int, work: Callable[[], object]) -> dict[str, float]:
     return {"per_s": count / seconds, "us": seconds / count * 1e6}
 
 
-# ---------------------------------------------------------------------- the core
-
-
 def core_entries(batch: int, batches: int) -> dict[str, float]:
     """Three nodes decide on batches of entries, in memory."""
     entries_s, _ = core.measure(batch, batches)
     return {"per_s": entries_s, "us": 1e6 / entries_s}
-
-
-# ---------------------------------------------------------------------- the log
 
 
 def _batches(batch: int, count: int) -> Iterator[list[Entry]]:
@@ -102,9 +96,6 @@ def _open(directory: str) -> Log:
     )
 
 
-# ---------------------------------------------------------------------- the wire and the machine
-
-
 def requests(count: int) -> dict[str, float]:
     """A put's request made and read, in frames."""
     decoder = FrameDecoder(MIB)
@@ -140,9 +131,6 @@ def puts(count: int) -> dict[str, float]:
             machine.put(key, VALUE)
 
     return rate(count, work)
-
-
-# ---------------------------------------------------------------------- simulated worlds
 
 
 def worlds(count: int) -> dict[str, float]:

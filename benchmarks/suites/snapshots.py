@@ -107,9 +107,6 @@ def copy_mib_s(directory: Path, mib: int) -> float:
     return mib / seconds
 
 
-# ---------------------------------------------------------------------- installing
-
-
 class Installation(msgspec.Struct):
     """When what happened, on the monotonic clock, and what was watched."""
 
@@ -191,9 +188,6 @@ def _join(cluster: RaftkvCluster, found: Installation) -> None:
     raise TimeoutError(f"the new node has not caught up within {INSTALL_DEADLINE_S:g} s")
 
 
-# ---------------------------------------------------------------------- taking
-
-
 class Watch:
     """Notes by how much a task that should run every millisecond is late."""
 
@@ -243,9 +237,6 @@ async def take(mib: int, count: int, seed: int) -> dict[str, float]:
         "times": during / before,
         "pause_ms": sorted(pauses)[int(len(pauses) * 0.99)] * 1000,
     }
-
-
-# ---------------------------------------------------------------------- the suite
 
 
 def plan(run: Run) -> list[tuple[str, int, int | str | None]]:

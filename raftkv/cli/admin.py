@@ -39,9 +39,6 @@ def _member(_: click.Context, __: click.Parameter, given: str) -> Member:
         raise click.BadParameter(f"{given!r}: {exc}") from None
 
 
-# ---------------------------------------------------------------------------- status
-
-
 @click.command()
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it until Ctrl-C.")
 @click.option(
@@ -100,9 +97,6 @@ def _show(target: Target, live: Live, value: object, display: RenderableType) ->
 def _is_redrawn(target: Target, live: Live) -> bool:
     """Whether each view replaces the one before; in a pipe they follow each other, as nothing can be replaced there."""
     return live.console.is_terminal and not target.as_json
-
-
-# ---------------------------------------------------------------------------- members
 
 
 @click.group()

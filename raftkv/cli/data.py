@@ -19,9 +19,6 @@ from raftkv.machine import prefix_end
 hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values are given and printed in hexadecimal.")
 
 
-# ---------------------------------------------------------------------------- bytes and people
-
-
 def to_bytes(text: str, as_hex: bool) -> bytes:
     """An argument as bytes: UTF-8 (what the shell passed, to the byte), or hexadecimal."""
     if not as_hex:
@@ -84,9 +81,6 @@ def print_answer(target: Target, good: bool, value: Any, text: str) -> None:
         click.echo(text, err=not good)
     if not good:
         sys.exit(1)
-
-
-# ---------------------------------------------------------------------------- commands
 
 
 @click.command()
@@ -215,8 +209,6 @@ def increment(target: Target, key: str, by: int, as_hex: bool) -> None:
     counter = target.run(work, f"incrementing {key}")
     print_answer(target, True, {"counter": counter}, str(counter))
 
-
-# ---------------------------------------------------------------------------- ranges
 
 page_options = (
     click.option(
@@ -360,9 +352,6 @@ async def _pages(
             end = page.next
         else:
             start = page.next
-
-
-# ---------------------------------------------------------------------------- transactions
 
 
 @click.command()

@@ -83,9 +83,6 @@ def inspect(directory: str, first: int | None, last: int | None, tail: int, as_j
         sys.exit(5)
 
 
-# ---------------------------------------------------------------------------- reading
-
-
 def inspect_log(directory: str, first: int | None, last: int | None, tail: int) -> LogReport:
     """Read a data directory's log, or the log directory itself. Raises `InvalidArgument`, `DataDirLocked`."""
     root = directory.rstrip("/")
@@ -201,9 +198,6 @@ def _read_entries(
         at = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
     report.last_index = at.index
     return at
-
-
-# ---------------------------------------------------------------------------- showing
 
 
 def entry_value(entry: Entry) -> dict[str, Any]:

@@ -30,9 +30,6 @@ CLIENT_VARIABLES = ("RAFTKV_ADDRESS", "RAFTKV_TIMEOUT")
 """Variables of the commands that talk to a cluster; `serve` has no use for them, and no quarrel with them."""
 
 
-# ---------------------------------------------------------------------------- values as people write them
-
-
 def parse_member(text: str) -> Member:
     """A member as `ID=PEER_HOST:PORT/CLIENT_HOST:PORT`; raises `ValueError`."""
     form = "must be ID=PEER_HOST:PORT/CLIENT_HOST:PORT, such as 1=10.0.0.1:8001/10.0.0.1:7001"
@@ -145,9 +142,6 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
 """The settings of `raftkv serve` itself, by the name that a settings file uses; those of `Config` come beside them."""
 
 
-# ---------------------------------------------------------------------------- where they come from
-
-
 def load_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a TOML file: (settings of `serve`, the values of its `[config]` table).
 
@@ -218,9 +212,6 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     return sorted({name for name in environment if name.startswith("RAFTKV_")} - known - set(CLIENT_VARIABLES))
 
 
-# ---------------------------------------------------------------------------- the node's own settings
-
-
 def _config_fields() -> dict[str, msgspec.structs.FieldInfo]:
     return {field.name: field for field in msgspec.structs.fields(Config)}
 
@@ -264,9 +255,6 @@ def _checked_config(given: Mapping[str, Found[Any]]) -> Config:
         named = {name: found for name, found in given.items() if name in str(exc)} or given
         sources = ", ".join(f"{name} = {found.value!r} from {found.source}" for name, found in named.items())
         raise ConfigError(f"{exc} (given: {sources})") from None
-
-
-# ---------------------------------------------------------------------------- what fits together
 
 
 def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:

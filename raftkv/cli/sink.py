@@ -102,8 +102,6 @@ class Sink:
         self._thread.join(within_s)
         return self._is_done
 
-    # ------------------------------------------------------------------------------ the thread
-
     def _run(self) -> None:
         while batch := self._next():
             if not self._write_out(batch):

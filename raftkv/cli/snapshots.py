@@ -30,9 +30,6 @@ def snapshot() -> None:
     """Take, list and verify snapshots."""
 
 
-# ---------------------------------------------------------------------------- of running nodes
-
-
 class Taken(msgspec.Struct, frozen=True):
     """A snapshot that a node has taken, or why it has not."""
 
@@ -69,9 +66,6 @@ async def _take(target: Target, everywhere: bool) -> list[Taken]:
         except RaftKVError as exc:
             taken.append(Taken(member.node_id, None, str(exc)))
     return taken
-
-
-# ---------------------------------------------------------------------------- on disk
 
 
 def find_directory(given: str) -> str:

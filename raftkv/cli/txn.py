@@ -108,9 +108,6 @@ def _number(line: str, text: str) -> int:
     return number
 
 
-# ---------------------------------------------------------------------------- what came out
-
-
 def result_value(result: OperationResult, item_value: Callable[[Item], Any]) -> dict[str, Any]:
     """An operation's result for JSON: only the field that its kind has."""
     if result.stamp is not None:

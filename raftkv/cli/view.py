@@ -84,9 +84,6 @@ def _name(silent: Silent) -> str:
     return silent.address if silent.node_id is None else f"node {silent.node_id} ({silent.address})"
 
 
-# ---------------------------------------------------------------------------- asking
-
-
 async def look(target: Target) -> ClusterView:
     """Ask the nodes at the target's addresses, then whomever they name. Raises `Unavailable` when nobody answers.
 
@@ -147,9 +144,6 @@ def _members(answers: object) -> tuple[Member, ...]:
     nodes = [answer for answer in answers if isinstance(answer, NodeStatus)]  # type: ignore[attr-defined]
     newest = max(nodes, key=lambda node: (node.commit_index, node.term), default=None)
     return newest.membership.members if newest is not None else ()
-
-
-# ---------------------------------------------------------------------------- showing
 
 
 COLUMNS = ("node", "role", "term", "commit", "applied", "lag", "snap", "log", "state", "free", "reaches")

@@ -51,8 +51,6 @@ class AddressBook:
         """All of them, in the order of the round."""
         return tuple(self._tries)
 
-    # ------------------------------------------------------------------------------ what is learned
-
     def learn(self, members: Members) -> bool:
         """Take note of the members; returns whether these are others. Older news than the last is no news."""
         if not self._learns or members.index < self._members.index:
@@ -77,8 +75,6 @@ class AddressBook:
     @property
     def has_hint(self) -> bool:
         return self._suggested is not None
-
-    # ------------------------------------------------------------------------------ what is tried
 
     def next(self, now: float, busy: Container[str] = ()) -> str | None:
         """What to try now: none of those that are being tried (`busy`). None when there is no other."""

@@ -96,8 +96,6 @@ class Client(Generic[M]):
         """The machine's methods."""
         tell_of_fork(self)
 
-    # ------------------------------------------------------------------------------ life
-
     def after_fork(self) -> None:
         """In a child: the session is the parent's, which counts its commands; the next command opens another one."""
         leave(self._session, self._opening)
@@ -144,8 +142,6 @@ class Client(Generic[M]):
     def session(self) -> Session | None:
         """The open session; None before the first command, and without sessions."""
         return self._session
-
-    # ------------------------------------------------------------------------------ calls
 
     async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
         """Call a command or query by name, with the default deadline."""
@@ -206,8 +202,6 @@ class Client(Generic[M]):
     async def _request(self, kind: RequestKind, payload: bytes, deadline_s: float, *, stale: bool = False) -> Answer:
         """One request that does no harm when it is done twice."""
         return await self._channel.perform(self._channel.new_call(kind, payload, deadline_s, stale=stale))
-
-    # ------------------------------------------------------------------------------ exactly once
 
     async def _invoke_once(self, method: Method, values: bytes, deadline_s: float) -> Answer:
         channel = self._channel

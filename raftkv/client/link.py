@@ -102,8 +102,6 @@ class Link(asyncio.Protocol):
         self._was_full |= not room
         return room
 
-    # ------------------------------------------------------------------------------ calls
-
     def send(self, call: Call) -> None:
         """Send a call; the owner hears of the answer, or of the loss."""
         now = self._loop.time()
@@ -161,8 +159,6 @@ class Link(asyncio.Protocol):
             self._was_full = False
             self._owner.on_room(self)
 
-    # ------------------------------------------------------------------------------ out
-
     def _write(self, frame: bytes) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
@@ -181,8 +177,6 @@ class Link(asyncio.Protocol):
         """It has caught up."""
         self._writable = True
         self._tell_room()
-
-    # ------------------------------------------------------------------------------ in
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say who we are."""

@@ -77,8 +77,6 @@ class Router:
         self.reconnects = 0
         self.retries = 0
 
-    # ------------------------------------------------------------------------------ calls
-
     def submit(self, call: Call) -> None:
         """Take a new call; its future gets the answer, or an error, at the latest at its deadline.
 
@@ -136,8 +134,6 @@ class Router:
             call, _ = waiting.popitem(last=False)
             if not call.done:
                 link.send(call)
-
-    # ------------------------------------------------------------------------------ what links report
 
     def on_room(self, link: Link) -> None:
         """`link` has come up, or can take more calls again."""
@@ -215,8 +211,6 @@ class Router:
         if not call.done:
             delay = self._backoff(call.tries + 1, self._options.busy_backoff_max_s)
             self._loop.call_later(delay, self._again, call, error)
-
-    # ------------------------------------------------------------------------------ the search for the leader
 
     def _leave(self, link: Link, hint: str | None, error: RaftKVError) -> None:
         """`link` does not lead to the leader (any more)."""
@@ -328,8 +322,6 @@ class Router:
         self._current = link
         self._flush()
 
-    # ------------------------------------------------------------------------------ staying informed
-
     @property
     def _is_idle(self) -> bool:
         """Whether nobody waits for anything but the refresh."""
@@ -377,8 +369,6 @@ class Router:
             self.finish(call)
             self._refreshing = None
             self._refresh_later()
-
-    # ------------------------------------------------------------------------------ the end
 
     async def close(self) -> None:
         """Close every connection; calls that still wait end with `Unavailable` or `Indeterminate`."""

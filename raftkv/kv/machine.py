@@ -62,8 +62,6 @@ class KeyValue(StateMachine):
 
     records = Table(bytes, Record)
 
-    # ------------------------------------------------------------------------------ commands
-
     @command
     def put(self, key: bytes, value: bytes) -> Stamp:
         """Set `key`; returns its new stamp."""
@@ -112,8 +110,6 @@ class KeyValue(StateMachine):
         results = [self._do(operation) for operation in (then if succeeded else otherwise)]
         return TransactionResult(succeeded, results)
 
-    # ------------------------------------------------------------------------------ queries
-
     @query
     def get(self, key: bytes) -> Item | None:
         """The item at `key`, or None."""
@@ -143,8 +139,6 @@ class KeyValue(StateMachine):
                 raise
             return Page(items, exc.position)
         return Page(items, None)
-
-    # ------------------------------------------------------------------------------ parts of them
 
     def _item(self, key: bytes) -> Item | None:
         record = self.records.get(key)

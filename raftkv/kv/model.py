@@ -55,9 +55,6 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     A page may end before its limit, or hold nothing, when the node had to read too much for it."""
 
 
-# ---------------------------------------------------------------- conditions of a transaction
-
-
 class Exists(msgspec.Struct, frozen=True, array_like=True, tag="exists"):
     """The key is there."""
 
@@ -92,9 +89,6 @@ class ChangedAt(msgspec.Struct, frozen=True, array_like=True, tag="changed"):
 
 
 Condition: TypeAlias = Exists | Missing | ValueIs | VersionIs | ChangedAt
-
-
-# ---------------------------------------------------------------- operations of a transaction
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag="get"):
@@ -140,9 +134,6 @@ class TransactionResult(msgspec.Struct, frozen=True, array_like=True):
 
     succeeded: bool
     results: list[OperationResult]
-
-
-# ---------------------------------------------------------------- limits, checked by clients and by the machine
 
 
 def check_key(key: bytes) -> None:

@@ -87,8 +87,6 @@ class ClockWatch:
         offset = clocks.offset_of(self._raft, role, node)
         return None if offset is None else round(offset - role.clock.base_ms)
 
-    # ------------------------------------------------------------------------------ the remedy
-
     async def reset(self, wake: Callable[[], None], until: Until, deadline_s: float) -> ClockReset:
         """Let log time begin anew; returns when that is applied here. Raises as `Orders.reset_clock`."""
         raft = self._raft

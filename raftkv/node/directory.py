@@ -220,9 +220,6 @@ def rewrite_addresses(options: Options, world: World, members: Sequence[Member])
         close_directory(opened)
 
 
-# ---------------------------------------------------------------------------- who this is
-
-
 def _open_identity(options: Options, world: World, paths: Paths) -> _Who:
     """Compare what the small files say of whose they are; nothing is changed before that."""
     disk = world.disk
@@ -325,9 +322,6 @@ def _found(options: Options) -> Founding:
     name = options.cluster_name or DEFAULT_NAME
     cluster_id = cluster_id_of(name, membership)
     return Founding(cluster_id=cluster_id, membership=membership, name=name, machine=options.machine)
-
-
-# ---------------------------------------------------------------------------- log
 
 
 def _open_log(disk: Disk, paths: Paths, config: Config, vote: VoteFile, founding: Founding) -> tuple[Log, LogView]:

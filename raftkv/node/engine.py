@@ -80,8 +80,6 @@ class Engine:
         """Why no command is accepted at the moment, whoever leads (the disk is nearly full)."""
         self.stopped = False
 
-    # ------------------------------------------------------------------------------ inputs
-
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once. Raises `NotAccepted` when it is refused at once."""
         if not self.raft.is_leader:
@@ -146,8 +144,6 @@ class Engine:
             self.turn()
         finally:
             self._transport.uncork()
-
-    # ------------------------------------------------------------------------------ the loop
 
     def wake(self) -> None:
         """See to it that there will be a turn."""

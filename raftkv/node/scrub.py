@@ -109,8 +109,6 @@ class Scrubber:
         ]
         return [*found, *self._snapshots.refused().values()]
 
-    # ------------------------------------------------------------------------------ when
-
     def start(self) -> None:
         """Begin, soon; nothing happens when the rate is 0."""
         if self._rate:
@@ -162,8 +160,6 @@ class Scrubber:
             self.read_bytes += found
             self._later(found / self._rate, lambda: self._step(reading))
 
-    # ------------------------------------------------------------------------------ what is found
-
     def _note(self, rot: Rot) -> None:
         if rot.snapshot is None:
             if rot.path in self._log_rot or rot.path not in {part.path for part in self._log.written()}:
@@ -182,8 +178,6 @@ class Scrubber:
             text=rot.text,
             of="log" if rot.snapshot is None else "state and snapshot" if rot.is_state else "snapshot",
         )
-
-    # ------------------------------------------------------------------------------ on the worker
 
     def _state_file(self, name: str) -> str:
         return posixpath.join(self._state_directory, name)

@@ -76,8 +76,6 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._wake()
 
-    # ------------------------------------------------------------------------------ from any thread
-
     def put(self, call: bytes, callback: Callback | None) -> None:
         """Queue a call; when the queue is full or closed, its callback is called at once, in this thread."""
         if self._ended:
@@ -102,8 +100,6 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._queue) + len(self._pending)
-
-    # ------------------------------------------------------------------------------ out
 
     def _wake(self) -> None:
         self._woken = False
@@ -158,8 +154,6 @@ class Calls:
             if self._answered and not self._queue:
                 # A follower hears of a commit with the next append or tick, and nothing of ours is on the way.
                 self._catch_up()
-
-    # ------------------------------------------------------------------------------ back
 
     def results(self, results: list[tuple[int, Any, int]]) -> None:
         """Calls of this process were applied here: (number, result, fail reason) of each."""

@@ -62,8 +62,6 @@ class Duties:
         self._maybe_promote(node)
         self._maybe_compact(node)
 
-    # ------------------------------------------------------------------------------ reads
-
     def _confirm(self, node: Node) -> None:
         """Ask what is committed, and remember since when: whatever was acknowledged before that is here."""
         now = time.monotonic()
@@ -79,8 +77,6 @@ class Duties:
 
         with contextlib.suppress(RaftKVError):
             node.requests.query(BARRIER, False, answered)
-
-    # ------------------------------------------------------------------------------ votes
 
     def _maybe_promote(self, node: Node) -> None:
         """Whoever leads gives new nodes their vote, as soon as they have the log; each has its turn."""
@@ -98,8 +94,6 @@ class Duties:
             logger.info("node %d has no vote yet: %s", learner, exc)
         finally:
             self._promoting = False
-
-    # ------------------------------------------------------------------------------ images and snapshots
 
     def _maybe_compact(self, node: Node) -> None:
         conf, objects = self._conf, self._objects

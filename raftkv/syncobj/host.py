@@ -77,8 +77,6 @@ class Host:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
-    # ------------------------------------------------------------------------------ from outside
-
     def begin(self) -> None:
         """Start the node; returns when it runs, or waits for its address or to be added. Raises what keeps it."""
         if not structlog.is_configured():
@@ -147,8 +145,6 @@ class Host:
     def leader_known(self) -> bool:
         """Whether this node knows of a leader. From any thread."""
         return self.node is not None and self.node.failure is None and self.node.raft.leader is not None
-
-    # ------------------------------------------------------------------------------ start and end
 
     async def _start(self) -> None:
         try:
@@ -269,8 +265,6 @@ class Host:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # ------------------------------------------------------------------------------ reads
-
     async def barrier(self) -> Index:
         """Wait until this node has applied whatever was acknowledged anywhere before; returns the index.
 
@@ -342,8 +336,6 @@ class Host:
         role = self.node.raft.role
         return 2 if isinstance(role, Leader) else 1 if isinstance(role, Candidate | PreCandidate) else 0
 
-    # ------------------------------------------------------------------------------ now and then
-
     def _beat(self) -> None:
         node = self.node
         if self._ending or node is None:
@@ -358,8 +350,6 @@ class Host:
         for callback in list(self.on_tick):
             self._tell(callback)
         self.duties.beat(node)
-
-    # ------------------------------------------------------------------------------ members
 
     def admin(self) -> Admin:
         """For changes of members, through whoever leads."""

@@ -62,8 +62,6 @@ class Objects:
         self._number_methods()
         self._choose(0)
 
-    # ------------------------------------------------------------------------------ methods
-
     def _versioned(self) -> Iterator[tuple[int, int, str, Any]]:
         """(version, number of the object, `method_vN`, object) of every replicated method."""
         for number, each in enumerate([self.owner, *self.consumers]):
@@ -99,8 +97,6 @@ class Objects:
         """The host is at its end: consumers belong to nobody any more."""
         for each in self.consumers:
             each._destroy()
-
-    # ------------------------------------------------------------------------------ calls
 
     def apply(self, origin: int, first: int, calls: list[bytes]) -> None:
         """Run the calls of one entry."""
@@ -147,8 +143,6 @@ class Objects:
         old = self.version
         self._choose(version)
         self._on_version(old, version)
-
-    # ------------------------------------------------------------------------------ state
 
     def begin(self, own: set[str]) -> None:
         """What the objects are now is how they begin. `own` are the host's attributes, which are no state."""

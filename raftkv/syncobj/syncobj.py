@@ -101,8 +101,6 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
     def _nodeOf(self, node: Node | str) -> Any:
         return node if isinstance(node, Node) else self._nodeClass(node)
 
-    # ------------------------------------------------------------------------------ life
-
     def _start(self) -> None:
         with self._startLock:
             if self._begun:
@@ -148,8 +146,6 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         if self._host.error is not None:
             raise pysyncobj.SyncObjException("BindError") from self._host.error
 
-    # ------------------------------------------------------------------------------ calls
-
     def _getFuncName(self, funcName: Any) -> str:
         return self._objects.names[funcName]
 
@@ -166,8 +162,6 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
             callback(None, FAIL_REASON.REQUEST_DENIED)
             return
         self._host.calls.put(call, callback)
-
-    # ------------------------------------------------------------------------------ versions and members
 
     def getCodeVersion(self) -> int:
         """The code version that the cluster was switched to."""
@@ -205,8 +199,6 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         self._start()
         self._host.spawn(lambda: _tell(work(), callback))
 
-    # ------------------------------------------------------------------------------ reads
-
     def readBarrier(self, timeout: float | None = None) -> int:
         """Wait until this node has applied all that was acknowledged anywhere before this call: what is read behind it
         is linearizable. Returns the log index; raises `SyncObjException` ("Timeout") after `timeout` seconds."""
@@ -229,8 +221,6 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
     def isStale(self) -> bool:
         """The mark of doubtful local reads: true once others may have a leader that this node has not heard of."""
         return self.readAge > self._host.settings.config.election_timeout_ms / 1000
-
-    # ------------------------------------------------------------------------------ questions
 
     @property
     def _node(self) -> RaftNode | None:

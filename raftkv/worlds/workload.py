@@ -190,8 +190,6 @@ class Clients:
             case _:
                 return tuple(await remote.items(key))
 
-    # ------------------------------------------------------------------------------ the verdict
-
     async def read_lists(self, client: Client[Workload]) -> dict[Any, Any]:
         """What the lists are when all is over."""
         remote: Any = client.remote

@@ -237,9 +237,6 @@ def test_black_holes_do_not_eat_the_deadline() -> None:
     run_world(story)
 
 
-# ---------------------------------------------------------------------------- the address book
-
-
 def test_members_without_a_usable_address_are_left_out() -> None:
     """No address, no port, everywhere, nonsense: nobody can be found there."""
     book = AddressBook(["seed:1"])

@@ -116,9 +116,6 @@ async def test_what_was_learned_during_a_handshake_is_told_when_it_is_over(clust
     cluster.network.heal()
 
 
-# ---------------------------------------------------------------- two who go by one id
-
-
 async def meet_apart(cluster, twin_disk):
     """Node 1 talks to node 2, node 3 to its twin, and nobody else to anybody; then nodes 1 and 3 meet.
 

@@ -374,9 +374,6 @@ def test_callbacks_of_ticks_come_until_they_are_removed():
         notes.removeOnTickCallback(tick)
 
 
-# ---------------------------------------------------------------------------- settings
-
-
 def test_settings_without_an_effect_are_named_in_one_warning():
     """They are accepted, and nobody is left to believe in them."""
     (place,) = addresses(1)

@@ -115,9 +115,6 @@ async def _play(
         await writers.cancel()
 
 
-# ---------------------------------------------------------------------------- the verdict
-
-
 def print_verdict(console: Console, figures: Figures) -> None:
     """What every node has, and whether that is all; with an example of each thing that is wrong."""
     table = Table(header_style="bold")

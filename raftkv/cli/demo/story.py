@@ -65,8 +65,6 @@ class Story:
         await self.judge()
         return self.figures
 
-    # ------------------------------------------------------------------------------ acts
-
     async def begin(self) -> None:
         """Three nodes found a cluster, and writers begin."""
         founders = sorted(self.stage.cluster.nodes)
@@ -179,8 +177,6 @@ class Story:
             figures.nodes = await self.stage.within(read_back(self.stage, ledger, rested), "reading everything back")
         figures.same_state = same_state(figures.nodes)
         figures.seconds = self.narrator.seconds
-
-    # ------------------------------------------------------------------------------ parts of them
 
     async def _acknowledged_after_killing(self, *node_ids: NodeId) -> float:
         loop = asyncio.get_running_loop()

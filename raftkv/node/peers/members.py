@@ -44,9 +44,6 @@ _NODE_FRAME = encode_message(
 _CLIENT_FRAME = encode_client_hello(ClientHello(PROTOCOL_VERSION))
 
 
-# ---------------------------------------------------------------------------- memberships
-
-
 def with_learner(current: Membership, member: Member) -> Membership:
     """`current` with one more node, which has no vote. Raises `InvalidArgument`."""
     if current.member(member.node_id) is not None:
@@ -90,9 +87,6 @@ def check_addresses(current: Membership, member: Member) -> None:
                     f"{address} is an address of node {other.node_id} already: one that is used by more than one "
                     "member would send some to the wrong node"
                 )
-
-
-# ---------------------------------------------------------------------------- who answers there
 
 
 class Answers(msgspec.Struct, frozen=True):

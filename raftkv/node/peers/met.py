@@ -80,8 +80,6 @@ class Met:
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._is_saving = False
 
-    # ------------------------------------------------------------------------------ what is believed
-
     def check(self, hello: Hello) -> None:
         """Raises `HandshakeRefused` for who comes with other files than those that it was met with."""
         known = self.known.get(hello.node_id)
@@ -123,8 +121,6 @@ class Met:
         """What is new in what another node has met."""
         compared = {peer: compare(self.known.get(peer), theirs) for peer, theirs in met.items()}
         return {peer: each for peer, each in compared.items() if each != self.known.get(peer)}
-
-    # ------------------------------------------------------------------------------ what is kept
 
     def keep(self, news: Mapping[NodeId, Acquaintance]) -> None:
         """Record what is new, and begin to write it, once for all that comes while one write is under way."""

@@ -226,8 +226,6 @@ class Nemesis:
                 return
         raise AssertionError(f"an order of the operator's is not carried out: {error!r}\n{cluster.describe()}")
 
-    # ------------------------------------------------------------------------------ processes
-
     def _any(self, *, up: bool, awake: bool = False) -> SimNode | None:
         found = [sim for sim in self._cluster.nodes.values() if sim.is_up == up and not (awake and sim.is_frozen)]
         return self._dice.choice(found) if found else None
@@ -297,8 +295,6 @@ class Nemesis:
         self._cluster.loop.call_later(self._dice.choice([0.1, 0.5, 2, 8]) * self._dice.uniform(0.5, 1.5), sim.thaw)
         return True
 
-    # ------------------------------------------------------------------------------ network
-
     def _two(self) -> tuple[int, int]:
         """Two nodes, or a node and the clients."""
         one, other = self._dice.sample([CLIENT, *sorted(self._cluster.nodes)], 2)
@@ -355,8 +351,6 @@ class Nemesis:
             return True
 
         return begin
-
-    # ------------------------------------------------------------------------------ machines
 
     async def _slow_disk(self) -> bool:
         if (sim := self._any(up=True)) is not None:

@@ -141,9 +141,6 @@ def _next(ordered: list[Operation], done: int) -> list[int]:
     return [number for number in left if ordered[number].called <= first_return]
 
 
-# ---------------------------------------------------------------- models
-
-
 def counter(state: int, operation: Operation) -> tuple[Any, int]:
     """`increment` by the argument gives the new value; `read` the present one."""
     if operation.name == "increment":

@@ -112,9 +112,6 @@ def text_diagram(
     return "\n".join([*(line.rstrip() for line in lines), LEGEND])
 
 
-# ---------------------------------------------------------------------------- what is shown
-
-
 def _items(trace: Trace, since: float, until: float) -> list[_Item]:
     items: list[_Item] = []
     for message in trace.messages:
@@ -185,9 +182,6 @@ def _columns(trace: Trace, rows: list[_Row]) -> list[int]:
     lines = lifelines(trace)
     used |= {node for node in trace.nodes if lines[node].state(rows[0].at) != DOWN}
     return sorted(used)
-
-
-# ---------------------------------------------------------------------------- how it is drawn
 
 
 class _Canvas:

@@ -90,8 +90,6 @@ class Observer:
             self._look_at_end(sim, node, seen)
         self._look_at_machine(sim, seen)
 
-    # ------------------------------------------------------------------------------ processes
-
     def _look_at_process(self, sim: SimNode, seen: _Seen) -> _Seen:
         """A process has begun or ended, or both since the last look."""
         node_id = sim.node_id
@@ -122,8 +120,6 @@ class Observer:
         if sim.is_stopping and not seen.is_stopping:
             seen.is_stopping = True
             self._happened(What.STOP, sim.node_id, "stopping", f"node {sim.node_id} was asked to stop")
-
-    # ------------------------------------------------------------------------------ the core
 
     def _look_at_core(self, node: Node, seen: _Seen) -> None:
         raft, node_id = node.raft, node.node_id
@@ -167,8 +163,6 @@ class Observer:
             seen.installed = snapshots.installed
             text = f"installed {newest.index if newest is not None else ''}"
             self._happened(What.INSTALL, node.node_id, text, f"installed a snapshot: {node.raft.describe()}", role=role)
-
-    # ------------------------------------------------------------------------------ disks, clocks, network
 
     def _look_at_machine(self, sim: SimNode, seen: _Seen) -> None:
         node_id = sim.node_id

@@ -158,8 +158,6 @@ class Drawing:
     def _arrow_key(self, message: Sending) -> Hashable:
         return message.at, self._arrow_slot(message), message.label
 
-    # ------------------------------------------------------------------------------ drawing
-
     def svg(self) -> str:
         """The element, with nothing that it needs from elsewhere but the page's style."""
         body = [*self._draw_cuts(), *self._draw_lives(), *self._draw_messages(), *self._draw_calls()]

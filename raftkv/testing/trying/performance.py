@@ -92,8 +92,6 @@ class Performance:
         await self._read_again(cluster)
         await cluster.until_equal()
 
-    # ------------------------------------------------------------------------------ what goes wrong
-
     async def _strike(self, nemesis: Nemesis) -> None:
         for fault in sorted(self._script.faults, key=lambda fault: fault.at_ms):
             await self._until(fault.at_ms)
@@ -109,8 +107,6 @@ class Performance:
         left = self._start_s + at_ms / 1000 - asyncio.get_running_loop().time()
         if left > 0:
             await asyncio.sleep(left)
-
-    # ------------------------------------------------------------------------------ clients
 
     async def _client(self, cluster: SimCluster, number: int) -> None:
         client = cluster.client(deadline_s=DEADLINE_S, sessions=True)
@@ -152,8 +148,6 @@ class Performance:
         if self._key is None:
             return None
         return freeze(args[list(self._machine.methods[name].signature.parameters).index(self._key)])
-
-    # ------------------------------------------------------------------------------ the verdict
 
     def _judge(self) -> None:
         for operations in self._history.by_key().values():
