@@ -5,7 +5,7 @@ from __future__ import annotations
 from raftkv.core import transitions
 from raftkv.core.messages import TimeoutNow
 from raftkv.core.raftstate import RaftState
-from raftkv.core.roles import Leader, Transfer
+from raftkv.core.roles import Leader, LeadershipTransfer
 from raftkv.errors import ChangeRefused, InvalidArgument
 from raftkv.model import Index, NodeId
 
@@ -29,7 +29,7 @@ def start_transfer(raft: RaftState, to: NodeId) -> None:
             f"node {to} has no room: its disk is nearly full, so it would refuse writes; free some space"
         )
     if role.transfer is None:
-        role.transfer = Transfer(target=to)
+        role.transfer = LeadershipTransfer(target=to)
     continue_transfer(raft)
 
 

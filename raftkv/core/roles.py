@@ -68,7 +68,7 @@ Impatient: TypeAlias = Follower | PreCandidate | Candidate
 """Who campaigns when nothing is heard for `timeout` ticks."""
 
 
-class Transfer(msgspec.Struct, kw_only=True):
+class LeadershipTransfer(msgspec.Struct, kw_only=True):
     """A leadership transfer under way (thesis §3.10)."""
 
     target: NodeId
@@ -95,7 +95,7 @@ class Leader(msgspec.Struct, kw_only=True):
     """Ticks since the election."""
     round: int = 0
     """Broadcasts since the election (see `AppendEntries.round`)."""
-    transfer: Transfer | None = None
+    transfer: LeadershipTransfer | None = None
     timeout_now_sent: bool = False
     """Once a TimeoutNow of this term is on the way, followers may ignore their promise: no more leases."""
     reads_waiting: list[tuple[NodeId | None, int]] = []

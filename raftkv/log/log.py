@@ -23,9 +23,9 @@ from raftkv.disk import Disk
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DiskError, SafetyViolation
 from raftkv.log.cache import Cache, Write
-from raftkv.log.manifest import Manifest, write_manifest
+from raftkv.log.manifest import LogManifest, write_manifest
 from raftkv.log.owned import Identity
-from raftkv.log.recovery import MANIFEST, Recovered, recover, segment_path, settle
+from raftkv.log.recovery import MANIFEST, FoundLog, recover, segment_path, settle
 from raftkv.log.scrub import Written, written
 from raftkv.log.segment import FILL_BYTES, Segment
 from raftkv.model import Index, LogStart
@@ -66,7 +66,7 @@ class Log:
     it, and either thread may read it.
     """
 
-    def __init__(self, disk: Disk, directory: str, recovered: Recovered, segment_bytes: int, cache_bytes: int) -> None:
+    def __init__(self, disk: Disk, directory: str, recovered: FoundLog, segment_bytes: int, cache_bytes: int) -> None:
         self._disk = disk
         self._directory = directory
         self._segment_bytes = segment_bytes
@@ -308,7 +308,7 @@ class Log:
             self._disk.sync_dir(self._directory)
 
     def _write_manifest(self, segments: list[Segment]) -> None:
-        self._manifest = Manifest(self._owner, [segment.number for segment in segments], segments[-1].end)
+        self._manifest = LogManifest(self._owner, [segment.number for segment in segments], segments[-1].end)
         write_manifest(self._disk, posixpath.join(self._directory, MANIFEST), self._manifest)
 
     def _entry_id(self, index: Index) -> LogStart:

@@ -20,7 +20,7 @@ from raftkv.log.sealed import seal, unseal
 _MAGIC = b"RKVlist\n"
 
 
-class Manifest(msgspec.Struct, frozen=True, array_like=True):
+class LogManifest(msgspec.Struct, frozen=True, array_like=True):
     """Whose log it is, its segments' numbers in their order, and the bytes that the last one had durably then."""
 
     owner: Identity
@@ -28,16 +28,16 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True):
     end: int
 
 
-def write_manifest(disk: Disk, path: str, manifest: Manifest) -> None:
+def write_manifest(disk: Disk, path: str, manifest: LogManifest) -> None:
     """Make it the log's manifest; durable on return. Raises `DiskError`."""
     disk.write_atomic(path, seal(_MAGIC, msgspec.msgpack.encode(manifest)))
 
 
-def read_manifest(disk: Disk, path: str) -> Manifest:
+def read_manifest(disk: Disk, path: str) -> LogManifest:
     """The log's manifest. Raises `FileNotFoundError`, `Corruption`, `FormatError`, `DiskError`."""
     data = disk.read_bytes(path)
     try:
-        manifest = msgspec.msgpack.decode(unseal(_MAGIC, data, path), type=Manifest)
+        manifest = msgspec.msgpack.decode(unseal(_MAGIC, data, path), type=LogManifest)
     except msgspec.DecodeError as exc:
         raise Corruption(f"{path} is no list of segments: {exc}") from exc
     if not manifest.numbers:

@@ -9,7 +9,7 @@ import msgspec
 
 from raftkv.disk import Disk
 from raftkv.errors import Corruption
-from raftkv.log.manifest import Manifest, read_manifest, write_manifest
+from raftkv.log.manifest import LogManifest, read_manifest, write_manifest
 from raftkv.log.owned import Identity, check_owner
 from raftkv.log.segment import HEADER_BYTES, Segment
 from raftkv.model import Index, LogStart
@@ -18,13 +18,13 @@ MANIFEST = "MANIFEST"
 _SUFFIX = ".log"
 
 
-class Recovered(msgspec.Struct):
+class FoundLog(msgspec.Struct):
     """The log's segments, scanned, the number that the next new one gets, and the manifest as it is."""
 
     owner: Identity
     segments: list[Segment]
     next_number: int
-    manifest: Manifest
+    manifest: LogManifest
 
 
 def segment_path(directory: str, number: int) -> str:
@@ -32,7 +32,7 @@ def segment_path(directory: str, number: int) -> str:
     return posixpath.join(directory, f"{number:016d}{_SUFFIX}")
 
 
-def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, owner: Identity) -> Recovered:
+def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, owner: Identity) -> FoundLog:
     """Open what is there, or make an empty log. Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`.
 
     It changes nothing that is there: what turns out to be damaged is left for a look. So `settle` comes
@@ -60,7 +60,7 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, o
         for segment in segments:
             segment.close()
         raise
-    return Recovered(owner, segments, max([*present, *numbers]) + 1, manifest)
+    return FoundLog(owner, segments, max([*present, *numbers]) + 1, manifest)
 
 
 def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
@@ -89,14 +89,14 @@ def _segment_numbers(disk: Disk, directory: str) -> list[int]:
 
 def _create(
     disk: Disk, directory: str, path: str, present: list[int], fill_bytes: int, durable_index: Index, owner: Identity
-) -> Manifest:
+) -> LogManifest:
     """Make an empty log, unless there was one before."""
     if durable_index > 0 or any(not _is_unused(disk, directory, number, fill_bytes, owner) for number in present):
         raise Corruption(f"{path} is missing")
     number = max(present, default=0) + 1
     Segment.create(disk, segment_path(directory, number), number, LogStart(), fill_bytes, owner).close()
     disk.sync_dir(directory)
-    manifest = Manifest(owner, [number], HEADER_BYTES)
+    manifest = LogManifest(owner, [number], HEADER_BYTES)
     write_manifest(disk, path, manifest)
     return manifest
 

@@ -84,7 +84,7 @@ class Table(_Part, Generic[K, V]):
     """An ordered, replicated mapping, on disk and not in memory: `stock = Table(str, int)` in the class's body.
 
     Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
-    serialises, but for sets. In a method, `self.stock` is a `View` of it.
+    serialises, but for sets. In a method, `self.stock` is a `TableView` of it.
     """
 
     def __init__(self, key: type[K], value: type[V]) -> None:
@@ -101,17 +101,17 @@ class Table(_Part, Generic[K, V]):
     @overload
     def __get__(self, machine: None, owner: Any) -> Table[K, V]: ...
     @overload
-    def __get__(self, machine: Machine, owner: Any) -> View[K, V]: ...
-    def __get__(self, machine: Machine | None, owner: Any) -> Table[K, V] | View[K, V]:
+    def __get__(self, machine: Machine, owner: Any) -> TableView[K, V]: ...
+    def __get__(self, machine: Machine | None, owner: Any) -> Table[K, V] | TableView[K, V]:
         if machine is None:
             return self
-        view: View[K, V] | None = machine._views.get(self.name)
+        view: TableView[K, V] | None = machine._views.get(self.name)
         if view is None:
-            view = machine._views[self.name] = View(self, machine._overlay)
+            view = machine._views[self.name] = TableView(self, machine._overlay)
         return view
 
 
-class View(Generic[K, V]):
+class TableView(Generic[K, V]):
     """A table as a command or query sees it: a command sees its own changes at once, nobody else before its end.
 
     Values are copies: to change one, set it again. A key or value of another type raises `TypeError`.

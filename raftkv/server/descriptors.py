@@ -12,7 +12,7 @@ import msgspec
 from raftkv.config import Config
 from raftkv.listener import Limits as ServerLimits
 from raftkv.logs import EventLog
-from raftkv.transport import Limits as TransportLimits
+from raftkv.transport import TransportLimits
 
 if sys.platform != "win32":
     import resource

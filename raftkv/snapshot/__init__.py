@@ -14,8 +14,8 @@ from raftkv.snapshot.messages import (
     SnapshotReply,
 )
 from raftkv.snapshot.receipts import Receipts
-from raftkv.snapshot.receiver import SnapshotReceiver, Step
-from raftkv.snapshot.sender import ChunkPlan, SnapshotSender, Stage
+from raftkv.snapshot.receiver import ReceiverStep, SnapshotReceiver
+from raftkv.snapshot.sender import ChunkPlan, SenderStage, SnapshotSender
 from raftkv.snapshot.store import SnapshotStore
 from raftkv.snapshot.transfer import TransferProgress, TransferSettings
 from raftkv.snapshot.verify import Content, DirectoryReport, Inspect, SnapshotReport, verify_directory
@@ -27,8 +27,10 @@ __all__ = [
     "Inspect",
     "Manifest",
     "Receipts",
+    "ReceiverStep",
     "Refusal",
     "SealedManifest",
+    "SenderStage",
     "SnapshotAck",
     "SnapshotChunk",
     "SnapshotDone",
@@ -43,8 +45,6 @@ __all__ = [
     "SnapshotReport",
     "SnapshotSender",
     "SnapshotStore",
-    "Stage",
-    "Step",
     "TransferProgress",
     "TransferSettings",
     "verify_directory",

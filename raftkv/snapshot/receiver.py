@@ -50,7 +50,7 @@ failpoints.declare(
 )
 
 
-class Step(msgspec.Struct, frozen=True):
+class ReceiverStep(msgspec.Struct, frozen=True):
     """What came of a call: replies to send, and the snapshot if it has arrived (published, durable)."""
 
     replies: tuple[SnapshotReply, ...] = ()
@@ -120,7 +120,7 @@ class SnapshotReceiver:
             self._watched = (id(transfer), count, now)
         return now - self._watched[2] >= stall_s
 
-    def on_offer(self, offer: SnapshotOffer) -> Step:
+    def on_offer(self, offer: SnapshotOffer) -> ReceiverStep:
         """A leader has a snapshot. When `is_preparing` afterwards, call `prepare` until it is not. *Worker.*
 
         Raises `DiskError`.
@@ -137,7 +137,7 @@ class SnapshotReceiver:
             return self._refuse(offer.sender, offer.term, sealed.digest, Refusal.WRONG_CLUSTER, text)
         if (present := self._store.find(sealed.digest)) is not None:
             self.suspend()
-            return Step((self._done(offer.sender, offer.term, sealed.digest),), present)
+            return ReceiverStep((self._done(offer.sender, offer.term, sealed.digest),), present)
         transfer = self._transfer
         if transfer is None or transfer.sealed.digest != sealed.digest:
             self.suspend()
@@ -146,24 +146,24 @@ class SnapshotReceiver:
             transfer = self._transfer = _Transfer(offer, sealed, staging, staging.prepare(self._store.sources()))
         transfer.sender, transfer.term, transfer.attempt = offer.sender, offer.term, offer.attempt
         if transfer.preparing is not None:
-            return Step((self._preparing(transfer),))
+            return ReceiverStep((self._preparing(transfer),))
         return self._need_or_finish(transfer)
 
-    def prepare(self) -> Step:
+    def prepare(self) -> ReceiverStep:
         """Look some further for what is here already; the first round begins when all is looked at. *Worker.*
 
         Raises `DiskError`.
         """
         transfer = self._transfer
         if transfer is None or transfer.preparing is None:
-            return Step()
+            return ReceiverStep()
         examined = 0
         try:
             for count in transfer.preparing:
                 examined += count
                 if examined >= PREPARE_BYTES:
                     transfer.examined_bytes += examined
-                    return Step((self._preparing(transfer),))
+                    return ReceiverStep((self._preparing(transfer),))
             transfer.preparing = None
             failpoints.reach("receive.prepared")
             self._store.drop_other_stagings()
@@ -177,14 +177,14 @@ class SnapshotReceiver:
             return self._give_up(transfer, Refusal.DISK_FULL, f"{text} and {self._reserve_bytes >> 20} MiB reserve")
         return self._need_or_finish(transfer)
 
-    def on_chunk(self, chunk: SnapshotChunk) -> Step:
+    def on_chunk(self, chunk: SnapshotChunk) -> ReceiverStep:
         """Write what is new in a chunk. Durable only when the step has the snapshot. *Worker.*
 
         Raises `DiskError`.
         """
         transfer = self._transfer
         if transfer is None or transfer.preparing is not None or chunk.digest != transfer.sealed.digest:
-            return Step()  # of a transfer that is over or was interrupted; its sender offers again
+            return ReceiverStep()  # of a transfer that is over or was interrupted; its sender offers again
         if chunk.checksum != chunk.compute_checksum() or not self._fits(transfer, chunk):
             return self._new_round(transfer)
         try:
@@ -198,12 +198,12 @@ class SnapshotReceiver:
         except DiskFull as exc:
             return self._give_up(transfer, Refusal.DISK_FULL, str(exc))
         if chunk.round != transfer.round:
-            return Step()  # late, but what was of use in it is written
+            return ReceiverStep()  # late, but what was of use in it is written
         if chunk.sequence > transfer.next_sequence:
             return self._new_round(transfer)  # one is lost or overtaken: tell what is missing now
         if chunk.sequence == transfer.next_sequence:
             transfer.next_sequence += 1
-        return Step((self._ack(transfer),))
+        return ReceiverStep((self._ack(transfer),))
 
     def suspend(self) -> None:
         """Let go of the transfer under way; its files stay, and the next offer resumes it. *Worker.*"""
@@ -233,7 +233,7 @@ class SnapshotReceiver:
             at += size
         return None
 
-    def _spoiled(self, transfer: _Transfer, number: int) -> Step:
+    def _spoiled(self, transfer: _Transfer, number: int) -> ReceiverStep:
         times = transfer.bad_files[number] = transfer.bad_files.get(number, 0) + 1
         if times <= BAD_FILES_MAX:
             return self._new_round(transfer)
@@ -241,7 +241,7 @@ class SnapshotReceiver:
         text = f"{name} arrived whole, {times} times, and is not what the manifest says: verify it at the sender"
         return self._give_up(transfer, Refusal.BAD_FILE, text)
 
-    def _need_or_finish(self, transfer: _Transfer) -> Step:
+    def _need_or_finish(self, transfer: _Transfer) -> ReceiverStep:
         if transfer.staging.complete_files < len(transfer.staging.files):
             return self._new_round(transfer)
         try:
@@ -249,7 +249,7 @@ class SnapshotReceiver:
         except DiskFull as exc:
             return self._give_up(transfer, Refusal.DISK_FULL, str(exc))
 
-    def _new_round(self, transfer: _Transfer) -> Step:
+    def _new_round(self, transfer: _Transfer) -> ReceiverStep:
         transfer.round += 1
         transfer.next_sequence = 0
         need = SnapshotNeed(
@@ -261,14 +261,14 @@ class SnapshotReceiver:
             round=transfer.round,
             missing=transfer.staging.missing(),
         )
-        return Step((need,))
+        return ReceiverStep((need,))
 
-    def _finish(self, transfer: _Transfer) -> Step:
+    def _finish(self, transfer: _Transfer) -> ReceiverStep:
         snapshot = self._store.publish_received(transfer.staging)
         self._transfer = None
-        return Step((self._done(transfer.sender, transfer.term, transfer.sealed.digest),), snapshot)
+        return ReceiverStep((self._done(transfer.sender, transfer.term, transfer.sealed.digest),), snapshot)
 
-    def _give_up(self, transfer: _Transfer, reason: Refusal, text: str) -> Step:
+    def _give_up(self, transfer: _Transfer, reason: Refusal, text: str) -> ReceiverStep:
         """End the transfer and free its space."""
         self._transfer = None
         self._store.end_receiving(transfer.staging, remove=True)
@@ -296,6 +296,6 @@ class SnapshotReceiver:
     def _done(self, to: NodeId, term: Term, digest: bytes) -> SnapshotDone:
         return SnapshotDone(sender=self._node_id, to=to, term=term, digest=digest)
 
-    def _refuse(self, to: NodeId, term: Term, digest: bytes, reason: Refusal, text: str) -> Step:
+    def _refuse(self, to: NodeId, term: Term, digest: bytes, reason: Refusal, text: str) -> ReceiverStep:
         refused = SnapshotRefused(sender=self._node_id, to=to, term=term, digest=digest, reason=reason, text=text)
-        return Step((refused,))
+        return ReceiverStep((refused,))

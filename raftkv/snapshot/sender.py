@@ -39,7 +39,7 @@ QUICK_S, SLOW_S = 0.25, 1.0
 every second on any line, and giving up for lack of progress does not depend on how fast the line is."""
 
 
-class Stage(Enum):
+class SenderStage(Enum):
     """Where a transfer is."""
 
     OFFERING = "offering"
@@ -88,7 +88,7 @@ class SnapshotSender:
         self.snapshot = snapshot
         self.to = to
         self.term = term
-        self.stage = Stage.OFFERING
+        self.stage = SenderStage.OFFERING
         self.failure: str | None = None
         self.refusal: Refusal | None = None
         self._sealed = store.manifest(snapshot)
@@ -126,7 +126,7 @@ class SnapshotSender:
     @property
     def is_over(self) -> bool:
         """Whether there is nothing more to do but `close` (or to wait for a late success)."""
-        return self.stage in (Stage.DONE, Stage.FAILED)
+        return self.stage in (SenderStage.DONE, SenderStage.FAILED)
 
     @property
     def progress(self) -> TransferProgress:
@@ -157,11 +157,11 @@ class SnapshotSender:
         if now >= self._progress_at + self._settings.stall_s:
             self.fail(f"node {self.to} took nothing of the snapshot for {self._settings.stall_s:g} s")
             return None
-        if self.stage is Stage.SENDING and now >= self._active_at + self._settings.retry_s:
+        if self.stage is SenderStage.SENDING and now >= self._active_at + self._settings.retry_s:
             # Everything under way may be lost, also the last word. The answer to an offer will tell.
-            self.stage = Stage.OFFERING
+            self.stage = SenderStage.OFFERING
             self._offer_at = now
-        if self.stage is Stage.OFFERING:
+        if self.stage is SenderStage.OFFERING:
             return self._offer(now) if now >= self._offer_at else None
         if now < self._hold_until or self._throttle.delay(now) > 0:
             return None
@@ -172,7 +172,7 @@ class SnapshotSender:
         if self.is_over:
             return None
         times = [self._progress_at + self._settings.stall_s]
-        if self.stage is Stage.OFFERING:
+        if self.stage is SenderStage.OFFERING:
             times.append(self._offer_at)
         else:
             times.append(self._active_at + self._settings.retry_s)
@@ -248,7 +248,7 @@ class SnapshotSender:
     def fail(self, reason: str) -> None:
         """Give up, unless it is done; a `SnapshotDone` that comes later still counts."""
         if not self.is_over:
-            self.stage = Stage.FAILED
+            self.stage = SenderStage.FAILED
             self.failure = reason
 
     def step(self, reply: SnapshotReply, now: float) -> None:
@@ -258,7 +258,7 @@ class SnapshotSender:
         if reply.digest != self._sealed.digest and not (isinstance(reply, SnapshotRefused) and not reply.digest):
             return
         if isinstance(reply, SnapshotDone):
-            self.stage = Stage.DONE
+            self.stage = SenderStage.DONE
             self.failure = None
             self._left_bytes = 0
             self._cursor = (len(self._missing), 0)
@@ -296,7 +296,7 @@ class SnapshotSender:
         self._in_flight.clear()
         self._left_bytes = sum(self._files[number].size - first for number, first in need.missing)
         self._note_progress(now)
-        self.stage = Stage.SENDING
+        self.stage = SenderStage.SENDING
 
     def _are_valid(self, missing: list[tuple[int, int]]) -> bool:
         return all(
@@ -311,7 +311,7 @@ class SnapshotSender:
         self._adapt(now - self._acked_at)
         self._acked_at = now
         self._note_progress(now)
-        self.stage = Stage.SENDING
+        self.stage = SenderStage.SENDING
 
     def _adapt(self, waited_s: float) -> None:
         if waited_s < QUICK_S:

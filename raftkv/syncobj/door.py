@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from raftkv.errors import ConfigError, FrameError
-from raftkv.transport import Limits, ProtocolFactory, Refused, Shut, TcpStreams
+from raftkv.transport import ProtocolFactory, Refused, Shut, TcpStreams, TransportLimits
 from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
 
 
@@ -26,7 +26,7 @@ class DoorStreams(TcpStreams):
         host: str,
         port: int,
         *,
-        limits: Limits,
+        limits: TransportLimits,
         retry_s: float,
         retries_max: int,
         on_refused: Callable[[ConfigError], None],

@@ -32,7 +32,7 @@ from raftkv.syncobj.founding import CLUSTER_NAME, Seeker
 from raftkv.syncobj.machine import SyncObjMachine, machine_of
 from raftkv.syncobj.objects import Objects
 from raftkv.syncobj.settings import Settings
-from raftkv.transport import Limits, Mesh
+from raftkv.transport import Mesh, TransportLimits
 
 logger = TextLog("raftkv.syncobj")
 T = TypeVar("T")
@@ -175,7 +175,7 @@ class Host:
             directory = self._temporary.name
         seeker = Seeker(settings.address, self.others, settings.ssl_client, settings.data_dir is None, self._wait)
         place = await seeker.find(RealDisk(), directory)
-        limits = Limits.of(settings.config)
+        limits = TransportLimits.of(settings.config)
         streams = DoorStreams(
             settings.host,
             settings.port,

@@ -1,6 +1,6 @@
 """The network between nodes: the port, TCP, and a network in memory."""
 
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
@@ -14,7 +14,6 @@ from raftkv.transport.tls_server import TlsServer
 __all__ = [
     "NO_TLS",
     "Credentials",
-    "Limits",
     "LinkStatus",
     "MemoryNetwork",
     "MemoryTransport",
@@ -30,6 +29,7 @@ __all__ = [
     "TlsServer",
     "Transport",
     "TransportHandler",
+    "TransportLimits",
     "TransportStats",
     "address_text",
 ]

@@ -9,7 +9,7 @@ import msgspec
 from raftkv.config import KIB, Config
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of a transport, with the reasons for what isn't a setting of the node."""
 
     frame_bytes_max: int
@@ -36,7 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         return max(2, math.ceil(self.silence_s / self.ping_s))
 
     @classmethod
-    def of(cls, config: Config) -> Limits:
+    def of(cls, config: Config) -> TransportLimits:
         """The limits that a node's settings give."""
         return cls(
             frame_bytes_max=config.peer_frame_bytes_max,

@@ -29,7 +29,7 @@ HINTS_MAX = 4
 """Addresses besides the one of the membership: one is enough for a node that moves, and the log may know of more."""
 
 
-class Link:
+class PeerLink:
     """Keeps one connection to `peer` at `address`, until `close`.
 
     Invariant: there is at most one connection at a time, and `_connection` is the newest one.

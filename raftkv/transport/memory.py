@@ -15,7 +15,7 @@ import msgspec
 from raftkv.config import KIB, Config
 from raftkv.errors import ConfigError
 from raftkv.model import NodeId
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.reasons import NameUnknown
 from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Refused, Streams
@@ -28,7 +28,7 @@ Interference: TypeAlias = Callable[[NodeId, NodeId, bytes], list[bytes]]
 """From a sender, a receiver and a piece that would arrive now to what arrives instead."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class NameAnswer(msgspec.Struct, frozen=True):
     """What comes of the lookup of a name."""
 
     places: tuple[str, ...]
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
     late_s: float = 0.0
 
 
-Naming: TypeAlias = Callable[[NodeId, str], Answer | None]
+Naming: TypeAlias = Callable[[NodeId, str], NameAnswer | None]
 """From who looks up an address, and the address, to what comes of it; None when it stands for itself, at once."""
 
 
@@ -380,7 +380,7 @@ class MemoryTransport(Mesh):
         *,
         config: Config,
         draw: Callable[[int], int],
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         place: NodeId | None = None,
     ) -> None:
         streams = MemoryStreams(network, node_id if place is None else place, address)

@@ -12,8 +12,8 @@ from raftkv.model import NodeId
 from raftkv.transport.asking import ask
 from raftkv.transport.connections import Connections
 from raftkv.transport.incoming import Incoming
-from raftkv.transport.limits import Limits
-from raftkv.transport.link import Link
+from raftkv.transport.limits import TransportLimits
+from raftkv.transport.link import PeerLink
 from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.refusals import Refusals
 from raftkv.transport.shared import Shared
@@ -44,18 +44,18 @@ class Mesh(Transport):
         *,
         config: Config,
         draw: Callable[[int], int],
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
     ) -> None:
         self.node_id = node_id
         self.streams = streams
         self.draw = draw
-        self.limits = limits if limits is not None else Limits.of(config)
+        self.limits = limits if limits is not None else TransportLimits.of(config)
         self.stats = TransportStats()
         self.address = ""
         """Where this node listens, once it has started; with the port that was chosen when 0 was asked for."""
         self._shared: Shared | None = None
         """None until it has started."""
-        self._links: dict[NodeId, Link] = {}
+        self._links: dict[NodeId, PeerLink] = {}
         self._incoming: dict[NodeId, Incoming] = {}
         self._connections = Connections()
         self._strangers: dict[Incoming, None] = {}
@@ -109,7 +109,7 @@ class Mesh(Transport):
                 link.close()
         for peer, address in peers.items():
             if peer != self.node_id and peer not in self._links:
-                self._links[peer] = Link(self._started, self._connections, self.draw, peer, address)
+                self._links[peer] = PeerLink(self._started, self._connections, self.draw, peer, address)
                 if (connection := self._incoming.get(peer)) is not None:
                     self._strangers.pop(connection, None)
 

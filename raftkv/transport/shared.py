@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.port import TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Streams
@@ -13,7 +13,9 @@ class Shared:
 
     __slots__ = ("beat", "handler", "limits", "presence", "stats", "streams")
 
-    def __init__(self, streams: Streams, limits: Limits, stats: TransportStats, handler: TransportHandler) -> None:
+    def __init__(
+        self, streams: Streams, limits: TransportLimits, stats: TransportStats, handler: TransportHandler
+    ) -> None:
         self.streams = streams
         self.limits = limits
         self.stats = stats

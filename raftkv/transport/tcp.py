@@ -11,7 +11,7 @@ from raftkv.config import Config
 from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.forks import let_go
 from raftkv.model import NodeId
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import NameUnknown
@@ -131,10 +131,10 @@ class TcpTransport(Mesh):
         ssl_server: ssl.SSLContext | None = None,
         ssl_client: ssl.SSLContext | None = None,
         draw: Callable[[int], int],
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         resolver: Resolver | None = None,
     ) -> None:
-        limits = limits if limits is not None else Limits.of(config)
+        limits = limits if limits is not None else TransportLimits.of(config)
         streams = TcpStreams(
             host,
             port,

@@ -6,11 +6,10 @@ import pytest
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.log import Identity, VoteFile, save_owned
-from raftkv.log.manifest import Manifest, write_manifest
+from raftkv.log.manifest import LogManifest, write_manifest
 from raftkv.log.segment import Segment
 from raftkv.model import HardState, LogStart, Member, Membership, SnapshotMeta
-from raftkv.snapshot.manifest import Manifest as SnapshotManifest
-from raftkv.snapshot.manifest import SealedManifest, SnapshotFile
+from raftkv.snapshot.manifest import Manifest, SealedManifest, SnapshotFile
 
 OWNER = Identity(cluster_id="c", node_id=2, incarnation="i")
 PATH = "/d/file"
@@ -28,7 +27,7 @@ def owned(disk: SimDisk) -> None:
 
 def manifest(disk: SimDisk) -> None:
     """The list of a log's segments."""
-    write_manifest(disk, PATH, Manifest(owner=OWNER, numbers=[1, 2], end=512))
+    write_manifest(disk, PATH, LogManifest(owner=OWNER, numbers=[1, 2], end=512))
 
 
 def segment(disk: SimDisk) -> None:
@@ -40,9 +39,7 @@ def snapshot(disk: SimDisk) -> None:
     """The manifest of a snapshot."""
     members = Membership(voters=(1,), members=(Member(1, "a:1", "a:2"),))
     meta = SnapshotMeta(index=9, term=2, chain=5, time_ms=11, membership=members)
-    found = SnapshotManifest(
-        cluster_id="c", snapshot=meta, key_count=4, files=(SnapshotFile("x", 3, b"0123456789abcdef"),)
-    )
+    found = Manifest(cluster_id="c", snapshot=meta, key_count=4, files=(SnapshotFile("x", 3, b"0123456789abcdef"),))
     disk.write_atomic(PATH, SealedManifest.seal(found).data)
 
 

@@ -13,11 +13,11 @@ from raftkv.errors import SnapshotCorruption
 from raftkv.snapshot import (
     ChunkPlan,
     Refusal,
+    SenderStage,
     SnapshotChunk,
     SnapshotDone,
     SnapshotNeed,
     SnapshotOffer,
-    Stage,
 )
 from tests.snapshot.worlds import SETTINGS, Channel, Ends, contents, meta, open_store, publish, read_files
 
@@ -26,7 +26,7 @@ def test_a_whole_snapshot_arrives():
     """Files of no byte and of many; afterwards it is published, and the sender knows."""
     ends = Ends()
     channel = ends.channel().run()
-    assert channel.sender.stage is Stage.DONE
+    assert channel.sender.stage is SenderStage.DONE
     assert channel.arrived == ends.snapshot
     assert ends.is_complete()
     assert channel.sent_bytes == sum(map(len, ends.files.values()))
@@ -48,7 +48,7 @@ def test_any_channel_will_do(seed, loss, repeat, reorder, sizes):
     ends = Ends(contents(seed, sizes))
     for _ in range(20):
         channel = ends.channel(dice, loss=loss, repeat=repeat, reorder=reorder).run()
-        if channel.sender.stage is Stage.DONE:
+        if channel.sender.stage is SenderStage.DONE:
             break
         channel.sender.close()
     assert ends.is_complete()
@@ -74,11 +74,11 @@ def test_a_transfer_is_resumed_wherever_it_was_cut(how):
         for _ in range(turns):
             if not first.turn():
                 break
-        done = first.sender.stage is Stage.DONE
+        done = first.sender.stage is SenderStage.DONE
         ends.restart(None if how == "the process ends" else random.Random(turns))
         second = ends.channel().run()
         assert ends.is_complete(), f"cut after {turns} turns"
-        assert second.sender.stage is Stage.DONE
+        assert second.sender.stage is SenderStage.DONE
         if how == "the process ends":
             assert first.sent_bytes + second.sent_bytes <= whole + SETTINGS.window_chunks * SETTINGS.chunk_bytes * 2
     assert turns > 20
@@ -106,7 +106,7 @@ def test_power_lost_at_any_operation_of_the_receiver():
             ends.restart(random.Random(number))
             for snapshot in ends.target.list():
                 assert ends.target.verify(snapshot).is_sound
-            assert ends.channel().run().sender.stage is Stage.DONE
+            assert ends.channel().run().sender.stage is SenderStage.DONE
         assert ends.is_complete(), f"operation {number}"
     assert number > 20
 
@@ -155,7 +155,7 @@ def test_an_offer_of_what_is_there_is_answered_at_once():
     ends = Ends()
     ends.channel().run()
     again = ends.channel().run()
-    assert again.sender.stage is Stage.DONE
+    assert again.sender.stage is SenderStage.DONE
     assert again.sent_bytes == 0
     assert again.arrived == ends.snapshot
 
@@ -190,7 +190,7 @@ def test_a_transfer_without_progress_is_given_up_and_a_slow_one_is_not():
     """Zeebe#14671: ten seconds without a byte end it; a thousand seconds with some bytes don't."""
     ends = Ends()
     dead = ends.channel(loss=1.0).run()
-    assert dead.sender.stage is Stage.FAILED
+    assert dead.sender.stage is SenderStage.FAILED
     assert "took nothing" in dead.sender.failure
     assert SETTINGS.stall_s <= dead.now <= SETTINGS.stall_s + 2
     crawling = msgspec.structs.replace(SETTINGS, rate_bytes_s=1_000)
@@ -214,7 +214,7 @@ def test_going_in_circles_is_no_progress():
         while isinstance(sender.poll(now), ChunkPlan):
             pass
         assert now < 60
-    assert sender.stage is Stage.FAILED
+    assert sender.stage is SenderStage.FAILED
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_refusals_have_reasons(prepare, reason):
     ends = Ends()
     prepare(ends)
     channel = Channel(ends.sender(), ends.receiver).run()
-    assert channel.sender.stage is Stage.FAILED
+    assert channel.sender.stage is SenderStage.FAILED
     assert channel.sender.refusal is reason
     assert ends.target.list() == []
     assert not [name for name in ends.disk.listdir("/t") if name.startswith("staging")]
@@ -306,7 +306,7 @@ def test_damaged_chunks_change_nothing(data):
         if field != "sequence":
             assert ends.receiver.progress.done_bytes == before
     for _ in range(5):
-        if channel.run().sender.stage is Stage.DONE:
+        if channel.run().sender.stage is SenderStage.DONE:
             break
         channel = ends.channel()
     assert ends.is_complete()
@@ -333,9 +333,9 @@ def test_answers_of_another_term_or_transfer_change_nothing():
     digest = ends.source.manifest(ends.snapshot).digest
     for wrong in (SnapshotDone(2, 1, 1, digest), SnapshotDone(3, 1, 2, digest), SnapshotDone(2, 1, 2, b"another")):
         sender.step(wrong, 0.0)
-        assert sender.stage is Stage.OFFERING
+        assert sender.stage is SenderStage.OFFERING
     sender.step(SnapshotDone(2, 1, 2, digest), 0.0)
-    assert sender.stage is Stage.DONE
+    assert sender.stage is SenderStage.DONE
 
 
 def test_a_snapshot_that_is_sent_stays():

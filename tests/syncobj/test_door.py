@@ -18,7 +18,7 @@ from raftkv.syncobj import SyncObj, SyncObjConf
 from raftkv.syncobj.batteries import ReplCounter
 from raftkv.syncobj.door import DoorStreams, first_frame, is_client_hello
 from raftkv.syncobj.machine import SyncObjMachine
-from raftkv.transport import Limits, Shut
+from raftkv.transport import Shut, TransportLimits
 from raftkv.wire import ClientHello, Hello, encode_client_hello, encode_message
 from tests.syncobj.clusters import DEADLINE_S, addresses, eventually, others
 
@@ -65,7 +65,7 @@ def test_a_client_is_turned_away_until_the_node_is_there():
         streams = DoorStreams(
             host,
             int(port),
-            limits=Limits.of(Config()),
+            limits=TransportLimits.of(Config()),
             retry_s=1.0,
             retries_max=1,
             on_refused=str,

@@ -15,15 +15,15 @@ from structlog.testing import capture_logs
 
 from raftkv.model import NodeId
 from raftkv.transport import TcpTransport
-from raftkv.transport.limits import Limits
-from raftkv.transport.memory import Answer, pause
+from raftkv.transport.limits import TransportLimits
+from raftkv.transport.memory import NameAnswer, pause
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import AGAIN_S, PATIENCE_S, NameUnknown, Reason, Trouble, Unreached
 from raftkv.transport.resolver import LOOKUPS_MAX, Resolver
 from tests.transport.worlds import CONFIG, MemoryWorld, TcpWorld, UvloopWorld, tell
 
-UNKNOWN = Answer(())
+UNKNOWN = NameAnswer(())
 
 
 class NamedWorld(MemoryWorld):
@@ -31,7 +31,7 @@ class NamedWorld(MemoryWorld):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: dict[str, Answer] = {}
+        self.answers: dict[str, NameAnswer] = {}
         self.network.naming = lambda node, address: self.answers.get(address)
 
 
@@ -39,7 +39,7 @@ def test_a_slow_lookup_leads_to_a_link_and_holds_up_no_other() -> None:
     """One that takes ten times as long as a dial may (F81), while another peer is met at once."""
 
     async def story(world: NamedWorld) -> None:
-        world.answers["node-2:1"] = Answer(("node-2:1",), late_s=20)
+        world.answers["node-2:1"] = NameAnswer(("node-2:1",), late_s=20)
         one = await world.start(1)
         for node_id in (2, 3):
             await world.start(node_id)
@@ -78,12 +78,12 @@ def test_an_unknown_name_is_said_and_found_once_it_is_known() -> None:
     assert len([line for line in lines if line["event"] == "peer_unreachable" and line["kind"] == "name"]) == 3
 
 
-@pytest.mark.parametrize("answer", [UNKNOWN, Answer(("node-2:1",), late_s=1000), Answer(("node-3:1",))])
-def test_where_a_peer_was_found_it_is_looked_for_again(answer: Answer) -> None:
+@pytest.mark.parametrize("answer", [UNKNOWN, NameAnswer(("node-2:1",), late_s=1000), NameAnswer(("node-3:1",))])
+def test_where_a_peer_was_found_it_is_looked_for_again(answer: NameAnswer) -> None:
     """Its name is forgotten, takes for ever, or leads to another node (F81): the last good address is still there."""
 
     async def story(world: NamedWorld) -> None:
-        world.answers["node-2:1"] = Answer(("node-2:1",), late_s=0.01)
+        world.answers["node-2:1"] = NameAnswer(("node-2:1",), late_s=0.01)
         one, _, three = await world.start(1), await world.start(2), await world.start(3)
         world.introduce(1, 2)
         world.nodes[3].set_peers({})
@@ -101,14 +101,14 @@ def test_a_name_that_leads_elsewhere_now_is_followed() -> None:
     """A peer that has moved is found at its new address, whatever was good before (F81)."""
 
     async def story(world: NamedWorld) -> None:
-        world.answers["two"] = Answer(("old:1",))
+        world.answers["two"] = NameAnswer(("old:1",))
         one = await world.start(1)
         await world.start(2, address="old:1")
         world.nodes[1].set_peers({2: "two"})
         await one.until(lambda: one.connected)
         await world.stop(2)
         await world.start(2, address="new:1")
-        world.answers["two"] = Answer(("new:1",))
+        world.answers["two"] = NameAnswer(("new:1",))
         await one.until(lambda: len(one.connected) == 2)
 
     tell(story, NamedWorld)
@@ -118,7 +118,7 @@ def test_all_addresses_of_a_name_are_tried_in_turn() -> None:
     """The wrong node answers at the first: the next try begins with the second (F81)."""
 
     async def story(world: NamedWorld) -> None:
-        world.answers["two"] = Answer(("nobody:1", "node-3:1", "node-2:1"))
+        world.answers["two"] = NameAnswer(("nobody:1", "node-3:1", "node-2:1"))
         one, _, _ = await world.start(1), await world.start(2), await world.start(3)
         world.nodes[1].set_peers({2: "two"})
         await one.until(lambda: one.connected)
@@ -144,7 +144,7 @@ def test_sockets_try_every_address_of_a_name(kind: type[TcpWorld]) -> None:
     """Nobody listens at the IPv6 address that comes first, and at another: the third leads to a link (F81)."""
 
     class Named(kind):  # type: ignore[valid-type, misc]
-        def transport(self, node_id: NodeId, address: str | None, limits: Limits) -> Mesh:
+        def transport(self, node_id: NodeId, address: str | None, limits: TransportLimits) -> Mesh:
             resolver = Resolver(answering({"two.test": ["::1", "127.0.0.9", "127.0.0.1"]}, threading.Event()))
             draw = random.Random(node_id).randrange
             return TcpTransport(node_id, "127.0.0.1", 0, config=CONFIG, draw=draw, limits=limits, resolver=resolver)

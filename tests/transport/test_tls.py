@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from raftkv.errors import ConfigError
 from raftkv.transport import Credentials, TcpTransport, TlsFiles
 from raftkv.transport.certificate import read_certificate
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.reasons import Reason
 from raftkv.transport.tls import load
@@ -61,7 +61,7 @@ def tls_world(kind: type[TcpWorld], given: Callable[[int], TlsFiles]) -> type[Tc
             super().__init__()
             self.credentials: dict[int, Credentials] = {}
 
-        def transport(self, node_id: int, address: str | None, limits: Limits) -> Mesh:
+        def transport(self, node_id: int, address: str | None, limits: TransportLimits) -> Mesh:
             made = self.credentials.setdefault(node_id, Credentials(given(node_id)))
             host, _, port = (address or "127.0.0.1:0").rpartition(":")
             return TcpTransport(

@@ -16,13 +16,13 @@ from raftkv.errors import HandshakeRefused
 from raftkv.model import NodeId
 from raftkv.testing.world.loop import SimLoop
 from raftkv.transport import MemoryNetwork, MemoryTransport, TcpTransport
-from raftkv.transport.limits import Limits
+from raftkv.transport.limits import TransportLimits
 from raftkv.transport.memory import pause
 from raftkv.transport.mesh import Mesh
 from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage, Removal
 
 CONFIG = Config(peer_frame_bytes_max=2 * MIB, command_bytes_max=MIB, client_frame_bytes_max=2 * MIB)
-LIMITS = Limits.of(CONFIG)
+LIMITS = TransportLimits.of(CONFIG)
 DEADLINE_S = 20.0
 """What no test ever takes; a condition that does not come true fails there."""
 
@@ -83,7 +83,7 @@ class World(ABC):
         self._used: list[Mesh] = []
 
     @abstractmethod
-    def transport(self, node_id: NodeId, address: str | None, limits: Limits) -> Mesh:
+    def transport(self, node_id: NodeId, address: str | None, limits: TransportLimits) -> Mesh:
         """A transport that is not started yet."""
 
     async def start(
@@ -136,7 +136,7 @@ class MemoryWorld(World):
         super().__init__()
         self.network = MemoryNetwork(delay_s=0.001)
 
-    def transport(self, node_id: NodeId, address: str | None, limits: Limits) -> Mesh:
+    def transport(self, node_id: NodeId, address: str | None, limits: TransportLimits) -> Mesh:
         draw = random.Random(node_id).randrange
         return MemoryTransport(
             self.network, node_id, address or f"node-{node_id}:1", config=CONFIG, draw=draw, limits=limits
@@ -146,7 +146,7 @@ class MemoryWorld(World):
 class TcpWorld(World):
     """On this host's loopback, in real time."""
 
-    def transport(self, node_id: NodeId, address: str | None, limits: Limits) -> Mesh:
+    def transport(self, node_id: NodeId, address: str | None, limits: TransportLimits) -> Mesh:
         host, _, port = (address or "127.0.0.1:0").rpartition(":")
         return TcpTransport(
             node_id, host, int(port), config=CONFIG, draw=random.Random(node_id).randrange, limits=limits

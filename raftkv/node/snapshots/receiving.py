@@ -12,13 +12,13 @@ from raftkv.node.body import Body
 from raftkv.node.ports import error_of
 from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
+    ReceiverStep,
     Refusal,
     SnapshotChunk,
     SnapshotOffer,
     SnapshotReceiver,
     SnapshotRefused,
     SnapshotStore,
-    Step,
 )
 
 logger = EventLog("raftkv")
@@ -60,7 +60,7 @@ class Receiving:
             reserve_bytes=body.config.segment_bytes,
         )
         self._queued = 0
-        self._work: dict[asyncio.Future[Step], None] = {}
+        self._work: dict[asyncio.Future[ReceiverStep], None] = {}
 
     def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
         """Part of a snapshot. From a deposed leader it is refused (F65); from one not known yet, dropped."""
@@ -91,12 +91,12 @@ class Receiving:
         )
         self._body.transport.send(offer.sender, refusal)
 
-    def _run(self, future: asyncio.Future[Step]) -> None:
+    def _run(self, future: asyncio.Future[ReceiverStep]) -> None:
         self._queued += 1
         self._work[future] = None
         future.add_done_callback(self._done)
 
-    def _done(self, future: asyncio.Future[Step]) -> None:
+    def _done(self, future: asyncio.Future[ReceiverStep]) -> None:
         self._queued -= 1
         self._work.pop(future, None)
         body = self._body
@@ -114,7 +114,7 @@ class Receiving:
         elif self._receiver.is_preparing:
             self._run(body.world.background_worker.run(self._receiver.prepare))
 
-    def _arrived(self, step: Step) -> None:
+    def _arrived(self, step: ReceiverStep) -> None:
         """Published and durable: whether it is of use now is for the core to decide."""
         raft, snapshot = self._body.raft, step.snapshot
         assert snapshot is not None, "only called with a snapshot"

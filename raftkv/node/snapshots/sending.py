@@ -15,12 +15,12 @@ from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     ChunkPlan,
     Refusal,
+    SenderStage,
     SnapshotChunk,
     SnapshotReply,
     SnapshotReport,
     SnapshotSender,
     SnapshotStore,
-    Stage,
     TransferSettings,
 )
 
@@ -157,7 +157,7 @@ class Sending:
 
     def _end(self, transfer: Transfer) -> None:
         sender = transfer.sender
-        ok = sender.stage is Stage.DONE
+        ok = sender.stage is SenderStage.DONE
         if ok:
             failpoints.reach("transfer.done")
         elif sender.refusal is Refusal.BAD_FILE:

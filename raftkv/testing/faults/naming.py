@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from raftkv.model import NodeId
 from raftkv.testing.world.cluster import SimCluster
-from raftkv.transport.memory import Answer
+from raftkv.transport.memory import NameAnswer
 
 NAMES = ("slow name", "unknown name", "wrong name")
 
@@ -25,13 +25,13 @@ class NameFaults:
     def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
         self._cluster = cluster
         self._dice = dice
-        self._told: dict[tuple[NodeId, str], tuple[str, Answer]] = {}
+        self._told: dict[tuple[NodeId, str], tuple[str, NameAnswer]] = {}
         faults = (self._late, self._never, self._elsewhere)
         self.kinds: dict[str, Callable[[], Awaitable[bool]]] = {
             kind: self._making(kind, fault) for kind, fault in zip(NAMES, faults, strict=True)
         }
 
-    def __call__(self, asker: NodeId, address: str) -> Answer | None:
+    def __call__(self, asker: NodeId, address: str) -> NameAnswer | None:
         found = self._told.get((asker, address))
         if found is None:
             return None
@@ -43,7 +43,7 @@ class NameFaults:
         """Every name stands for itself again."""
         self._told.clear()
 
-    def _making(self, kind: str, fault: Callable[[str], Answer]) -> Callable[[], Awaitable[bool]]:
+    def _making(self, kind: str, fault: Callable[[str], NameAnswer]) -> Callable[[], Awaitable[bool]]:
         async def make() -> bool:
             nodes = list(self._cluster.nodes.values())
             if len(nodes) < 2:
@@ -58,18 +58,18 @@ class NameFaults:
 
         return make
 
-    def _end(self, way: tuple[NodeId, str], told: tuple[str, Answer]) -> None:
+    def _end(self, way: tuple[NodeId, str], told: tuple[str, NameAnswer]) -> None:
         if self._told.get(way) is told:
             del self._told[way]
 
-    def _late(self, address: str) -> Answer:
-        return Answer((address,), self._dice.choice([0.05, 0.6, 3.0]) * self._dice.uniform(0.5, 1.5))
+    def _late(self, address: str) -> NameAnswer:
+        return NameAnswer((address,), self._dice.choice([0.05, 0.6, 3.0]) * self._dice.uniform(0.5, 1.5))
 
-    def _never(self, address: str) -> Answer:
-        return Answer((), self._dice.choice([0.0, 0.3, 2.0]))
+    def _never(self, address: str) -> NameAnswer:
+        return NameAnswer((), self._dice.choice([0.0, 0.3, 2.0]))
 
-    def _elsewhere(self, address: str) -> Answer:
+    def _elsewhere(self, address: str) -> NameAnswer:
         """At another node, at this one, or where nobody is."""
         others = [sim.member.peer_address for sim in self._cluster.nodes.values()]
         places = [place for place in (*others, "nowhere:1") if place != address]
-        return Answer((self._dice.choice(places),), self._dice.choice([0.0, 0.1]))
+        return NameAnswer((self._dice.choice(places),), self._dice.choice([0.0, 0.1]))
