@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate
 
 import pytest
@@ -356,7 +357,7 @@ def test_a_log_of_another_version_is_refused(monkeypatch):
     disk = SimDisk()
     with monkeypatch.context() as patched:
         patched.setattr(sealed.seal, "__defaults__", (3,))
-        patched.setattr(sealed, "FORMAT_VERSION", 3)
+        patched.setattr(sealed, "Envelope", partial(sealed.Envelope, version=3))
         found = open_log(disk)
         append(found, entries_behind(LogStart(), 1, [40]))
         found.close()
