@@ -14,6 +14,8 @@ import click
 import pytest
 
 from raftkv.cli import main
+from raftkv.kv import KeyValue
+from raftkv.testing import elapse, play
 from raftkv.testing.judging.checks import all_checks
 from tests.campaign.coverage import FAULTS, KINDS
 
@@ -99,3 +101,39 @@ def test_the_numbers_are_those_of_the_code():
     for number, layer in parts:
         known[layer] += number
     assert all(number <= len(boards[layer]["mutant"]) for layer, number in known.items())
+
+
+def steps():
+    """The files and functions of "One write, followed", as the README names them."""
+    text = TEXT.partition("### One write, followed")[2].partition("\n### ")[0]
+    found = re.findall(r"`([\w/]+\.py)`(?:[^`(]*\((`\w+`(?:, `\w+`)*)\)|,\s+`(\w+)`)?", " ".join(text.split()))
+    return {(file, name.strip("` ")) for file, many, one in found for name in (many or one).split(",") if name}
+
+
+def test_one_write_passes_by_all_that_is_named():
+    """Every function of the walk is where it is said to be, and a write in a simulated cluster calls it. (There
+    the network is another one, and the client is not the key-value one.)"""
+    named = steps()
+    assert len(named) > 20
+    for file, name in named:
+        assert re.search(rf"def {name}\b", (ROOT / "raftkv" / file).read_text()), f"{file} has no {name}"
+    seen = set()
+
+    def look(frame, event, _):
+        file = frame.f_code.co_filename
+        if event == "call" and file.startswith(str(ROOT / "raftkv")):
+            seen.add((str(Path(file).relative_to(ROOT / "raftkv")), frame.f_code.co_name))
+
+    async def story(cluster):
+        async with cluster.client() as kv:
+            await kv.put(b"apple", b"2")
+            sys.setprofile(look)
+            try:
+                await kv.put(b"apple", b"3")
+                await elapse(1)
+            finally:
+                sys.setprofile(None)
+
+    play(KeyValue, story)
+    other = {("kv/client.py", "put"), ("transport/mesh.py", "send")}
+    assert named - seen <= other, sorted(named - seen - other)
