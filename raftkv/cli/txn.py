@@ -30,7 +30,7 @@ from raftkv.kv.model import (
 ToBytes = Callable[[str], bytes]
 
 
-class Plan(msgspec.Struct):
+class ParsedTransaction(msgspec.Struct):
     """A transaction: conditions, and what to do when they hold and when they don't."""
 
     conditions: list[Condition]
@@ -38,9 +38,9 @@ class Plan(msgspec.Struct):
     otherwise: list[Operation]
 
 
-def parse_transaction(lines: Sequence[str], to_bytes: ToBytes) -> Plan:
+def parse_transaction(lines: Sequence[str], to_bytes: ToBytes) -> ParsedTransaction:
     """Read the lines; empty ones and those that begin with # are skipped. Raises `InvalidArgument`."""
-    plan = Plan([], [], [])
+    plan = ParsedTransaction([], [], [])
     for line in lines:
         try:
             words = shlex.split(line, comments=False)

@@ -22,11 +22,11 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
 class Carrier(Protocol):
     """A connection over which a call was sent."""
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: PendingCall) -> None:
         """Nobody waits for `call` any more; its answer will be ignored."""
 
 
-class Call:
+class PendingCall:
     """A request, from the caller's `await` to its answer.
 
     Invariants: it is in one place at a time (waiting, or on one `link`); `future` is done exactly

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from raftkv.addresses import parse
 from raftkv.client.book import AddressBook
-from raftkv.client.call import Answer, Call
+from raftkv.client.call import Answer, PendingCall
 from raftkv.client.dial import Dial, Dialler
 from raftkv.client.options import SECONDS_MAX, ClientOptions
 from raftkv.client.router import Router
@@ -97,11 +97,11 @@ class Channel:
         changes_state: bool = False,
         repeatable: bool = True,
         stale: bool = False,
-    ) -> Call:
+    ) -> PendingCall:
         """A call whose time runs from now; raises what `check` raises."""
         self.check(len(payload), deadline_s)
         loop = asyncio.get_running_loop()
-        return Call(
+        return PendingCall(
             kind,
             payload,
             loop.create_future(),
@@ -112,7 +112,7 @@ class Channel:
             stale=stale,
         )
 
-    async def perform(self, call: Call) -> Answer:
+    async def perform(self, call: PendingCall) -> Answer:
         """Send a call and wait for its end; raises as `Client` says."""
         if self.closed:
             raise Unavailable("the client is closed")

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-from raftkv.client.call import Call
+from raftkv.client.call import PendingCall
 from raftkv.client.options import ClientOptions
 from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable, WrongCluster
 from raftkv.forks import let_go_of
@@ -37,13 +37,13 @@ class LinkOwner(Protocol):
     def on_room(self, link: Link) -> None:
         """The link can take calls again."""
 
-    def on_response(self, link: Link, call: Call, response: Response) -> None:
+    def on_response(self, link: Link, call: PendingCall, response: Response) -> None:
         """A call was answered."""
 
     def on_members(self, link: Link, members: Members) -> None:
         """The node tells where the members are."""
 
-    def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[Call]) -> None:
+    def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[PendingCall]) -> None:
         """The link is gone, and with it the answers to `calls`."""
 
 
@@ -66,7 +66,7 @@ class Link(asyncio.Protocol):
         self.address = address
         self.cluster_id = ""
         self._wanted_cluster_id = cluster_id
-        self.outstanding: dict[int, Call] = {}
+        self.outstanding: dict[int, PendingCall] = {}
         self._owner = owner
         self._options = options
         self._loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
         self._was_full |= not room
         return room
 
-    def send(self, call: Call) -> None:
+    def send(self, call: PendingCall) -> None:
         """Send a call; the owner hears of the answer, or of the loss."""
         now = self._loop.time()
         if not call.patient:
@@ -116,19 +116,19 @@ class Link(asyncio.Protocol):
         deadline_ms = max(1, int((call.deadline - now) * 1000))
         self._write(encode_request(Request(request_id, call.kind, call.payload, call.stale, deadline_ms)))
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: PendingCall) -> None:
         """Nobody waits for `call` any more; its answer will be ignored."""
         self._take_out(call.request_id)
         self._tell_room()
 
-    def _take_out(self, request_id: int) -> Call | None:
+    def _take_out(self, request_id: int) -> PendingCall | None:
         call = self.outstanding.pop(request_id, None)
         if call is not None:
             call.link = None
             self._owed -= not call.patient
         return call
 
-    def close(self) -> list[Call]:
+    def close(self) -> list[PendingCall]:
         """Close the connection at once; returns the calls that were not answered."""
         self._closed = True
         calls = self._drop()
@@ -143,7 +143,7 @@ class Link(asyncio.Protocol):
         self._closed = True
         let_go_of(self._transport)
 
-    def _drop(self) -> list[Call]:
+    def _drop(self) -> list[PendingCall]:
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
@@ -263,7 +263,7 @@ class Link(asyncio.Protocol):
         if was_ready:
             self._owner.on_lost(self, error, calls)
 
-    def close_with(self, error: RaftKVError) -> list[Call]:
+    def close_with(self, error: RaftKVError) -> list[PendingCall]:
         """Close because of `error`, which whoever waits for the handshake gets."""
         if not self.ready.done():
             self.ready.set_exception(error)

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from raftkv.client.book import AddressBook
-from raftkv.client.call import Answer, Call
+from raftkv.client.call import Answer, PendingCall
 from raftkv.client.dial import Dialler
 from raftkv.client.link import Link, wrong_cluster
 from raftkv.client.options import ClientOptions
@@ -56,8 +56,8 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._links: dict[str, Link] = {}
         self._current: Link | None = None
-        self._calls: dict[Call, None] = {}
-        self._waiting: OrderedDict[Call, None] = OrderedDict()
+        self._calls: dict[PendingCall, None] = {}
+        self._waiting: OrderedDict[PendingCall, None] = OrderedDict()
         self._failures = 0
         self._search: asyncio.TimerHandle | None = None
         self._dialling: dict[str, asyncio.Task[None]] = {}
@@ -77,7 +77,7 @@ class Router:
         self.reconnects = 0
         self.retries = 0
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: PendingCall) -> None:
         """Take a new call; its future gets the answer, or an error, at the latest at its deadline.
 
         Raises `Busy` when too many calls wait already, `Unavailable` when the client is closed.
@@ -90,7 +90,7 @@ class Router:
         call.timer = self._loop.call_at(call.deadline, self._expire, call)
         self._place(call)
 
-    def finish(self, call: Call) -> None:
+    def finish(self, call: PendingCall) -> None:
         """The caller has its answer, or has gone: forget the call, whatever becomes of it."""
         self._calls.pop(call, None)
         if call.timer is not None:
@@ -100,7 +100,7 @@ class Router:
         elif self._waiting:
             self._waiting.pop(call, None)
 
-    def _expire(self, call: Call) -> None:
+    def _expire(self, call: PendingCall) -> None:
         if self._current is None and self._problems:
             call.last_error = Unavailable(self.problems)  # it waits for the search, so this is the reason
             call.last_error.__cause__ = self._stranger
@@ -109,7 +109,7 @@ class Router:
             call.maybe_applied |= call.changes_state
         call.give_up(f"no answer within {call.deadline_s:g} s")
 
-    def _place(self, call: Call) -> None:
+    def _place(self, call: PendingCall) -> None:
         link = self._current
         if link is not None and link.has_room:
             link.send(call)
@@ -118,7 +118,7 @@ class Router:
             if link is None:
                 self._seek()
 
-    def _again(self, call: Call, error: RaftKVError) -> None:
+    def _again(self, call: PendingCall, error: RaftKVError) -> None:
         """`call` was not answered, and may be sent again."""
         call.last_error = error
         if call.done:
@@ -140,7 +140,7 @@ class Router:
         if link is self._current and self._waiting:
             self._flush()
 
-    def on_response(self, link: Link, call: Call, response: Response) -> None:
+    def on_response(self, link: Link, call: PendingCall, response: Response) -> None:
         """`call` was answered over `link`. Raises `FrameError` when the answer makes no sense."""
         try:
             verdict, result = read_response(response)
@@ -181,7 +181,7 @@ class Router:
         if link.cluster_id == self._cluster_id:
             self._book.learn(members)
 
-    def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[Call]) -> None:
+    def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[PendingCall]) -> None:
         """`link` is gone; `calls` were sent over it and not answered."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
@@ -196,7 +196,7 @@ class Router:
             call.maybe_applied |= call.changes_state
             self._repeat(call, error)
 
-    def _repeat(self, call: Call, error: RaftKVError) -> None:
+    def _repeat(self, call: PendingCall, error: RaftKVError) -> None:
         """Nobody knows what became of `call`: send it again if that does no harm."""
         if call.repeatable:
             self._again(call, error)
@@ -204,7 +204,7 @@ class Router:
             call.last_error = error
             call.give_up("the answer was lost")
 
-    def _later(self, link: Link, call: Call, error: RaftKVError) -> None:
+    def _later(self, link: Link, call: PendingCall, error: RaftKVError) -> None:
         """The node is busy: the same again, after a while that grows."""
         call.last_error = error
         self._problems[link.address] = str(error)
@@ -348,7 +348,7 @@ class Router:
 
     async def _ask_for_members(self) -> None:
         deadline = self._loop.time() + REFRESH_WITHIN_S
-        call = Call(
+        call = PendingCall(
             RequestKind.MEMBERS,
             b"",
             self._loop.create_future(),

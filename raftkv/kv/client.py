@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from raftkv.client import BlockingClient, Client, StaleRead
-from raftkv.kv.faces import AwaitedReads, BlockingReads, Request, both, range_request
+from raftkv.kv.faces import AwaitedReads, BlockingReads, KeyValueRequest, both, range_request
 from raftkv.kv.machine import KeyValue
 from raftkv.kv.model import (
     Condition,
@@ -31,34 +31,34 @@ class _Calls:
     """What both clients have besides what a view has, too."""
 
     @both
-    def put(self, key: bytes, value: bytes, *, deadline_s: float | None = None) -> Request[Stamp]:
+    def put(self, key: bytes, value: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[Stamp]:
         """Set `key`; returns its new stamp."""
         check_key(key)
         check_value(value)
-        return Request("put", (key, value), deadline_s)
+        return KeyValueRequest("put", (key, value), deadline_s)
 
     @both
-    def delete(self, key: bytes, *, deadline_s: float | None = None) -> Request[bool]:
+    def delete(self, key: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[bool]:
         """Delete `key`; returns whether it was there."""
         check_key(key)
-        return Request("delete", (key,), deadline_s)
+        return KeyValueRequest("delete", (key,), deadline_s)
 
     @both
     def compare_and_set(
         self, key: bytes, expected: bytes | None, value: bytes | None, *, deadline_s: float | None = None
-    ) -> Request[bool]:
+    ) -> KeyValueRequest[bool]:
         """Set `key` to `value` if it is `expected`; None stands for "not there". Returns whether it was done."""
         check_key(key)
         if value is not None:
             check_value(value)
-        return Request("compare_and_set", (key, expected, value), deadline_s)
+        return KeyValueRequest("compare_and_set", (key, expected, value), deadline_s)
 
     @both
-    def increment(self, key: bytes, by: int = 1, *, deadline_s: float | None = None) -> Request[int]:
+    def increment(self, key: bytes, by: int = 1, *, deadline_s: float | None = None) -> KeyValueRequest[int]:
         """Add to the counter at `key`, which starts at 0; returns its new value."""
         check_key(key)
         check_increment(by)
-        return Request("increment", (key, by), deadline_s)
+        return KeyValueRequest("increment", (key, by), deadline_s)
 
     @both
     def transact(
@@ -68,16 +68,16 @@ class _Calls:
         otherwise: Sequence[Operation] = (),
         *,
         deadline_s: float | None = None,
-    ) -> Request[TransactionResult]:
+    ) -> KeyValueRequest[TransactionResult]:
         """Do `then` if all `conditions` hold, else `otherwise`; all of it or nothing."""
         check_transaction(conditions, then, otherwise)
-        return Request("transact", (list(conditions), list(then), list(otherwise)), deadline_s)
+        return KeyValueRequest("transact", (list(conditions), list(then), list(otherwise)), deadline_s)
 
     @both
-    def get_stale(self, key: bytes, *, deadline_s: float | None = None) -> Request[StaleRead[Item | None]]:
+    def get_stale(self, key: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[StaleRead[Item | None]]:
         """The item at `key` at some earlier index, from any node."""
         check_key(key)
-        return Request("get", (key,), deadline_s, is_stale=True)
+        return KeyValueRequest("get", (key,), deadline_s, is_stale=True)
 
     @both
     def range_stale(
@@ -88,15 +88,15 @@ class _Calls:
         limit: int = 100,
         reverse: bool = False,
         deadline_s: float | None = None,
-    ) -> Request[StaleRead[Page]]:
+    ) -> KeyValueRequest[StaleRead[Page]]:
         """The same as `range` at some earlier index, from any node."""
         asked = range_request(start, end, limit, reverse, deadline_s)
-        return Request(asked.name, asked.args, deadline_s, is_stale=True)
+        return KeyValueRequest(asked.name, asked.args, deadline_s, is_stale=True)
 
     @both
     def prefix(
         self, prefix: bytes, *, after: bytes | None = None, limit: int = 100, deadline_s: float | None = None
-    ) -> Request[Page]:
+    ) -> KeyValueRequest[Page]:
         """Items whose keys begin with `prefix`; `after` is the `next` of the page before."""
         start = prefix if after is None else after
         return range_request(start, prefix_end(prefix), limit, False, deadline_s)
@@ -134,7 +134,7 @@ class KeyValueClient(_Calls, AwaitedReads):
         """Reads that all see the state at one index: `async with kv.at_one_index() as view`."""
         return KeyValueView(self._client)
 
-    async def _perform(self, request: Request[T]) -> T:
+    async def _perform(self, request: KeyValueRequest[T]) -> T:
         client = self._client
         seconds = client.options.deadline_s if request.deadline_s is None else request.deadline_s
         invoke = client.invoke_stale if request.is_stale else client.invoke
@@ -171,7 +171,7 @@ class BlockingKeyValueClient(_Calls, BlockingReads):
         """Reads that all see the state at one index: `with kv.at_one_index() as view`."""
         return BlockingKeyValueView(self._client)
 
-    def _perform(self, request: Request[T]) -> T:
+    def _perform(self, request: KeyValueRequest[T]) -> T:
         client = self._client
         seconds = client.options.deadline_s if request.deadline_s is None else request.deadline_s
         invoke = client.invoke_stale if request.is_stale else client.invoke

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Request(msgspec.Struct, Generic[T], frozen=True, gc=False):
+class KeyValueRequest(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """What is asked of the machine: a method, its arguments, and how long there is for it (None: as always)."""
 
     name: str
@@ -28,14 +28,14 @@ class Request(msgspec.Struct, Generic[T], frozen=True, gc=False):
 class Awaited:
     """Calls of it are awaited."""
 
-    async def _perform(self, request: Request[T]) -> T:
+    async def _perform(self, request: KeyValueRequest[T]) -> T:
         raise NotImplementedError
 
 
 class Blocking:
     """Calls of it return when the answer is there."""
 
-    def _perform(self, request: Request[T]) -> T:
+    def _perform(self, request: KeyValueRequest[T]) -> T:
         raise NotImplementedError
 
 
@@ -46,7 +46,7 @@ class both(Generic[P, T]):  # noqa: N801 (a decorator)
     and the docstring of the declaration.
     """
 
-    def __init__(self, declared: Callable[Concatenate[Any, P], Request[T]]) -> None:
+    def __init__(self, declared: Callable[Concatenate[Any, P], KeyValueRequest[T]]) -> None:
         @wraps(declared)
         async def awaited(self: Awaited, *args: P.args, **kwargs: P.kwargs) -> T:
             return await self._perform(declared(self, *args, **kwargs))
@@ -55,7 +55,7 @@ class both(Generic[P, T]):  # noqa: N801 (a decorator)
         def blocking(self: Blocking, *args: P.args, **kwargs: P.kwargs) -> T:
             return self._perform(declared(self, *args, **kwargs))
 
-        result = str(declared.__annotations__["return"]).removeprefix("Request[").removesuffix("]")
+        result = str(declared.__annotations__["return"]).removeprefix("KeyValueRequest[").removesuffix("]")
         signature = inspect.signature(declared).replace(return_annotation=result)
         for face in (awaited, blocking):
             face.__signature__ = signature  # type: ignore[union-attr]
@@ -77,10 +77,10 @@ class Reads:
     """The queries that a client and a view have in common: a client's are linearizable, a view's are of its index."""
 
     @both
-    def get(self, key: bytes, *, deadline_s: float | None = None) -> Request[Item | None]:
+    def get(self, key: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[Item | None]:
         """The item at `key`, or None."""
         check_key(key)
-        return Request("get", (key,), deadline_s)
+        return KeyValueRequest("get", (key,), deadline_s)
 
     @both
     def range(
@@ -91,7 +91,7 @@ class Reads:
         limit: int = 100,
         reverse: bool = False,
         deadline_s: float | None = None,
-    ) -> Request[Page]:
+    ) -> KeyValueRequest[Page]:
         """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`.
 
         A page may hold fewer, even none, when there was too much to read: all is there only when `next` is None.
@@ -101,12 +101,12 @@ class Reads:
 
 def range_request(
     start: bytes, end: bytes | None, limit: int, reverse: bool, deadline_s: float | None
-) -> Request[Page]:
+) -> KeyValueRequest[Page]:
     """A page of a range. Raises `LimitExceeded`."""
     check_bound(start)
     check_bound(end)
     check_page(limit)
-    return Request("range", (start, end, limit, reverse), deadline_s)
+    return KeyValueRequest("range", (start, end, limit, reverse), deadline_s)
 
 
 class AwaitedReads(Reads, Awaited):

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 from raftkv.client import BlockingClient, Client
 from raftkv.client.view import View
-from raftkv.kv.faces import AwaitedReads, BlockingReads, Request
+from raftkv.kv.faces import AwaitedReads, BlockingReads, KeyValueRequest
 from raftkv.kv.machine import KeyValue
 from raftkv.model import Index
 
@@ -45,7 +45,7 @@ class KeyValueView(AwaitedReads):
         """The log index that it stands for."""
         return self._opened.index
 
-    async def _perform(self, request: Request[T]) -> T:
+    async def _perform(self, request: KeyValueRequest[T]) -> T:
         client = self._client
         seconds = client.options.deadline_s if request.deadline_s is None else request.deadline_s
         return cast(T, await self._opened.invoke(client.method(request.name), request.args, {}, seconds))
@@ -72,5 +72,5 @@ class BlockingKeyValueView(BlockingReads):
         """The log index that it stands for."""
         return self._view.index
 
-    def _perform(self, request: Request[T]) -> T:
+    def _perform(self, request: KeyValueRequest[T]) -> T:
         return self._client.run(self._view._perform(request))

@@ -11,7 +11,7 @@ from raftkv.logs import EventLog
 from raftkv.node.body import Body
 from raftkv.node.leaderless import Leaderless
 from raftkv.node.ports import error_of
-from raftkv.node.room import Room
+from raftkv.node.room import DiskRoom
 from raftkv.node.watchdog import DiskWatch
 from raftkv.node.writer import Writer
 
@@ -25,7 +25,7 @@ class Housekeeping:
     """Looks by itself from `begin` on, until the node ends."""
 
     def __init__(
-        self, body: Body, watch: DiskWatch, room: Room, writer: Writer, looks: Sequence[Callable[[float], None]]
+        self, body: Body, watch: DiskWatch, room: DiskRoom, writer: Writer, looks: Sequence[Callable[[float], None]]
     ) -> None:
         """`looks` are called in their order, with the loop's time."""
         self._body = body

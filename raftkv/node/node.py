@@ -26,7 +26,7 @@ from raftkv.node.ports import Worker
 from raftkv.node.recovery import Hosting, NoHost, Recovered, recover
 from raftkv.node.report import Report
 from raftkv.node.requests import Requests
-from raftkv.node.room import Room
+from raftkv.node.room import DiskRoom
 from raftkv.node.scans import Scans
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
@@ -164,7 +164,7 @@ class Node:
             on_role=self._role_changed,
         )
         watch = DiskWatch(config)
-        self.room = Room(self.raft, self.engine, watch)
+        self.room = DiskRoom(self.raft, self.engine, watch)
         self._housekeeping = Housekeeping(
             body,
             watch,

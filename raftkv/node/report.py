@@ -13,7 +13,7 @@ from raftkv.node.clock import ClockWatch
 from raftkv.node.engine import Engine
 from raftkv.node.peers.peers import Peers
 from raftkv.node.recovery import Recovered
-from raftkv.node.room import Room
+from raftkv.node.room import DiskRoom
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
@@ -35,7 +35,7 @@ class Report:
         peers: Peers,
         snapshots: Snapshotter,
         scrubber: Scrubber,
-        room: Room,
+        room: DiskRoom,
         clock: ClockWatch,
     ) -> None:
         self._body = body

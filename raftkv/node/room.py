@@ -16,7 +16,7 @@ TRIES_MAX = 3
 """Hand-overs that did not come about until clients are told that writes are refused; they are tried all the same."""
 
 
-class Room:
+class DiskRoom:
     """Tells core and engine whether there is room, and hands leadership to a voter that has some.
 
     While a hand-over may help, writes are put off (`Busy`, which clients try again); when there is no voter with

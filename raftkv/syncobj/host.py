@@ -31,7 +31,7 @@ from raftkv.syncobj.duties import BARRIER, Duties
 from raftkv.syncobj.founding import CLUSTER_NAME, Seeker
 from raftkv.syncobj.machine import SyncObjMachine, machine_of
 from raftkv.syncobj.objects import Objects
-from raftkv.syncobj.settings import Settings
+from raftkv.syncobj.settings import HostSettings
 from raftkv.transport import Mesh, TransportLimits
 
 logger = TextLog("raftkv.syncobj")
@@ -49,7 +49,7 @@ class Host:
     Methods say where they may be called; what is not said belongs to the loop's thread.
     """
 
-    def __init__(self, settings: Settings, conf: Any, others: set[str], objects: Objects) -> None:
+    def __init__(self, settings: HostSettings, conf: Any, others: set[str], objects: Objects) -> None:
         self.settings = settings
         self.conf = conf
         self.others = others

@@ -59,7 +59,7 @@ _HONOURED = {
 _REFUSED = ("serializer", "deserializer", "serializeChecker")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a node is and how it runs."""
 
     address: str
@@ -74,7 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """None: a temporary directory, removed at the end."""
 
     @classmethod
-    def of(cls, conf: Any, address: str) -> Settings:
+    def of(cls, conf: Any, address: str) -> HostSettings:
         """Raises `ConfigError`; warns once, naming every field that is set and has no effect."""
         codec = getattr(conf, "codec", "pickle")
         if codec not in CODECS:

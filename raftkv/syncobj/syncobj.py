@@ -27,7 +27,7 @@ from raftkv.syncobj.door import CannotListen
 from raftkv.syncobj.host import Host
 from raftkv.syncobj.members import add_member, remove_member, transfer
 from raftkv.syncobj.objects import Objects
-from raftkv.syncobj.settings import Settings, SyncObjConf
+from raftkv.syncobj.settings import HostSettings, SyncObjConf
 
 logger = TextLog("raftkv.syncobj")
 
@@ -83,7 +83,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         self._selfNode = self._nodeOf(selfNode)
         others = {node.id: node for node in map(self._nodeOf, otherNodes) if node.id != self._selfNode.id}
         self._nodes = {self._selfNode.id: self._selfNode, **others}
-        settings = Settings.of(conf, self._selfNode.id)
+        settings = HostSettings.of(conf, self._selfNode.id)
         hosted = [_consumer(each) for each in consumers or []]
         codec = CODECS[getattr(conf, "codec", "pickle")]()
         self._objects = Objects(self, hosted, codec, lambda old, new: self._host.version_changed(old, new))

@@ -125,5 +125,5 @@ def test_both_clients_have_the_same_calls(name: str) -> None:
     assert inspect.iscoroutinefunction(awaited)
     assert not inspect.iscoroutinefunction(blocking)
     assert inspect.signature(awaited) == inspect.signature(blocking)
-    assert "Request" not in str(inspect.signature(awaited))
+    assert "KeyValueRequest" not in str(inspect.signature(awaited))
     assert awaited.__doc__ == blocking.__doc__ and awaited.__doc__

@@ -15,7 +15,7 @@ import msgspec
 
 from raftkv.model import NodeId
 from raftkv.testing.tracing.lifelines import DOWN, STARTING, Lifeline, lifelines, without_echoes
-from raftkv.testing.tracing.records import Calling, Fate, Happening, Sending, What
+from raftkv.testing.tracing.records import Calling, Fate, Happening, SentMessage, What
 
 if TYPE_CHECKING:
     from raftkv.testing.tracing.trace import Trace
@@ -57,14 +57,14 @@ CLIENTS = -1
 class _Arrows(msgspec.Struct):
     """One message, or the same one to several."""
 
-    first: Sending
-    all: list[Sending]
+    first: SentMessage
+    all: list[SentMessage]
 
 
 class _Arrival(msgspec.Struct):
     """A message that took its time is here."""
 
-    message: Sending
+    message: SentMessage
     at: float
     number: int = 0
 
@@ -77,7 +77,7 @@ class _Answer(msgspec.Struct):
     number: int
 
 
-_Item: TypeAlias = Sending | Happening | Calling | _Arrival | _Answer
+_Item: TypeAlias = SentMessage | Happening | Calling | _Arrival | _Answer
 
 
 class _Row(msgspec.Struct):
@@ -134,7 +134,7 @@ def _rows(items: list[_Item]) -> list[_Row]:
     rows: list[_Row] = []
     for item in items:
         last = rows[-1] if rows else None
-        if isinstance(item, Sending):
+        if isinstance(item, SentMessage):
             if last is not None and (arrows := last.arrows) is not None and _is_one(arrows, item):
                 arrows.all.append(item)
                 last.number = item.number
@@ -152,7 +152,7 @@ def _rows(items: list[_Item]) -> list[_Row]:
     return rows
 
 
-def _is_one(arrows: _Arrows, message: Sending) -> bool:
+def _is_one(arrows: _Arrows, message: SentMessage) -> bool:
     first = arrows.first
     return (first.sender, first.at, first.label) == (message.sender, message.at, message.label)
 
@@ -248,7 +248,7 @@ class _Canvas:
             if side:
                 self._draw_side(line, start, side, step, ends)
 
-    def _draw_side(self, line: list[str], start: int, side: list[int], step: int, ends: dict[int, Sending]) -> None:
+    def _draw_side(self, line: list[str], start: int, side: list[int], step: int, ends: dict[int, SentMessage]) -> None:
         far = max(side, key=lambda x: x * step)
         for x in range(start + step, far, step):
             if line[x] == " ":
@@ -263,7 +263,7 @@ class _Canvas:
         _write(line, room.start + (len(room) - len(text)) // 2, text)
 
 
-def _head(message: Sending, step: int) -> str:
+def _head(message: SentMessage, step: int) -> str:
     if message.fate is not Fate.ARRIVED:
         return "✗"
     is_slow = message.arrivals[0] - message.at > SLOW_S

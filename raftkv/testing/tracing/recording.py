@@ -7,7 +7,7 @@ from collections import Counter, deque
 from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.model import NodeId
 from raftkv.testing.tracing.labels import describe, is_routine, key_of, label, short
-from raftkv.testing.tracing.records import Fate, Happening, Sending, What
+from raftkv.testing.tracing.records import Fate, Happening, SentMessage, What
 from raftkv.wire import PeerMessage
 
 UNMATCHED_MAX = 512
@@ -18,15 +18,15 @@ class _Link:
     """What one node has sent to another and may still arrive."""
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[bytes, Sending]] = deque()
-        self.past: dict[bytes, Sending] = {}
+        self.waiting: deque[tuple[bytes, SentMessage]] = deque()
+        self.past: dict[bytes, SentMessage] = {}
         """What has arrived, or was lost: a network may repeat it. The oldest first."""
         self.is_closed = False
         """What was sent last found no connection: the same again is no news."""
         self.match_index = -1
         """Of the last answer to an append: the same one again is no news."""
 
-    def match(self, key: bytes) -> Sending | None:
+    def match(self, key: bytes) -> SentMessage | None:
         """What this is that has arrived: the oldest such message that has not, else one that comes again."""
         for place, (other, sending) in enumerate(self.waiting):
             if other == key:
@@ -35,7 +35,7 @@ class _Link:
                 return sending
         return self.past.get(key)
 
-    def keep(self, key: bytes, sending: Sending) -> None:
+    def keep(self, key: bytes, sending: SentMessage) -> None:
         self.past.pop(key, None)
         self.past[key] = sending
         if len(self.past) > UNMATCHED_MAX:
@@ -46,7 +46,7 @@ class Recording:
     """What nodes and network did; `kept` bounds each kind of record."""
 
     def __init__(self, kept: int) -> None:
-        self.messages: deque[Sending] = deque(maxlen=kept)
+        self.messages: deque[SentMessage] = deque(maxlen=kept)
         self.happenings: deque[Happening] = deque(maxlen=kept)
         self.counts: Counter[str] = Counter()
         """Of everything, kept or not: messages by kind and by fate, happenings by what they are, calls."""
@@ -65,7 +65,7 @@ class Recording:
         """A node has handed a message to its transport, which has `queued` it, or not."""
         kind = type(message).__name__
         link = self._links.setdefault((sender, to), _Link())
-        sending = Sending(
+        sending = SentMessage(
             number=self.next_number(),
             at=self.now,
             sender=sender,
@@ -109,7 +109,7 @@ class Recording:
                 while link.waiting:
                     self._end(link, *link.waiting.popleft())
 
-    def _end(self, link: _Link, key: bytes, sending: Sending) -> None:
+    def _end(self, link: _Link, key: bytes, sending: SentMessage) -> None:
         sending.fate = Fate.LOST
         link.keep(key, sending)
         self.counts[Fate.LOST] += 1

@@ -22,7 +22,7 @@ class Fate(StrEnum):
     """The connection broke before it arrived."""
 
 
-class Sending(msgspec.Struct, kw_only=True):
+class SentMessage(msgspec.Struct, kw_only=True):
     """One message from one node to another."""
 
     number: int
@@ -94,4 +94,4 @@ class Calling(msgspec.Struct, kw_only=True):
     """It heard that nothing was done."""
 
 
-Record: TypeAlias = Sending | Happening | Calling
+Record: TypeAlias = SentMessage | Happening | Calling

@@ -15,7 +15,7 @@ import msgspec
 from raftkv.model import NodeId
 from raftkv.testing.tracing.labels import short
 from raftkv.testing.tracing.lifelines import DOWN, lifelines, without_echoes
-from raftkv.testing.tracing.records import Fate, Happening, Sending, What
+from raftkv.testing.tracing.records import Fate, Happening, SentMessage, What
 
 if TYPE_CHECKING:
     from raftkv.testing.tracing.trace import Trace
@@ -114,7 +114,7 @@ class Drawing:
         records = trace.records(since, until)
         times = [record.at for record in records]
         self._since, self._until = min(times, default=0.0), max([*times, min(until, trace.now)])
-        self._messages = [record for record in records if isinstance(record, Sending)]
+        self._messages = [record for record in records if isinstance(record, SentMessage)]
         self._happenings = without_echoes(record for record in records if isinstance(record, Happening))
         self._calls = [call for call in trace.calls if call.at <= self._until and call.returned >= self._since]
         self._lives = lifelines(trace)
@@ -152,10 +152,10 @@ class Drawing:
     def _slot(self, node: NodeId | None) -> tuple[int, int]:
         return (node, 1) if node is not None else (-2, 1)
 
-    def _arrow_slot(self, message: Sending) -> tuple[int, int]:
+    def _arrow_slot(self, message: SentMessage) -> tuple[int, int]:
         return (message.sender, 1 if self.x(message.to) > self.x(message.sender) else -1)
 
-    def _arrow_key(self, message: Sending) -> Hashable:
+    def _arrow_key(self, message: SentMessage) -> Hashable:
         return message.at, self._arrow_slot(message), message.label
 
     def svg(self) -> str:
@@ -194,7 +194,7 @@ class Drawing:
                 text = self._text(self._arrow_key(message), self._arrow_slot(message), message.label, "arrow")
             yield f'<g class="message {group}{routine}">{"".join(shapes)}{text}</g>'
 
-    def _arrow(self, message: Sending, at: float) -> str:
+    def _arrow(self, message: SentMessage, at: float) -> str:
         x1, x2 = self.x(message.sender), self.x(message.to)
         y1, y2 = self._scale(message.at), self._scale(at)
         again = f", and again at {at:.4f}" if at != message.arrivals[0] else ""
@@ -213,7 +213,7 @@ class Drawing:
             f'<line {path}/><polygon points="{points}"/><line class="hit" {path}><title>{escape(title)}</title></line>'
         )
 
-    def _stub(self, message: Sending) -> str:
+    def _stub(self, message: SentMessage) -> str:
         """A message that has not arrived ends half-way."""
         x1, x2, y = self.x(message.sender), self.x(message.to), self._scale(message.at)
         x = x1 + (x2 - x1) * (0.2 if message.fate is Fate.UNSENT else 0.6)

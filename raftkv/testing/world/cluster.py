@@ -59,7 +59,7 @@ CONFIG = Config(
 """Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
 
 
-class _Process:
+class _NodeStart:
     """One start of a node: what it was given."""
 
     def __init__(self, options: Options, transport: MemoryTransport, world: World) -> None:
@@ -83,7 +83,7 @@ class SimNode:
         self.dice = random.Random(cluster.dice.getrandbits(64))
         self.node: Node | None = None
         """The node that runs here; None while it recovers, too."""
-        self._process: _Process | None = None
+        self._process: _NodeStart | None = None
         self.serving: Serving | None = None
         """None also while it starts."""
         self.workers: list[SimWorker] = []
@@ -189,7 +189,7 @@ class SimNode:
                 raise
             raise NodeStopped("it crashed while it started") from None
 
-    def _make(self, rebuild: bool) -> _Process:
+    def _make(self, rebuild: bool) -> _NodeStart:
         self.starts += 1
         self.is_stopping = False
         cluster = self.cluster
@@ -206,9 +206,9 @@ class SimNode:
             rebuild=rebuild,
             config=habits.config,
         )
-        return _Process(options, cluster.transport(self), self.world(habits.rate))
+        return _NodeStart(options, cluster.transport(self), self.world(habits.rate))
 
-    async def _start(self, process: _Process) -> Node:
+    async def _start(self, process: _NodeStart) -> Node:
         """As its own process: all that comes of it is what `freeze` stops."""
         try:
             recovered = await recover(self.cluster.machine, process.options, process.transport, process.world)
