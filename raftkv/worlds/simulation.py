@@ -17,8 +17,9 @@ from raftkv.testing.judging.failure import Failure
 from raftkv.testing.judging.history import History
 from raftkv.testing.judging.logtime import LogTimeIsBounded
 from raftkv.testing.judging.watching import look, watched
-from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import Deadlock, SimLoop
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
 from raftkv.worlds.scanning import Scanner

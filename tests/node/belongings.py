@@ -11,7 +11,7 @@ from raftkv.node.directory import close_directory, open_directory
 from raftkv.node.paths import Options
 from raftkv.state import MemoryStates
 from raftkv.testing import play
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 
 ROOT = "/data"
 AT_ONCE = 20

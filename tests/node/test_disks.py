@@ -15,7 +15,7 @@ from raftkv.errors import (
 from raftkv.kv import KeyValue
 from raftkv.testing import elapse, scenario
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.workers import BACKGROUND, TRANSFERS
 from tests.node.steps import fill, follower_of
 

@@ -16,7 +16,7 @@ from raftkv.errors import (
 )
 from raftkv.kv import KeyValue
 from raftkv.testing import scenario
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 from tests.node.steps import fill, follower_of
 
 

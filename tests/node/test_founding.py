@@ -10,7 +10,7 @@ from raftkv.model import Member
 from raftkv.node import Options
 from raftkv.node.directory import open_directory
 from raftkv.testing import play, scenario
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 from tests.node.steps import fill, read_all
 
 STEPS = 200

@@ -20,8 +20,8 @@ from raftkv.node.peers import peers
 from raftkv.node.peers.met import save_known
 from raftkv.node.peers.places import STRANGERS_MAX
 from raftkv.testing import elapse, scenario
-from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.harm import Harm
+from raftkv.testing.world.settings import CONFIG
 from raftkv.wire import Acquaintance, encode_message
 from tests.node.files import load_known
 from tests.node.steps import fill, follower_of

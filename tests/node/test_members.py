@@ -17,7 +17,8 @@ from raftkv.node import Options
 from raftkv.node.directory import rewrite_addresses
 from raftkv.node.paths import Paths
 from raftkv.testing import elapse, play, scenario
-from raftkv.testing.world.cluster import CONFIG, SimNode
+from raftkv.testing.world.cluster import SimNode
+from raftkv.testing.world.settings import CONFIG
 from tests.node.steps import fill, follower_of, read_all
 
 

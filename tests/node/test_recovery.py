@@ -13,7 +13,7 @@ from raftkv.node import Options
 from raftkv.node.directory import close_directory, open_directory
 from raftkv.state import MemoryStates
 from raftkv.testing import elapse, play
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.workers import Crash
 from tests.node.steps import follower_of
 

@@ -18,7 +18,7 @@ from raftkv.kv import KeyValue
 from raftkv.model import EntryKind, HardState, Membership, encode_membership
 from raftkv.node.peers.removal import Hearsay, removed_since
 from raftkv.testing import elapse, play, scenario
-from raftkv.testing.world.cluster import CONFIG
+from raftkv.testing.world.settings import CONFIG
 from raftkv.wire import Removal
 from tests.node.steps import fill, follower_of
 

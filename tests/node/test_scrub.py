@@ -13,8 +13,8 @@ from raftkv.errors import Unavailable
 from raftkv.kv import KeyValue
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.tracing.trace import Trace
-from raftkv.testing.world.cluster import CONFIG
 from raftkv.testing.world.harm import Harm
+from raftkv.testing.world.settings import CONFIG
 from tests.node.steps import fill, follower_of, read_all
 
 SCRUBBED = msgspec.structs.replace(CONFIG, scrub_rate_bytes_s=MIB, scrub_interval_s=0.5)

@@ -14,7 +14,8 @@ from raftkv.kv import KeyValue
 from raftkv.kv.views import KeyValueView
 from raftkv.node.views import Views
 from raftkv.testing import elapse, scenario
-from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.cluster import SimCluster
+from raftkv.testing.world.settings import CONFIG
 
 
 async def write_thirty(cluster: SimCluster) -> None:

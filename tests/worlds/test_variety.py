@@ -10,8 +10,9 @@ from raftkv.config import MIB, Config
 from raftkv.errors import Rejected
 from raftkv.testing.judging.history import History
 from raftkv.testing.judging.watching import look
-from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.variety import CLOCK_RATE, LEASES, SMALL_BATCHES, WITHOUT_PRE_VOTE, Variety
 from raftkv.worlds.sightings import BEFORE_FIRST_COMMIT, JOINT_WITHOUT, VOTERS, Sightings
 from raftkv.worlds.simulation import Simulation

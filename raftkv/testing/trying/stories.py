@@ -13,8 +13,9 @@ from raftkv.testing.judging.checks import Check, all_checks
 from raftkv.testing.judging.logtime import LogTimeIsBounded
 from raftkv.testing.judging.watching import LOOK_S, look, watched
 from raftkv.testing.trying.budget import chosen
-from raftkv.testing.world.cluster import CONFIG, SimCluster
+from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import quiet
 
 P = ParamSpec("P")

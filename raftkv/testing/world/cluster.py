@@ -16,8 +16,8 @@ from contextvars import copy_context
 from typing import Any
 
 from raftkv.client import Admin, Client, ClientOptions
-from raftkv.config import KIB, Config
-from raftkv.disk.simulated import SimDisk
+from raftkv.config import Config
+from raftkv.disk.simulated import Fault, SimDisk
 from raftkv.errors import DiskError, NodeStopped
 from raftkv.listener import Limits
 from raftkv.logs import LogHealth
@@ -29,7 +29,9 @@ from raftkv.state import MemoryStates
 from raftkv.testing.world.clocks import WallClock
 from raftkv.testing.world.harm import Harm
 from raftkv.testing.world.loop import PROCESS, SimLoop
+from raftkv.testing.world.operations import from_operation
 from raftkv.testing.world.recorder import Recorder
+from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import SINK
 from raftkv.testing.world.variety import Habits, Variety
 from raftkv.testing.world.workers import BACKGROUND, LOG, SCANS, THREADS, TRANSFERS, Crash, SimWorker
@@ -39,24 +41,6 @@ CLIENT = 0
 """Whom the network takes clients for."""
 
 START_MS = 1_577_836_800_000
-
-CONFIG = Config(
-    tick_ms=25,
-    heartbeat_ms=100,
-    segment_bytes=16 * KIB,
-    log_cache_bytes=8 * KIB,
-    snapshot_entries=200,
-    state_flush_entries=50,
-    snapshot_interval_s=2.0,
-    keep_entries=40,
-    keep_bytes=64 * KIB,
-    chunk_bytes=4 * KIB,
-    snapshot_rate_bytes_s=0,
-    disk_free_bytes_min=16 * KIB,
-    scrub_rate_bytes_s=0,
-    query_slice_reads=8,
-)
-"""Small, so that segments fill, snapshots are taken and followers fall behind within seconds."""
 
 
 class _NodeStart:
@@ -275,20 +259,15 @@ class SimNode:
 
     def crash_at_operation(self, number: int) -> None:
         """The power goes out just before the `number`th operation on the disk from now."""
-        left = number
 
-        def hook(kind: str, path: str) -> None:
-            nonlocal left
-            left -= 1
-            if left > 0:
-                return
+        def crash(kind: str, path: str) -> None:
             self.cluster.fired["crash in an operation"] += 1
             self.cluster.fired["crash in a recovery"] += self.is_starting
             if any(worker.is_working for worker in self.workers):
                 raise Crash
             asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
 
-        self.disk.fault = hook
+        self.disk.fault = from_operation(number, crash)
 
     def hang(self, threads: Sequence[int] = THREADS) -> None:
         """The disk takes no work of these of the node's threads until `unhang`."""
@@ -319,19 +298,12 @@ class SimNode:
         """The `number`th read from now fails, and so does every later one until a restart."""
         self.disk.read_fault = self._failing("failing read", number)
 
-    def _failing(self, fault: str, number: int, only: str | None = None) -> Callable[[str, str], None]:
-        left = number
+    def _failing(self, fault: str, number: int, only: str | None = None) -> Fault:
+        def fail(kind: str, path: str) -> None:
+            self.cluster.fired[fault] += 1
+            raise DiskError(f"simulated: {kind} of {path} failed")
 
-        def hook(kind: str, path: str) -> None:
-            nonlocal left
-            if only is not None and kind != only:
-                return
-            left -= 1
-            if left <= 0:
-                self.cluster.fired[fault] += 1
-                raise DiskError(f"simulated: {kind} of {path} failed")
-
-        return hook
+        return from_operation(number, fail, only)
 
     async def stop(self) -> None:
         """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""
