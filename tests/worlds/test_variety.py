@@ -113,7 +113,7 @@ def test_what_a_world_comes_to_is_counted_once():
         leader = cluster.leader.node_id
         gone = leader % 3 + 1
         cluster.nodes[gone].crash()
-        removing = cluster.loop.create_task(cluster.leader.remove(gone))
+        removing = cluster.loop.create_task(cluster.leader.orders.remove(gone))
         while not removing.done():
             await elapse(0.005)
             look(cluster, sightings)
