@@ -19,7 +19,7 @@ def split(address: str) -> tuple[str, str]:
 
 
 def parse(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
-    """Host and port of an address; a `lowest_port` of 0 is for who listens. Raises `InvalidArgument`."""
+    """Host and port of an address; a `lowest_port` of 0 is for addresses to listen on. Raises `InvalidArgument`."""
     host, port = split(address)
     if not host or not (port.isascii() and port.isdigit()) or not lowest_port <= int(port) <= _PORT_MAX:
         raise InvalidArgument(f"address {address!r}: must be host:port")
@@ -32,7 +32,7 @@ def join(host: str, port: int) -> str:
 
 
 def is_wildcard(host: str) -> bool:
-    """Whether a host means "wherever I can be reached", which says nothing to anybody else."""
+    """Whether a host means "any address of this machine", which nobody else can dial."""
     try:
         return ip_address(host).is_unspecified
     except ValueError:
@@ -40,7 +40,7 @@ def is_wildcard(host: str) -> bool:
 
 
 def address_problem(address: str) -> str | None:
-    """Why nobody could dial `address`, with what to write instead; None when somebody may."""
+    """Why nobody could dial `address`, with what to write instead; None when nothing is wrong with it."""
     if _SCHEME in address:
         return f"{address!r} is a URL: write HOST:PORT, as {address.split(_SCHEME, 1)[1].split('/')[0]}"
     host, port = split(address)
@@ -55,7 +55,7 @@ def address_problem(address: str) -> str | None:
 
 
 def address_problems(members: Iterable[Member]) -> list[str]:
-    """Why these can't be the members of one cluster, each with addresses of its own."""
+    """Why these can't be the members of one cluster, in words: each needs addresses of its own that can be dialled."""
     found, taken = [], dict[str, str]()
     for member in members:
         for address, what in ((member.peer_address, "nodes"), (member.client_address, "clients")):
@@ -68,9 +68,9 @@ def address_problems(members: Iterable[Member]) -> list[str]:
 
 
 def is_elsewhere(listens: str, told: str) -> bool:
-    """Whether who dials `told` can't arrive where a node `listens`, unless somebody in between passes it on.
+    """Whether dialling `told` can't lead to where a node `listens`, unless something in between forwards it.
 
-    Names are not looked up, so only ports and literal addresses are compared; nothing is known of an empty one.
+    Names are not looked up: only ports and literal addresses are compared. False when one of the two is empty.
     """
     if not listens or not told:
         return False

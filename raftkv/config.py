@@ -19,7 +19,7 @@ GIB = 1024 * MIB
 
 
 def _check(settings: msgspec.Struct, names: str, low: float, high: float = math.inf, *, whole: bool = True) -> None:
-    """Each of `names` must be a (whole) number in that range; never infinite, as it is calculated with."""
+    """Each of `names` must be a (whole) number in that range; never infinite, as the core calculates with it."""
     for name in names.split():
         found = getattr(settings, name)
         fits = isinstance(found, int if whole else (int, float)) and not isinstance(found, bool)
@@ -90,8 +90,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lease_reads: bool = False
     clock_drift_max: float = 0.1
     clock_ahead_max_s: float = 10.0
-    """How far a leader's clock may be from what the other voters' say before entries are stamped by theirs: far above
-    what clocks that are kept differ by, and what messages take; far below any lease or session that matters."""
+    """How far a leader's clock may be from the other voters' before it stamps entries by theirs: far above how much
+    well-kept clocks differ and how long messages take, and far below any lease or session that matters."""
     # Replication:
     inflight_messages_max: int = 128
     inflight_bytes_max: int = 16 * MIB
@@ -111,19 +111,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     apply_batch_entries_max: int = 512
     """Entries applied in one go; between two of them the event loop serves everybody else."""
     query_slice_reads: int = 128
-    """Keys that a query may read on the event loop, in some 0.3 ms; one that reads more goes on beside it."""
+    """Keys that a query may read on the event loop, which takes about 0.3 ms; one that reads more goes on beside it."""
     query_reads_max: int = 1_000_000
-    """Keys that it may read in all; over it a query ends with what it has, or with `TooMuchWork`."""
+    """Keys that a query may read in all; over it the query ends with what it has, or with `TooMuchWork`."""
     query_seconds_max: float = 1.5
-    """The same for its time, waiting included: clients take a node that owes answers for two seconds for dead."""
+    """The same limit for a query's time, waiting included: clients give a node up that owes answers for two seconds."""
     query_scans_waiting_max: int = 64
     """Queries that wait to go on beside the loop; over it: `Busy`."""
     views_max: int = 4
     """States that are held for clients who read page by page at one index; over it: `Busy`."""
     view_idle_s: float = 30.0
-    """Until one that nobody reads is let go of: whatever it shows is kept on disk."""
+    """After this long without a read a view is closed, because everything that it shows must be kept on disk."""
     view_changes_max: int = 100_000
-    """Keys that may be written while it is held: they are remembered, with some 100 bytes each, and take time."""
+    """Keys that may be written while a view is held: each is remembered in about 100 bytes, and slows the view down."""
     # Log:
     segment_bytes: int = 64 * MIB
     log_cache_bytes: int = 32 * MIB
@@ -140,16 +140,17 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keep_bytes: int = 64 * MIB
     """… but not more than this."""
     chunk_bytes: int = 256 * KIB
-    """One turn of the loop at both ends and one write to the follower's disk: what others wait for, at most."""
+    """A chunk is one turn of the loop at both ends and one write on the follower: others wait no longer than that."""
     snapshot_rate_bytes_s: int = 32 * MIB
     """Each transfer's limit, so that writers hardly notice it even where nodes share cores and a disk; 0 for none."""
     snapshot_transfers_max: int = 2
     snapshot_stall_s: float = 10.0
     """A transfer without *progress* for this long is given up; there is no limit on the total."""
     state_flush_entries: int = 20_000
-    """Applied entries after which the state is flushed, so that a node that was killed has little to replay …"""
+    """Applied entries after which the state is flushed, so that a killed node has little to replay …"""
     early_campaign_lag_max: int = 2_000
-    """… and who has more than this left to apply lets others go first when a leader dies: it could not answer soon."""
+    """… and when a leader dies, a node with more than this left to apply lets others campaign first, as it could not
+    answer soon."""
     # Disk:
     disk_free_fraction_min: float = 0.05
     disk_free_bytes_min: int = GIB
@@ -158,8 +159,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A leader whose disk hangs for this many election time-outs gives up leadership."""
     disk_stall_stop_s: float = 30.0
     scrub_rate_bytes_s: int = 2 * MIB
-    """Snapshots and log are read again in the background to find damage before they are needed, slowly enough that
-    writers do not notice: 10 GiB in an hour and a half. 0: never."""
+    """How fast snapshots and log are read again in the background, to find damage before they are needed: slowly, so
+    that writers do not notice. 10 GiB take an hour and a half. 0: never."""
     scrub_interval_s: float = 21_600.0
     """The pause between two such passes."""
     rebuild_damaged_state: bool = False

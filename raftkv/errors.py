@@ -20,12 +20,12 @@ from typing import Any
 import msgspec
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for bytes that are no message: the last two for text that is none, and for bytes
-that only open arrays. A stranger can send either, so whoever decodes what came from outside catches all three."""
+"""What msgspec raises for bytes that are no message: the last two for text that is not UTF-8, and for bytes
+that only open arrays. A stranger can send either, so code that decodes bytes from outside catches all three."""
 
 
 class RaftKVError(Exception):
-    """The base of all of them."""
+    """The base of all exceptions that raftkv raises on purpose."""
 
 
 class InvalidArgument(RaftKVError, ValueError):
@@ -53,7 +53,7 @@ class Rejected(RaftKVError):
 
 
 class TooMuchWork(RaftKVError):
-    """A query read more keys, or took longer, than a node allows one; asked again, on any node, it would do so again.
+    """A query read more keys, or took longer, than a node allows; it would do so again, on any node.
 
     Ask for less at once: a smaller range, a page. In a query's own code `position` tells how far its scan had come.
     """
@@ -61,16 +61,16 @@ class TooMuchWork(RaftKVError):
     def __init__(self, message: str, position: bytes | None = None) -> None:
         super().__init__(message)
         self.position = position
-        """The encoded key (in a table of bytes, the key) from which the scan would go on, or in reverse up to before
-        which; None when no scan was under way, and outside of the query."""
+        """The encoded key (in a table of bytes, the key) from which the scan would go on; in reverse, it would go on
+        below that key. None when no scan was under way, and outside of the query."""
 
 
 class NotRunning(RaftKVError):
-    """A `Server` was asked for what only one that runs can tell: it was not started yet, or is stopped."""
+    """A `Server` was asked for something while it does not run: it was not started yet, or is stopped."""
 
 
 class AlreadyStarted(RaftKVError):
-    """A `Server` is started once: it runs already, or was stopped, and to go on takes another one."""
+    """A `Server` can be started only once: it runs already, or was stopped. To go on, make another one."""
 
 
 class ViewExpired(RaftKVError):
@@ -116,7 +116,7 @@ class NotCaughtUp(ChangeRefused):
 
 
 class Indeterminate(RaftKVError):
-    """The command may or may not have been applied, and nobody will tell any more."""
+    """The command may or may not have been applied, and there is no way left to find out."""
 
 
 class PeerError(RaftKVError):
@@ -136,8 +136,8 @@ class WrongCluster(HandshakeRefused):
 
 
 class PeerRemoved(HandshakeRefused):
-    """Who dials was removed from the cluster: by a committed entry, `index`, as a node of `term` knows that `leads` it,
-    or not."""
+    """The node that dials was removed from the cluster, by the committed entry `index` or one before it. The node that
+    says so is in `term`, and `leads` it or not."""
 
     def __init__(self, text: str, *, index: int, term: int, leads: bool) -> None:
         super().__init__(text)
@@ -191,7 +191,7 @@ class WrongDataDir(NodeStopped):
 
 
 class NodeRemoved(NodeStopped):
-    """The cluster has removed this node for good. Nothing is in doubt, and to start it again is of no use."""
+    """The cluster has removed this node for good. Nothing is wrong, and starting it again is of no use."""
 
 
 class Diverged(NodeStopped):
@@ -203,7 +203,7 @@ class UnknownCommand(NodeStopped):
 
 
 class MachineFailed(NodeStopped):
-    """A command failed in a way that is not its own, deterministic exception."""
+    """A command failed for a reason that other nodes need not have: it is not the command's own exception."""
 
 
 class SafetyViolation(NodeStopped):

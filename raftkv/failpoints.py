@@ -2,13 +2,13 @@
 
     RAFTKV_FAILPOINT=log.batch.after_sync:kill@3,install.state_linked:pause=0.5
 
-kills the process when it comes to the first place for the third time, and holds the thread that comes to the second
-one for half a second. `kill` is SIGKILL, `pause` alone is SIGSTOP, `raise` fails the work that is under way (a
+kills the process when it comes to the first place for the third time, and holds a thread that comes to the second
+place for half a second. `kill` is SIGKILL, `pause` alone is SIGSTOP, `raise` fails the work that is under way (a
 `DiskError` where files are written, else a `NodeStopped`), `drop` leaves out what is about to be sent, at the places
-that allow it. Without `@n` it is the first time. `RAFTKV_FAILPOINT_LOG` names a file that gets a line for each that
-fired, before anything else happens.
+that allow it. Without `@n` it is the first time. `RAFTKV_FAILPOINT_LOG` names a file that gets a line for each
+failpoint that fires, before anything else happens.
 
-Each module declares the failpoints that it has, and `reach`es them by name.
+Each module declares its failpoints, and `reach`es them by name.
 Nothing is armed unless the environment says so when a real node is made, and then `reach` is a test of one name.
 """
 
@@ -30,14 +30,14 @@ LOG_VARIABLE = "RAFTKV_FAILPOINT_LOG"
 
 
 class Failpoint(msgspec.Struct, frozen=True):
-    """A place in the product, as the module that it is in declares it."""
+    """A place in the product, declared by its module."""
 
     name: str
     module: str
     meaning: str
     """What has happened when it is reached."""
     raises: type[Exception]
-    """What the work that is under way there fails with."""
+    """The exception with which `raise` fails the work that is under way there."""
     is_droppable: bool
     """Whether `drop` is allowed there."""
 
@@ -52,9 +52,9 @@ class Armed(msgspec.Struct):
     name: str
     action: str
     seconds: float | None
-    """Of a pause of one thread; None for one of the whole process."""
+    """How long one thread is paused; None to stop the whole process."""
     at: int
-    """Which time that it is reached."""
+    """It acts when it is reached for this time, counted from 1."""
     reached: int = 0
 
 
@@ -78,24 +78,24 @@ def declare(
     raises: type[Exception] = NodeStopped,
     droppable: Collection[str] = (),
 ) -> None:
-    """Say which failpoints a module has, by name, and what has happened when each is reached; when it is imported."""
+    """Called by a module when it is imported: its failpoints by name, and what has happened when each is reached."""
     for name, meaning in meanings.items():
         assert name not in _declared or _declared[name].module == module, f"{name} is declared twice"
         _declared[name] = Failpoint(name, module, meaning, raises, name in droppable)
 
 
 def declared() -> list[Failpoint]:
-    """All of them, by name. Who imports `raftkv` has imported every module that declares any."""
+    """All of them, by name. To import `raftkv` is to import every module that declares any."""
     return [_declared[name] for name in names()]
 
 
 def names() -> list[str]:
-    """The names of all of them, in order."""
+    """The names of all failpoints, sorted."""
     return sorted(_declared)
 
 
 def parse(text: str) -> list[Armed]:
-    """What a value of the environment's variable says. Raises `ConfigError`."""
+    """What a value of the environment variable arms. Raises `ConfigError`."""
     found = []
     for item in filter(None, text.split(",")):
         match = _TEXT.fullmatch(item)

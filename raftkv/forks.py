@@ -1,13 +1,14 @@
-"""What a child made by `fork` finds of clients and nodes: theirs are the parent's sockets, files, loops and threads.
+"""What becomes of clients and nodes in a child made by `fork`: their sockets, files and loops are the parent's.
 
-The child has copies of all descriptors, and none of the threads. So whoever owns such things is told of the fork,
-in the child and before anything else runs there, and has three duties:
+The child has copies of all descriptors, and none of the threads. So every object that owns such things is told of
+the fork, in the child and before anything else runs there, and has three duties:
 
-- It touches nothing that the parent shares. A byte written to an inherited socket would be the parent's, and an
-  inherited event loop, closed or collected, would take the parent's descriptors out of the epoll set that both share.
+- It touches nothing that it shares with the parent. A byte written to an inherited socket would be sent in the
+  parent's name, and an inherited event loop, closed or collected, would take the parent's descriptors out of the
+  epoll set that both share.
 - It lets go of what would outlive the parent: a listening socket, a connection or a lock that a child still holds
   makes a parent that was killed look alive to its peers, and keeps it from being started again.
-- It is new, or it refuses; it never waits for a thread that is not there.
+- From then on it works afresh, or refuses; it never waits for a thread that is not there.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from weakref import WeakSet
 
 
 class Forked(Protocol):
-    """Who is told of a fork."""
+    """An object that is told of a fork."""
 
     def after_fork(self) -> None:
-        """In the child, before anything else: leave the parent's things alone, and be new or refuse."""
+        """Called first of all in the child: leave the parent's things alone; work afresh from now on, or refuse."""
 
 
 _told: WeakSet[Forked] = WeakSet()
 
 
 def tell_of_fork(part: Forked) -> None:
-    """From now on `part` is told, as long as it lives."""
+    """Tell `part` of every fork from now on, as long as it lives."""
     _told.add(part)
 
 
 def leave(*things: object) -> None:
-    """Keep things of the parent for ever, unused: their end would close, flush or unregister what is the parent's.
+    """Keep things of the parent for ever, unused: to delete them would close, flush or unregister what is the parent's.
 
     A list somewhere would not do, as it is cleared when the interpreter ends.
     """
@@ -46,7 +47,7 @@ def leave(*things: object) -> None:
 
 
 def let_go(descriptor: int) -> None:
-    """Close the child's copy of a descriptor, and keep its number taken: whoever closes that later hits nobody else."""
+    """Close the child's copy of a descriptor, but keep its number taken: a later close of it then hits nothing else."""
     if descriptor < 0:
         return
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -64,7 +65,7 @@ def let_go_of(transport: asyncio.BaseTransport | None) -> None:
 
 
 def let_go_of_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """A loop whose set of descriptors (epoll) both processes share; taken down in the child, it would empty that set.
+    """Let go of the epoll set that the loop shares with the parent: closing the loop in the child would empty that set.
 
     uvloop makes itself a set of its own when it is forked.
     """

@@ -1,9 +1,9 @@
-"""The log as everything else writes it: a line is never worth the work of whoever writes it, so none raises.
+"""Writing log lines that never raise: no line is worth failing the work of the code that writes it.
 
 What a program has set up for its log (structlog's processors, the handlers of `logging`) may fail: its disk is full,
-its reader is gone, a value has no text. Whoever writes a line here does not hear of it; the line is counted as lost,
-and one line says how many were, once they get through again. `raftkv serve` also never waits (`raftkv.cli.sink`); in
-another program a line takes as long as that program's handlers do.
+its reader is gone, a value has no text. The code that writes a line here does not hear of that; the line is counted
+as lost, and once lines get through again, one says how many were lost. `raftkv serve` also never waits
+(`raftkv.cli.sink`); in another program a line takes as long as that program's handlers do.
 
 Act first, then say: what a line tells of is done before it is written (F78).
 """
@@ -19,11 +19,11 @@ import msgspec
 import structlog
 
 REASON_MAX = 300
-"""Of the text of a handler's error."""
+"""Characters of the text of a handler's error that are kept."""
 
 
 class LogHealth(msgspec.Struct, frozen=True):
-    """Whether what is logged arrives anywhere."""
+    """Whether log lines get through to the program's handlers."""
 
     lines_lost: int = 0
     """Since the process began."""

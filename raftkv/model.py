@@ -36,7 +36,7 @@ class EntryKind(IntEnum):
     MEMBERSHIP = 2
     """An encoded `Membership`; the only payload that the core reads."""
     CLOCK = 3
-    """Log time begins anew at this entry's, which may be before that of the entry before it; empty payload."""
+    """Log time begins anew at this entry's time, which may be less than that of the entry before it; empty payload."""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True):
@@ -92,11 +92,11 @@ class Membership(msgspec.Struct, frozen=True):
         return bool(self.outgoing)
 
     def all_voters(self) -> tuple[NodeId, ...]:
-        """Everyone whose vote counts in at least one of the two majorities, sorted."""
+        """All nodes whose vote counts in at least one of the two majorities, sorted."""
         return tuple(sorted({*self.voters, *self.outgoing}))
 
     def all_nodes(self) -> tuple[NodeId, ...]:
-        """Everyone who gets the log, sorted."""
+        """All nodes that get the log, sorted."""
         return tuple(sorted({*self.voters, *self.outgoing, *self.learners}))
 
     def is_voter(self, node_id: NodeId) -> bool:
@@ -178,7 +178,7 @@ class SnapshotMeta(msgspec.Struct, frozen=True):
 
     @property
     def log_start(self) -> LogStart:
-        """Where a log begins that stands behind this snapshot."""
+        """The start of a log that goes on behind this snapshot."""
         return LogStart(self.index, self.term, self.chain, self.time_ms)
 
 
@@ -192,5 +192,5 @@ def encode_membership(membership: Membership) -> bytes:
 
 
 def decode_membership(payload: bytes) -> Membership:
-    """The membership in such a payload; `msgspec.DecodeError` or `ValidationError` when it is none."""
+    """The membership in such a payload. Raises `msgspec.DecodeError` (or its `ValidationError`) when there is none."""
     return _membership_decoder.decode(payload)

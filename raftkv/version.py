@@ -1,4 +1,4 @@
-"""Which raftkv runs."""
+"""The version of raftkv that runs."""
 
 from __future__ import annotations
 

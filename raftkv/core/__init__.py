@@ -13,13 +13,13 @@ It answers with one value, `Ready`, whose fields stand in the order in which the
 send, apply, answer. It has no clock, no disk, no socket and no dice, so whatever it does can be done again.
 
 **One leader orders the log.** Everybody starts as a `Follower`. The `Leader` takes commands, appends them
-(`tail.append_payloads`) and sends them to the others as `AppendEntries` (`appends.send_entries`). Who is not
-the leader says who is (`NotLeader`).
+(`tail.append_payloads`) and sends them to the others as `AppendEntries` (`appends.send_entries`). Any other
+node answers with who the leader is (`NotLeader`).
 
 **Terms.** Time is cut into terms, numbered 1, 2, 3, …; each has at most one leader. Every message carries its
-sender's term. Who sees a newer one takes it over and follows (`Raft._take_higher_term`,
-`transitions.become_follower`); who sees an older one answers with its own, and so deposes a leader whose time is
-over (`Raft._answer_lower_term`).
+sender's term. A node that sees a newer one takes it over and follows (`Raft._take_higher_term`,
+`transitions.become_follower`); a node that sees an older one answers with its own, and so deposes a leader whose
+time is over (`Raft._answer_lower_term`).
 
 **Elections.** A follower that hears no leader for a time drawn from [T, 2T) becomes a `Candidate`
 (`transitions.become_candidate`): it raises the term, votes for itself, and asks the others (`RequestVote`). Each
@@ -49,10 +49,10 @@ have left.
 
 **Nobody is disturbed.** A node that was cut off would raise its term again and again, and depose a good leader
 when it comes back. So it first asks whether it *could* win, as a `PreCandidate`, which changes nothing
-(thesis §9.6); who hears a live leader refuses (`election.hears_leader`). A leader in turn that hears no majority for an
-election time-out steps down by itself (`Raft._hears_quorum`): it might be the one that is cut off.
+(thesis §9.6); a node that hears a live leader refuses (`election.hears_leader`). In turn, a leader that hears no
+majority for an election time-out steps down by itself (`Raft._hears_quorum`): it might be the one that is cut off.
 
-**Reads.** A read may not be answered from the leader's state just so: another leader may have been elected. So the
+**Reads.** A read may not simply be answered from the leader's state: another leader may have been elected. So the
 leader notes its commit index, begins a *round* of heartbeats, and answers when a majority has answered that round
 (`reads.start`, `reads.confirm`): it was the leader after the question came. Reads of one turn share a round.
 Followers ask the leader for the index (`ReadIndex`) and answer when they have applied it. Before the no-op is committed
@@ -76,10 +76,10 @@ that is not in the new membership manages the change and then hands over (`hando
 is `Busy`, never memory.
 
 **Where to find and change it.** An input comes in at the top, a rule decides, the state is changed, and what is to be
-done about it waits in `Pending` until `Raft.ready` takes it. Each line imports only what is below it (setup.cfg holds
-that), so who changes a line has to look only upwards for whom it may disturb:
+done about it waits in `Pending` until `Raft.ready` takes it. Each module imports only
+modules below it in this list (setup.cfg holds that), so a change to one can disturb only those above it:
 
-- `raft`: the inputs, one method each, and `ready`; who runs the core changes it by nothing else. A new input goes here.
+- `raft`: the inputs, one method each, and `ready`; nothing else changes the core from outside. A new input goes here.
 - `replication` and `election`: what each message of theirs means, to leader and follower.
 - `changes`: the steps of a change of members, begun by an input, finished by commits.
 - `appends`: what a leader sends to whom and when.
@@ -98,7 +98,8 @@ that), so who changes a line has to look only upwards for whom it may disturb:
 - A heartbeat is answered at once, with what is durable by then, even while a write is under way: a slow disk must
   not look like a dead node. New entries are acknowledged only when they are durable.
 - Followers that lose the connection to a dead leader all notice at once. They ask for pre-votes one after the other, by
-  their ids, and of two that ask at once the one with less of a claim (a shorter log, else the higher id) lets the other
+  their
+  ids, and of two that ask at once the one with the weaker claim (a shorter log, else the higher id) lets the other
   go first; else two of three would often split the vote, and wait for a whole time-out.
 - Writes are numbered (`Ready.write`) and `persisted` takes the number: an index and a term can't tell a write from
   a later one of the same entries, which were cut off in between (`Durability`).

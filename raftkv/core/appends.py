@@ -1,4 +1,4 @@
-"""AppendEntries as the leader sends them: entries within a follower's window, and heartbeats, alone and to all."""
+"""AppendEntries as the leader sends them: entries within a follower's window, and heartbeats, to one or to all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def broadcast(raft: RaftState, role: Leader) -> None:
         if progress.sent_round < role.round:
             send_heartbeat(raft, role, peer, progress)
     if raft.config.lease_reads:
-        reads.confirm(raft, role)  # nobody's answer does, when this node is the only voter
+        reads.confirm(raft, role)  # when this node is the only voter, no answer will
     if role.transfer is not None:
         handover.continue_transfer(raft)
 

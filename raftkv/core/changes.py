@@ -27,7 +27,7 @@ def change(raft: RaftState, target: Membership, unmet: Sequence[NodeId] = ()) ->
     _check_new_voters(raft, role, current, target)
     if target.voters == current.voters:
         if any(current.member(each.node_id) not in (None, each) for each in target.members):
-            # Who moves may not be found at once: then the others have to be enough (etcd#6420).
+            # A node that moves may not be found at its new address at once: the others must be enough (etcd#6420).
             _check_quorum(raft, role, target)
         return _append(raft, target)
     _check_quorum(raft, role, target)
@@ -35,7 +35,7 @@ def change(raft: RaftState, target: Membership, unmet: Sequence[NodeId] = ()) ->
 
 
 def check(raft: RaftState, target: Membership, unmet: Sequence[NodeId] = ()) -> Membership:
-    """The whole of what `target` says, if a change to it may begin now; else raises, and nothing is changed."""
+    """`target` with its `removed` filled in, if a change to it may begin now; else raises. Changes nothing."""
     role, current = raft.require_leader(), raft.log.membership
     _check_time(raft, role, current)
     return _complete(current, target, [node for node in unmet if _is_unused(role, current, node)])
@@ -53,14 +53,14 @@ def _check_time(raft: RaftState, role: Leader, current: Membership) -> None:
 
 
 def _is_unused(role: Leader, current: Membership, node: NodeId) -> bool:
-    """Whether nothing can ever come of a learner's id that is given again: it has acknowledged and promised nothing."""
+    """Whether a learner's id may safely be given again: the learner has acknowledged and promised nothing."""
     progress = role.progress.get(node)
     is_silent = progress is None or (progress.acked_round == 0 and progress.match_index == 0)
     return node in current.learners and not current.is_voter(node) and is_silent
 
 
 def _complete(current: Membership, target: Membership, unused: Sequence[NodeId]) -> Membership:
-    """The target with everyone it leaves out remembered as removed, but for ids that are as good as `unused`."""
+    """`target` with every node that it leaves out noted as removed, but for the `unused` ids."""
     left_out = set(current.all_nodes()) - set(target.all_nodes()) - set(unused)
     removed = tuple(sorted({*current.removed, *left_out}))
     target = msgspec.structs.replace(target, outgoing=(), removed=removed)
@@ -80,8 +80,8 @@ def _check_new_voters(raft: RaftState, role: Leader, current: Membership, target
         if role.tick - progress.contact_tick >= raft.config.election_ticks or progress.acked_round == 0:
             raise NotCaughtUp(f"node {voter} does not answer; a voter that is not there costs the quorum")
         if progress.match_index < max(raft.log.membership_index, raft.log.start.index):
-            # Whoever does not even know that it is a member could not be elected, nor vote with knowledge.
-            raise NotCaughtUp(f"node {voter} does not hold the log up to the entry that made it a learner yet")
+            # A node that doesn't know yet that it is a member can't be elected, and refuses its vote.
+            raise NotCaughtUp(f"node {voter} does not yet hold the log up to the entry that made it a learner")
         if lag > raft.config.promotion_lag_max:
             raise NotCaughtUp(
                 f"node {voter} is {lag} entries behind; at most {raft.config.promotion_lag_max} are allowed"
@@ -97,7 +97,7 @@ def _check_quorum(raft: RaftState, role: Leader, target: Membership) -> None:
 
     silent = [voter for voter in target.voters if not is_heard(voter)]
     if not is_quorum(target, [voter for voter in target.voters if is_heard(voter)]):
-        raise ChangeRefused(f"nodes {silent} are not heard, and without them the new membership has no quorum")
+        raise ChangeRefused(f"nodes {silent} do not answer, and without them the new membership has no quorum")
 
 
 def _joint(current: Membership, target: Membership) -> Membership:

@@ -4,16 +4,17 @@ Time in the log never goes back (but at a reset, see below) and never runs ahead
 more than `clock_ahead_ms_max`. Each voter's answers say what its wall clock shows, votes too, so that a leader knows
 it from its first entry on. Clocks are kept as *offsets*: what they show less what this node's monotonic clock shows.
 
-- Where a majority of the voters' clocks agree (all that their median could be lies within the bound), their median is
-  the time. A leader whose own clock is within the bound of it stamps by its own clock, else by the median.
-- Where none can be found (one voter, two that differ, too few that answer) a leader stamps by its own clock as long as
-  that goes as its monotonic clock does since a majority last agreed, or else since it began to lead, from the earliest
-  that the median may be; else by the monotonic clock. That line follows the own clock by no more than `SLEW`, which is
-  what a clock that is kept right may be steered by.
-- Log time that is ahead of all that stands still: an entry's time is never less than the one's before it.
+- Where a majority of the voters' clocks agree (every value that their median could have lies within the bound), the
+  median is the time. A leader whose own clock is within the bound of it stamps by its own clock, else by the median.
+- Where no majority agrees (one voter, two that differ, too few that answer), a leader goes on from what it stamped by
+  when a majority last agreed, or else from the earliest that the median may be when it begins to lead. From there it
+  counts by its monotonic clock, and follows its own wall clock by no more than `SLEW`, the most by which a clock that
+  is kept right is steered. It stamps by its own clock while that is within the bound of this line, else by the line.
+- Log time that is ahead of all this stands still: an entry's time is never less than that of the entry before it.
 - A reset is an entry of its own kind whose time may be less: an operator has said that the clocks are right now.
 
-Behind is treated as ahead is: a leader whose clock is years behind would stop log time for as long as it leads.
+A clock that is behind is treated like one that is ahead: a leader whose clock is years behind would stop log time
+for as long as it leads.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ SLEW = 0.001
 """Twice what `adjtime` and NTP steer a clock by at most."""
 
 TOLD_MS_MAX = 5_000
-"""For so long a voter's clock counts after it was last told: clocks drift, and may have been set meanwhile."""
+"""How long a voter's clock counts after the voter last told it: clocks drift, and may have been set meanwhile."""
 
 JUDGED_MS_MAX = 1_000
-"""A view that is older is none: the process was stopped, and whatever was heard meanwhile counts no more."""
+"""A view that is older is of no use: the process was stopped, and what it had heard before is out of date."""
 
 
 def judge(raft: RaftState, role: Leader) -> None:
@@ -62,7 +63,7 @@ def judge(raft: RaftState, role: Leader) -> None:
 
 
 def _median(raft: RaftState, role: Leader) -> tuple[int, int] | None:
-    """The earliest and the latest that the median of all voters' clocks may be, by those that are known.
+    """The earliest and the latest offset that the median of all voters' clocks may have, given those that are known.
 
     They are the same when all are known and their number is odd. None when no majority is known, or when there is
     no other voter to compare with.
@@ -74,12 +75,12 @@ def _median(raft: RaftState, role: Leader) -> tuple[int, int] | None:
     count, missing = len(voters), len(voters) - len(known)
     if len(known) <= count // 2:
         return None
-    # Whatever the missing ones show, they can't move the median by more than as many places as they are.
+    # Each missing clock, whatever it shows, moves the median by at most one place.
     return known[(count - 1) // 2 - missing], known[count // 2]
 
 
 def offset_of(raft: RaftState, role: Leader, node: NodeId) -> int | None:
-    """The clock of `node`, as far as the leader knows it."""
+    """What the clock of `node` shows, in milliseconds ahead of this node's monotonic clock; None when not known."""
     if node == raft.node_id:
         return raft.now_ms - raft.monotonic_ms
     progress = role.progress.get(node)
@@ -89,18 +90,18 @@ def offset_of(raft: RaftState, role: Leader, node: NodeId) -> int | None:
 
 
 def stamp(raft: RaftState, role: Leader) -> int:
-    """The time for an entry that is made now, were it not for the entry before it."""
+    """The time for an entry that is made now; it may be less than that of the entry before."""
     clock = role.clock
     if clock is not None:
         if raft.monotonic_ms - clock.judged_ms > JUDGED_MS_MAX:
             judge(raft, role)
         elif clock.doubt is None and not clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
-            judge(raft, role)  # else a jump between two heartbeats would be seen by nobody
+            judge(raft, role)  # else a jump between two heartbeats would go unnoticed
     return present_ms(raft, role)
 
 
 def present_ms(raft: RaftState, role: Leader) -> int:
-    """The time by the leader's present view."""
+    """The time by the leader's view as it is, however old."""
     clock = role.clock
     if clock is None or clock.low_ms <= raft.now_ms - raft.monotonic_ms <= clock.high_ms:
         return max(0, raft.now_ms)

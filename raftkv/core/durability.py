@@ -8,7 +8,7 @@ from raftkv.model import Index, Term
 
 
 class Durability:
-    """Writes are numbered and handed out in order; each, when done, makes durable what is still there of it.
+    """Writes are numbered and handed out in order; each, when done, makes durable what was not cut off meanwhile.
 
     An index and a term would not be enough to name a write: entries may be written, cut off, and the
     very same ones written again. If the first write's completion counted for the third, an

@@ -11,7 +11,7 @@ from raftkv.model import EntryKind
 
 
 def may_campaign(raft: RaftState) -> bool:
-    """Whether this node could lead at all: it has a vote, and a state that reaches up to its log."""
+    """Whether this node could lead at all: it has a vote, and its state reaches as far as its log begins."""
     return raft.is_needed_as_voter() and raft.installing is None and not raft.wants_snapshot
 
 
@@ -48,7 +48,7 @@ def _ask_for_votes(raft: RaftState, *, pre_vote: bool, transfer: bool = False) -
 
 
 def hears_leader(raft: RaftState) -> bool:
-    """Whether a live leader is known, so that nobody else is wanted (leader stickiness, thesis §4.2.3)."""
+    """Whether this node knows of a live leader, and so refuses to vote (leader stickiness, thesis §4.2.3)."""
     role = raft.role
     if raft.promise_ticks > 0:
         return True
@@ -80,7 +80,7 @@ def on_request_vote(raft: RaftState, message: RequestVote) -> None:
     if raft.vote is None:
         raft.grant_vote(message.sender)
     if not isinstance(role, Leader | PreCandidate | Candidate):
-        role.elapsed = 0  # whoever granted a vote gives its candidate time to win (§5.2)
+        role.elapsed = 0  # a node that grants its vote gives the candidate time to win (§5.2)
     raft.pending.durable_messages.append(
         RequestVoteReply(sender=raft.node_id, to=message.sender, term=raft.term, granted=True, now_ms=raft.now_ms)
     )
@@ -98,9 +98,9 @@ def _on_pre_vote(raft: RaftState, message: RequestVote) -> None:
 
 
 def _yield_to(raft: RaftState, message: RequestVote) -> None:
-    """Two that ask at the same time would split the vote: the one with less of a claim lets the other one go first.
+    """Two nodes that ask at the same time would split the vote: the one with the weaker claim lets the other go first.
 
-    More of the log is the better claim, then the lower id. Who yields asks again soon, should nothing come of it.
+    A longer log is the better claim, then the lower id. The node that yields asks again soon, should the other fail.
     """
     log = raft.log
     theirs = (message.last_term, message.last_index, -message.sender)

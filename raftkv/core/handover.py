@@ -65,7 +65,7 @@ def hand_over(raft: RaftState, role: Leader) -> None:
     others = [voter for voter in raft.log.membership.voters if voter != raft.node_id]
     transitions.become_follower(raft, raft.term, None)
     if others:
-        # Who lacks what is committed can't be elected; of those who can, one with a full disk would not lead for long.
+        # A voter that lacks committed entries can't be elected; one with a full disk would not lead for long.
         def fitness(voter: NodeId) -> tuple[bool, bool, Index, int]:
             progress = role.progress[voter]
             return progress.match_index >= raft.commit_index, progress.has_room, progress.match_index, -voter

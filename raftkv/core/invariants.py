@@ -17,7 +17,7 @@ from raftkv.model import Index, Membership, NodeId, Term
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What of a core may only move forward."""
+    """Those values of a core that may only go up."""
 
     term: Term
     vote: NodeId | None
@@ -93,7 +93,7 @@ def _check_log(raft: RaftState) -> None:
 
 @lru_cache(maxsize=64)
 def _problems(membership: Membership) -> list[str]:
-    """Most of what a check takes would be spent on a membership that never changes."""
+    """Cached, else most of a check's time would be spent on a membership that never changes."""
     return membership.problems()
 
 

@@ -27,7 +27,7 @@ from raftkv.model import (
 
 
 def _memberships_in(entries: Sequence[Entry]) -> list[tuple[Index, Membership]]:
-    """The memberships among `entries`. Their records are whole, so one that can't be read is of another version."""
+    """The memberships among `entries`. Records are whole here, so one that can't be read is of another version."""
     found = []
     for entry in [e for e in entries if e.kind == EntryKind.MEMBERSHIP]:
         try:
@@ -171,7 +171,7 @@ class LogView:
         return self.dated_membership(index)[1]
 
     def dated_membership(self, index: Index) -> tuple[Index, Membership]:
-        """The membership in force at `index`, and an index from which on it has been, for whoever compares two."""
+        """The membership in force at `index`, and an index since which it is: of two, the higher one's is newer."""
         assert index >= self.start.index, f"the log begins at {self.start.index + 1}, after {index}"
         at = bisect_right(self._memberships, index, key=lambda item: item[0])
         return self._memberships[at - 1]
@@ -250,8 +250,8 @@ class LogView:
     def compact(self, index: Index, membership: Membership | None = None) -> None:
         """Forget the entries up to and with `index`, which becomes the new start (§7).
 
-        `membership` is the one in force there, where it is known better than from here: a node that lost its
-        snapshots does not know which one was in force where its log begins.
+        `membership` is the one in force there, for a caller that knows it better than the log does: a node that lost
+        its snapshots does not know which one was in force where its log begins.
         """
         assert self.start.index <= index <= self.last_index, (
             f"{index} is not in [{self.start.index}, {self.last_index}]"

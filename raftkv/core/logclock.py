@@ -1,4 +1,4 @@
-"""What a leader makes of the voters' clocks: the time it stamps by, and its doubt in its own (see `core.clocks`)."""
+"""A leader's view of the voters' clocks: the time that it stamps by, and its doubt in its own (see `core.clocks`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ClockDoubt(msgspec.Struct, frozen=True):
 
 
 class LogClock(msgspec.Struct):
-    """A leader's present view; all offsets in milliseconds."""
+    """A leader's view of the clocks. `base_ms`, `low_ms` and `high_ms` are ahead of its monotonic clock by so much."""
 
     base_ms: float
     """The time to stamp by when its own clock is not to be trusted."""

@@ -39,7 +39,7 @@ class RequestVoteReply(msgspec.Struct, array_like=True, tag=2):
     granted: bool
     pre_vote: bool = False
     now_ms: int = 0
-    """The voter's wall clock, for who may be leader in a moment (see `core.clocks`); 0 for not told."""
+    """The voter's wall clock, for a candidate that may be leader in a moment (see `core.clocks`); 0 for not told."""
 
 
 class AppendEntries(msgspec.Struct, array_like=True, tag=3):
@@ -120,7 +120,7 @@ class ReadIndex(msgspec.Struct, array_like=True, tag=7):
 
 
 class ReadIndexReply(msgspec.Struct, array_like=True, tag=8):
-    """The index for that read, or None when the receiver of the question can't tell."""
+    """The index for that read, or None when the node that was asked can't tell."""
 
     sender: NodeId
     to: NodeId

@@ -60,7 +60,7 @@ class Progress:
         self.has_room = True
         """Whether its disk had room when it was last heard."""
         self.clock_offset_ms: int | None = None
-        """What its wall clock shows less what this node's monotonic clock does; None when it has not told …"""
+        """What its wall clock shows, less what this node's monotonic clock shows; None before it has told …"""
         self.clock_told_ms = 0
         """… and when it was told, by that monotonic clock."""
         self.acked_round = 0

@@ -1,6 +1,6 @@
-"""The way from inputs to `Ready`: each input is a method, which leaves to a rule what there is to decide.
+"""From inputs to `Ready`: each input is a method, and leaves decisions to the rules.
 
-What a node knows is in `raftstate`; the rules are listed, from above downwards, on the first page of this package.
+What a node knows is in `raftstate`; the rules are listed, from the top down, in the docstring of this package.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from raftkv.errors import Busy, ChangeRefused, InvalidArgument, PeerError, unrea
 from raftkv.model import EntryKind, Index, Membership, NodeId, SnapshotMeta
 
 PATIENCE_TIMEOUTS = 2
-"""Election time-outs; the others' own time-outs are over by then, and a first election that failed, too."""
+"""In election time-outs: by then the others' own time-outs are over, and also a first election that failed."""
 
 
 class Raft(RaftState):
@@ -52,14 +52,14 @@ class Raft(RaftState):
         return f"<Raft {self.describe()}>"
 
     def observe(self, now_ms: int, monotonic_ms: int | None = None) -> None:
-        """What the wall clock shows now, and a clock that only goes on (any zero); to be told before each input that
-        comes after a while, so that the two are of one moment. Without the second it stands still."""
+        """Tell what the wall clock shows now, and a monotonic clock (with any zero). Call it before each input that
+        comes after a while, so that both are of one moment. Without `monotonic_ms` that clock stands still."""
         self.now_ms = now_ms
         if monotonic_ms is not None:
             self.monotonic_ms = monotonic_ms
 
     def tick(self, now_ms: int | None = None, monotonic_ms: int | None = None) -> None:
-        """One unit of time has passed; the clocks are those of `observe`."""
+        """One unit of time has passed; the arguments are those of `observe`."""
         if now_ms is not None:
             self.observe(now_ms, monotonic_ms)
         if self.promise_ticks > 0:
@@ -75,10 +75,10 @@ class Raft(RaftState):
             reads.expire(self, role.reads)
 
     def _patience(self, role: Impatient) -> int:
-        """For how much longer than its time-out a voter without room leaves the election to the others.
+        """How many ticks beyond its time-out a voter without room leaves the election to the others.
 
-        Long enough that any of them can win, had it two tries; not for ever, for when they all are without room, or
-        too far behind, somebody has to lead.
+        Long enough that any of them can win, even on its second try; not for ever, because when all others have no
+        room either, or are too far behind, somebody must lead.
         """
         if self.has_room or not isinstance(role, Follower):
             return 0
@@ -98,7 +98,7 @@ class Raft(RaftState):
             appends.broadcast(self, role)
             return
         for peer, progress in role.progress.items():
-            # A follower learns of a commit with the next append; when there is none, within a tick.
+            # The next append tells a follower of a commit; when there is none, it hears within a tick.
             if progress.flow is Flow.REPLICATE and progress.sent_commit < self.commit_index:
                 appends.send_heartbeat(self, role, peer, progress)
 
@@ -113,7 +113,7 @@ class Raft(RaftState):
     def peer_lost(self, peer: NodeId, *, campaigns: bool = True) -> None:
         """The connection to `peer` broke: a hint that its process died, not a proof.
 
-        Unless it `campaigns`, a follower of it waits out its time-out, but has a vote for others at once.
+        A follower of `peer` campaigns soon. With `campaigns` false it waits out its time-out, but may vote for others.
         """
         role = self.role
         if isinstance(role, Leader):
@@ -124,7 +124,7 @@ class Raft(RaftState):
         elif not isinstance(role, Campaigner) and role.leader == peer and not self.config.lease_reads:
             role.leader_lost = True
             if campaigns and self.has_room and isinstance(role, Follower):
-                # A pre-vote soon instead of after the whole time-out; those who still hear the leader refuse it.
+                # Ask for pre-votes soon instead of after the whole time-out; nodes that still hear the leader refuse.
                 role.timeout = min(role.timeout, role.elapsed + 1 + self.draw_turn())
 
     def campaign(self) -> None:
@@ -132,14 +132,14 @@ class Raft(RaftState):
         election.campaign(self)
 
     def heir(self) -> NodeId | None:
-        """The voter to which this leader should leave its place while its own disk is nearly full; None: there is none.
+        """The voter to which this leader should hand over while its own disk is nearly full; None when there is none.
 
-        It has answered in this term and within an election time-out, has room, and little to catch up with.
+        That voter has answered in this term and within an election time-out, has room, and is nearly caught up.
         """
         return handover.heir(self)
 
     def step_down(self) -> None:
-        """Give up leadership by oneself (a disk that hangs), and ask the best follower to take over."""
+        """Give up leadership of one's own accord (the disk hangs), and ask the best follower to take over."""
         if isinstance(self.role, Leader):
             handover.hand_over(self, self.role)
 
@@ -193,7 +193,7 @@ class Raft(RaftState):
         return node in self.membership.all_nodes() or (isinstance(role, Leader) and node in role.progress)
 
     def _answer_lower_term(self, message: Message) -> None:
-        """Who asks with an old term is told of the newer one, and so steps down (§5.1)."""
+        """A node that asks with an old term is told of the newer one, and so steps down (§5.1)."""
         if isinstance(message, AppendEntries | InstallSnapshot):
             self.reply(
                 AppendReply(
@@ -208,7 +208,7 @@ class Raft(RaftState):
             )
 
     def propose(self, payloads: Sequence[bytes], now_ms: int, monotonic_ms: int | None = None) -> tuple[Index, Index]:
-        """Append commands (the clocks are those of `observe`); returns the first and the last index that they got.
+        """Append commands; returns the first and the last index that they got. The clocks are as in `observe`.
 
         An entry is committed when the log's entry at that index is still of this term once `Ready.committed`
         reaches it. Raises `NotLeader`, `Busy` (too much is uncommitted, or leadership is being transferred)
@@ -233,7 +233,7 @@ class Raft(RaftState):
     def reset_clock(self) -> Index:
         """Let log time begin anew at what the clocks say now, even if it is ahead of them; returns the entry's index.
 
-        Where no majority of the clocks agrees this leader's own is taken for right. Raises `NotLeader`, `Busy`.
+        Where no majority of the clocks agrees, this leader's own is taken as right. Raises `NotLeader`, `Busy`.
         """
         role = self.require_leader()
         if (transfer := role.transfer) is not None:
@@ -253,7 +253,8 @@ class Raft(RaftState):
     def change_membership(self, target: Membership, unmet: Sequence[NodeId] = ()) -> Index:
         """Change to the voters, learners and addresses of `target` (its `outgoing` and `removed` are ignored).
 
-        Whom it leaves out never comes back, but for learners that never answered and that nobody has met (`unmet`).
+        A node that it leaves out never comes back, but for learners that never answered and that nobody has met
+        (`unmet`).
 
         Raises `NotLeader`, `ChangeRefused`, `NotCaughtUp` or `InvalidArgument`. The change is done when
         `membership` is no longer joint and `log.membership_index` is committed.
@@ -261,11 +262,11 @@ class Raft(RaftState):
         return changes.change(self, target, unmet)
 
     def check_membership(self, target: Membership) -> None:
-        """Raise at once what can be said of a change to `target` before anybody is asked; nothing is changed."""
+        """Raise what `change_membership` would raise for `target` without looking at its voters. Changes nothing."""
         changes.check(self, target)
 
     def transfer_leadership(self, to: NodeId) -> None:
-        """Ask `to` to lead (thesis §3.10); given up after `transfer_ticks`. Raises `NotLeader`, `ChangeRefused`."""
+        """Ask `to` to lead (thesis §3.10), for at most `transfer_ticks`. Raises `NotLeader`, `ChangeRefused`."""
         handover.start_transfer(self, to)
 
     def persisted(self, write: int) -> None:
@@ -322,7 +323,7 @@ class Raft(RaftState):
         return any(p.wanted_index is not None and p.wanted_index > newest for p in role.progress.values())
 
     def ready(self) -> Ready | None:
-        """What is to be done now, or None when there is nothing."""
+        """What to do now; None when there is nothing."""
         role = self.role
         if isinstance(role, Leader) and (role.appended or role.reads_waiting):
             appends.flush(self, role)
@@ -338,7 +339,7 @@ class Raft(RaftState):
 
     @property
     def has_output(self) -> bool:
-        """Whether there may be something to be done now; when not, `ready` is None."""
+        """Whether there may be something to do now; when false, `ready` gives None."""
         role = self.role
         return (
             not self.pending.is_empty()

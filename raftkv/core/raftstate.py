@@ -1,7 +1,7 @@
 """What a node knows: its term and vote, its log and how far it is durable, committed and applied, and its role.
 
 The rules (`transitions`, `reads`, `replication`, `election`, …) take a `RaftState`, ask it, and change it; `Raft` adds
-the inputs. Here are only the questions that it can answer by itself, and the changes that need no rule.
+the inputs. Here are only the questions that the state answers by itself, and the changes that need no rule.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class RaftState:
         self.installing: SnapshotMeta | None = None
         """A snapshot that was handed out to be installed."""
         self.has_room = True
-        """Whether this node's disk is not nearly full: else others shall lead, if they can."""
+        """False while this node's disk is nearly full: then others lead if they can."""
         self.durability = Durability(log.last_index, hard_state.term)
         self.pending = Pending(log.last_index)
-        # A promise given to a leader before a restart is not remembered, so with leases it is kept blindly.
+        # A restarted node has forgotten what it promised a leader, so with leases it acts as if it had promised.
         self.promise_ticks = config.election_ticks if config.lease_reads else 0
-        """For so long nobody gets this node's vote, whatever it knows of a leader."""
+        """For so many ticks this node votes for nobody, whatever it knows of a leader."""
         self.now_ms = 0
-        """The wall clock, as it was told last; 0 before that."""
+        """What the wall clock showed when it was last told; 0 before that."""
         self.monotonic_ms = 0
-        """A clock that nobody sets, as it was told with it."""
+        """What the monotonic clock showed at that moment."""
         self.clock_doubts = 0
         """How often this node began to doubt its own clock while it led …"""
         self.last_clock_doubt: ClockDoubt | None = None
@@ -138,7 +138,7 @@ class RaftState:
         return any(m.is_voter(self.node_id) for m in self.log.memberships_since(self.commit_index))
 
     def remember(self, term: Term, vote: NodeId | None) -> None:
-        """Take `term` and `vote` for this node's own, and have them written with whatever is handed out next."""
+        """Set this node's term and vote; the next `Ready` has them written."""
         self.term = term
         self.vote = vote
         self.pending.hard_state = HardState(term, vote)
@@ -149,12 +149,12 @@ class RaftState:
         self.remember(self.term, candidate)
 
     def reply(self, message: Message) -> None:
-        """Send an answer that speaks of nothing but the term: at once, if that can't be forgotten any more."""
+        """Send an answer that depends on nothing but the term: at once when the term is durable, else once it is."""
         durable = self.durability.term >= self.term
         (self.pending.messages if durable else self.pending.durable_messages).append(message)
 
     def passive_role(self, leader: NodeId | None) -> Joined | Learner | Follower:
-        """The role of one who does not campaign now: what it is, the membership says."""
+        """The role of a node that does not campaign now, which depends on the membership."""
         if self.is_needed_as_voter():
             return Follower(leader=leader, timeout=self.draw_timeout())
         if self.node_id in self.membership.learners:
@@ -162,7 +162,7 @@ class RaftState:
         return Joined(leader=leader)
 
     def _rank(self) -> int:
-        """This node's place among the voters: it keeps equal draws from meeting for ever."""
+        """This node's place among the voters: added to draws, so that two nodes don't draw the same again and again."""
         voters = self.membership.all_voters()
         return voters.index(self.node_id) if self.node_id in voters else 0
 
@@ -177,7 +177,7 @@ class RaftState:
         return heartbeat + self._draw(2 * heartbeat) + self._rank()
 
     def draw_turn(self) -> int:
-        """For when all followers notice at the same moment that the leader is gone: each has its turn to ask for votes,
-        or they would split them."""
+        """When all followers notice at once that the leader is gone, they ask for votes in turn, in order not to split
+        them. Ticks until it is this node's turn."""
         ticks = self.config.peer_lost_ticks
         return self._rank() * ticks + self._draw(ticks)

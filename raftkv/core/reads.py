@@ -76,8 +76,8 @@ def _answer(raft: RaftState, origin: NodeId | None, token: int, index: int) -> N
 
 
 def _holds_lease(raft: RaftState, role: Leader) -> bool:
-    """Whether no other leader can exist yet: a quorum promised to wait an election time-out, counted from
-    when the round that it confirmed was *sent*, by the slower of any two clocks (thesis §6.4.1)."""
+    """Whether no other leader can exist yet: a quorum promised not to vote for an election time-out. It is counted from
+    when the round that the quorum confirmed was *sent*, and allows for clocks of different speed (thesis §6.4.1)."""
     if not raft.config.lease_reads or role.timeout_now_sent or raft.commit_index < role.term_start:
         return False
     if not role.round_ticks or role.round_ticks[0][0] > role.lease_round:
@@ -98,7 +98,7 @@ def on_read_index(raft: RaftState, message: ReadIndex) -> None:
 
 
 def on_read_index_reply(raft: RaftState, message: ReadIndexReply) -> None:
-    """The leader told; if this node still follows it, the read may be answered when the index is applied."""
+    """The leader has answered; if this node still follows it, the read may be answered once the index is applied."""
     role = raft.role
     if isinstance(role, Leader | PreCandidate | Candidate) or role.reads.pop(message.token, None) is None:
         return

@@ -77,10 +77,10 @@ def _append_new(raft: RaftState, prev: Index, entries: Sequence[Entry]) -> bool:
 
 
 def _accept(raft: RaftState, message: AppendEntries, matched: Index, *, wait: bool) -> None:
-    """Tell the leader what matches. New entries are told of only once they are durable; but a heartbeat
+    """Tell the leader what matches. New entries (`wait`) are acknowledged only once they are durable; a heartbeat
     is answered at once, with what is durable by now, so that a slow disk does not look like a dead node."""
     wait = wait or raft.durability.term < raft.term
-    wants_snapshot = raft.wants_snapshot and raft.installing is None  # else it has come already
+    wants_snapshot = raft.wants_snapshot and raft.installing is None  # else the snapshot has come already
     reply = AppendReply(
         sender=raft.node_id,
         to=message.sender,
@@ -170,7 +170,7 @@ def _on_rejection(raft: RaftState, message: AppendReply, progress: Progress) -> 
     if message.conflict_term is None:
         guess = message.conflict_index
     else:
-        # The follower's entries above our last one of its term (or an older one) can't be ours.
+        # What the follower has above our last entry of at most its conflicting term can't match.
         ours = log.last_index_at_most_term(message.prev_index, message.conflict_term)
         known = ours > log.start.index and log.term(ours) == message.conflict_term
         guess = ours + 1 if known else min(message.conflict_index, ours + 1)

@@ -1,6 +1,6 @@
-"""What a node is at the moment, with exactly the fields that belong to that.
+"""The roles of a node, each with exactly the fields that belong to it.
 
-A role begins in one place only, `core.transitions`; that of a node that has just started in `RaftState`.
+A role begins in one place only, `core.transitions`; the role of a node that has just started, in `RaftState`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from raftkv.model import Index, NodeId
 
 
 class _Passive(msgspec.Struct, kw_only=True):
-    """What everyone has who follows a leader, or waits for one."""
+    """The fields of all who follow a leader, or wait for one."""
 
     leader: NodeId | None = None
     leader_lost: bool = False
-    """The connection to the leader broke and nothing was heard since: its word protects it no more."""
+    """The connection to the leader broke, and nothing was heard since: this node may vote for others."""
     elapsed: int = 0
     """Ticks since the leader was heard, a vote was granted, or this role began."""
     reads: dict[int, int] = {}
@@ -58,14 +58,14 @@ class Candidate(msgspec.Struct, kw_only=True):
     elapsed: int = 0
     votes: dict[NodeId, bool] = {}
     clocks: dict[NodeId, int] = {}
-    """The voters' clocks as they said with their votes, as offsets (see `core.clocks`)."""
+    """The offsets of the voters' clocks, as their votes told them (see `core.clocks`)."""
 
 
-# Named here, as a union that is written where it is asked for is made anew each time.
+# Named once: a union written inside `isinstance(…)` would be built anew at each call.
 Campaigner: TypeAlias = PreCandidate | Candidate
-"""Who stands for election."""
+"""A node that stands for election."""
 Impatient: TypeAlias = Follower | PreCandidate | Candidate
-"""Who campaigns when nothing is heard for `timeout` ticks."""
+"""A node that campaigns when it hears nothing for `timeout` ticks."""
 
 
 class LeadershipTransfer(msgspec.Struct, kw_only=True):
@@ -97,7 +97,7 @@ class Leader(msgspec.Struct, kw_only=True):
     """Broadcasts since the election (see `AppendEntries.round`)."""
     transfer: LeadershipTransfer | None = None
     timeout_now_sent: bool = False
-    """Once a TimeoutNow of this term is on the way, followers may ignore their promise: no more leases."""
+    """Whether a TimeoutNow of this term was sent: then followers may ignore their promise, so leases don't hold."""
     reads_waiting: list[tuple[NodeId | None, int]] = []
     reads_started: deque[ReadBatch] = msgspec.field(default_factory=deque)
     reads_count: int = 0
@@ -106,7 +106,7 @@ class Leader(msgspec.Struct, kw_only=True):
     lease_round: int = 0
     """The newest round that a quorum has confirmed, for leases."""
     clock: LogClock | None = None
-    """What it stamps entries by; None until it was told the time."""
+    """By what it stamps entries; None until `Raft.observe` was called."""
     appended: bool = False
     """There may be entries to send."""
 

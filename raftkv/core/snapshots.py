@@ -11,18 +11,18 @@ from raftkv.errors import SafetyViolation
 from raftkv.model import Index, NodeId, SnapshotMeta
 
 PAUSE_TIMEOUTS_MAX = 10
-"""Election time-outs between two transfers that fail, at most: some seconds, so that one that can succeed soon does."""
+"""At most so many election time-outs after a failed transfer the next one starts: a matter of some seconds."""
 
 
 def send_snapshot(raft: RaftState, role: Leader, to: NodeId, progress: Progress) -> None:
     """The follower needs entries that were compacted: decide to send the newest snapshot instead."""
     if role.tick - progress.contact_tick >= raft.config.election_ticks:
-        return  # nobody is there; heartbeats will tell when somebody is
+        return  # the follower is not there; its answer to a heartbeat will tell when it is
     if role.tick < progress.snapshot_tick:
         return
     snapshot = raft.snapshot
     if snapshot is None or snapshot.index < raft.log.start.index:
-        # The one that allowed the log to be cut was damaged since: another one has to be taken first.
+        # The snapshot behind which the log was cut is damaged now: another one must be taken first.
         progress.wanted_index = raft.log.start.index
         return
     progress.become_snapshot(snapshot)
@@ -43,7 +43,7 @@ def on_reply(raft: RaftState, role: Leader, message: AppendReply, progress: Prog
         progress.wanted_index = None
         progress.sending = None
     if progress.flow is Flow.SNAPSHOT and progress.match_index >= raft.log.start.index:
-        # A success that comes late, or by another way, counts too.
+        # The follower may be past the gap late, or by other means: that counts, too.
         progress.sending = None
         progress.next_index = progress.match_index + 1
         progress.become_replicate()
@@ -70,8 +70,8 @@ def on_sent(raft: RaftState, to: NodeId, ok: bool) -> None:
         return
     snapshot = progress.sending
     progress.sending = None
-    # A follower that fails must not be hammered; and answers that were on their way when all had arrived ask for it
-    # once more, as long as the follower's own word that it is installing it has not come.
+    # Pause, in order not to hammer a follower that fails. After a success, too: answers that the follower sent before
+    # all had arrived still ask for a snapshot.
     progress.snapshot_failures = 0 if ok else progress.snapshot_failures + 1
     doubled = raft.config.heartbeat_ticks << min(max(0, progress.snapshot_failures - 1), 16)
     pause = raft.config.election_ticks if ok else min(doubled, PAUSE_TIMEOUTS_MAX * raft.config.election_ticks)
@@ -82,7 +82,7 @@ def on_sent(raft: RaftState, to: NodeId, ok: bool) -> None:
 
 
 def on_install_snapshot(raft: RaftState, message: InstallSnapshot) -> None:
-    """A snapshot of the leader has arrived, whole and verified: is it of use? (Figure 13)"""
+    """A snapshot of the leader has arrived, whole and verified: install it if it is of use (Figure 13)."""
     transitions.follow(raft, message.sender)
     snapshot = message.snapshot
     log = raft.log
@@ -102,7 +102,7 @@ def on_install_snapshot(raft: RaftState, message: InstallSnapshot) -> None:
 
 
 def agrees(raft: RaftState, snapshot: SnapshotMeta) -> bool:
-    """Whether the log holds the very entry that is the snapshot's last, so that what follows may stay (§7)."""
+    """Whether the log holds the snapshot's last entry, so that the entries behind it may stay (§7)."""
     if not raft.log.matches(snapshot.index, snapshot.term):
         return False
     if raft.log.chain(snapshot.index) != snapshot.chain:

@@ -1,4 +1,4 @@
-"""The log's end: what is appended to it and cut off from it, and up to where it is committed."""
+"""The log's end: appending to it, cutting it off, and committing it up to an index."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def truncate_from(raft: RaftState, index: Index) -> None:
 
 
 def commit_to(raft: RaftState, index: Index) -> None:
-    """Everything up to `index` is committed; nothing happens when that is known. What a leader does about it then is in
+    """Everything up to `index` is committed; nothing happens when that is known. A leader goes on in
     `changes.on_commit`."""
     if index <= raft.commit_index:
         return
     assert index <= raft.log.last_index, f"commit {index} is past the log's end {raft.log.last_index}"
     before, raft.commit_index = raft.commit_index, index
     if not isinstance(raft.role, Leader) and raft.log.has_membership_between(before, index):
-        transitions.membership_changed(raft)  # whoever it leaves out need not campaign any more
+        transitions.membership_changed(raft)  # a node that it leaves out need not campaign any more

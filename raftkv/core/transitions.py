@@ -26,7 +26,7 @@ def follow(raft: RaftState, leader: NodeId) -> None:
         become_follower(raft, raft.term, leader)
         return
     if isinstance(role, Follower) and (role.leader is None or role.leader_lost):
-        role.timeout = raft.draw_timeout()  # what was left of a shorter one was for a time without a leader
+        role.timeout = raft.draw_timeout()  # the old one may have been a short one, drawn when there was no leader
     role.leader = leader
     role.leader_lost = False
     role.elapsed = 0
@@ -49,8 +49,8 @@ def become_follower(raft: RaftState, term: Term, leader: NodeId | None) -> None:
 
 
 def _keep_promise(raft: RaftState) -> None:
-    """With leases, an old leader reads alone for as long as this node has promised not to vote: the promise was
-    given when the leader was heard, and no newer term, whoever tells of it, takes it back (thesis §6.4.1)."""
+    """With leases, an old leader answers reads alone for as long as this node has promised not to vote. It promised
+    when it heard the leader, and a newer term does not take the promise back, whoever tells of it (thesis §6.4.1)."""
     role = raft.role
     if not raft.config.lease_reads or isinstance(role, Leader | PreCandidate | Candidate) or role.leader is None:
         return
@@ -93,7 +93,7 @@ def become_leader(raft: RaftState) -> Leader:
 
 
 def membership_changed(raft: RaftState) -> None:
-    """The newest membership in the log is another one now; it is in force at once (§6)."""
+    """The newest membership in the log has changed; it is in force at once (§6)."""
     role = raft.role
     if isinstance(role, Leader):
         for node in raft.membership.all_nodes():

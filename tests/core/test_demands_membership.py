@@ -166,7 +166,7 @@ def test_a_learner_without_the_entry_that_made_it_one_is_not_promoted():
     node.take()
     node.tick(2)
     node.holds(2, 0, round=node.raft.role.round)
-    with pytest.raises(NotCaughtUp, match="does not hold the log"):
+    with pytest.raises(NotCaughtUp, match="does not yet hold the log"):
         node.raft.change_membership(Membership.of((1, 2)))
 
 
