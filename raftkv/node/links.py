@@ -1,4 +1,4 @@
-"""The node as its transport sees it: what peers say is handed to the part that it is for."""
+"""The node as its transport sees it: hands each peer's message to the part that it is for."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Links:
         return self._peers.admission.hello()
 
     def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
-        """Raises `HandshakeRefused` for who doesn't belong here; see `Admission.check`."""
+        """Raises `HandshakeRefused` for a peer that is not let in; see `Admission.check`."""
         return self._peers.admission.check(hello)
 
     def on_message(self, sender: NodeId, message: PeerMessage) -> None:
@@ -84,17 +84,17 @@ class Links:
                     self._engine.step(message)
 
     def on_connected(self, peer: NodeId) -> None:
-        """There is a way to `peer`. It is told again whom this node has met: it may have met some since its hello."""
+        """A connection to `peer` is up. It is told again what this node has met: that may be more than the hello said."""
         self._peers.gossip.connected(peer)
-        self._peers.places.tell_clients()  # it may be met where it says that it is, and clients go by that
+        self._peers.places.tell_clients()  # it may have been reached elsewhere than the membership says
         logger.info("peer_connected", node=self._body.node_id, peer=peer, address=self._address_of(peer))
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
-        """A connection broke: a hint for the core that the peer's process may have died."""
+        """A connection broke. For the core that is a hint that the peer's process may have died."""
         body, raft = self._body, self._body.raft
         self._divergence.forget(peer)
         if body.failure is None:
-            # A leader that has much to apply would keep everybody waiting; but this node's vote must not do that.
+            # A new leader that has much to apply would keep clients waiting, so such a node votes but doesn't campaign.
             lag = raft.log.last_index - self._applier.applied_index
             raft.peer_lost(peer, campaigns=lag <= body.config.early_campaign_lag_max)
             body.wake()
@@ -102,7 +102,7 @@ class Links:
             logger.warning("peer_lost", node=body.node_id, peer=peer, address=self._address_of(peer), reason=reason)
 
     def on_removed(self, peer: NodeId, removal: Removal) -> None:
-        """A peer says that this node was removed; it ends when that is proven."""
+        """A peer says that this node was removed. The node stops when that is proven."""
         self._peers.admission.told_removed(peer, removal)
 
     def _address_of(self, peer: NodeId) -> str:

@@ -1,4 +1,4 @@
-"""Who may talk to this node: what it says of itself in a handshake, and what it asks of others."""
+"""Handshakes: what this node says of itself, and which peers it lets in."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from raftkv.wire import PROTOCOL_VERSION, Hello, Removal
 
 
 class Admission:
-    """Refuses whoever is of another cluster, was removed, runs another state machine, or comes with other files than
-    before: a node that comes back with another data directory has forgotten what it acknowledged, and must not count
-    as the one that did (openraft#2002)."""
+    """Refuses a peer that is of another cluster, was removed, runs another state machine, or comes back with other
+    files than before. A node with another data directory has forgotten what it acknowledged, and must not count as the
+    one that did (openraft#2002)."""
 
     def __init__(
         self,
@@ -45,10 +45,10 @@ class Admission:
         self._places = places
         self._hearsay = Hearsay()
         self._hung_up_on: set[NodeId] = set()
-        """Removed nodes whose connections were ended, so that they ask anew and are told."""
+        """Removed nodes that were disconnected; when they dial again, they are told that they were removed."""
 
     def hello(self) -> Hello:
-        """What this node says of itself."""
+        """What this node sends first on each connection to a peer."""
         body, identity = self._body, self._vote.identity
         return Hello(
             version=PROTOCOL_VERSION,
@@ -68,10 +68,10 @@ class Admission:
         )
 
     def check(self, hello: Hello) -> asyncio.Future[None] | None:
-        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do.
+        """Let the peer in, or raise `HandshakeRefused` with a text that says what to do.
 
-        Returns what has to be awaited before the peer is answered: that it is on disk who it is. A founder that
-        was wiped is told from the one that acknowledged something only by that.
+        The returned future is done when the peer's record is on disk; the peer must not be answered before. Only this
+        record can show later that a founder was wiped after it had acknowledged something.
         """
         if self._body.failure is not None:
             raise HandshakeRefused(f"node {self._body.node_id} has stopped: {self._body.failure}")
@@ -107,7 +107,7 @@ class Admission:
             raise HandshakeRefused(f"neither node {hello.node_id} nor node {own} has joined a cluster")
 
     def _refuse_removed(self, peer: NodeId) -> NoReturn:
-        """It is told that it is certain once it is: a removal that is not committed may be undone."""
+        """Raises `PeerRemoved` once the removal is committed; until then it may be undone, so `HandshakeRefused`."""
         raft = self._body.raft
         text = (
             f"node {peer} was removed from the cluster: to bring it back, empty its data directory "
@@ -118,7 +118,7 @@ class Admission:
         raise PeerRemoved(text, index=since, term=raft.term, leads=raft.is_leader)
 
     def hang_up_on_removed(self) -> None:
-        """End the connections of who is no member any more, certainly: when it dials again, it is told."""
+        """Disconnect the nodes whose removal is committed: when they dial again, they are told about it."""
         raft = self._body.raft
         gone = set(raft.log.membership_at(max(raft.commit_index, raft.log.start.index)).removed)
         for peer in sorted(gone - self._hung_up_on):
@@ -126,7 +126,7 @@ class Admission:
         self._hung_up_on = gone
 
     def told_removed(self, peer: NodeId, removal: Removal) -> None:
-        """A peer says that this node was removed; it ends when that is proven."""
+        """A peer says that this node was removed. The node stops when that is proven (see `removal`)."""
         body = self._body
         cluster_id, incarnation = self._belonging.cluster_id, self._met.incarnation_of(peer)
         proven = self._hearsay.is_proven(body.raft, peer, removal, cluster_id=cluster_id, incarnation=incarnation)
@@ -145,9 +145,9 @@ class Admission:
             )
 
     def _let_in(self, hello: Hello) -> None:
-        """Keep what the handshake told, and begin to write what must outlive this process."""
+        """Remember what the hello says, and begin to write to disk what must survive a crash."""
         if not self._belonging.cluster_id:
-            # Before the record of the peer, so that whoever waits for that waits for this, too.
+            # Written before the peer's record, so a handshake that waits for the record waits for this as well.
             self._belonging.join(hello.cluster_id, hello.cluster_name, self._body.check_background)
         self._gossip.met_here(hello)
         self._places.learn(hello)

@@ -1,4 +1,4 @@
-"""Which cluster this node belongs to; one that joins learns it at its first handshake."""
+"""Which cluster this node belongs to. A node that joins learns it in its first handshake."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Belonging:
         return self._founding.name
 
     def join(self, cluster_id: str, name: str, written: Callable[[asyncio.Future[None]], None]) -> None:
-        """Belong to `cluster_id` from now on; `written` is called when that is on disk, or could not be written."""
+        """Belong to `cluster_id` from now on; `written` is called when writing that to disk has succeeded or failed."""
         self._founding = msgspec.structs.replace(
             self._founding, cluster_id=cluster_id, name=self._founding.name or name
         )

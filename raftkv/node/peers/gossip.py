@@ -1,7 +1,7 @@
-"""Whom nodes have met, told from one to the other: so those that can't be who they say they are get found out.
+"""Nodes tell each other which peers they have met, to find those that can't be who they say they are.
 
-Otherwise a new member could be the only one who lets somebody in that all others would refuse, and two who go by one
-id would never be compared by anybody who has met both.
+Without that, a new member might accept a peer that all others would refuse. And if two nodes use one id, nobody might
+ever meet both and compare them.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ logger = EventLog("raftkv")
 
 
 class Gossip:
-    """Passes on what is new in `Met`, takes in what others have met, and ends the connections of whom that puts in
-    doubt."""
+    """Tells others what is new in `Met`, takes in what they tell, and disconnects peers that this puts in doubt."""
 
     def __init__(self, body: Body, met: Met, incarnation: str) -> None:
-        """`incarnation` is that of this node's own data directory."""
+        """`incarnation` is the number of this node's own data directory."""
         self._body = body
         self._met = met
         self._incarnation = incarnation
         self._doubts = Refusals("peer_doubted")
         self._untold: set[NodeId] = set()
-        """Connected peers who have not heard of all of `Met`."""
+        """Connected peers that have not been told all of `Met`."""
 
     def met_here(self, hello: Hello) -> None:
-        """Somebody was let in here, who has told with it whom it has met."""
+        """A peer was let in. Its hello says which peers it has met itself."""
         self.hear(hello.known)
         known = Acquaintance(hello.incarnation, hello.boot, hello.nonce)
         if self._met.known.get(hello.node_id) != known:
             self._tell({hello.node_id: known})
 
     def hear(self, met: Mapping[NodeId, Acquaintance]) -> None:
-        """Learn whom others have met; who can't be the one that was met here is not heard any more."""
+        """Take in what another node has met, and disconnect each peer that can't be the one that was met here."""
         passed_over = {self._body.node_id, *self._body.raft.membership.removed}
         before = self._met.known
         news = self._met.told({peer: their for peer, their in met.items() if peer not in passed_over})
@@ -57,9 +56,9 @@ class Gossip:
             self._suspect(peer, news[peer])
 
     def check_what_it_has(self, hello: Hello) -> None:
-        """A leader knows what others have acknowledged to it: who comes back with less of what is committed counts no
-        more. So a copy of a running node's directory is found out that takes the node's place.
+        """Refuse a peer that has lost committed entries which it had acknowledged to this leader.
 
+        This finds an old copy of a running node's directory that was started in the node's place.
         Raises `HandshakeRefused`.
         """
         raft, peer = self._body.raft, hello.node_id
@@ -72,9 +71,9 @@ class Gossip:
             raise HandshakeRefused(doubt_text(peer, LOST))
 
     def check_oneself(self, met: Acquaintance | None) -> None:
-        """Stop a wiped founder that stood alone: nobody could refuse it, so it has founded its cluster again.
+        """Stop this node if it was wiped and has founded its cluster again, which a sole voter can do unrefused.
 
-        Raises `HandshakeRefused`.
+        Others that have met the first directory bring this to light. Raises `HandshakeRefused`.
         """
         own = self._body.node_id
         if met is not None and met.incarnation != self._incarnation and self._body.raft.membership.voters == (own,):
@@ -87,14 +86,14 @@ class Gossip:
             raise HandshakeRefused(str(error))
 
     def _suspect(self, peer: NodeId, known: Acquaintance) -> None:
-        """End the connections with `peer`: each was made before this was known, and the next has to fit to it."""
+        """Disconnect `peer`: it was let in before this was known, and its next handshake is checked against it."""
         body, raft = self._body, self._body.raft
         link = body.transport.links().get(peer)
         address = link.address if link is not None else "unknown"
         reason = doubt_text(peer, known.doubt) if known.doubt else f"others have met a later start of node {peer}"
         body.transport.drop(peer, reason)
         if known.doubt and raft.is_leader and peer in raft.membership.voters:
-            # What it acknowledged in this term must not count either: the next leader asks everybody anew.
+            # What the peer acknowledged in this term must not count either: the next leader asks all nodes again.
             raft.step_down()
             body.wake()
         if known.doubt:
@@ -104,10 +103,10 @@ class Gossip:
             logger.info("peer_outdated", node=body.node_id, peer=peer, start=known.boot, later=known.later)
 
     def _tell(self, news: Mapping[NodeId, Acquaintance]) -> None:
-        """Keep what is new, and pass it on.
+        """Keep what is new, and tell it to all connected peers.
 
-        Of nodes that are no members only so many are kept: all that is known has to fit into a hello, and a
-        stranger may have as many names as it likes.
+        At most `STRANGERS_MAX` nodes that are no members are kept: all records have to fit into one hello, and a
+        stranger can come under any number of ids.
         """
         transport, membership = self._body.transport, self._body.raft.membership
         room = STRANGERS_MAX - sum(membership.member(peer) is None for peer in self._met.known)
@@ -122,12 +121,12 @@ class Gossip:
                 self._untold.add(peer)
 
     def connected(self, peer: NodeId) -> None:
-        """`peer` can be told: of whom this node has met since it said hello to it."""
+        """Tell `peer`, which has just connected, what this node has met since it wrote its hello."""
         self._untold.add(peer)
         self.tell_again()
 
     def tell_again(self) -> None:
-        """Tell those whose queues were full, or who have just connected, whom this node has met."""
+        """Tell the peers that have just connected, and those whose queues were full the last time."""
         self._doubts.tick(asyncio.get_running_loop().time())
         if not self._untold:
             return

@@ -1,4 +1,4 @@
-"""Changes of one member, and what is looked at before them: that its addresses are what they are said to be."""
+"""Memberships with one member changed, and the check that each of its addresses is what it is said to be."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from raftkv.wire import (
 )
 
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes | None]]
-"""From an address and a first frame to the frame that comes back, or None."""
+"""Sends a first frame to an address; returns the frame that comes back, or None."""
 
 NO_VERSION = 0
-"""No node speaks it: so whoever is asked says at once that it is a node, and takes the asker for nobody."""
+"""A version that no node speaks: so a node refuses at once, which shows that it is a node, and remembers nothing."""
 
 _NODE_FRAME = encode_message(
     Hello(
@@ -77,7 +77,7 @@ def with_addresses(current: Membership, member: Member) -> Membership:
 
 
 def check_addresses(current: Membership, member: Member) -> None:
-    """Raises `InvalidArgument` for addresses that nobody could dial, or that are another member's."""
+    """Raises `InvalidArgument` for an address that can't be dialled, or that another member has."""
     for address in (member.peer_address, member.client_address):
         if address and (problem := address_problem(address)) is not None:
             raise InvalidArgument(f"node {member.node_id}: {problem}")
@@ -95,11 +95,11 @@ class Answers(msgspec.Struct, frozen=True):
     peer: str
     client: str
     node_id: NodeId | None = None
-    """Who says to be there to clients."""
+    """The id of the node that answers at the client address."""
 
 
 async def who_answers(ask: Ask, member: Member) -> Answers:
-    """Ask at both addresses; each is asked for what it should be first."""
+    """Dial both addresses. Each is tried first as what it should be, then as the other."""
     peer, _ = await _kind_at(ask, member.peer_address, ("nodes", "clients"))
     client, node_id = await _kind_at(ask, member.client_address, ("clients", "nodes"))
     return Answers(peer, client, node_id)
@@ -122,7 +122,7 @@ async def _kind_at(ask: Ask, address: str, kinds: tuple[str, ...]) -> tuple[str,
 
 
 def check_answers(member: Member, answers: Answers) -> None:
-    """Raises `InvalidArgument` when somebody answers who should not; nobody may, as a node can come later."""
+    """Raises `InvalidArgument` when the wrong node or service answers. Silence is fine: the node may start later."""
     given = f"{member.node_id}={member.peer_address}/{member.client_address}"
     if answers.peer == "clients" and answers.client in ("nodes", ""):
         swapped = f"{member.node_id}={member.client_address}/{member.peer_address}"
@@ -141,7 +141,7 @@ def check_answers(member: Member, answers: Answers) -> None:
 
 
 def check_is_there(member: Member, answers: Answers) -> None:
-    """Raises `Unavailable` when nobody answers at an address that a member is to be found at from now on."""
+    """Raises `Unavailable` when one of the member's addresses does not answer."""
     for address, kind in ((member.peer_address, answers.peer), (member.client_address, answers.client)):
         if not kind:
             raise Unavailable(

@@ -1,4 +1,4 @@
-"""Whom this node has met: a record that is on disk before anything of a peer counts."""
+"""What this node knows of the peers that it has met. A peer's votes count only when its record is on disk."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raftkv.node.starts import is_continued
 from raftkv.wire import Acquaintance, Hello
 
 DIRECTORIES = "directories"
-"""A doubt: some have met the node with another data directory than others have."""
+"""A doubt: two nodes have met the same peer with two different data directories."""
 COPIES = "copies"
-"""A doubt: the same start of one data directory was met as two processes."""
+"""A doubt: two processes have claimed the same start of one data directory."""
 LOST = "lost"
-"""A doubt: the node came back without entries that are committed and that it had acknowledged."""
+"""A doubt: the peer came back without committed entries that it had acknowledged."""
 
 _MAGIC = b"RKVpeer\n"
 
@@ -42,24 +42,26 @@ failpoints.declare(
 
 
 class Met:
-    """What each peer said of itself the last time, kept in the file `peers`.
+    """What each peer said of itself in its last handshake, kept in the file `peers`.
 
     A node that comes back with another data directory has forgotten what it acknowledged, and must not count as the
-    one that did (openraft#2002). So a handshake ends only when its record is durable (`until_durable`): then whoever
-    counted a vote or an acknowledgement knows, also after a crash, whose it was. What others tell is kept as well,
-    but they are not kept waiting for that.
+    one that did (openraft#2002). So a handshake ends only when the peer's record is durable (`until_durable`). Then
+    this node knows, even after a crash, from which directory each vote and acknowledgement came that it counted. What
+    other nodes report is kept as well, but no handshake waits for that.
 
-    Nodes also tell each other whom they have met (`told`). What others have met of a peer is not believed instead of
-    what it said here, but compared: two data directories of one id, or two processes for one start of a directory, are
-    a doubt, and from then on neither counts anywhere, also after restarts. A later start that others have met is
-    something that the peer has to show the next time.
+    Nodes also tell each other which peers they have met (`told`). A report never replaces what the peer said here; the
+    two are compared. Two data directories under one id, or two processes for one start of a directory, are a doubt:
+    from then on neither counts anywhere, not even after restarts. If others have met a later start of a peer, the peer
+    has to show that start in its next handshake.
 
-    What this can't do: a founder that is wiped before anyone who still runs had met it, or heard of it, can't be told
-    from one that is new. An entry is lost by that only if it had been committed by that founder and nodes that are
-    down, and the rest of the cluster, which had never been connected to any of them since that founder first came,
-    is a majority with it. To rule that out a new cluster would have to wait for all of its founders. And a copy of a
-    running node's directory that is started later has had every start of the original; only a leader to which the
-    original had acknowledged more knows that it lacks something (`has_lost`).
+    What this can't do:
+
+    - If a founder is wiped before any node that still runs had met it or heard of it, it looks like a new node. A
+      committed entry is lost by that only if every other node that had it is down, and if the wiped founder is a
+      majority together with nodes that were connected neither to it nor to any of those since it first came. To rule
+      this out, a new cluster would have to wait for all of its founders.
+    - A copy of a running node's directory, started later, has had every start that the original had. Only a leader to
+      which the original had acknowledged more can see that something is missing (`has_lost`).
 
     Invariant: what is in the file is `known` as it was at `_durable`, or newer.
     """
@@ -70,18 +72,18 @@ class Met:
         save: Callable[[dict[NodeId, Acquaintance]], asyncio.Future[None]],
         written: Callable[[asyncio.Future[None]], None],
     ) -> None:
-        """`save` begins to write a record; `written` is called when it has been, or could not be written."""
+        """`save` begins to write the file; `written` is called when that has succeeded or failed."""
         self.known = known
         self._write = save
         self._written = written
         self._version = self._durable = 0
         self._changed: dict[NodeId, int] = {}
-        """With which version a record became what it is; only those that were not durable when it was looked."""
+        """The version in which each record last changed; a record that is durable is dropped from here."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._is_saving = False
 
     def check(self, hello: Hello) -> None:
-        """Raises `HandshakeRefused` for who comes with other files than those that it was met with."""
+        """Raises `HandshakeRefused` for a node that comes back with different files than when it was last met."""
         known = self.known.get(hello.node_id)
         if known is None:
             return
@@ -105,32 +107,35 @@ class Met:
                 )
 
     def has_lost(self, hello: Hello, acknowledged: Index) -> bool:
-        """Whether a node that was started since it was met lacks some of what it had `acknowledged` until then.
+        """Whether the node was restarted since it was last met, and has lost entries that it had `acknowledged`.
 
-        Not asked of one that is known: its hello may be older than what it has acknowledged meanwhile.
+        Always false for a start that was met before: it may have acknowledged more since it wrote this hello.
         """
         known = self.known.get(hello.node_id)
         return known is not None and hello.boot > known.boot and hello.durable_index < acknowledged
 
     def incarnation_of(self, peer: NodeId) -> str | None:
-        """The data directory that `peer` came with the last time; None when it was never met."""
+        """The data directory that `peer` had when it was last met; None when it was never met."""
         known = self.known.get(peer)
         return known.incarnation if known is not None else None
 
     def told(self, met: Mapping[NodeId, Acquaintance]) -> dict[NodeId, Acquaintance]:
-        """What is new in what another node has met."""
+        """The records that change when `met`, another node's records, are compared with the ones here."""
         compared = {peer: compare(self.known.get(peer), theirs) for peer, theirs in met.items()}
         return {peer: each for peer, each in compared.items() if each != self.known.get(peer)}
 
     def keep(self, news: Mapping[NodeId, Acquaintance]) -> None:
-        """Record what is new, and begin to write it, once for all that comes while one write is under way."""
+        """Take in new records and begin to write them. All that come during one write share the next one."""
         self._version += 1
         self.known |= news
         self._changed |= dict.fromkeys(news, self._version)
         self._save()
 
     def until_durable(self, peer: NodeId) -> asyncio.Future[None] | None:
-        """Done when the record of `peer` is on disk; None when it is. Cancelled when it can't be written."""
+        """A future that is done when the record of `peer` is on disk, and cancelled when it can't be written.
+
+        None when the record is on disk already.
+        """
         version = self._changed.get(peer, 0)
         if version <= self._durable:
             return None
@@ -165,12 +170,12 @@ class Met:
 
 
 def seen(of: Acquaintance) -> list[tuple[int, str]]:
-    """The starts that a node has to have had."""
+    """The starts, each with its nonce, that the node's directory has to have had."""
     return [(of.boot, of.nonce), *([of.later] if of.later is not None else [])]
 
 
 def compare(ours: Acquaintance | None, theirs: Acquaintance) -> Acquaintance:
-    """What is known of a node of which others have met `theirs`. A doubt is never lost again."""
+    """What to believe of a node that was met as `ours` here and as `theirs` elsewhere. A doubt stays for good."""
     if ours is None or ours.doubt:
         return theirs if ours is None else ours
     if theirs.incarnation != ours.incarnation:
@@ -186,7 +191,7 @@ def compare(ours: Acquaintance | None, theirs: Acquaintance) -> Acquaintance:
 
 
 def doubt_text(node_id: NodeId, doubt: str) -> str:
-    """What was seen, and what to do."""
+    """Why the node is in doubt, and what an operator has to do."""
     return (
         f"node {node_id} {_SEEN.get(doubt, doubt)}: it counts no more. Stop all its processes, remove it, and add it "
         "under a new id with an empty directory"
@@ -194,8 +199,8 @@ def doubt_text(node_id: NodeId, doubt: str) -> str:
 
 
 def save_known(disk: Disk, path: str, vote: VoteFile, known: dict[NodeId, Acquaintance]) -> None:
-    """Durable on return. Blocking; on the thread that writes the vote file, which says by then which cluster this is
-    a node of."""
+    """Durable on return. Blocking. Runs on the thread that writes the vote file, so a new member's vote file names its
+    cluster before this file does."""
     failpoints.reach("peers.before_save")
     save_owned(disk, path, _MAGIC, vote.identity, known)
 

@@ -1,8 +1,9 @@
 """Addresses that an operator has written beside the log, for when all nodes have moved and none finds another.
 
-The file `addresses` replaces the addresses of the newest membership that this node's log has, and nothing else: the
-same members, votes, cluster and log, so no second cluster can come of it. It says whose it is, and of which entry; it
-counts until a newer membership is committed. The leader that these addresses bring about writes them into the log.
+The file `addresses` replaces the addresses in the newest membership of this node's log, and nothing else. Members,
+votes, cluster and log stay, so it can't make a second cluster. The file says which node it belongs to, and to which
+entry's membership; it counts until a newer membership is committed. Once the nodes have found each other and elected a
+leader, the leader writes these addresses into the log.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _MAGIC = b"RKVaddr\n"
 
 
 class Moved(msgspec.Struct, frozen=True):
-    """Where members are now, whatever the membership of the entry `index` says."""
+    """New addresses of some members, in place of those in the membership of the entry `index`."""
 
     index: Index
     members: tuple[Member, ...]
 
     def applied_to(self, membership: Membership) -> Membership:
-        """The same membership with these addresses; whom it does not have is left out."""
+        """The same membership with these addresses; nodes that are no members of it are ignored."""
         where = {member.node_id: member for member in self.members}
         return msgspec.structs.replace(
             membership, members=tuple(where.get(each.node_id, each) for each in membership.members)
@@ -35,7 +36,7 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 def moved(index: Index, membership: Membership, members: Sequence[Member]) -> Moved:
-    """Other addresses for the membership of entry `index`. Raises `InvalidArgument` when these can't be."""
+    """Check new addresses for the membership of the entry `index`. Raises `InvalidArgument`."""
     if strangers := sorted({each.node_id for each in members} - set(membership.all_nodes())):
         raise InvalidArgument(
             f"nodes {strangers} are no members ({membership.describe()}): who belongs to the cluster is not changed "

@@ -1,4 +1,4 @@
-"""All that a node knows of others: who they are, whom it lets in, where they are, and what they have met."""
+"""All that a node knows of other nodes, put together from the parts in this folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raftkv.wire import Acquaintance
 
 
 class Peers:
-    """The parts of it, each with one question to answer, and what makes all of them look again."""
+    """Holds the parts, each of which answers one question, and tells them when the membership changes."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Peers:
         world = body.world
 
         def save(known: dict[NodeId, Acquaintance]) -> asyncio.Future[None]:
-            # On the log's worker: what the background has to do may take seconds, and a peer waits for this.
+            # On the log's worker, because a handshake waits for this and background work may take seconds.
             return world.log_worker.run(save_known, world.disk, body.paths.peers, vote, known)
 
         self.belonging = Belonging(founding, vote, world.disk, body.paths.founding, world.log_worker)
@@ -56,7 +56,7 @@ class Peers:
         )
 
     def membership_changed(self) -> None:
-        """Another membership is in force, or is committed."""
+        """Called when another membership is in force, and again when it is committed."""
         self.places.membership_changed()
         self.admission.hang_up_on_removed()
         self.ending.look_at_membership()
@@ -64,5 +64,5 @@ class Peers:
         self.places.tell_clients()
 
     def was_met(self, node_id: NodeId) -> bool:
-        """Whether a data directory was ever known under this id."""
+        """Whether any node is known to have met a data directory under this id."""
         return self.met.incarnation_of(node_id) is not None

@@ -1,4 +1,4 @@
-"""Where nodes are: as the membership has it, as an operator has written beside it, and as they say themselves."""
+"""The addresses of nodes, from three sources: the membership, an operator's file beside the log, and the nodes."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from raftkv.wire import Hello, Members
 logger = EventLog("raftkv")
 
 STRANGERS_MAX = 64
-"""Nodes in no membership known here of which something is kept; more than any cluster has."""
+"""How many strangers (nodes in no membership known here) are remembered; more than any cluster has members."""
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """Where a peer itself says that it listens."""
+    """Where a peer listens, by its own word."""
 
     peer_address: str
     client_address: str
-    """Empty when it has said nothing of use."""
+    """Empty when it has named no address that can be dialled."""
 
 
 class Places:
-    """The addresses that this node goes by, its own among them, and the links that follow from them."""
+    """Decides which addresses this node uses for each member, itself included, and keeps links to them."""
 
     def __init__(self, body: Body, moved: Moved | None) -> None:
-        """`moved` is what an operator has written beside the log, until a newer membership is committed."""
+        """`moved`: what an operator has written beside the log; it counts until a newer membership is committed."""
         self._body = body
         self._moved = moved
         self._said: dict[NodeId, _Said] = {}
-        """Only of those that there are links to."""
+        """Only of peers that this node keeps a link to."""
         self._strangers: dict[NodeId, str] = {}
-        """Addresses of peers that dialled this node before it knew of a membership with them."""
+        """Addresses of peers that dialled this node, and are in no membership that it knows."""
         self._changed: Callable[[], None] = lambda: None
         self.misplaced = ""
-        """Where this node listens, if the membership sends others somewhere else; empty when that agrees."""
+        """A text on where this node listens, if the membership sends others elsewhere; empty when the two agree."""
 
     @property
     def leader(self) -> Member | None:
@@ -53,11 +53,11 @@ class Places:
         return self.member(leader) or Member(leader)
 
     def member(self, node_id: NodeId) -> Member | None:
-        """The addresses of `node_id` as this node goes by them; None when it is no member."""
+        """The addresses that this node uses for `node_id`; None when that is no member."""
         return self._placed(self._body.raft.membership).member(node_id)
 
     def _placed(self, membership: Membership) -> Membership:
-        """The membership with the addresses that this node goes by."""
+        """The membership, with the operator's addresses in place of its own where there are any."""
         return membership if self._moved is None else self._moved.applied_to(membership)
 
     def for_clients(self) -> Members:
@@ -67,14 +67,14 @@ class Places:
         index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
         members = self._placed(membership).members
         addresses = [member.client_address for member in members if member.client_address]
-        # Who has moved may lead before the membership says where it is: then clients have to find it, too.
+        # A node that has moved may lead before the membership has its new address; clients must find it all the same.
         addresses += [where for member in members if (where := self._has_moved_to(member))]
         return Members(index, tuple(dict.fromkeys(addresses)))
 
     def _has_moved_to(self, member: Member) -> str:
-        """Where a member says of itself that it listens for clients, if it is also met elsewhere than it should be.
+        """The client address that a member gives itself, if this node reaches it elsewhere than the membership says.
 
-        Else it may stand behind something that passes connections on, and nobody is to go round that.
+        A member that is reached where it should be may stand behind a proxy, which clients must not go round.
         """
         link = self._body.transport.links().get(member.node_id)
         if link is None or not link.connected or link.address == member.peer_address:
@@ -83,15 +83,15 @@ class Places:
         return said.client_address if said is not None else ""
 
     def watch(self, changed: Callable[[], None]) -> None:
-        """Call `changed` when `for_clients` may give others; for one listener."""
+        """Have `changed` called when the result of `for_clients` may be another. There is one watcher at most."""
         self._changed = changed
 
     def tell_clients(self) -> None:
-        """Somebody may be met elsewhere now."""
+        """A member may be reached at another address now: tell the clients of this node."""
         self._changed()
 
     def learn(self, hello: Hello) -> None:
-        """Keep what a peer that was let in says of where it listens, and dial it there, too."""
+        """Remember where a peer that was let in says that it listens, and dial it there as well."""
         body, peer = self._body, hello.node_id
         is_member = body.raft.membership.member(peer) is not None
         if hello.address and not is_member and len(self._strangers) < STRANGERS_MAX:
@@ -105,8 +105,8 @@ class Places:
             self._said[peer] = _Said(hello.address, client_address)
 
     def keep_links(self) -> None:
-        """Keep links to everybody in the membership that is committed and in every newer one, and to those who dialled
-        this node and are in none."""
+        """Keep links to all members by the committed membership and by every newer one, and to strangers that dialled
+        this node."""
         raft, transport, own = self._body.raft, self._body.transport, self._body.node_id
         memberships = [self._placed(each) for each in raft.log.memberships_since(raft.commit_index)]
         # Oldest last: a member is looked for first where it was before a change that may not be committed.
@@ -116,7 +116,7 @@ class Places:
         self._strangers = {peer: address for peer, address in self._strangers.items() if peer not in peers}
         peers |= self._strangers
         transport.set_peers({peer: address for peer, address in peers.items() if peer != own})
-        # But after a restart nobody knows what is committed, and when all have moved nobody is where they were.
+        # But after a restart this node does not know what is committed, and its peers may all have moved since then.
         for membership in memberships:
             for member in membership.members:
                 if member.node_id != own and member.peer_address not in ("", peers.get(member.node_id)):
@@ -132,7 +132,7 @@ class Places:
         self.keep_links()
 
     def _maybe_forget_moved(self) -> None:
-        """What an operator has written beside the log ends with a newer membership that is committed."""
+        """Remove the operator's addresses once a newer membership is committed."""
         body, raft, said = self._body, self._body.raft, self._moved
         if said is None or raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))[0] <= said.index:
             return
@@ -142,7 +142,7 @@ class Places:
         logger.info("addresses_in_the_log", node=raft.node_id, index=raft.log.membership_index)
 
     def maybe_write_moved(self) -> None:
-        """A leader writes the addresses by which it was found into the log, as soon as that can be done."""
+        """As a leader, write the operator's addresses into the log as soon as the last change is committed."""
         raft = self._body.raft
         if self._moved is None or not raft.is_leader or raft.log.membership_index > raft.commit_index:
             return
@@ -153,7 +153,7 @@ class Places:
                 self._body.wake()
 
     def compare_own(self) -> None:
-        """Notice when the membership sends others to where this node does not listen."""
+        """Warn when the membership sends others to an address where this node does not listen."""
         options, member = self._body.options, self.member(self._body.node_id)
         found = []
         if member is not None:

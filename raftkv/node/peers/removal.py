@@ -1,18 +1,18 @@
-"""How a node knows that it was removed: from its own log, or because others that must know have told it.
+"""How a node learns that it was removed: from its own log, or from other nodes.
 
-A removed node that goes on would answer stale reads for ever, and whoever looks at it alone would take it for one that
-waits for a leader. It mostly learns of its end from the leader's last heartbeat: then the entry is committed in its own
-log. One that was down or cut off then is refused by everybody, and told why (`Removal`). Who is removed never comes
-back, so an old teller can't be wrong about it, but one that has been wiped, restored or mistaken for another could be.
-So it is believed only when
+A removed node that went on would answer stale reads for ever, and would look to an operator like a node that waits for
+a leader. Usually it learns of its removal from the leader's last heartbeat, which commits the entry in its own log. A
+node that was down or cut off at that time is refused by all others, and told why (`Removal`). A removed node never
+comes back, so what a node with old news says is still true. But a node that was wiped, restored, or mistaken for
+another could be wrong. So this node believes it only when
 
-- the teller is of this cluster, and comes with the data directory that this node has met it with, if it has met it;
-- the entry is one that this node has not: what is committed here says that it is a member, and an entry below that
+- the teller is of this cluster, and has the same data directory as when this node last met it, if it has;
+- the entry that it names is not committed here: by what is committed here this node is a member, and an earlier entry
   can't say otherwise;
-- and the teller leads a term that is not older than this node's, or so many have told it that they are a majority of
-  the voters that this node knows (all others, where this node's own vote would be needed for a majority).
+- and the teller leads a term that is not older than this node's, or a majority of the voters that this node knows
+  have told it the same (all other voters, where a majority would need this node's own vote).
 
-A cluster of which nobody is left that this node knows can't tell it; then it goes on without a leader.
+If no node is left in the cluster that this node knows, nobody can tell it; then it goes on without a leader.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from raftkv.wire import Removal
 logger = EventLog("raftkv")
 
 GRACE = 2
-"""Election time-outs that a removed node goes on for, so that others hear of the commit, and clients get answers."""
+"""How long a removed node goes on, in election time-outs: others hear of the commit, and clients get answers."""
 
 
 def removed_since(raft: Raft, node_id: NodeId) -> Index | None:
-    """The index of a committed entry since which `node_id` is no member any more; None when that is not certain."""
+    """The index of the committed membership that names `node_id` as removed; None when no such one is committed."""
     index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
     return index if node_id in membership.removed else None
 
 
 class Hearsay:
-    """What others have told this node of its removal; one word from each.
+    """What other nodes have told this node about its own removal; the last word of each counts.
 
-    Invariant: everything in `_told` was of this cluster, from the directory that the teller is known by, and about an
-    entry that was not committed here then.
+    Invariant: whatever is in `_told` came from this cluster, from the data directory that the teller was met with, and
+    named an entry that was not committed here at the time.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,10 @@ class Hearsay:
     def is_proven(
         self, raft: Raft, peer: NodeId, removal: Removal, *, cluster_id: str, incarnation: str | None
     ) -> bool:
-        """Take in what `peer`, whom this node has met with the directory `incarnation`, tells."""
+        """Take in what `peer` tells, and say whether the removal is proven by now.
+
+        `incarnation` is the data directory with which this node has met `peer`; None when it has not.
+        """
         if removal.cluster_id != cluster_id or removal.teller != peer:
             return False
         if incarnation not in (None, removal.incarnation) or removal.index <= raft.commit_index:
@@ -66,7 +69,7 @@ class Hearsay:
 
 
 def removed(node_id: NodeId, index: Index) -> NodeRemoved:
-    """The end of a node that was removed."""
+    """The error with which a removed node stops."""
     return NodeRemoved(
         f"node {node_id} was removed from the cluster (entry {index}), and has ended: the others have everything that "
         "it held. Don't start it again; to use its machine, empty the data directory and add a node under an id that "
@@ -87,7 +90,7 @@ class Ending:
         return self._at is not None
 
     def look_at_membership(self) -> None:
-        """Another membership is in force, or is committed: begin to end if it is one without this node."""
+        """Called when the membership changes or is committed: begin the end if this node is removed in it."""
         raft = self._body.raft
         if self._at is None and (since := removed_since(raft, raft.node_id)) is not None:
             grace_s = GRACE * self._body.config.election_timeout_ms / 1000
