@@ -1,4 +1,4 @@
-"""Applies what is committed, in order, a bounded piece at a time, and answers who waits for it."""
+"""Applies committed entries in order, a bounded batch at a time, and answers the commands and queries that wait."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from raftkv.machine import Runner
 
 ANSWERS_AT_ONCE = 32
-"""Queries that are answered before the clock is looked at, fewer while that takes long …"""
+"""How many queries are answered before the clock is read again; fewer while single queries take long."""
 ANSWERS_SLICE_S = 0.002
-"""… and how long in one turn of the loop; writes, and whoever is to hear a heartbeat, wait behind them."""
+"""How long queries are answered in one turn of the loop; writes and heartbeats wait behind them."""
 ANSWERS_REST_S = 2 * ANSWERS_SLICE_S
-"""How long the loop is left to commands that wait, between two such turns with queries that take long each."""
+"""The pause between two such turns while single queries take long, which leaves the loop to commands that wait."""
 
 failpoints.declare(
     __name__,
@@ -40,7 +40,7 @@ class Applier:
     """Feeds committed entries to the state machine on the event loop's thread.
 
     Invariants: every entry up to `runner.applied.index` is applied exactly once and in order;
-    `target` never goes back. Between two batches the loop serves everybody else.
+    `target` never goes back. Between two batches the loop does its other work.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Applier:
 
     @property
     def lag(self) -> int:
-        """Committed entries that wait to be applied."""
+        """How many committed entries wait to be applied."""
         return self.target - self.runner.applied.index
 
     def hand_in(self, last: Index) -> None:
-        """Everything up to `last` is committed and durable here."""
+        """Apply all entries up to `last`, which are committed and durable here."""
         self.target = last
         if not self._scheduled and not self._paused:
-            # The first batch is applied at once: a lone command should not wait for another turn of the loop.
+            # The first batch is applied at once, so that a single command does not wait for another turn of the loop.
             self._run()
 
     def pause(self) -> None:
@@ -143,7 +143,7 @@ class Applier:
             failpoints.reach("apply.before")
             outcomes = self.runner.apply(entries)
         except Exception as exc:  # noqa: BLE001 (whatever it is, going on would skip the entry)
-            # What came before the failing entry may have been applied; nobody is told of it, as the node stops.
+            # Entries before the failing one may have been applied; their clients aren't told, because the node stops.
             self._on_failure(exc)
             return
         failpoints.reach("apply.after")
@@ -184,12 +184,12 @@ class Applier:
         self.answer_queries()
 
     def answer_stale(self, query: Query) -> None:
-        """Answer a query that asks for nothing but what is applied, now or when its turn comes."""
+        """Answer a stale query from whatever is applied, now or when its turn comes."""
         self._queries.add_due(query)
         self.answer_queries()
 
     def _answer(self, query: Query) -> None:
-        """Answer a query on what is applied; damage that it meets stops the node."""
+        """Answer a query from what is applied. If it meets damaged data, the node stops."""
         try:
             result: bytes | RaftKVError = self.runner.query(query.payload) if query.instead is None else query.instead()
         except SliceOver:

@@ -1,4 +1,4 @@
-"""What every part of a node stands on."""
+"""What every part of a node is handed: the core, the settings, the world and the network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from raftkv.transport import Transport
 
 
 class Body:
-    """The core, the settings, the world and the network: a part of a node is handed this, and never the node.
+    """What the parts of a node share. A part is handed this, never the node.
 
-    `wake` sees to it that the engine has a turn, after an input that may have led to something. `fail` stops the node
-    because going on could lose data; from then on `failure` says why.
+    `wake` gives the engine a turn, after an input to which the core may react. `fail` stops the node because going on
+    could lose data; from then on `failure` says why.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Body:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the node takes no part any more, for whatever reason."""
+        """Whether the node has stopped taking part: it failed, or was asked to stop."""
         return self.is_closing or self.failure is not None
 
     def check_background(self, future: asyncio.Future[Any]) -> None:
-        """For work that nobody waits for and that must not fail unnoticed: an error of it stops the node."""
+        """A callback for work that nobody awaits and that must not fail unnoticed: its error stops the node."""
         error = error_of(future)
         if error is not None and not self.is_closing:
             self.fail(error)

@@ -1,4 +1,4 @@
-"""Whether this node's clock and the others' are right, as an operator is told; and log time's reset."""
+"""What an operator is told about wrong clocks, and the reset of log time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from raftkv.node.waiters import Until
 logger = EventLog("raftkv")
 
 SAID_AGAIN_S = 10.0
-"""A clock that is doubted, trusted and doubted again is told of no more often than this."""
+"""At least this long between two warnings, for a clock that is doubted and trusted in turn."""
 
 TOLD_WITHIN_S = 2.0
-"""How long a reset waits for a follower of a new leader to tell its clock."""
+"""How long a reset waits for the followers to report their clocks; under a new leader they may not have yet."""
 
 
 class ClockWatch:
-    """Looks at a leader's log time and says once what is wrong with it, and once that it is right again."""
+    """Logs once when a leader's clock or log time is found wrong, and once when the clock is trusted again."""
 
     def __init__(self, raft: Raft, config: Config, now_ms: Callable[[], int], monotonic_ms: Callable[[], int]) -> None:
         self._raft = raft
@@ -38,7 +38,7 @@ class ClockWatch:
         self._is_ahead = False
 
     def look(self, now_s: float) -> None:
-        """See what is new; `now_s` is the loop's time."""
+        """Log what has changed since the last look; `now_s` is the loop's time."""
         raft, role = self._raft, self._raft.role
         clock = role.clock if isinstance(role, Leader) else None
         has_news = raft.clock_doubts > self._doubts_said
@@ -60,11 +60,11 @@ class ClockWatch:
         self._is_ahead = is_ahead
 
     def _ahead_ms(self, role: Leader) -> int:
-        """How far log time is ahead of what an entry would be stamped with now."""
+        """How far log time is ahead of the time that the clocks give for a new entry."""
         return max(0, self._raft.log.last_time_ms - clocks.present_ms(self._raft, role))
 
     def status(self) -> ClockStatus:
-        """What an operator is told."""
+        """Most fields are known to the leader only, and left at their defaults elsewhere."""
         raft, role, wall_ms = self._raft, self._raft.role, self._now_ms()
         status = ClockStatus(
             wall_ms=wall_ms,
@@ -80,7 +80,7 @@ class ClockWatch:
         return status
 
     def offset_ms(self, node: NodeId) -> int | None:
-        """How far the clock of a peer is ahead of what this leader goes by; None when that isn't known."""
+        """How far a peer's clock is ahead of the time by which this leader stamps entries; None when not known."""
         role = self._raft.role
         if not isinstance(role, Leader) or role.clock is None:
             return None
@@ -88,7 +88,7 @@ class ClockWatch:
         return None if offset is None else round(offset - role.clock.base_ms)
 
     async def reset(self, wake: Callable[[], None], until: Until, deadline_s: float) -> ClockReset:
-        """Let log time begin anew; returns when that is applied here. Raises as `Orders.reset_clock`."""
+        """Restart log time from the clocks; returns when the entry is applied here. Raises as `Orders.reset_clock`."""
         raft = self._raft
         raft.require_leader()
         try:
@@ -110,7 +110,7 @@ class ClockWatch:
         return ClockReset(index=index, before_ms=before_ms, log_time_ms=time_ms)
 
     def _untold(self) -> list[NodeId]:
-        """Who follows and has not told its clock."""
+        """Nodes that have been heard from lately, but have not reported their clock."""
         role = self._raft.role
         if not isinstance(role, Leader):
             return []

@@ -1,8 +1,8 @@
-"""A node's data directory: found it, join with it, recover from it. What is doubtful is refused, never guessed.
+"""A node's data directory: to found a cluster with, to join one with, to recover from. Doubtful files are refused.
 
-What happens to a file that should not be where it is. *Foreign* is from a node of another cluster, *copied* from
-another node of this one, *older* and *newer* are this node's own of another time. `tests/node/test_belongings.py` reads
-this table and tries each cell.
+The table says what happens to a file that should not be there. A *foreign* file is from a node of another cluster, a
+*copied* one from another node of this cluster; *older* and *newer* ones are this node's own, of another time.
+`tests/node/test_belongings.py` reads this table and tries each cell.
 
     file          | foreign | copied  | older   | newer   | missing | other version
     cluster       | wrong   | wrong   | used    | used    | corrupt | format
@@ -23,21 +23,21 @@ this table and tries each cell.
     tmp           | removed | removed | removed | removed | used    | removed
     staging       | kept    | kept    | kept    | kept    | used    | kept
 
-- wrong, corrupt, format: the node does not start (`WrongDataDir`, `Corruption`, `FormatError`), and the file is
+- wrong, corrupt, format: the node does not start (`WrongDataDir`, `Corruption`, `FormatError`), and the file is left
   as it was.
-- members: nobody here can say who the members were where the log begins. The node does not start unless it is told to
-  get a snapshot from a peer (`--rebuild`).
-- ignored: the node starts, does not use it, leaves it there, and says so.
-- rebuilt: the state is made anew from a snapshot of this node and the log.
-- used: nothing is lost by it. An older state is caught up from the log; older `starts` are found out by the peers that
-  met later ones; a missing record of peers or receipts is begun anew, and without receipts a snapshot counts if the log
-  has its entry; an older or newer `cluster` says the same as long as the node has not joined another one since.
-- removed, kept: leftovers of what a crash cut off, never believed. What a transfer left is used file by file, where the
-  checksums are those that a leader names.
+- members: the membership where the log begins is not known here. The node does not start unless it is told to get a
+  snapshot from a peer (`--rebuild`).
+- ignored: the node starts without using the file, leaves it there, and logs a warning.
+- rebuilt: the state is made anew from one of this node's snapshots and the log.
+- used: nothing is lost. An older state catches up from the log. Older `starts` are noticed by peers that have met later
+  ones. Missing `peers` or `receipts` are begun anew; without receipts, a snapshot counts if the log has its entry. An
+  older or newer `cluster` says the same, as long as the node has not joined a cluster in between.
+- removed, kept: leftovers of work that a crash cut off; they are never believed. Files that a transfer left are used
+  one by one, if they have the checksums that a leader names.
 
-What this can't tell: the log was exchanged for an older one, and the vote file has not been told how far the newer one
-reached. It is told at a node's end, with each vote, and every 10,000 entries. A leader to which the node had
-acknowledged more tells (see `met`).
+What is not noticed here: the log was replaced by an older one that still reaches as far as the vote file says. The vote
+file learns how far the log reaches when the node stops, with each vote, and every 10,000 entries. A leader to which the
+node had acknowledged more notices it then (see `met`).
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ failpoints.declare(
 
 
 class _Who(msgspec.Struct, kw_only=True):
-    """Whose directory it is, as all of its small files say alike."""
+    """What the small files say of the node that the directory belongs to; they agree with each other."""
 
     founding: Founding
     vote: VoteFile
     starts: list[tuple[int, str]]
-    """Before this one."""
+    """Earlier starts, without the one under way."""
     known: dict[NodeId, Acquaintance]
     receipts: Receipts
 
@@ -110,22 +110,22 @@ class Opened(msgspec.Struct, kw_only=True):
     store: Store
     founding: Founding
     starts: list[tuple[int, str]]
-    """Of this directory, this one last."""
+    """All starts of this directory that are remembered; the one under way comes last."""
     known: dict[NodeId, Acquaintance]
-    """Whom this node has met."""
+    """The peers that this node has met, as the file `peers` has them."""
     moved: Moved | None
-    """Addresses that replace those of the newest membership, if an operator has said so."""
+    """Addresses that an operator has written (`raftkv member rewrite`) in place of the newest membership's."""
 
 
 def is_new(disk: Disk, paths: Paths) -> bool:
-    """Whether to open the directory would be to found a cluster, or to join one."""
+    """Whether there is no data yet, so that a start founds a cluster or joins one."""
     return not disk.exists(paths.founding)
 
 
 def open_directory(options: Options, world: World) -> Opened:
-    """Open a data directory, or make it. Blocking; raises a `NodeStopped` that says what to do, or `ConfigError`."""
+    """Open a data directory, or make a new one. Blocking. Raises `ConfigError`, or a `NodeStopped` with what to do."""
     disk, paths = world.disk, Paths(options.data_dir)
-    _found(options)  # what is wrong with it is to be said before anything is made
+    _found(options)  # raises what is wrong with the options, before anything is made
     try:
         disk.mkdir(paths.root)
     except FileNotFoundError as exc:
@@ -139,7 +139,7 @@ def open_directory(options: Options, world: World) -> Opened:
 
 
 def close_directory(opened: Opened) -> None:
-    """Close everything again, so that it can be opened anew. Blocking."""
+    """Close all files and release the lock, so that the directory can be opened again. Blocking."""
     opened.store.close()
     opened.log.close()
     opened.vote.close()
@@ -167,7 +167,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
     store = open_state(options, world, paths, snapshots, view, vote.identity)
     try:
         if snapshot is not None and view.start.index <= store.applied.index < snapshot.index:
-            # It has turned out to be damaged, as the state was: the log is whole, and all of it is applied again.
+            # The snapshot has turned out to be damaged, like the state. The log is whole, and is applied again.
             older = [each for each in snapshots.list() if each.index <= store.applied.index]
             snapshot = older[-1] if older else None
         _check_state_is_of_log(paths, store, view)
@@ -196,10 +196,10 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
 
 
 def rewrite_addresses(options: Options, world: World, members: Sequence[Member]) -> Membership:
-    """Let the node in this directory, which does not run, find the others at other addresses. Blocking; durable.
+    """Give a node that does not run other addresses for its peers. Blocking; durable on return.
 
-    The directory is opened as for a start, with all that this checks. Returns the membership with these addresses.
-    Raises `InvalidArgument`, and what `open_directory` raises.
+    The directory is opened and checked as for a start. Returns the membership with the new addresses. Raises
+    `InvalidArgument`, and what `open_directory` raises.
     """
     disk, paths = world.disk, Paths(options.data_dir)
     if is_new(disk, paths):
@@ -209,7 +209,7 @@ def rewrite_addresses(options: Options, world: World, members: Sequence[Member])
         view = opened.view
         if view.membership.member(options.node_id) is None:
             raise InvalidArgument(f"node {options.node_id} is no member itself ({view.membership.describe()})")
-        # What was said before and is not in the log yet goes on to count for those who are not named now.
+        # Addresses that were written earlier and are not in the log yet stay for the members that aren't named now.
         named = {each.node_id for each in members}
         before = opened.moved.members if opened.moved is not None else ()
         kept = [each for each in before if each.node_id not in named and view.membership.member(each.node_id)]
@@ -221,7 +221,7 @@ def rewrite_addresses(options: Options, world: World, members: Sequence[Member])
 
 
 def _open_identity(options: Options, world: World, paths: Paths) -> _Who:
-    """Compare what the small files say of whose they are; nothing is changed before that."""
+    """Compare which node each small file says that it belongs to. Nothing is changed on disk before that."""
     disk = world.disk
     seen = VoteFile.look(disk, paths.vote)
     founding, owner = _open_founding(options, world, paths, seen.identity if seen is not None else None)
@@ -257,7 +257,7 @@ def _open_identity(options: Options, world: World, paths: Paths) -> _Who:
 def _open_founding(
     options: Options, world: World, paths: Paths, identity: Identity | None
 ) -> tuple[Founding, Identity]:
-    """What the file `cluster` says, compared with the vote file's `identity` and with what the operator says."""
+    """Read the file `cluster`, and compare it with the vote file's `identity` and with the operator's options."""
     disk = world.disk
     found = load_founding(disk, paths.founding)
     if found is None:
@@ -289,7 +289,7 @@ def _open_founding(
 
 
 def _check_options(options: Options, paths: Paths, founding: Founding) -> None:
-    """Raises `WrongDataDir` when the directory is of another cluster or state machine than the operator says."""
+    """Raises `WrongDataDir` when the options name another cluster or state machine than the directory's."""
     if options.machine and founding.machine not in ("", options.machine):
         raise WrongDataDir(
             f"{paths.root} holds the data of the state machine {founding.machine}, not of {options.machine}, which "
@@ -328,7 +328,7 @@ def _open_log(disk: Disk, paths: Paths, config: Config, vote: VoteFile, founding
     view = LogView(membership=founding.membership)
 
     def begin(start: LogStart) -> None:
-        # Where the log was compacted a snapshot says who the members were, but only one that the log confirms.
+        # If the log was compacted, the members come from a snapshot, but only from one that fits to the log.
         view.reset(start, founding.membership if start.index == 0 else Membership())
 
     log = Log.open(
@@ -345,7 +345,7 @@ def _open_log(disk: Disk, paths: Paths, config: Config, vote: VoteFile, founding
 
 
 def _admit_confirmed(snapshots: SnapshotStore, view: LogView, cluster_id: str) -> None:
-    """Without a record of which snapshots are this node's, those count whose last entry stands in the log."""
+    """When the receipts are missing, accept each snapshot whose last entry is in the log."""
     for sealed in snapshots.foreign():
         snapshot = sealed.manifest.snapshot
         is_here = view.start.index <= snapshot.index <= view.last_index
@@ -359,9 +359,9 @@ def _admit_confirmed(snapshots: SnapshotStore, view: LogView, cluster_id: str) -
 def _check_log_is_newest(
     paths: Paths, vote: VoteFile, snapshots: SnapshotStore, view: LogView, snapshot: SnapshotMeta | None
 ) -> None:
-    """Raises `Corruption` when the vote file or a snapshot of this node knows of more than the log has."""
+    """Raises `Corruption` when the vote file is older than the log, or the log lacks a snapshot's last entry."""
     if view.last_index > view.start.index and view.last_term > vote.hard_state.term:
-        # The vote file is always written first (`Writer`), so it knew of that term once.
+        # The vote file is always written before the log (`Writer`), so it must have had that term once.
         raise Corruption(
             f"{paths.vote} is an older copy: it knows of term {vote.hard_state.term}, but {paths.log} has an entry of "
             f"term {view.last_term}. {_START_OVER}"
@@ -375,7 +375,7 @@ def _check_log_is_newest(
 
 
 def _continue_from(vote: VoteFile, log: Log, view: LogView, snapshot: SnapshotMeta) -> None:
-    """Let the log begin where a snapshot says that it does: who the members were then, and which entries are void."""
+    """Take the members at the log's beginning from a snapshot; if the log does not agree with it, reset the log."""
     if _log_agrees(view, snapshot):
         if view.start.index > 0 and snapshot.index >= view.start.index:
             view.set_base(snapshot.membership)
@@ -383,8 +383,8 @@ def _continue_from(vote: VoteFile, log: Log, view: LogView, snapshot: SnapshotMe
     # A crash between publishing a snapshot that came from the leader and cutting the log: finish the job.
     state, last_index = vote.hard_state, view.last_index
     if state.term < snapshot.term:
-        # The snapshot became durable before the term that this node had heard of with it, so in that term it has
-        # not voted: a vote is told only when it is durable.
+        # The snapshot became durable, and its term did not. So this node has not voted in that term: a vote is sent
+        # only when it is durable.
         state = HardState(term=snapshot.term)
     vote.write(state, min(vote.durable_index, snapshot.index))
     log.reset(snapshot.log_start)
@@ -393,7 +393,7 @@ def _continue_from(vote: VoteFile, log: Log, view: LogView, snapshot: SnapshotMe
 
 
 def _check_state_is_of_log(paths: Paths, store: Store, view: LogView) -> None:
-    """Raises `Corruption` when the state has applied what the log does not have."""
+    """Raises `Corruption` when the state has applied entries that the log does not have."""
     applied = store.applied
     if applied.index > view.last_index:
         raise Corruption(
@@ -408,10 +408,10 @@ def _check_state_is_of_log(paths: Paths, store: Store, view: LogView) -> None:
 
 
 def _membership_is_lost(options: Options, world: World, paths: Paths, start: Index) -> None:
-    """No snapshot covers the log's beginning, so nobody here knows who the members were then.
+    """No snapshot covers the log's beginning, so the membership at that entry is not known.
 
-    Who takes an old membership for the present one may elect a second leader with nodes that were removed. So
-    the state goes too: a node without one does not campaign, and gets both with a snapshot from the leader.
+    A node that went by an older membership might elect a second leader together with removed nodes. So the state is
+    removed too: without a state the node does not campaign, and gets both in a snapshot from the leader.
     """
     if not (options.rebuild or options.config.rebuild_damaged_state):
         raise StateCorruption(
@@ -424,8 +424,8 @@ def _membership_is_lost(options: Options, world: World, paths: Paths, start: Ind
 
 
 def _log_agrees(view: LogView, snapshot: SnapshotMeta) -> bool:
-    """Whether the log holds the snapshot's last entry, or begins behind it."""
+    """Whether the log has the snapshot's last entry, or begins after it."""
     if view.start.index > snapshot.index:
-        # Only what a newer snapshot covered is ever cut off; without it the state can't be rebuilt from here.
+        # The log was cut behind a newer snapshot. If that is gone, `_membership_is_lost` deals with it.
         return True
     return view.matches(snapshot.index, snapshot.term) and view.chain(snapshot.index) == snapshot.chain

@@ -1,4 +1,4 @@
-"""Compares replicas: equal index, equal digest, or somebody stops."""
+"""Compares replicas. At equal indexes their digests must be equal; otherwise the one that is wrong stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = EventLog("raftkv")
 
 
 class _Verdict(msgspec.Struct):
-    """What is known of one replica compared with this one."""
+    """How one replica compares with this one."""
 
     agreed_index: Index = 0
     differs_index: Index | None = None
@@ -37,18 +37,18 @@ class DigestComparer:
         self.compared = 0
 
     def clear(self) -> None:
-        """Another term: others report to another leader."""
+        """Forget all reports, because the term or leader has changed."""
         self._verdicts.clear()
 
     def forget(self, node: NodeId) -> None:
-        """Its process has ended, and may come back with another state."""
+        """Forget a node's reports: its process has ended, and may come back with another state."""
         self._verdicts.pop(node, None)
 
     def report(self, node: NodeId, index: Index, digest: int, membership: Membership) -> tuple[NodeId, Index] | None:
-        """Take in a report; returns who has diverged and at which index it was noticed, or None.
+        """Take in a report; returns the node that has diverged and the index at which that was noticed, or None.
 
-        A report for an index that this node has not applied yet, or has long left behind, says nothing, and
-        neither does one of a node that is no member.
+        Reports from nodes that are no members are ignored, and so are reports for an index that this node has not
+        applied yet, or applied too long ago.
         """
         own = self._digest_at(index)
         if own is None or membership.member(node) is None:
@@ -63,25 +63,25 @@ class DigestComparer:
         return self._judge_all(membership)
 
     def _judge_all(self, membership: Membership) -> tuple[NodeId, Index] | None:
-        """Whoever differs, not the reporter alone: this may be the opinion that another's case has waited for."""
+        """Judge all nodes that differ, not just the one that reported: its report may decide about another node."""
         for node, verdict in self._verdicts.items():
             if verdict.differs_index is not None:
                 found = self._judge(node, verdict.differs_index, membership)
                 if found is not None:
-                    verdict.differs_index = None  # it is told now; should that be lost, its next report shows it again
+                    verdict.differs_index = None  # it is told now; if that is lost, its next report differs again
                     return found
         return None
 
     def _judge(self, node: NodeId, index: Index, membership: Membership) -> tuple[NodeId, Index] | None:
         others = [voter for voter in membership.voters if voter not in (self._node_id, node)]
         agree = sum(self._verdict(voter).agreed_index >= index for voter in others)
-        # Only voters are opinions: a learner that differs, however many there are, is no case against the leader.
+        # Only voters count: any number of learners that differ says nothing against the leader.
         differ = sum(self._verdict(voter).differs_index is not None for voter in others) + (node in membership.voters)
         if 2 * differ > len(membership.voters):
             return self._node_id, index
         if 2 * (agree + 1) > len(membership.voters) or len(membership.voters) <= 2:
             return node, index
-        return None  # wait for a third opinion
+        return None  # wait for another voter's report
 
     def _verdict(self, node: NodeId) -> _Verdict:
         return self._verdicts.get(node, _Verdict())
@@ -99,15 +99,15 @@ class Divergence:
         self._ticks = 0
 
     def role_changed(self) -> None:
-        """Another term or leader: others report to that."""
+        """Called when the term or leader changes: reports go to another node now."""
         self.comparer.clear()
 
     def forget(self, peer: NodeId) -> None:
-        """Its process may have ended, and come back with another state."""
+        """The connection to `peer` is lost: its process may have ended, and may come back with another state."""
         self.comparer.forget(peer)
 
     def tick(self) -> None:
-        """Tell the leader this replica's digest, about once a heartbeat and when it has changed."""
+        """Report this replica's digest to the leader, at most once a heartbeat and only if more was applied."""
         raft = self._body.raft
         self._ticks += 1
         if self._ticks < raft.config.heartbeat_ticks:
@@ -120,7 +120,7 @@ class Divergence:
         self._body.transport.send(leader, DigestReport(applied.index, applied.digest))
 
     def on_report(self, peer: NodeId, report: DigestReport) -> None:
-        """A follower tells its digest: compare, and stop whoever is in the minority."""
+        """As the leader, compare a follower's digest, and stop the node that is in the minority."""
         raft = self._body.raft
         if not raft.is_leader:
             return
@@ -135,7 +135,7 @@ class Divergence:
         logger.error("replica_diverged", node=culprit, index=index)
 
     def told(self, index: Index) -> None:
-        """This replica is in the minority at `index`."""
+        """Stop this node, because its digest at `index` is in the minority."""
         node = self._body.node_id
         self._body.fail(
             Diverged(

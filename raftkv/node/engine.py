@@ -1,4 +1,4 @@
-"""The loop in the order of `Ready`: persist, send, apply, answer."""
+"""The loop around the core. It works off each `Ready` in order: persist, send, apply, answer."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ failpoints.declare(
 
 
 class Engine:
-    """Runs one core: inputs come in any time, and once a turn of the event loop what they led to is done.
+    """Runs one core. Inputs may come at any time; what they lead to is done once in each turn of the event loop.
 
-    Everything that piles up in a turn (proposals, reads, messages) is one batch for the core, one write
-    for the disk and one flush for each connection.
+    All proposals, reads and messages of a turn become one batch for the core, one write to disk and one flush of
+    each connection.
     """
 
     def __init__(
@@ -72,12 +72,13 @@ class Engine:
         self._fail = body.fail
         self._proposals: list[tuple[bytes, CommandDone]] = []
         self._loads: deque[AppendEntries] = deque()
-        """Appends whose entries are being read from disk, or wait for that; and for whom each is."""
+        """Appends whose entries are not in memory: the first is being read from disk, the others wait."""
         self._loading_for: deque[NodeId] = deque()
+        """The peer that each of these goes to."""
         self._scheduled = False
         self._seen = self._role_now()
         self.refuse_writes: NotAccepted | None = None
-        """Why no command is accepted at the moment, whoever leads (the disk is nearly full)."""
+        """The error for every command while none is accepted, even by a leader: the disk is nearly full. Else None."""
         self.stopped = False
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
@@ -94,7 +95,7 @@ class Engine:
         self.wake()
 
     def query(self, query: Query) -> None:
-        """Ask a linearizable query; its `done` is called exactly once. Raises `NotAccepted` when refused at once."""
+        """Take in a linearizable query; its `done` is called exactly once. Raises `NotAccepted` if refused at once."""
         if self.raft.leader is None:
             raise NotLeader()
         if self._queries.count >= self._config.waiting_requests_max:
@@ -108,8 +109,8 @@ class Engine:
             return
         if isinstance(message, ReadIndex):
             self._refresh_lease()
-        # Peers tell their clocks, and are told this one's: whatever held this process up would be taken for an error
-        # of theirs, if they were compared with what the clocks showed before.
+        # Messages carry clock readings, which are compared with this node's. After a pause of this process its last
+        # reading is too old for that, and the peer's clock would look wrong.
         self.observe_clocks()
         try:
             self.raft.step(message)
@@ -125,14 +126,14 @@ class Engine:
         self.raft.observe(self._now_ms(), self._monotonic_ms())
 
     def tick(self, count: int) -> None:
-        """`count` units of time have passed."""
+        """Tell the core that `count` ticks have passed."""
         self.observe_clocks()
         for _ in range(count):
             self.raft.tick()
         self._wake_for_output()
 
     def durable(self, write: int, messages: list[Message]) -> None:
-        """The writer is done with everything up to `write`; the messages that waited for it may go."""
+        """Everything up to the Ready number `write` is on disk: send the messages that waited for it."""
         self._transport.cork()
         try:
             failpoints.reach("send.before")
@@ -140,28 +141,28 @@ class Engine:
                 self._transport.send(message.to, message)
             failpoints.reach("send.after")
             self.raft.persisted(write)
-            # No detour over another turn of the loop: a lone command is acknowledged as soon as it is durable.
+            # In this turn of the loop, not the next: so a single command is acknowledged as soon as it is durable.
             self.turn()
         finally:
             self._transport.uncork()
 
     def wake(self) -> None:
-        """See to it that there will be a turn."""
+        """Have `turn` called soon, unless that is due already."""
         if not self._scheduled and not self.stopped:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self.turn)
 
     def _wake_for_output(self) -> None:
-        """Most ticks and answers to heartbeats lead to nothing: a turn of the loop for each would be most of them."""
+        """Wake only if the core has something to do: most ticks and heartbeat replies lead to nothing."""
         if not self._scheduled and (self.raft.has_output or self._role_now() != self._seen):
             self.wake()
 
     def _role_now(self) -> tuple[Term, NodeId | None]:
-        """Who leads says it all: a leader knows itself as one."""
+        """Term and leader. They tell this node's role as well, because a leader knows itself as the leader."""
         return self.raft.term, self.raft.leader
 
     def turn(self) -> None:
-        """Do everything that there is to do now."""
+        """Hand the core what has piled up, and work off every `Ready` that it has."""
         self._scheduled = False
         if self.stopped:
             return
@@ -171,7 +172,7 @@ class Engine:
             self._read()
             while not self.stopped and (ready := self.raft.ready()) is not None:
                 self._handle(ready)
-        except Exception as exc:  # noqa: BLE001 (an error here is a doubt, and doubt stops the node)
+        except Exception as exc:  # noqa: BLE001 (after any error here the node must not go on)
             self._fail(exc)
             return
         finally:
@@ -211,13 +212,16 @@ class Engine:
             self._queries.dropped(token, exc)
 
     def _refresh_lease(self) -> None:
-        """A lease is counted in ticks, and whatever held the process up, held those up, too: count them before it is
-        relied on, or a leader that wakes from a pause would read beside the one that was elected meanwhile (F72)."""
+        """Count the ticks that have passed before a lease is relied on.
+
+        A lease is measured in ticks, which stand still while the process does. A leader that wakes from a pause would
+        still believe in its lease while a new leader is already at work (F72).
+        """
         if self.raft.config.lease_reads:
             self._count_time()
 
     def _handle(self, ready: Ready) -> None:
-        """The fields of `Ready`; what need not wait for the disk goes out first, so that peers write meanwhile."""
+        """Work off one `Ready`. Messages that need no disk write go out first, so that peers write at the same time."""
         write = None
         if ready.truncate_from is not None or ready.entries:
             write = self._log.stage(ready.truncate_from, ready.entries)
@@ -253,14 +257,14 @@ class Engine:
                     self._transport.send(message.to, message)
 
     def _send_entries(self, message: AppendEntries) -> None:
-        """Attach the entries that the message names; from disk when they are not in memory any more."""
+        """Attach the entries that the message names, and send it. Entries that left the memory are read from disk."""
         entries = self._log.cached(message.prev_index + 1, message.last_index)
         if entries is not None and message.to not in self._loading_for:
             message.entries = entries
             self._transport.send(message.to, message)
             return
-        # One read at a time, so that those who wait for a write never wait for more than one; and in order, as a
-        # follower refuses what does not continue its log.
+        # One read at a time, because writes wait behind it; and in order, because a follower refuses entries that
+        # don't continue its log.
         self._loads.append(message)
         self._loading_for.append(message.to)
         if len(self._loads) == 1:
@@ -288,18 +292,18 @@ class Engine:
             if self.raft.log.start.index < message.prev_index:
                 self._fail(error)  # the entry should be there: never skip what can't be read
             return  # else it was compacted meanwhile, and the follower gets the snapshot
-        # While the disk was read, leadership may have been lost and the log changed: then the message is void.
+        # Meanwhile leadership may have been lost, and the log changed: then the message must not be sent.
         if self.raft.is_leader and self.raft.term == message.term:
             entries = future.result()
             if entries[-1].index < message.last_index:
-                # The end was not on disk yet, but then it is in memory; if not, the follower asks for the rest.
+                # The last entries were not on disk yet, so they are in memory; if not, the follower asks again.
                 entries += self._log.cached(entries[-1].index + 1, message.last_index) or []
                 message.last_index = entries[-1].index
             message.entries = entries
             self._transport.send(message.to, message)
 
     def stop(self, error: RaftKVError) -> None:
-        """Take no more inputs; whoever waits gets `error`."""
+        """Take no more inputs; all commands and queries that wait end with `error`."""
         self.stopped = True
         proposals, self._proposals = self._proposals, []
         for _, done in proposals:
@@ -309,12 +313,12 @@ class Engine:
 
     @property
     def has_pending(self) -> bool:
-        """Whether there will be a turn, because something has come in since the last one."""
+        """Whether a turn is due, because something has come in since the last one."""
         return self._scheduled
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for an answer on this node."""
+        """How many commands and queries wait for an answer on this node."""
         return len(self._commands) + len(self._proposals) + self._queries.count
 
     @property

@@ -1,4 +1,4 @@
-"""What a node looks at four times a second: whether its disk hangs or is nearly full, and what else has no event."""
+"""What a node checks four times a second: whether its disk hangs or is nearly full, and all else that has no event."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ HOUSEKEEPING_S = 0.25
 
 
 class Housekeeping:
-    """Looks by itself from `begin` on, until the node ends."""
+    """A timer that makes these checks, from `begin` until the node ends."""
 
     def __init__(
         self, body: Body, watch: DiskWatch, room: DiskRoom, writer: Writer, looks: Sequence[Callable[[float], None]]
     ) -> None:
-        """`looks` are called in their order, with the loop's time."""
+        """`looks` are the other checks; they are called in this order, with the loop's time in seconds."""
         self._body = body
         self._watch = watch
         self._room = room
@@ -38,7 +38,7 @@ class Housekeeping:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Look now, and again and again."""
+        """Check now, and set the timer for the next time."""
         if self._body.has_ended:
             return
         loop = asyncio.get_running_loop()

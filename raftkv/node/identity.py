@@ -1,4 +1,4 @@
-"""Which cluster and which member of it a data directory belongs to."""
+"""The cluster and member that a data directory belongs to, and the file `cluster`, which says so."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ failpoints.declare(
 
 
 class Founding(msgspec.Struct, frozen=True):
-    """How the cluster began, as written into each founder's data directory; empty for one who joined later."""
+    """How the cluster began. Each founder's data directory has it; in a node that joined later it is empty."""
 
     cluster_id: str
     membership: Membership
@@ -36,7 +36,8 @@ class Founding(msgspec.Struct, frozen=True):
     """The state machine whose data these are; empty where nobody has said it."""
 
     def is_called(self, name: str) -> bool:
-        """Whether `name` may be the cluster's: its founders can tell also when they have not written it down."""
+        """Whether the cluster may be called `name`. Founders can tell even if the name is not written down here: the
+        cluster id is made of it."""
         if self.name or not self.membership.voters:
             return name == self.name or not self.name
         return cluster_id_of(name, self.membership) == self.cluster_id
@@ -52,7 +53,7 @@ def founding_membership(members: tuple[Member, ...]) -> Membership:
 
 
 def cluster_id_of(name: str, membership: Membership) -> str:
-    """Every founder computes the same id from the same name and members, so a list with a typo is another cluster."""
+    """The id of the cluster with this name and these founders. A founder with a typo in its list gets another id."""
     facts = [name, *(f"{member.node_id}={member.peer_address}" for member in membership.members)]
     return xxhash.xxh3_128_hexdigest("\n".join(facts).encode())
 
@@ -64,16 +65,17 @@ def save_founding(disk: Disk, path: str, owner: Identity, founding: Founding) ->
 
 
 def join_cluster(disk: Disk, path: str, vote: VoteFile, founding: Founding) -> None:
-    """Remember over restarts which cluster this node has joined. Blocking; durable on return.
+    """Write down which cluster this node has joined. Blocking; durable on return.
 
-    The vote file says it last: when it does, a `cluster` file that does not is an older one.
+    The vote file is written last. So if it names a cluster and the file `cluster` does not, that file is an older one.
     """
     save_founding(disk, path, msgspec.structs.replace(vote.identity, cluster_id=founding.cluster_id), founding)
     vote.join(founding.cluster_id)
 
 
 def load_founding(disk: Disk, path: str) -> Owned[Founding] | None:
-    """What was saved, and in which data directory; None when nothing was. Raises `Corruption`, `FormatError`."""
+    """The saved founding and the directory that it belongs to; None without a file. Raises `Corruption`,
+    `FormatError`."""
     try:
         return load_owned(disk, path, _MAGIC, Founding)
     except Corruption as exc:

@@ -1,4 +1,4 @@
-"""When to say that nobody leads: soon, and then less and less often."""
+"""When to log that there is no leader: soon after it is gone, then less and less often."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ LAST_S = 300.0
 
 
 class Leaderless:
-    """Counts for how long no leader is known. `now` is any clock in seconds, the same for all calls."""
+    """Counts for how long no leader is known. `now` is in seconds, of any clock that all calls share."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._next_s = FIRST_S
 
     def look(self, has_leader: bool, now: float) -> float | None:
-        """For how many seconds nobody has led, when that is to be said now; else None."""
+        """For how many seconds there has been no leader, if that is to be logged now; else None."""
         if has_leader:
             self._since, self._next_s = None, FIRST_S
             return None

@@ -84,7 +84,7 @@ class Links:
                     self._engine.step(message)
 
     def on_connected(self, peer: NodeId) -> None:
-        """A connection to `peer` is up. It is told again what this node has met: that may be more than the hello said."""
+        """A connection to `peer` is up. Tell it again what this node has met: that may be more than the hello said."""
         self._peers.gossip.connected(peer)
         self._peers.places.tell_clients()  # it may have been reached elsewhere than the membership says
         logger.info("peer_connected", node=self._body.node_id, peer=peer, address=self._address_of(peer))

@@ -7,7 +7,7 @@ One node has five names. Each belongs to the one above it, and is replaced more 
     name                what it names        where it comes from                 where it is kept
     cluster id          the cluster          its name and a hash of its founders file `cluster`, and all owned files
     └ node id           a member             the operator; given out only once   the membership, in the log
-      └ incarnation     a data directory     drawn when the directory is made    all owned files (`log.owned.Identity`)
+      └ incarnation     a data directory     drawn when the directory is made    all owned files (`log.owned`)
         └ boot          a start of it        counts 1, 2, 3, …                   file `vote`
           └ nonce       a process            drawn when the process starts       file `starts`, with its boot
 
