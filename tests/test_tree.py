@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
 import os
 import re
 import subprocess
@@ -14,6 +16,17 @@ ROOT = Path(__file__).parent.parent
 TOP_LEVEL = {"README.md", "LICENSE", "pyproject.toml", "setup.cfg", "raftkv", "tests", "benchmarks", "tools"}
 MODULES = sorted(ROOT.glob("raftkv/**/*.py"))
 TESTS = sorted(ROOT.glob("tests/**/test_*.py"))
+PYTHON = [*MODULES, *sorted(ROOT.glob("tests/**/*.py")), *sorted(ROOT.glob("benchmarks/**/*.py"))]
+TOOLS = sorted(path for path in (ROOT / "tools").iterdir() if path.is_file())
+
+LINES_MAX = 500
+PARAMETERS_MAX = 10
+
+
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The module at `path`, not to be changed."""
+    return ast.parse(path.read_text())
 
 
 def tracked() -> list[str]:
@@ -35,7 +48,7 @@ def test_every_module_says_what_it_owns() -> None:
     """The first line of every module is a sentence."""
     silent = []
     for path in MODULES:
-        said = ast.get_docstring(ast.parse(path.read_text())) if path.read_text().strip() else None
+        said = ast.get_docstring(parsed(path)) if path.read_text().strip() else None
         if not said:
             silent.append(str(path.relative_to(ROOT)))
     assert not silent, f"no docstring in {silent}"
@@ -45,7 +58,7 @@ def test_every_test_says_what_it_shows() -> None:
     """A test without a docstring can't be judged when it fails."""
     silent = []
     for path in TESTS:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
             if is_test and ast.get_docstring(node) is None:
                 silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
@@ -93,3 +106,72 @@ def test_no_file_names_a_place_of_one_machine() -> None:
                 if place.search(line)
             ]
     assert not found, f"paths of one machine in {found}"
+
+
+def module_name(path: Path) -> str:
+    """What `path` is imported as."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path, modules: set[str]) -> set[str]:
+    """Which of `modules` a module names in its imports, wherever in it: for types only and inside functions, too."""
+    name = module_name(path)
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= names if names <= modules else {base, *names}
+    return (found & modules) - {name}
+
+
+def test_no_modules_import_each_other() -> None:
+    """There is an order in which the modules can be read, each after those that it uses.
+
+    An import for types only is one: who reads the module has to know the other. So is a late one inside a function; it
+    saves time at the start, and is no way around this. That the names in `raftkv.testing` are found late hides none,
+    because they are imported for types as well.
+    """
+    paths = {module_name(path): path for path in PYTHON}
+    graph = {name: imports_of(path, set(paths)) for name, path in paths.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as exc:
+        pytest.fail("a circle of imports: " + " -> ".join(reversed(exc.args[1])))
+
+
+def test_every_module_fits_a_reader() -> None:
+    """A module has one idea, and five hundred lines to say it in. Files of tests are lists, and may be longer."""
+    lines = {
+        path: len(path.read_text().splitlines()) for path in [*PYTHON, *TOOLS] if not path.name.startswith("test_")
+    }
+    long = [f"{path.relative_to(ROOT)}: {count}" for path, count in lines.items() if count > LINES_MAX]
+    assert not long, f"more than {LINES_MAX} lines in {long}"
+
+
+def test_no_constructor_takes_more_than_can_be_told_apart() -> None:
+    """Who is handed more than ten things has more than one idea, or is handed parts of one that has no name yet."""
+    found = []
+    for path in PYTHON:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                count = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) - 1
+                if count > PARAMETERS_MAX:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} takes {count}")
+    assert not found, f"constructors with more than {PARAMETERS_MAX} parameters: {found}"
+
+
+def test_nobody_asks_whether_a_node_is_whole() -> None:
+    """A node is made with all of its parts, so there is none that it might not have yet."""
+    asked = re.compile(r"hasattr\(\s*[\w.]*\b_?node\b")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in MODULES
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if asked.search(line)
+    ]
+    assert not found, f"hasattr on nodes in {found}"
