@@ -235,6 +235,18 @@ def test_a_snapshot_of_another_cluster_changes_nothing(images, size):
     play(KeyValue, story, size=size, seed=1)
 
 
+def test_without_receipts_a_snapshot_of_another_cluster_still_does_not_count(images):
+    """When the record of its own snapshots is lost, the node goes by its log, which has no entry of the foreign one."""
+    disk = images.now.copy()
+    own = open_here(disk.copy()).snapshot
+    found = newest(images.foreign, "snapshots")
+    put(disk, found, images.foreign, found)
+    disk.remove(f"{ROOT}/receipts")
+    opened = open_here(disk)
+    assert opened.snapshot == own
+    assert any(found in reason for reason in opened.snapshots.refused().values()), opened.snapshots.refused()
+
+
 @scenario(KeyValue, seed=1)
 async def test_an_older_record_of_the_cluster_is_refused_by_a_node_that_has_joined(cluster):
     """Else the node would join whichever cluster it meets first."""
