@@ -17,9 +17,10 @@ import time
 from benchmarks import machine
 from raftkv.testing.judging.checks import all_checks
 from raftkv.testing.judging.history import History
-from raftkv.testing.judging.watching import quiet, watched
+from raftkv.testing.judging.watching import watched
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.unheard import quiet
 from raftkv.worlds.simulation import simulate
 from raftkv.worlds.workload import Clients, Workload
 

@@ -11,12 +11,14 @@ modes (`appendEntriesUseBatch`) are tried, and the faster one counts.
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +66,14 @@ def sync_the_journal() -> None:
 
 def node(rival: str, directory: str, own: str, others: list[str]) -> None:
     """One node's process: says whether it leads, and measures."""
-    if rival == "raftkv":
-        from raftkv.syncobj import SyncObj, SyncObjConf, replicated
-    else:
-        from pysyncobj import SyncObj, SyncObjConf, replicated
+    kit: Any = importlib.import_module("raftkv.syncobj" if rival == "raftkv" else "pysyncobj")
+    replicated: Callable[[Callable[..., int]], Callable[..., int]] = kit.replicated
     if "synced" in rival:
         sync_the_journal()
 
-    class Target(SyncObj):  # type: ignore[misc, valid-type]
+    class Target(kit.SyncObj):  # type: ignore[misc]  # which of the two it is, is known only here
         def __init__(self) -> None:
-            conf = SyncObjConf(journalFile=f"{directory}/journal", appendEntriesUseBatch="nobatch" not in rival)
+            conf = kit.SyncObjConf(journalFile=f"{directory}/journal", appendEntriesUseBatch="nobatch" not in rival)
             super().__init__(own, others, conf)
             self.applied = 0
 

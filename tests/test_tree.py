@@ -8,6 +8,7 @@ import graphlib
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,14 @@ def test_the_tools_are_executable_and_know_no_machine() -> None:
         text = path.read_text()
         assert text.startswith("#!/usr/bin/env "), f"{path.name} begins with {text.splitlines()[0]}"
         assert os.access(path, os.X_OK), f"{path.name} is not executable"
+
+
+def test_the_types_of_every_tool_are_checked() -> None:
+    """Tools have no ending, so mypy finds only those that it is told of."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]["files"]
+    for path in TOOLS:
+        if path.read_text().startswith("#!/usr/bin/env python3"):
+            assert f"tools/{path.name}" in told, f"add tools/{path.name} to mypy's files"
 
 
 def test_no_file_names_a_place_of_one_machine() -> None:

@@ -7,7 +7,11 @@ from benchmarks.report import Column, Report
 from benchmarks.suite import Run, Suite
 
 TITLE = "SyncObj: replicated calls with 256 bytes, made in the leader's process"
-COLUMNS = [Column("throughput", "calls/s", "higher"), Column("p50_ms", "median ms", "lower", 2)]
+COLUMNS = [
+    Column("throughput", "calls/s", "higher"),
+    Column("p50_ms", "median ms", "lower", 2),
+    Column("errors", "errors", "lower"),
+]
 WHO = {
     "raftkv": "raftkv",
     "pysyncobj-synced": "pysyncobj, syncing",
@@ -28,8 +32,9 @@ def measure(run: Run) -> Report:
     for repeat in range(run.repeats):
         for rival in rivals(run):
             run.step(f"{WHO[rival]}, {repeat + 1} of {run.repeats}")
-            for outstanding, (rate, median_ms) in syncobj.run(rival, run.seconds).items():
-                row = report.add(f"{outstanding:,} outstanding", WHO[rival], {"throughput": rate, "p50_ms": median_ms})
+            for outstanding, (rate, median_ms, failed) in syncobj.run(rival, run.seconds).items():
+                figures = {"throughput": rate, "p50_ms": median_ms, "errors": float(failed)}
+                row = report.add(f"{outstanding:,} outstanding", WHO[rival], figures)
                 row.x = outstanding
     report.rows.sort(key=lambda row: row.x or 0)
     report.notes.append("without batches is PySyncObj's appendEntriesUseBatch=False; the better of the two counts")
