@@ -33,7 +33,7 @@ _xxh3 = xxhash.xxh3_64_intdigest
 
 
 class BatchHead(msgspec.Struct, frozen=True):
-    """What a batch says of itself; `records_at` is where its records begin in the file."""
+    """A batch's header, decoded; `records_at` is where its records begin in the file."""
 
     first_index: int
     count: int
@@ -48,7 +48,7 @@ class BatchHead(msgspec.Struct, frozen=True):
 
 
 def encode_head(first_index: int, count: int, prev_chain: int, records: bytes, offset: int, salt: int) -> bytes:
-    """What stands before `records` in a batch that is written at `offset`."""
+    """The header for `records` in a batch that is written at `offset`."""
     seed = salt ^ offset
     head = _HEAD.pack(_MAGIC, len(records), count, first_index, prev_chain, _xxh3(records, seed))
     return head + _SUM.pack(_xxh3(head, seed))

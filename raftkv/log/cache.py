@@ -24,8 +24,8 @@ class Cache:
 
     The event loop's thread only, except for `written`, which the worker sets (one assignment).
 
-    Invariants: `_entries` are consecutive, `_entries[0].index == _first`; what an unfinished write
-    holds is in it.
+    Invariants: `_entries` are consecutive, `_entries[0].index == _first`; the entries of unfinished writes are
+    among them.
     """
 
     def __init__(self, last_index: Index, bytes_max: int) -> None:
@@ -65,7 +65,7 @@ class Cache:
         return Write(self._number, truncate_from, entries)
 
     def extend(self, entries: list[Entry]) -> None:
-        """Append, and drop the oldest that are too many."""
+        """Append, and drop the oldest entries over `bytes_max`."""
         self._entries += entries
         self._bytes += sum([len(entry.record) for entry in entries])
         if self._bytes > self._bytes_max:
@@ -83,7 +83,7 @@ class Cache:
         self._first = min(self._first, index)
 
     def _evict(self) -> None:
-        """Make room at the old end; an eighth more than needed, as each time the rest of the list moves."""
+        """Make room at the old end: an eighth more than needed, because each time the rest of the list moves."""
         while self._unfinished and self._unfinished[0][0] <= self.written:
             self._unfinished.popleft()
         keep_from = min((first for _, first in self._unfinished), default=self.last_index + 1)

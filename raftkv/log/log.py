@@ -4,9 +4,9 @@ Two threads use a `Log`, and each method says which. The event loop stages what 
 reads the newest entries from memory; the disk worker makes staged writes durable, reads old entries,
 compacts and resets. They share nothing but single attributes that one of them assigns.
 
-Nothing is changed on disk but in these ways, each of which a crash leaves done or not done:
-a batch is added to the last segment, or the manifest is replaced (which makes a segment the next one,
-compacts, resets, or truncates into an earlier segment).
+The disk changes in two ways only, and a crash leaves each of them done or not done: a batch is added to the last
+segment, or the manifest is replaced (which makes a segment the next one, compacts, resets, or truncates into an
+earlier segment).
 
 *Deviation*: a truncation (§5.3) does not remove anything from a segment; a later batch says from
 which index on it replaces what came before. So truncating and writing anew are one atomic write.
@@ -35,7 +35,7 @@ _LOSS = (
     "Entries that this node acknowledged may be lost here: stop it for good, keep its files for a look, remove it "
     "from the cluster and add it again under a new id; it gets all from the others."
 )
-_BATCH_BYTES_MAX = 1 << 30  # far below what a batch's length field holds; a batch is bounded by what piles up
+_BATCH_BYTES_MAX = 1 << 30  # far below what a batch's length field holds; what piles up in memory bounds a batch
 
 failpoints.declare(
     __name__,
@@ -94,13 +94,12 @@ class Log:
         on_start: Callable[[LogStart], None] | None = None,
         on_entries: Callable[[list[Entry]], object] | None = None,
     ) -> Log:
-        """Open the log in `directory`, or make an empty one; before the other thread knows of it.
+        """Open the log in `directory`, or make an empty one; to be called before the other thread knows of it.
 
         Every entry is read and checked. `on_start` gets what lies before the first one, then
         `on_entries` all entries, in order, some megabytes at a time. A torn batch at the end is cut
         off. Every file must be of `owner`. `durable_index` is what the vote file says: a log that ends before it
-        has lost something. All that it returns is durable; when it raises, nothing was changed that one may want
-        to look at.
+        has lost entries. On return all of the log is durable; when it raises, the damaged files are as they were.
 
         Raises `Corruption` (with what to do), `WrongDataDir`, `FormatError`, `DiskError`.
         """
@@ -123,7 +122,7 @@ class Log:
         return log
 
     def _replay(self, on_entries: Callable[[list[Entry]], object] | None) -> None:
-        """Read all, checking that the chain has no break, also not between segments."""
+        """Read all, and check the chain, also from one segment to the next."""
         last = self._segments[-1].last_index
         at = self.start
         while at.index < last:
@@ -139,7 +138,7 @@ class Log:
 
     @property
     def first_index(self) -> Index:
-        """The first entry that is here. Either thread; compaction moves it."""
+        """The first entry's index. Either thread; compaction moves it."""
         return self.start.index + 1
 
     @property
@@ -148,7 +147,7 @@ class Log:
         return self._cache.last_index
 
     def written(self) -> list[Written]:
-        """The parts of its files that are durable, and won't be written again. Any thread; see `raftkv.log.scrub`."""
+        """The parts of the files that are durable and won't be written again. Any thread; see `raftkv.log.scrub`."""
         return [written(segment) for segment in self._segments]
 
     def stage(self, truncate_from: Index | None, entries: list[Entry]) -> Write:
@@ -204,7 +203,7 @@ class Log:
         self._tail = before
 
     def _roll(self, prev: LogStart) -> Segment:
-        """Go on behind `prev` in a new segment. Segments that hold nothing up to `prev` leave the log."""
+        """Go on behind `prev` in a new segment. Segments that hold nothing at or before `prev` leave the log."""
         kept = [segment for segment in self._segments if segment.prev.index < prev.index]
         self._replace_segments([*kept, self._create_segment(prev)])
         self._tail = prev
@@ -215,8 +214,8 @@ class Log:
     def load(self, first: Index, last: Index, bytes_max: int) -> list[Entry]:
         """Entries from `first` on, from disk: at least one, else at most `bytes_max` and none behind `last`.
 
-        Disk worker's thread. It returns what is on disk, which a staged truncation may already have
-        made void. Raises `Corruption` when they are damaged (with what to do) or not there (compacted), `DiskError`.
+        Disk worker's thread. These entries are on disk, but a staged truncation may already have made them void.
+        Raises `Corruption` when they are damaged (with what to do) or not there (compacted), `DiskError`.
         """
         self._check()
         if not self.start.index < first <= self._tail.index:
@@ -225,7 +224,7 @@ class Log:
             return self._read(first, min(last, self._tail.index), bytes_max, None)
 
     def _read(self, first: Index, last: Index, bytes_max: int, chain: int | None) -> list[Entry]:
-        """Read from the segment that holds `first` on; `chain` is what must be before it, if that is known."""
+        """Read on from the segment that holds `first`; `chain` is the chain value before it, if that is known."""
         found: list[Entry] = []
         size = 0
         while not found or (found[-1].index < last and size < bytes_max):
@@ -249,7 +248,7 @@ class Log:
             while len(kept) > 1 and kept[1].prev.index <= index:
                 del kept[0]
             if len(kept) < len(self._segments):
-                # First, as from here on nobody may ask for what is about to go.
+                # Before anything else: from now on nobody may ask for what is about to go.
                 self.start = kept[0].prev
                 failpoints.reach("log.compact.begun")
                 self._replace_segments(kept)
@@ -322,7 +321,7 @@ class Log:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """After a failed change nobody knows what is on disk, so nothing more is done (a sync is never retried)."""
+        """After a failed change nobody knows what is on disk, so later ones are refused (a sync is never retried)."""
         self._check()
         try:
             yield
@@ -337,7 +336,7 @@ def _start_behind(entry: Entry) -> LogStart:
 
 @contextmanager
 def _with_advice() -> Iterator[None]:
-    """Whoever reads that entries are damaged must also read what to do."""
+    """Add what to do to an error that says that entries are damaged."""
     try:
         yield
     except Corruption as exc:
@@ -345,7 +344,7 @@ def _with_advice() -> Iterator[None]:
 
 
 def _merge(writes: Sequence[Write], last_index: Index) -> tuple[Index, list[Entry]]:
-    """What `writes` come to, one after the other: the first index that changes, and what stands there then."""
+    """What `writes`, one after the other, come to: the first index that changes, and the entries from there on."""
     first = last_index + 1
     entries: list[Entry] = []
     for write in writes:

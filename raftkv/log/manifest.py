@@ -4,8 +4,8 @@ A segment file that the manifest does not name is left over from a change that d
 that has happened and was not cleaned up: either way it is not part of the log. One that it names
 and that is missing is a loss.
 
-It also says how far the last segment certainly reached, and a log that is closed writes that anew. For
-damage to the last batch looks like a write that was torn by a crash; only who remembers it can tell.
+It also says up to which byte the last segment certainly reached, and a log that is closed writes that anew: damage
+to the last batch looks like a write that a crash has torn, unless the manifest remembers that the batch was whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAGIC = b"RKVlist\n"
 
 
 class LogManifest(msgspec.Struct, frozen=True, array_like=True):
-    """Whose log it is, its segments' numbers in their order, and the bytes that the last one had durably then."""
+    """The log's owner, its segments' numbers in order, and how many bytes of the last one were durable at the time."""
 
     owner: Identity
     numbers: list[int]

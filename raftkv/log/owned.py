@@ -1,9 +1,9 @@
-"""Whose a file is: every durable file says it, and none is used before that was compared.
+"""Which node a file belongs to: every durable file says so, and none is used before that was checked.
 
-A file is not this node's because it lies in its directory. People copy directories, restore the wrong backup, and
-mistake one volume for another; what is believed then is another cluster's membership, or a vote of somebody else. So
-each file names the data directory that it was written in, and `check_owner` compares that with the vote file, which is
-the anchor.
+That a file lies in a node's directory does not make it that node's. People copy directories, restore the wrong backup,
+and mistake one volume for another; the node would then believe another cluster's membership, or use another node's
+vote. So each file names the data directory that it was written in, and `check_owner` compares that with what the vote
+file says.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
-    """A data directory: of which cluster and node, and its `incarnation`, which is new whenever one is made.
+    """A data directory: its cluster and node, and its `incarnation`, a new one for each directory that is made.
 
-    `cluster_id` is empty until a node that joins a cluster has met it; what was written before says so.
+    `cluster_id` is empty until a node that joins a cluster has met it, and stays empty in files from before.
     """
 
     cluster_id: str
@@ -37,14 +37,14 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         return f"node {self.node_id} of {cluster}, directory {self.incarnation}"
 
     def is_same(self, other: Identity) -> bool:
-        """Whether both are one directory. That of a node that joined has had no cluster at first."""
+        """Whether both are the same directory. An empty cluster fits any: a node that joins has none at first."""
         if (self.node_id, self.incarnation) != (other.node_id, other.incarnation):
             return False
         return not self.cluster_id or not other.cluster_id or self.cluster_id == other.cluster_id
 
 
 class Owned(msgspec.Struct, Generic[T], frozen=True):
-    """What was found in a file, and whose it is."""
+    """A file's content and its owner."""
 
     owner: Identity
     value: T
@@ -80,7 +80,7 @@ def load_own(disk: Disk, path: str, magic: bytes, owner: Identity, kind: type[T]
 
 
 def decode_owned(data: bytes, path: str, magic: bytes, kind: type[T]) -> Owned[T]:
-    """What is in a file that `save_owned` wrote. Raises `Corruption`, `FormatError`."""
+    """The content of a file that `save_owned` wrote. Raises `Corruption`, `FormatError`."""
     if len(data) > 8 and xxhash.xxh3_64_digest(data[8:]) == data[:8]:
         raise FormatError(
             f"{path} has format version 1, which did not say whose it is; this raftkv reads version {FORMAT_VERSION}: "
@@ -89,6 +89,6 @@ def decode_owned(data: bytes, path: str, magic: bytes, kind: type[T]) -> Owned[T
     try:
         owner, value = msgspec.msgpack.decode(unseal(magic, data, path), type=tuple[Identity, kind])  # type: ignore[valid-type]
     except msgspec.MsgspecError as exc:
-        # Its checksum holds, so this is no damage: somebody else wrote it.
+        # The checksum holds, so this is no damage: another program wrote it.
         raise Corruption(f"{path} holds something that no version of raftkv writes ({exc})") from exc
     return Owned(owner, value)

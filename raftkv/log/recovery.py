@@ -19,7 +19,7 @@ _SUFFIX = ".log"
 
 
 class FoundLog(msgspec.Struct):
-    """The log's segments, scanned, the number that the next new one gets, and the manifest as it is."""
+    """A log as it was found: its segments, scanned, the number for the next new one, and the manifest on disk."""
 
     owner: Identity
     segments: list[Segment]
@@ -28,15 +28,15 @@ class FoundLog(msgspec.Struct):
 
 
 def segment_path(directory: str, number: int) -> str:
-    """Where a segment is; numbers are never used again."""
+    """The path of a segment; numbers are never used again."""
     return posixpath.join(directory, f"{number:016d}{_SUFFIX}")
 
 
 def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, owner: Identity) -> FoundLog:
     """Open what is there, or make an empty log. Raises `Corruption`, `WrongDataDir`, `FormatError`, `DiskError`.
 
-    It changes nothing that is there: what turns out to be damaged is left for a look. So `settle` comes
-    when all was read and is sound.
+    Changes no file that is there, so that damaged ones can be looked at. `settle` comes once all of the log was read
+    and is sound.
     """
     disk.mkdir(directory)
     present = _segment_numbers(disk, directory)
@@ -66,9 +66,8 @@ def recover(disk: Disk, directory: str, fill_bytes: int, durable_index: Index, o
 def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
     """Make durable what `recover` found, then finish what a crash interrupted. Raises `DiskError`.
 
-    The process before may have been killed between a change and its sync, so what is seen is not
-    durable because it is seen. The names come first: files that the manifest no longer names must not
-    go before it stays.
+    The previous process may have been killed between a change and its sync, so what can be read need not be durable.
+    Names come first: the manifest must be durable before files that it no longer names are removed.
     """
     disk.sync_dir(directory)
     segments[-1].settle()
@@ -76,7 +75,7 @@ def settle(disk: Disk, directory: str, segments: list[Segment]) -> None:
 
 
 def _check_is_newest(disk: Disk, directory: str, path: str, numbers: list[int], present: list[int]) -> None:
-    """No segment gets a batch before the manifest names it, durably. So none behind its last one has any."""
+    """Segments get batches only once the manifest names them durably: if a later one has any, this is an old one."""
     for number in present:
         if number > max(numbers) and any(disk.read_bytes(segment_path(directory, number))[HEADER_BYTES:]):
             raise Corruption(f"{path} is an old one: it ends with segment {max(numbers)}, but {number} has entries too")
@@ -102,7 +101,7 @@ def _create(
 
 
 def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int, owner: Identity) -> bool:
-    """Whether a segment is what an interrupted creation leaves: a log's beginning without any batch."""
+    """Whether a segment is what an interrupted creation leaves: the first one, without any batch."""
     path = segment_path(directory, number)
     data = disk.read_bytes(path)
     if data == bytes(len(data)):
@@ -112,13 +111,13 @@ def _is_unused(disk: Disk, directory: str, number: int, fill_bytes: int, owner: 
     try:
         segment = Segment.open(disk, path, number, fill_bytes, owner)
     except Corruption:
-        return True  # its header is torn, which no segment that was ever used has
+        return True  # its header is torn: a segment that was ever used has a whole one
     segment.close()
     return segment.prev == LogStart()
 
 
 def _remove_leftovers(disk: Disk, directory: str, expected: set[str]) -> None:
-    """Files outside the manifest are not part of the log."""
+    """Remove segments that the manifest does not name: they are not part of the log."""
     removed = False
     for name in disk.listdir(directory):
         if name not in expected and name.endswith((_SUFFIX, ".tmp")):

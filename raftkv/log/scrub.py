@@ -13,7 +13,7 @@ from raftkv.log.batch import BATCH_HEAD_BYTES, BatchHead, parse_head
 from raftkv.log.segment import HEADER_BYTES, Segment
 
 STEP_BYTES = 256 << 10
-"""Read at once: a millisecond of the disk's and of the thread's time."""
+"""How much is read at once: it takes a millisecond of the disk's and of the thread's time."""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -25,14 +25,14 @@ class Written(msgspec.Struct, frozen=True):
 
 
 def written(segment: Segment) -> Written:
-    """What of `segment` is durable now. Any thread: a segment's end is moved only behind what was synced."""
+    """The part of `segment` that is durable now. Any thread: a segment's end moves only once a batch is synced."""
     return Written(segment.path, segment.salt, segment.end)
 
 
 def scrub_segment(disk: Disk, part: Written) -> Iterator[int]:
-    """Read a part, at most `STEP_BYTES` at each step; yields how many.
+    """Read and check a part, at most `STEP_BYTES` at each step; yields the bytes of each step.
 
-    Raises `CorruptRecord` that names the file and the entries, `FileNotFoundError`, `DiskError`. Between two steps
+    Raises `CorruptRecord`, which names the file and the entries, `FileNotFoundError`, `DiskError`. Between two steps
     the file is not open, so it may be removed.
     """
     offset = HEADER_BYTES
@@ -54,7 +54,7 @@ def _check_whole(part: Written, data: bytes, offset: int) -> int:
 
 
 def _scrub_large(disk: Disk, part: Written, data: bytes, offset: int) -> Generator[int, None, int]:
-    """Read on in a batch of which `data` is only the beginning; returns its bytes."""
+    """Check a batch of which `data` is only the beginning, reading on; returns the batch's bytes."""
     head = _head(part, data, 0, offset)
     if head is None or offset + head.end > part.end:
         raise CorruptRecord(f"{part.path} is damaged at byte {offset}: a batch should begin there, and none does")
@@ -73,7 +73,7 @@ def _scrub_large(disk: Disk, part: Written, data: bytes, offset: int) -> Generat
 
 def _head(part: Written, data: bytes, at: int, offset: int) -> BatchHead | None:
     """The head at `at` in `data`, which begins at `offset` of the file; its places are those in `data`."""
-    # Its checksum is seeded with its place in the file, and it is read by itself.
+    # The head's checksum is seeded with its place in the file, so the head is parsed as if it stood alone.
     head = parse_head(data[at : at + BATCH_HEAD_BYTES], 0, part.salt ^ (offset + at))
     return msgspec.structs.replace(head, records_at=at + head.records_at) if head is not None else None
 

@@ -21,20 +21,20 @@ def _xxh3_64(data: bytes) -> bytes:
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """How one kind of data is sealed; little endian, as everything is."""
+    """How one kind of data is sealed; little endian, like everything on disk."""
 
     magic: bytes
-    """8 bytes that say what it is."""
+    """8 bytes that say what kind of data it is."""
     version: int = FORMAT_VERSION
     checksum: Callable[[bytes], bytes] = _xxh3_64
-    """Of the head and the body."""
+    """Computed over the head and the body."""
     checksum_bytes: int = 8
     damaged: type[Corruption] = Corruption
-    """What is raised for what is not whole."""
+    """The exception for data that is not whole."""
 
     @property
     def body_at(self) -> int:
-        """How many bytes are before the body."""
+        """How many bytes come before the body."""
         return _HEAD.size + self.checksum_bytes
 
     def seal(self, body: bytes) -> bytes:
@@ -67,11 +67,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SEAL_BYTES = Envelope(magic=b"").body_at
-"""What is before the body of what is under `raftkv.log`."""
+"""How many bytes come before the body, for data of `raftkv.log`."""
 
 
 def seal(magic: bytes, body: bytes, version: int = FORMAT_VERSION) -> bytes:
-    """`body` in the envelope of what is under `raftkv.log`."""
+    """`body` in the envelope that `raftkv.log` uses."""
     return Envelope(magic=magic, version=version).seal(body)
 
 

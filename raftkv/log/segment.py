@@ -1,9 +1,9 @@
 """A segment: one file of the log, a header and then batches (`raftkv.log.batch`) one behind the other.
 
 The header is a block of its own. It says which entry comes before the segment's first, so a segment can
-be checked without the one before it. Zeros are written ahead of small batches: to overwrite what a file
-already has is about twice as fast as to make it longer. Large batches are not worth that, as they would
-be written twice.
+be checked without the one before it. Zeros are written ahead of small batches: to overwrite a part of a
+file is about twice as fast as to make the file longer. For large batches this is not worth it, as it would write as
+much again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FILL_BYTES = 1 << 20
 """How far zeros are written ahead."""
 
 HEADER_BYTES = 512
-"""A sector: it is written whole, or not at all."""
+"""One sector, which a disk writes whole or not at all."""
 
 _MAGIC = b"RKVsegm\n"
 _SMALL_BATCH_BYTES = 64 << 10
@@ -48,7 +48,7 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Span(msgspec.Struct, frozen=True):
-    """Consecutive records in the file: the entries `first` to `last` begin at `at`; more may follow that are void."""
+    """Consecutive records in the file: the entries `first` to `last` begin at `at`. Void ones may follow."""
 
     first: Index
     last: Index
@@ -79,7 +79,7 @@ class Segment:
 
     @classmethod
     def create(cls, disk: Disk, path: str, number: int, prev: LogStart, fill_bytes: int, owner: Identity) -> Segment:
-        """Make a segment of `owner` that begins behind `prev`. Its content is durable on return, its name is not."""
+        """Make a segment of `owner` that begins behind `prev`. On return its content is durable, but not its name."""
         header = seal(_MAGIC, msgspec.msgpack.encode(_Header(owner, number, prev)))
         assert len(header) <= HEADER_BYTES, f"a header of {len(header)} bytes does not fit its sector"
         file = disk.open(path, create=True)
@@ -120,7 +120,7 @@ class Segment:
 
     @property
     def salt(self) -> int:
-        """What its batches' checksums are seeded with, besides their place."""
+        """The seed of its batches' checksums, along with their place."""
         return self._salt
 
     @property
@@ -130,12 +130,12 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Bytes of the file that hold something; the zeros written ahead do not count."""
+        """Bytes of the file up to the last batch's end, without the zeros written ahead."""
         return self._end
 
     @property
     def last_batch_at(self) -> int:
-        """Where the last whole batch begins: from there on damage can't be told from a write that a crash has torn."""
+        """Where the last whole batch begins: from there on, damage looks like a write that a crash has torn."""
         return self._last_batch_at
 
     def size_with(self, size: int) -> int:
@@ -145,9 +145,8 @@ class Segment:
     def scan(self, *, is_last: bool, end: int = 0) -> None:
         """Find the batches, and change nothing. Only the last segment may end in a torn one, see `settle`.
 
-        A batch is written only when the one before is durable. So what is damaged with a whole batch
-        behind it was not torn by a crash, nor what is damaged before `end`, where batches were known to
-        be: that raises `Corruption`.
+        A batch is written only when the one before is durable. So a damaged batch was not torn by a crash when a whole
+        one follows it, or when it lies before `end`, up to where batches were durable: that raises `Corruption`.
         """
         data = self._file.pread(self._file.size(), 0)
         while (head := parse_head(data, self._end, self._salt)) is not None and is_whole(head, data, self._salt):
@@ -170,9 +169,9 @@ class Segment:
     def settle(self) -> None:
         """Cut off a torn batch, and make the last whole one durable.
 
-        Whoever wrote the last one may have been killed before its sync, or the sync failed. Then it is
-        read, but only from memory, and the loss of power would still take it. As no sync saves what
-        another one gave up, it is written once more.
+        The process that wrote the last batch may have been killed before its sync, or the sync failed. Then the batch
+        can be read, but only from memory, and a loss of power would take it. A sync does not save what an earlier
+        one gave up, so the batch is written once more.
         """
         if self._is_torn:
             self._file.truncate(self._end)
@@ -204,7 +203,7 @@ class Segment:
         self._end = head.end
 
     def _cut(self, index: Index) -> None:
-        """Entries from `index` on are void."""
+        """Make the entries from `index` on void."""
         spans = self._spans
         while spans and spans[-1].first >= index:
             spans.pop()
@@ -212,7 +211,7 @@ class Segment:
             spans[-1] = msgspec.structs.replace(spans[-1], last=index - 1)
 
     def write(self, first: Index, count: int, prev_chain: int, records: bytes) -> None:
-        """Write a batch: `count` records from index `first` on, which replace what was there. Durable on return.
+        """Write a batch: `count` records from index `first` on, which replace earlier ones there. Durable on return.
 
         Without records it is a truncation. Raises `DiskError`; then nothing is known of the file any more.
         """
@@ -261,7 +260,7 @@ class Segment:
     def _read_span(self, index: Index, bytes_max: int) -> list[Entry]:
         """Some entries from the beginning of the span with `index` on; the span is split behind them.
 
-        So whoever reads on finds the place at once, and memory stays flat even if a batch is large.
+        So reading on finds its place at once, and memory stays flat even if a batch is large.
         """
         number = self._find(index)
         span = self._spans[number]

@@ -22,7 +22,7 @@ from raftkv.model import HardState, Index
 logger = EventLog("raftkv")
 
 _MAGIC = b"RKVvote\n"
-_SLOT_BYTES = 4096  # a block each, so that no torn write can reach both
+_SLOT_BYTES = 4096  # a block for each copy, so that no torn write can reach both
 _ADVICE = "Remove it from the cluster and add it again under a new id."
 
 failpoints.declare(
@@ -45,7 +45,7 @@ class _Slot(msgspec.Struct, frozen=True, array_like=True):
 
 
 class VoteSeen(msgspec.Struct, frozen=True):
-    """What a vote file says of itself, before it is believed."""
+    """What a vote file says, before the node believes it."""
 
     identity: Identity
     boot: int
@@ -74,7 +74,7 @@ class VoteFile:
 
     @classmethod
     def open(cls, disk: Disk, path: str) -> VoteFile:
-        """Read the file, and mend one damaged copy from the other. What it says is durable on return.
+        """Read the file, and mend one damaged copy from the other. Its content is durable on return.
 
         Raises `FileNotFoundError`, `Corruption` when both copies are damaged, `FormatError`, `DiskError`.
         """
@@ -82,8 +82,9 @@ class VoteFile:
         try:
             newest, damaged = _newest(file, path)
             vote = cls(file, path, newest)
-            # Before anything is told of it. Damage to an only copy would take the vote back; and what is read may be
-            # in memory alone, when whoever wrote it was killed before the sync, or the sync failed.
+            # Written anew before this node tells anybody its vote. Damage to an only copy would take the vote back; and
+            # what was read may be in memory alone, when the process that wrote it was killed before its sync, or the
+            # sync failed.
             disk.sync_dir(posixpath.dirname(path) or ".")
             vote._store(vote._slot)
             if damaged is not None:
@@ -101,7 +102,7 @@ class VoteFile:
 
     @classmethod
     def look(cls, disk: Disk, path: str) -> VoteSeen | None:
-        """Whose the file is, and of how many starts it knows; None when there is none. Nothing is changed.
+        """Whose file it is, and how often that node was started; None when there is no file. Changes nothing.
 
         Raises as `open` does.
         """
@@ -130,7 +131,7 @@ class VoteFile:
 
     @property
     def durable_index(self) -> Index:
-        """The log held at least this much, durably, when this was written."""
+        """The log's entries up to here were durable when this was written; there may be more."""
         return self._slot.durable_index
 
     def write(self, hard_state: HardState, durable_index: Index) -> None:
@@ -143,7 +144,7 @@ class VoteFile:
         self._change(msgspec.structs.replace(self._slot, hard_state=hard_state, durable_index=durable_index))
 
     def join(self, cluster_id: str) -> None:
-        """Say of which cluster this is, when it has been in none; durable on return. Raises `DiskError`."""
+        """Note the cluster of a node that was in none so far; durable on return. Raises `DiskError`."""
         identity = self._slot.identity
         if identity.cluster_id not in ("", cluster_id):
             raise SafetyViolation(f"{self._path} is of the cluster {identity.cluster_id}, it can't join {cluster_id}")
@@ -176,7 +177,7 @@ class VoteFile:
 
 
 def _newest(file: File, path: str) -> tuple[_Slot, int | None]:
-    """The newer copy, and which of the two is damaged, if one is."""
+    """The newer copy, and the number of the damaged one, if one is."""
     data = file.pread(2 * _SLOT_BYTES, 0)
     copies = [_decode(data[at : at + _SLOT_BYTES], path) for at in (0, _SLOT_BYTES)]
     found = [copy for copy in copies if copy is not None]

@@ -11,19 +11,19 @@ from raftkv.disk import Disk
 from raftkv.snapshot.manifest import SnapshotFile
 
 READ_BYTES = 1 << 20
-"""Large enough that the calls cost nothing beside the copying, small enough for the processor's cache."""
+"""Large enough that calls cost little compared with the copying, small enough for the processor's cache."""
 
 IMMUTABLE_SUFFIXES = (".sst", ".blob")
 """Files that nobody ever writes again once they are complete.
 
 Only these may be shared by hard links between a snapshot and a directory in which a database is
-opened: others (configuration, current-file pointers) are rewritten in place by whoever opens them,
-and that would reach into the snapshot.
+opened: others (configuration, current-file pointers) are rewritten in place when the database is opened,
+and that would change the snapshot.
 """
 
 
 def hash_forward(disk: Disk, path: str, hasher: xxhash.xxh3_128, *, sync: bool = False) -> Iterator[int]:
-    """Feed a file to `hasher`, a piece at each step; yields the bytes of each piece. With `sync` make it durable."""
+    """Feed a file to `hasher`, a piece at each step; yields their bytes. With `sync` its content is durable then."""
     file = disk.open(path)
     try:
         offset = 0

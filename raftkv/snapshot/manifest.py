@@ -1,6 +1,6 @@
-"""The manifest: what a snapshot is the state of, and what its files are, under one checksum.
+"""The manifest: whose state a snapshot is, at which entry, and which files it has, under one checksum.
 
-On disk and on the wire it is the same bytes: an envelope with an xxh3-128 of 16 bytes, and msgpack in it. The
+It is the same bytes on disk and on the wire: msgpack in an envelope with an xxh3-128 of 16 bytes. The
 checksum is also the manifest's *digest*: two nodes with equal digests hold, or receive, the very same snapshot.
 """
 
@@ -40,12 +40,12 @@ class SnapshotFile(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def content(self) -> tuple[int, bytes]:
-        """What makes two files the same, whatever they are called."""
+        """Size and checksum: files with equal ones are the same, whatever their names."""
         return self.size, self.checksum
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a snapshot says of itself. `files` are sorted by name; `key_count` is None when nobody counted."""
+    """A snapshot's description. `files` are sorted by name; `key_count` is None when the keys were not counted."""
 
     cluster_id: str
     snapshot: SnapshotMeta
@@ -62,7 +62,7 @@ class Manifest(msgspec.Struct, frozen=True):
         return self.files[at] if at < len(self.files) and self.files[at].name == name else None
 
     def problems(self) -> list[str]:
-        """What makes it unusable, in words. A name that leads out of its directory would be an attack."""
+        """What makes it unusable, in words. File names may not lead out of the directory: that would be an attack."""
         found = []
         names = [file.name for file in self.files]
         if names != sorted(set(names)):
@@ -76,7 +76,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class SealedManifest(msgspec.Struct, frozen=True):
-    """A manifest together with the bytes that stand for it on disk and on the wire."""
+    """A manifest together with its encoding on disk and on the wire."""
 
     manifest: Manifest
     data: bytes
@@ -111,7 +111,7 @@ class SealedManifest(msgspec.Struct, frozen=True):
 
 
 def read_manifest(disk: Disk, directory: str) -> SealedManifest:
-    """The manifest in `directory`. Raises `SnapshotCorruption` (when there is none too), `FormatError`, `DiskError`."""
+    """The manifest in `directory`. Raises `SnapshotCorruption` (also for a missing one), `FormatError`, `DiskError`."""
     path = posixpath.join(directory, MANIFEST_NAME)
     try:
         data = disk.read_bytes(path)

@@ -9,9 +9,9 @@
                          ←      SnapshotDone        published and durable, or
                          ←      SnapshotRefused     with a reason
 
-Any message may be lost, repeated, delayed or reordered. The receiver's `SnapshotNeed` is the only truth
-about a transfer: whenever something does not fit, there is a new one, and a new round. Chunks say where
-they belong by file and byte, so even one of another round or another leader can't be put elsewhere.
+Any message may be lost, repeated, delayed or reordered. Only the receiver's `SnapshotNeed` says how far a transfer
+is: whenever something does not fit, the receiver sends a new one, and a new round begins. A chunk says by file and
+byte where it belongs, so even one of another round or another leader can't be put in the wrong place.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Refusal(IntEnum):
     FORMAT = 3
     """The manifest is of a version of raftkv that the receiver does not read."""
     BAD_FILE = 4
-    """A file, sent whole twice, is not what the manifest says: the sender's copy is damaged. Verify it there."""
+    """A file came whole twice, and twice it was not what the manifest says: verify the sender's copy."""
     DISK_FULL = 5
     """There is not enough space; try again later."""
     BUSY = 6
-    """Another transfer is under way there. For the node to use; a receiver itself lets the newer offer win."""
+    """Another transfer is under way there. Only a node says this; a receiver itself lets the newer offer win."""
     STALE = 7
-    """The sender is deposed, or the snapshot of no use any more. For the node to use, as it knows the term."""
+    """The sender is deposed, or its snapshot is of no use any more. Only a node says this, as it knows the term."""
 
 
 class SnapshotOffer(msgspec.Struct, array_like=True, tag=40):
-    """The leader has this snapshot to send. `attempt` counts its offers, and the answer repeats it."""
+    """The leader offers a snapshot. `attempt` counts its offers; the answer repeats that number."""
 
     sender: NodeId
     to: NodeId
@@ -56,7 +56,7 @@ class SnapshotOffer(msgspec.Struct, array_like=True, tag=40):
 
 
 class SnapshotPreparing(msgspec.Struct, array_like=True, tag=41):
-    """The receiver looks for what it has; `examined_bytes` grows as long as it gets on."""
+    """The receiver looks for files that it has already; `examined_bytes` grows as long as it makes progress."""
 
     sender: NodeId
     to: NodeId
@@ -94,7 +94,7 @@ class SnapshotChunk(msgspec.Struct, array_like=True, tag=43):
     data: bytes
 
     def compute_checksum(self) -> int:
-        """What `checksum` must be: it covers the data and where they belong."""
+        """What `checksum` must be; it covers the data and the pieces' places."""
         place = msgspec.msgpack.encode((self.digest, self.round, self.sequence, self.pieces))
         return xxhash.xxh3_64_intdigest(self.data, xxhash.xxh3_64_intdigest(place))
 
@@ -120,7 +120,7 @@ class SnapshotDone(msgspec.Struct, array_like=True, tag=45):
 
 
 class SnapshotRefused(msgspec.Struct, array_like=True, tag=46):
-    """The receiver won't take it; `text` is for people. An empty `digest`: the manifest could not be read."""
+    """The receiver won't take it; `text` is for people. `digest` is empty when the manifest could not be read."""
 
     sender: NodeId
     to: NodeId
@@ -134,4 +134,4 @@ SnapshotReply: TypeAlias = SnapshotPreparing | SnapshotNeed | SnapshotAck | Snap
 """What a receiver says."""
 
 SnapshotMessage: TypeAlias = SnapshotOffer | SnapshotChunk | SnapshotReply
-"""Everything; for the wire's union of messages."""
+"""Both directions; for the wire's union of messages."""

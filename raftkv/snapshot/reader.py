@@ -30,7 +30,7 @@ class ChunkReader:
         data = self._open(number).pread(size, offset)
         if len(data) != size:
             path = posixpath.join(self._directory, self._files[number].name)
-            raise SnapshotCorruption(f"{path} has not the {self._files[number].size} bytes that its manifest says")
+            raise SnapshotCorruption(f"{path} is shorter than the {self._files[number].size} bytes of its manifest")
         return data
 
     def _open(self, number: int) -> File:

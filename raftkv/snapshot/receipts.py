@@ -1,7 +1,7 @@
 """Which snapshots are this node's: a record, beside the vote file, of those that it took or received itself.
 
-A snapshot holds a state and a membership that no entry of the log repeats, so whoever believes one that was merely
-copied into the directory may lead a cluster that does not exist. A snapshot counts only with a receipt, which is
+A snapshot holds a state and a membership that no entry of the log repeats: a node that believed one that was merely
+copied into its directory might lead a cluster that does not exist. So a snapshot counts only with a receipt, which is
 durable before the snapshot gets its name.
 """
 
@@ -34,14 +34,14 @@ class _Body(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Receipts:
-    """Digests of the manifests that count. All methods that change it are durable on return, and for the *worker*.
+    """Digests of the manifests that count. Methods that change them are durable on return, and for the *worker*.
 
-    `arrived` is the one that came from a leader and may not be installed yet: only that one may be ahead of the log.
+    `arrived` is the snapshot that came from a leader and may not be installed yet: only it may be ahead of the log.
     """
 
     def __init__(self, disk: Disk, path: str, owner: Identity, body: _Body | None) -> None:
         self.is_missing = body is None
-        """There was no record, so what lies there is believed only as far as the log confirms it."""
+        """There was no record, so the node believes a snapshot only if the log confirms it."""
         self._disk = disk
         self._path = path
         self._owner = owner
@@ -66,19 +66,19 @@ class Receipts:
         return digest in self._body.accepted
 
     def accept(self, digest: bytes, *, from_leader: bool) -> None:
-        """Count a snapshot from now on; before it gets its name. Raises `DiskError`."""
+        """Count a snapshot from now on; called before it gets its name. Raises `DiskError`."""
         accepted = self._body.accepted if self.has(digest) else (*self._body.accepted, digest)
         failpoints.reach("receipts.before_save")
         self._save(_Body(accepted, digest if from_leader else self._body.arrived))
         failpoints.reach("receipts.after_save")
 
     def settle(self) -> None:
-        """What arrived is installed, or of no use: it does not stand above the log for any good reason any more."""
+        """The snapshot that arrived is installed, or of no use: from now on it may not be ahead of the log."""
         if self._body.arrived is not None:
             self._save(_Body(self._body.accepted, None))
 
     def keep(self, digests: Iterable[bytes]) -> None:
-        """Forget all but these."""
+        """Forget the receipts of all other snapshots."""
         kept = set(digests)
         accepted = tuple(digest for digest in self._body.accepted if digest in kept)
         if accepted != self._body.accepted:

@@ -4,7 +4,7 @@ A node has one receiver, for one transfer at a time; an offer of another snapsho
 makes use of the files that are there already. All methods that take a message do file work and are
 called on the worker, in the order in which the messages came; the rest is cheap.
 
-The leader's term is checked by the caller, before: a receiver takes whom it is given for the leader.
+The caller checks the term before: a receiver takes every sender for the leader.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from raftkv.snapshot.store import SnapshotStore
 from raftkv.snapshot.transfer import TransferProgress
 
 PREPARE_BYTES = 128 << 20
-"""How much one call of `prepare` examines: some tenths of a second, so that a sign of life goes out between."""
+"""How much one call of `prepare` examines: it takes some tenths of a second, and a sign of life follows it."""
 
 BAD_FILES_MAX = 1
-"""How often a file is asked for again after it came whole and wrong. Once, as what was resumed may have been torn."""
+"""How often a file that came whole and wrong is asked for again: once, as a resumed part may have been torn."""
 
 failpoints.declare(
     __name__,
@@ -51,14 +51,14 @@ failpoints.declare(
 
 
 class ReceiverStep(msgspec.Struct, frozen=True):
-    """What came of a call: replies to send, and the snapshot if it has arrived (published, durable)."""
+    """The result of a call: replies to send, and the snapshot if it has arrived (published, durable)."""
 
     replies: tuple[SnapshotReply, ...] = ()
     snapshot: SnapshotMeta | None = None
 
 
 class _Transfer:
-    """The transfer under way: who sends, in which round, what is there."""
+    """The transfer under way: its sender, its round, and what has arrived."""
 
     def __init__(self, offer: SnapshotOffer, sealed: SealedManifest, staging: Staging, steps: Iterator[int]) -> None:
         self.sender: NodeId = offer.sender
@@ -76,8 +76,8 @@ class _Transfer:
 class SnapshotReceiver:
     """Receives one snapshot at a time into a store.
 
-    `cluster_id` is "" for a node that has joined no cluster yet: it takes any. `reserve_bytes` is the
-    free space that must be left when the snapshot is here, as the log needs it.
+    `cluster_id` is "" for a node that has joined no cluster yet: it takes a snapshot of any. `reserve_bytes` is the
+    free space that must be left once the snapshot is here, for the log.
     """
 
     def __init__(self, store: SnapshotStore, *, node_id: NodeId, cluster_id: str, reserve_bytes: int = 0) -> None:
@@ -96,7 +96,7 @@ class SnapshotReceiver:
 
     @property
     def progress(self) -> TransferProgress | None:
-        """How far the transfer under way is; None when there is none. *Loop.*"""
+        """Of the transfer under way; None when there is none. *Loop.*"""
         transfer = self._transfer
         if transfer is None:
             return None
@@ -110,7 +110,7 @@ class SnapshotReceiver:
         )
 
     def is_stalled(self, now: float, stall_s: float) -> bool:
-        """Whether nothing was taken in for `stall_s`; then `suspend`. Ask about once a second. *Loop.*"""
+        """Whether nothing has arrived for `stall_s`; if so, call `suspend`. Ask about once a second. *Loop.*"""
         transfer = self._transfer
         if transfer is None:
             self._watched = None
@@ -121,7 +121,7 @@ class SnapshotReceiver:
         return now - self._watched[2] >= stall_s
 
     def on_offer(self, offer: SnapshotOffer) -> ReceiverStep:
-        """A leader has a snapshot. When `is_preparing` afterwards, call `prepare` until it is not. *Worker.*
+        """A leader offers a snapshot. While `is_preparing` is true afterwards, call `prepare`. *Worker.*
 
         Raises `DiskError`.
         """
@@ -150,7 +150,7 @@ class SnapshotReceiver:
         return self._need_or_finish(transfer)
 
     def prepare(self) -> ReceiverStep:
-        """Look some further for what is here already; the first round begins when all is looked at. *Worker.*
+        """Look further for what is here already; the first round begins when all was looked at. *Worker.*
 
         Raises `DiskError`.
         """
@@ -178,7 +178,7 @@ class SnapshotReceiver:
         return self._need_or_finish(transfer)
 
     def on_chunk(self, chunk: SnapshotChunk) -> ReceiverStep:
-        """Write what is new in a chunk. Durable only when the step has the snapshot. *Worker.*
+        """Write what is new in a chunk. Durable only once a step has the snapshot. *Worker.*
 
         Raises `DiskError`.
         """
@@ -198,15 +198,15 @@ class SnapshotReceiver:
         except DiskFull as exc:
             return self._give_up(transfer, Refusal.DISK_FULL, str(exc))
         if chunk.round != transfer.round:
-            return ReceiverStep()  # late, but what was of use in it is written
+            return ReceiverStep()  # it is late, but its useful bytes are written
         if chunk.sequence > transfer.next_sequence:
-            return self._new_round(transfer)  # one is lost or overtaken: tell what is missing now
+            return self._new_round(transfer)  # a chunk is lost or overtaken: tell what is missing now
         if chunk.sequence == transfer.next_sequence:
             transfer.next_sequence += 1
         return ReceiverStep((self._ack(transfer),))
 
     def suspend(self) -> None:
-        """Let go of the transfer under way; its files stay, and the next offer resumes it. *Worker.*"""
+        """End the transfer under way; its files stay, and the next offer resumes it. *Worker.*"""
         if self._transfer is not None:
             self._store.end_receiving(self._transfer.staging, remove=False)
             self._transfer = None

@@ -1,8 +1,7 @@
 """The leader's end of a transfer, sans IO: what to send next, given the answers and the time.
 
-The transfer can't run for ever without getting on: it ends by `SnapshotDone`, by `SnapshotRefused`, or
-when no byte was newly taken by the receiver for `stall_s`. A transfer that gets on is never given up,
-however long it takes.
+A transfer does not run for ever without progress: it ends by `SnapshotDone`, by `SnapshotRefused`, or when the
+receiver has taken no new byte for `stall_s`. A transfer that makes progress is never given up, however long it takes.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ CHUNK_BYTES_FIRST = 64 << 10
 """The first chunk of a transfer: small enough that a line of 256 kbit/s answers in two seconds."""
 
 QUICK_S, SLOW_S = 0.25, 1.0
-"""Answers that come faster double the size of chunks, slower ones halve it. So there is a sign of life about
-every second on any line, and giving up for lack of progress does not depend on how fast the line is."""
+"""Answers that come faster than the first double the size of chunks, those slower than the second halve it. So
+there is a sign of life about every second on any line, and slow lines are not given up for lack of progress."""
 
 
 class SenderStage(Enum):
     """Where a transfer is."""
 
     OFFERING = "offering"
-    """No valid answer yet, or none any more: the offer is repeated."""
+    """The offer is repeated until it is answered, and again when answers stop coming."""
     SENDING = "sending"
-    """Chunks of the current round go out; when all are acknowledged, the receiver's last word is awaited."""
+    """Chunks of the current round go out; when all are acknowledged, the sender waits for `SnapshotDone`."""
     DONE = "done"
     """The receiver has it, durably."""
     FAILED = "failed"
@@ -53,7 +52,7 @@ class SenderStage(Enum):
 
 
 class ChunkPlan(msgspec.Struct, frozen=True):
-    """Which bytes the next chunk carries: (file, offset, size) each. `begin` is where the queue stood before."""
+    """Which bytes the next chunk carries, as (file, offset, size). `begin` is where the queue was before."""
 
     round: int
     sequence: int
@@ -125,12 +124,12 @@ class SnapshotSender:
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing more to do but `close` (or to wait for a late success)."""
+        """Whether nothing is left to do but `close` (or to wait for a late success)."""
         return self.stage in (SenderStage.DONE, SenderStage.FAILED)
 
     @property
     def progress(self) -> TransferProgress:
-        """How far it is, by what the receiver acknowledged."""
+        """By what the receiver has acknowledged."""
         left_files = len(self._missing) - self._cursor[0] if self._answered_attempt else len(self._files)
         return TransferProgress(
             index=self.snapshot.index,
@@ -148,7 +147,7 @@ class SnapshotSender:
             self._store.unpin(self.snapshot)
 
     def poll(self, now: float) -> SnapshotOffer | ChunkPlan | None:
-        """The next thing to send: an offer as it is, a plan by way of `read`; None: nothing before `wake_at`.
+        """What to send next: an offer as it is, or a plan that `read` makes a chunk of. None: nothing before `wake_at`.
 
         Call it again until it is None, after every reply, and at `wake_at`.
         """
@@ -158,7 +157,7 @@ class SnapshotSender:
             self.fail(f"node {self.to} took nothing of the snapshot for {self._settings.stall_s:g} s")
             return None
         if self.stage is SenderStage.SENDING and now >= self._active_at + self._settings.retry_s:
-            # Everything under way may be lost, also the last word. The answer to an offer will tell.
+            # Everything under way may be lost, even a `SnapshotDone`. The answer to an offer will tell.
             self.stage = SenderStage.OFFERING
             self._offer_at = now
         if self.stage is SenderStage.OFFERING:
@@ -219,7 +218,7 @@ class SnapshotSender:
     def read(self, plan: ChunkPlan) -> SnapshotChunk:
         """The chunk of a plan. *Worker*; one call at a time, in the order of the plans.
 
-        Raises `SnapshotCorruption` when the snapshot here is not whole: then `fail`, and mark it damaged.
+        Raises `SnapshotCorruption` when the snapshot here is not whole: then call `fail`, and mark it damaged.
         """
         data = self._reader.read(plan.pieces)
         chunk = SnapshotChunk(
@@ -237,7 +236,7 @@ class SnapshotSender:
         return chunk
 
     def not_sent(self, plan: ChunkPlan, now: float) -> None:
-        """The transport did not take the newest chunk: it goes back to the queue, for a moment."""
+        """The transport did not take the newest chunk: put its bytes back into the queue, and wait a moment."""
         self._hold_until = now + min(0.05, self._settings.retry_s)
         if self._in_flight and self._in_flight[-1] is plan:
             self._in_flight.pop()
@@ -282,11 +281,11 @@ class SnapshotSender:
                 assert_never(reply)
 
     def _on_need(self, need: SnapshotNeed, now: float) -> None:
-        """Begin a round, unless the answer is to an older offer or to this one but overtaken."""
+        """Begin a round, unless the answer is to an older offer, or a newer answer has overtaken it."""
         if need.attempt != self._attempt or (need.attempt == self._answered_attempt and need.round <= self._round):
             return
         if not self._are_valid(need.missing):
-            self.fail(f"node {self.to} asks for files or bytes that the snapshot has not")
+            self.fail(f"node {self.to} asks for files or bytes that the snapshot does not have")
             return
         self._answered_attempt = need.attempt
         self._round = need.round
@@ -320,7 +319,7 @@ class SnapshotSender:
             self._chunk_bytes = min(max(self._chunk_bytes // 2, CHUNK_BYTES_MIN), self._chunk_max)
 
     def _note_progress(self, now: float) -> None:
-        """Only less to send than ever before is progress: going in circles is not."""
+        """It is progress only when less is left to send than ever before: going in circles is none."""
         if self._left_bytes < self._least_left:
             self._least_left = self._left_bytes
             self._progress_at = now

@@ -2,8 +2,8 @@
 
 The directory is named by the manifest's digest and holds the leader's manifest, so after a restart, or
 from another leader with the same snapshot, the transfer goes on where it was. A file is complete when
-it has its size *and* its checksum; shorter, it is a prefix to go on from. Nothing here counts before
-the whole directory is renamed, so a file that a crash has torn is merely found out and fetched again.
+it has its size *and* its checksum; a shorter one is a prefix to go on from. Nothing here counts before
+the whole directory is renamed, so a file that a crash has torn is merely noticed and fetched again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from raftkv.snapshot.manifest import MANIFEST_NAME, SealedManifest
 STAGING = "staging-"
 
 SYNC_BYTES = 256 << 10
-"""Written data is synced in steps of this: one large sync stalls the log's own writes on the same disk for long."""
+"""Written data is synced in steps of this size: one large sync would stall the log's writes on the same disk."""
 
 SYNC_FILES = 64
 """Small files are synced this many at a time, so that they share the file system's journal commits."""
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A file on this disk that should hold certain bytes; `may_be_partial` when it was itself being received."""
+    """A file on this disk that should have a certain content; `may_be_partial` when it was being received itself."""
 
     path: str
     may_be_partial: bool
 
 
 Sources: TypeAlias = dict[tuple[int, bytes], list[Source]]
-"""Files on this disk by size and checksum. What they are called says nothing."""
+"""Files on this disk by size and checksum; their names don't matter."""
 
 
 class Staging:
@@ -52,7 +52,7 @@ class Staging:
         self.sealed = sealed
         self.files = sealed.manifest.files
         self.received_bytes = 0
-        """Of all files, linked ones included."""
+        """In all files, linked ones included."""
         self.complete_files = 0
         self.linked_files = 0
         self._disk = disk
@@ -64,7 +64,7 @@ class Staging:
         self._unsynced_bytes = 0
 
     def prepare(self, sources: Sources) -> Iterator[int]:
-        """Find what need not be sent. Yields the bytes examined at each step, as it may take long.
+        """Find what need not be sent. Takes long; yields the bytes examined at each step.
 
         Files from an earlier attempt are checked and kept; others are looked for by checksum anywhere
         on this disk, checked, and hard-linked. Raises `DiskError`, `DiskFull`.
@@ -83,15 +83,15 @@ class Staging:
                 if not self._complete[number] and not self._positions[number]:
                     self._disk.remove(self._path(number))
             if file.size == 0 and not self._complete[number]:
-                self._write_empty(number)  # quicker than to look for one, and nothing of it could be missing
+                self._write_empty(number)  # quicker than to look for an empty file elsewhere
             elif not self._complete[number]:
                 yield from self._find(number, sources.get(file.content, []))
             yield 0
 
     def _examine(self, number: int, path: str, *, sync: bool) -> Iterator[int]:
-        """Take over what is at `path` if it is the whole file or may be the beginning of it.
+        """Take over the file at `path` if it is whole, or may be the file's beginning.
 
-        What an earlier process received was perhaps never synced, although it reads well.
+        With `sync`, because an earlier process may have received it and never synced it.
         """
         file = self.files[number]
         hasher = xxhash.xxh3_128()
@@ -131,7 +131,7 @@ class Staging:
         self._set(number, 0, None)
 
     def _set(self, number: int, position: int, hasher: xxhash.xxh3_128 | None) -> None:
-        """Note that `position` bytes of a file are there; `hasher` None when that is all of it, and checked."""
+        """Note that `position` bytes of a file are there; `hasher` is None when the file is complete and checked."""
         self.received_bytes += position - self._positions[number]
         self._positions[number] = position
         if hasher is not None:
@@ -142,7 +142,7 @@ class Staging:
         self.complete_files += 1
 
     def missing(self) -> list[tuple[int, int]]:
-        """Each file that is not complete, by number in the manifest, and from which byte on it is missing."""
+        """(number in the manifest, first missing byte) of each file that is not complete."""
         return [(number, self._positions[number]) for number in range(len(self.files)) if not self._complete[number]]
 
     def position(self, number: int) -> int:
@@ -153,7 +153,7 @@ class Staging:
         return bool(self._complete[number])
 
     def write(self, number: int, data: bytes) -> bool:
-        """Append `data` to a file. False when that completes it and its checksum is wrong: it starts anew.
+        """Append `data` to a file. False when that completes it with a wrong checksum: then the file starts anew.
 
         Nothing is durable yet. Raises `DiskError`, `DiskFull`.
         """
@@ -168,7 +168,7 @@ class Staging:
         self._unsynced_bytes += len(data)
         if self._positions[number] < self.files[number].size:
             if self._unsynced_bytes >= SYNC_BYTES:
-                handle.sync()  # not the name: a file that a crash takes away is sent again
+                handle.sync()  # only the content: a file whose name a crash takes away is sent again
                 self._unsynced_bytes = 0
             return True
         self._current = None

@@ -8,8 +8,8 @@ A directory with a snapshot's name counts only with a receipt (see `receipts`); 
 elsewhere. It is neither used, offered nor removed.
 
 Threads: methods marked *loop* only look at or change memory. Those marked *worker* do file work and
-are called on one worker thread, one after the other. The two share dicts of which each step changes
-one item, so neither ever sees half a change.
+are called on one worker thread, one after the other. The two threads share dicts, and each step changes
+one item of them, so neither ever sees half a change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from raftkv.snapshot.verify import (
 Snapshots: TypeAlias = list[SnapshotMeta]
 Manifests: TypeAlias = list[SealedManifest]
 Names: TypeAlias = list[str]
-"""Names of directories, as `retire` hands them to `prune`."""
+"""Names of the directories that `retire` hands to `prune`."""
 
 failpoints.declare(
     __name__,
@@ -64,7 +64,7 @@ class SnapshotStore:
     Invariants:
     - what `list` names is durable, and was whole when it was published;
     - a published directory is never written to and never opened as a database (see `link_to`);
-    - a snapshot disappears only by `retire` and `prune`, which leave the newest ones and the pinned.
+    - only `retire` and `prune` make a snapshot disappear, and they leave the newest and the pinned ones.
     """
 
     def __init__(self, disk: Disk, directory: str, receipts: Receipts) -> None:
@@ -82,7 +82,7 @@ class SnapshotStore:
     def open(cls, disk: Disk, directory: str, receipts: Receipts) -> SnapshotStore:
         """Find what is there, and clear away what a crash left over. *Worker.*
 
-        A snapshot whose manifest is damaged is no reason to fail, as another may serve: see `damaged`.
+        A snapshot with a damaged manifest is no reason to fail, as another one may do: see `damaged`.
         Raises `DiskError`, `FormatError` for a snapshot of a newer raftkv.
         """
         store = cls(disk, directory, receipts)
@@ -120,11 +120,11 @@ class SnapshotStore:
 
     @property
     def count(self) -> int:
-        """How many `list` has. *Loop.*"""
+        """How many snapshots `list` has. *Loop.*"""
         return len(self._published)
 
     def latest(self) -> SnapshotMeta | None:
-        """The newest of them. *Loop.*"""
+        """The newest of `list`; None when it is empty. *Loop.*"""
         return max(self.list(), key=lambda snapshot: (snapshot.index, snapshot.term), default=None)
 
     def damaged(self) -> dict[str, str]:
@@ -143,27 +143,27 @@ class SnapshotStore:
         )
 
     def foreign(self) -> Manifests:
-        """Manifests of directories that lie here without a receipt, newest first. *Loop.*"""
+        """Manifests of snapshots that lie here without a receipt, newest first. *Loop.*"""
         return [self._foreign[name] for name in sorted(self._foreign, reverse=True)]
 
     def admit(self, sealed: SealedManifest) -> None:
-        """Give one of the `foreign` a receipt, when the record was lost and the log has confirmed it. *Worker.*"""
+        """Give one of the `foreign` snapshots a receipt, when the record was lost and the log confirms it. *Worker.*"""
         name = snapshot_name(sealed.manifest.snapshot)
         self._receipts.accept(sealed.digest, from_leader=False)
         self._published[name] = self._foreign.pop(name)
 
     def has_arrived(self, snapshot: SnapshotMeta) -> bool:
-        """Whether it is the one that came from a leader, and may not be installed yet. *Loop.*"""
+        """Whether `snapshot` came from a leader and may not be installed yet. *Loop.*"""
         return self.manifest(snapshot).digest == self._receipts.arrived
 
     def expect(self, snapshot: SnapshotMeta) -> None:
-        """The log is about to begin anew behind this one, so until `settle` it may be ahead of the log. Durable on
+        """The log is about to begin anew behind `snapshot`, which until `settle` may be ahead of the log. Durable on
         return. *Worker.*"""
         if not self.has_arrived(snapshot):
             self._receipts.accept(self.manifest(snapshot).digest, from_leader=True)
 
     def settle(self) -> None:
-        """What has arrived is installed, or of no use. Durable on return. *Worker.*"""
+        """The snapshot that has arrived is installed, or of no use. Durable on return. *Worker.*"""
         self._receipts.settle()
 
     def manifest(self, snapshot: SnapshotMeta) -> SealedManifest:
@@ -181,7 +181,7 @@ class SnapshotStore:
         return None
 
     def path(self, snapshot: SnapshotMeta) -> str:
-        """Where a snapshot is when it is published. *Loop.*"""
+        """The directory of a snapshot once it is published. *Loop.*"""
         return self._path(snapshot_name(snapshot))
 
     def pin(self, snapshot: SnapshotMeta) -> None:
@@ -197,7 +197,7 @@ class SnapshotStore:
             self._pins[name] = left
 
     def mark_damaged(self, snapshot: SnapshotMeta, reason: str) -> None:
-        """Never offer or list this snapshot again; its sound files may still save sending them. *Loop.*"""
+        """Never offer or list this snapshot again. Those of its files that are sound need not be sent again. *Loop.*"""
         name = snapshot_name(snapshot)
         self._damaged[name] = reason
         self._published.pop(name, None)
@@ -216,11 +216,11 @@ class SnapshotStore:
         key_count: int | None = None,
         inspect: Inspect | None = None,
     ) -> SnapshotMeta:
-        """Turn a filled `begin` directory into the snapshot `snapshot`; durable on return. *Worker.*
+        """Turn a directory from `begin`, filled, into the snapshot `snapshot`; durable on return. *Worker.*
 
-        The log may be cut behind it from now on. With `inspect` the database is opened (a copy of it)
-        and must be the state that `snapshot` names; its count of keys is used when `key_count` is None.
-        When the very same snapshot is there already, that one stays.
+        The log may be cut behind it from now on. With `inspect`, a copy of the database is opened and must be the
+        state that `snapshot` names; the keys that it counts are used when `key_count` is None. When the very same
+        snapshot is there already, that one stays.
 
         Raises `DiskFull` (nothing changed, the draft is gone), `SnapshotCorruption` (the same),
         `DiskError`; `SafetyViolation` when there is another state for the same index and term.
@@ -266,8 +266,8 @@ class SnapshotStore:
     def _same_file(self, path: str, name: str) -> SnapshotFile | None:
         """An immutable file that an earlier snapshot shares by a hard link, with the checksum that it had then.
 
-        So a snapshot costs what changed, not the whole state; and rot between the two is not blessed by
-        a new checksum, but found by `verify` (F68).
+        So a snapshot costs only what has changed; and when the file has rotted since, no new checksum hides that from
+        `verify` (F68).
         """
         if not name.endswith(IMMUTABLE_SUFFIXES):
             return None
@@ -280,8 +280,8 @@ class SnapshotStore:
     def _place(self, directory: str, sealed: SealedManifest, *, from_leader: bool = False) -> None:
         """Give a durable directory its published name; durable on return.
 
-        A damaged snapshot of that name makes way. So does, for one that came from the leader, a state
-        that differs at the same index and term: this replica had diverged.
+        A damaged snapshot of that name makes way. A snapshot from the leader also replaces a sound one that differs at
+        the same index and term: this replica had diverged.
         """
         snapshot = sealed.manifest.snapshot
         name = snapshot_name(snapshot)
@@ -315,9 +315,9 @@ class SnapshotStore:
         self.disk.remove_tree(draft)
 
     def verify(self, snapshot: SnapshotMeta, inspect: Inspect | None = None) -> SnapshotReport:
-        """Read every byte of a published snapshot and compare. *Worker.*
+        """Read every byte of a published snapshot and compare it with the manifest. *Worker.*
 
-        Raises `SnapshotCorruption` that names every problem; then `mark_damaged` it.
+        Raises `SnapshotCorruption`, which names every problem; then call `mark_damaged`.
         """
         report = verify_snapshot(self.disk, self.path(snapshot), inspect)
         if report.snapshot is not None and report.snapshot != snapshot:
@@ -339,10 +339,10 @@ class SnapshotStore:
             raise SnapshotCorruption(f"a file of the snapshot at {snapshot.id} is missing: {exc}") from exc
 
     def retire(self, keep: int) -> Names:
-        """Take all but the newest `keep` and the pinned ones off the list, for `prune` to remove. *Loop.*
+        """Take all snapshots but the newest `keep` and the pinned off the list, for `prune` to remove. *Loop.*
 
-        From now on nobody can pin them. Damaged ones go too, once there are `keep` sound ones. Nothing
-        on disk changes: after a crash they are all back.
+        From now on nobody can pin them. Damaged ones go, too, once there are `keep` sound ones. Nothing
+        on disk changes yet: after a crash they are all back.
         """
         names = sorted(self._published)
         retired = [name for name in names[: max(0, len(names) - max(1, keep))] if name not in self._pins]
@@ -356,9 +356,9 @@ class SnapshotStore:
         return retired
 
     def prune(self, retired: Names) -> None:
-        """Remove what `retire` returned, and what was being received but is of no use now. *Worker.*
+        """Remove the directories that `retire` returned, and those of transfers that are of no use now. *Worker.*
 
-        Each is renamed first, durably, so that no half-removed directory is ever taken for a snapshot.
+        Each is renamed first, durably, so that a half-removed directory is never taken for a snapshot.
         """
         doomed = []
         for name in retired:
@@ -399,7 +399,7 @@ class SnapshotStore:
         return found
 
     def drop_other_stagings(self) -> None:
-        """Remove what earlier, given up transfers left, after their files were made use of. *Worker.*"""
+        """Remove what earlier transfers left, once the files that are of use were taken over. *Worker.*"""
         for name in self._stagings():
             self.disk.remove_tree(self._path(name))
 
@@ -416,14 +416,14 @@ class SnapshotStore:
         return staging.sealed.manifest.snapshot
 
     def end_receiving(self, staging: Staging, *, remove: bool) -> None:
-        """Close a transfer that does not go on now; unless `remove`, its files stay to be resumed. *Worker.*"""
+        """Close a transfer that ends or is interrupted. Its files stay for the next try, unless `remove`. *Worker.*"""
         staging.close()
         self._receiving = None
         if remove:
             self.disk.remove_tree(staging.directory)
 
     def _stagings(self) -> Names:
-        """Directories of transfers, but for the one under way."""
+        """Names of the directories that transfers left, without the one under way."""
         used = self._receiving.directory if self._receiving is not None else None
         names = self.disk.listdir(self.directory)
         return [name for name in names if name.startswith(STAGING) and self._path(name) != used]
@@ -432,7 +432,7 @@ class SnapshotStore:
         try:
             return read_manifest(self.disk, self._path(name)).manifest.snapshot.index
         except (SnapshotCorruption, FormatError):
-            return 0  # it can't be resumed, so it is of no use whatever it was
+            return 0  # it can't be resumed, so it is of no use
 
     def _path(self, name: str) -> str:
         return posixpath.join(self.directory, name)

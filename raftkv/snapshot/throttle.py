@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 BURST_S = 0.1
-"""Idle time is credited up to this much, so that a timer that comes late costs no throughput."""
+"""Idle time earns credit for up to this long, so that a late timer costs no throughput."""
 
 
 class Throttle:
-    """A bucket of credit that fills at `bytes_s`; whoever may send at all may overdraw it by one chunk."""
+    """A bucket of credit that fills at `bytes_s`. Unless it is in debt, a chunk may be sent, which may overdraw it."""
 
     def __init__(self, bytes_s: int, now: float) -> None:
         self._bytes_s = bytes_s
@@ -21,7 +21,7 @@ class Throttle:
         self._credit = min(self._credit + (now - self._at) * self._bytes_s, self._bytes_s * BURST_S)
         self._at = now
         wait = -self._credit / self._bytes_s
-        # Less than a clock shows: added to the time it would give the same time, and be waited for without end.
+        # A delay below the clock's resolution: added to the time it would give the same time, again and again.
         return wait if wait > 1e-6 else 0.0
 
     def take(self, size: int) -> None:

@@ -9,7 +9,7 @@ from raftkv.model import Index
 
 
 class TransferSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of a transfer; times in seconds of whatever clock the caller tells the time by."""
+    """The settings of a transfer; times are in seconds of the caller's clock."""
 
     chunk_bytes: int = MIB
     """Chunks grow to this as long as answers come quickly, and shrink where the network is slow."""
@@ -24,7 +24,7 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, config: Config) -> TransferSettings:
-        """As a node is configured."""
+        """The settings of a transfer between nodes with this configuration."""
         return cls(
             chunk_bytes=config.chunk_bytes,
             rate_bytes_s=config.snapshot_rate_bytes_s,

@@ -1,4 +1,4 @@
-"""Is a snapshot what its manifest says? For the store, and for `raftkv snapshot verify`."""
+"""Compares a snapshot with its manifest, for the store and for `raftkv snapshot verify`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ SNAPSHOT_NAME = re.compile(r"(\d{20})-(\d{20})")
 """Index and term, zero padded so that names sort as snapshots do."""
 
 TEMPORARY = "tmp-"
-"""How the names of directories begin that mean nothing after a restart."""
+"""The prefix of directories that mean nothing after a restart."""
 
 
 class Content(msgspec.Struct, frozen=True):
-    """What the database in a snapshot's files says of itself; `key_count` None when it was not counted."""
+    """What the database in a snapshot's files holds; `key_count` is None when its keys were not counted."""
 
     index: int
     term: int
@@ -34,7 +34,7 @@ class Content(msgspec.Struct, frozen=True):
 Inspect: TypeAlias = Callable[[str], Content]
 """Opens the database in a directory (a copy of a snapshot's files), reads what it holds, closes it.
 
-Only `raftkv.state` knows databases, so this comes from outside. May raise `Corruption`.
+Passed in, because only `raftkv.state` knows databases. May raise `Corruption`.
 """
 
 
@@ -140,7 +140,7 @@ def _file_problems(disk: Disk, path: str, manifest: Manifest) -> list[str]:
 
 
 def inspect_copy(disk: Disk, path: str, files: tuple[SnapshotFile, ...], inspect: Inspect) -> Content:
-    """What the database in a directory's `files` says of itself. Raises what `inspect` raises, and `DiskError`.
+    """What the database in a directory's `files` holds. Raises what `inspect` raises, and `DiskError`.
 
     The database is opened in a copy beside the directory, as opening one rewrites some of its files.
     """
