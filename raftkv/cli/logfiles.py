@@ -21,31 +21,16 @@ from raftkv.cli.output import errors_reported, make_console, print_json, size_of
 from raftkv.entry import Entry
 from raftkv.errors import Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile
-from raftkv.log.manifest import read_manifest
-from raftkv.log.recovery import MANIFEST, segment_path
-from raftkv.log.segment import Segment
+from raftkv.log.reader import SegmentSeen, read_log
 from raftkv.machine.payloads import decode_command
-from raftkv.model import EntryKind, Index, LogStart, decode_membership
-
-_READ_BYTES = 4 << 20
-
-
-class SegmentReport(msgspec.Struct, kw_only=True):
-    """One segment file, as far as it can be read."""
-
-    path: str
-    bytes: int = 0
-    first_index: Index | None = None
-    last_index: Index | None = None
-    entries: int = 0
-    problem: str | None = None
+from raftkv.model import EntryKind, Index, decode_membership
 
 
 class LogReport(msgspec.Struct, kw_only=True):
     """A log's directory, and the vote file beside it."""
 
     path: str
-    segments: list[SegmentReport] = []
+    segments: list[SegmentSeen] = []
     entries: list[dict[str, Any]] = []
     """Those that were asked for."""
     first_index: Index = 1
@@ -90,17 +75,39 @@ def inspect_log(directory: str, first: int | None, last: int | None, tail: int) 
         raise InvalidArgument(f"{directory!r}: there is no such directory")
     is_root = os.path.isdir(os.path.join(root, "log"))
     path = posixpath.join(root, "log") if is_root else root
-    disk = ReadOnlyDisk()
+    disk, wanted = ReadOnlyDisk(), _Wanted(first, last, tail)
+    report = LogReport(path=path)
     with _unused(disk, posixpath.join(root, "LOCK")):
-        report = LogReport(path=path)
         if is_root:
             _read_vote(disk, posixpath.join(root, "vote"), report)
-        _read_segments(disk, report, first, last, None if first or last else tail)
-        report.repairs = disk.repairs
+        seen = read_log(disk, path, wanted.take)
+    report.segments, report.entries = seen.segments, wanted.entries
+    report.first_index, report.last_index = seen.first_index, seen.last_index
+    report.problems += seen.problems
+    report.repairs = disk.repairs
+    if seen.torn_at is not None:
+        report.repairs.append(f"cut off a torn write at byte {seen.torn_at} of {seen.segments[-1].path}")
     durable = report.vote["durable_index"] if report.vote is not None else 0
     if report.last_index < durable:
         report.problems.append(f"the log ends at entry {report.last_index}, but {durable} had been durable")
     return report
+
+
+class _Wanted:
+    """The entries from `first` to `last` as they are shown; the last `tail` ones when neither is said."""
+
+    def __init__(self, first: int | None, last: int | None, tail: int) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self._first = first or 0
+        self._last = last or sys.maxsize
+        self._most = sys.maxsize if first or last else tail
+
+    def take(self, behind: Index, entries: list[Entry]) -> None:
+        """Keep those that are asked for, and none from behind that index that was kept before."""
+        while self.entries and self.entries[-1]["index"] > behind:
+            self.entries.pop()
+        self.entries += [entry_value(entry) for entry in entries if self._first <= entry.index <= self._last]
+        del self.entries[: max(0, len(self.entries) - self._most)]
 
 
 @contextlib.contextmanager
@@ -138,66 +145,6 @@ def _read_vote(disk: ReadOnlyDisk, path: str, report: LogReport) -> None:
         "durable_index": vote.durable_index,
     }
     vote.close()
-
-
-def _read_segments(
-    disk: ReadOnlyDisk, report: LogReport, first: int | None, last: int | None, tail: int | None
-) -> None:
-    manifest = posixpath.join(report.path, MANIFEST)
-    try:
-        numbers = read_manifest(disk, manifest).numbers
-    except FileNotFoundError:
-        raise InvalidArgument(f"{report.path} holds no log: {manifest} is missing") from None
-    except (Corruption, FormatError) as exc:
-        report.problems.append(str(exc))
-        return
-    at: LogStart | None = None
-    for number in numbers:
-        found = SegmentReport(path=segment_path(report.path, number))
-        report.segments.append(found)
-        try:
-            segment = Segment.open(disk, found.path, number, 0)
-            found.bytes = disk.size(found.path)
-            segment.scan(is_last=number == numbers[-1])
-            at = _read_entries(segment, found, report, at, (first, last, tail))
-            if number == numbers[-1]:
-                segment.settle()  # which this disk only notes
-            segment.close()
-        except (Corruption, FormatError) as exc:
-            found.problem, at = str(exc), None
-            report.problems.append(found.problem)
-
-
-def _read_entries(
-    segment: Segment,
-    found: SegmentReport,
-    report: LogReport,
-    at: LogStart | None,
-    wanted: tuple[int | None, int | None, int | None],
-) -> LogStart:
-    """Read a segment through; `at` is where the one before ended, None when that is not known."""
-    first, last, tail = wanted
-    prev = segment.prev
-    if not report.segments[:-1]:
-        report.first_index = prev.index + 1
-    elif at is not None and (prev.index > at.index or (prev.index == at.index and prev != at)):
-        raise Corruption(f"{found.path} does not continue the segment before it, which ends at entry {at.index}")
-    found.first_index, found.last_index = prev.index + 1, segment.last_index
-    found.entries = segment.last_index - prev.index
-    # A later segment may replace the end of the one before.
-    report.entries = [entry for entry in report.entries if entry["index"] <= prev.index]
-    at = prev
-    while at.index < segment.last_index:
-        entries = segment.read(at.index + 1, segment.last_index, _READ_BYTES, at.chain)
-        report.entries += [
-            entry_value(entry) for entry in entries if (first or 0) <= entry.index <= (last or sys.maxsize)
-        ]
-        if tail is not None:
-            report.entries = report.entries[len(report.entries) - min(tail, len(report.entries)) :]
-        newest = entries[-1]
-        at = LogStart(newest.index, newest.term, newest.chain, newest.time_ms)
-    report.last_index = at.index
-    return at
 
 
 def entry_value(entry: Entry) -> dict[str, Any]:

@@ -138,6 +138,11 @@ class Segment:
         """Where the last whole batch begins: from there on, damage looks like a write that a crash has torn."""
         return self._last_batch_at
 
+    @property
+    def is_torn(self) -> bool:
+        """Whether a crash has cut the last write short; it begins at `end`."""
+        return self._is_torn
+
     def size_with(self, size: int) -> int:
         """The file's bytes if a batch with `size` bytes of records were added."""
         return self._end + BATCH_HEAD_BYTES + size
