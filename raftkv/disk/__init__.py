@@ -1,4 +1,4 @@
-"""The port through which all file work goes, with the real disk and a simulated one."""
+"""The interface through which all file work goes, with the real disk and a simulated one."""
 
 from raftkv.disk.port import Disk, DiskSpace, File, Lock
 from raftkv.disk.real import RealDisk

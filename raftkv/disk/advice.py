@@ -9,7 +9,7 @@ _ADVICE = {
     errno.EACCES: "let the user that runs raftkv read and write there (chown, chmod)",
     errno.EPERM: "let the user that runs raftkv read and write there (chown, chmod, chattr)",
     errno.EROFS: "mount that file system for writing, after a look at why it is not (dmesg)",
-    # First, as the text of the other is the beginning of this one's.
+    # Before EMFILE, whose text is the beginning of this one's.
     errno.ENFILE: "raise the system's limit of open files (fs.file-max)",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENOTDIR: "give a directory that is one, or move what stands in its place",
@@ -30,5 +30,5 @@ def advice(number: int | None) -> str:
 
 
 def advice_in(text: str) -> str:
-    """As `advice`, where there is only a text, such as RocksDB's, that ends with the system's words."""
+    """Like `advice`, for an error of which there is only a text (RocksDB's) that ends with the system's words."""
     return next((words for number, words in _ADVICE.items() if os.strerror(number) in text), CHECK_DISK)

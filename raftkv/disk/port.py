@@ -1,4 +1,4 @@
-"""The port through which all file work goes: what is durable when, and what may be lost."""
+"""The interface through which all file work goes: what is durable when, and what may be lost."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Disk(ABC):
 
     @abstractmethod
     def mkdir(self, path: str) -> None:
-        """Make a directory and its parents, durably; one that is there is only made durable."""
+        """Make a directory and its parents; durable on return, also those that exist already."""
 
     @abstractmethod
     def remove(self, path: str) -> None:
@@ -103,7 +103,7 @@ class Disk(ABC):
 
     @abstractmethod
     def remove_tree(self, path: str) -> None:
-        """Remove a directory with everything in it; nothing happens when it is missing."""
+        """Remove a directory with all its content; nothing happens when it is missing."""
 
     @abstractmethod
     def rename(self, source: str, target: str) -> None:
@@ -142,7 +142,7 @@ class Disk(ABC):
             file.close()
 
     def write_atomic(self, path: str, data: bytes) -> None:
-        """Replace a file's content: after a crash it is the old or the new one, whole. Durable on return."""
+        """Replace a file's content: a crash leaves either the old or the new one, whole. Durable on return."""
         temporary = path + ".tmp"
         file = self.open(temporary, create=True)
         try:

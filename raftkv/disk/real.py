@@ -32,7 +32,7 @@ failpoints.declare(
 
 @contextmanager
 def _translated(what: str, path: str) -> Iterator[None]:
-    """The one boundary at which the system's errors become ours."""
+    """The one place where the system's errors become ours."""
     try:
         yield
     except FileNotFoundError:
@@ -88,7 +88,7 @@ class RealFile(File):
                 os.fdatasync(self._fd)
 
     def _pwrite_synced(self, buffers: Sequence[bytes], offset: int) -> bool:
-        """Write and sync in one call; False, and nothing is written, where the system has no such call."""
+        """Write and sync in one call. False, without writing anything, where the system has no such call."""
         if self._dsync is None:
             return False
         try:
@@ -96,12 +96,12 @@ class RealFile(File):
         except OSError as exc:
             if exc.errno not in _NO_FLAGS:
                 raise
-            self._dsync = None  # this file system knows no flags, and says so before it does anything
+            self._dsync = None  # this file system refuses the flag before it writes anything
             return False
         return True
 
     def _pwrite(self, buffers: Sequence[bytes], offset: int, flags: int) -> int:
-        """Write all, also when the kernel takes less at a time; returns the offset behind it."""
+        """Write all buffers, even if the kernel takes less at a time; returns the offset behind the last byte."""
         total = sum(map(len, buffers))
         written = os.pwritev(self._fd, buffers, offset, flags)
         if written < total:
@@ -145,7 +145,7 @@ class _FileLock(Lock):
             self._fd = -1
 
     def after_fork(self) -> None:
-        """In a child: no unlocking, as the lock is the open file's, which both share; it ends with the parent."""
+        """In a child: don't unlock. Both processes share the open file, and the parent must keep its lock."""
         let_go(self._fd)
         self._fd = -1
 
@@ -182,13 +182,13 @@ class RealDisk(Disk):
             self.sync_dir(os.path.dirname(directory))
 
     def _sync_parent(self, path: str) -> None:
-        """For a directory that is there: whoever made it may have been killed before it was durable."""
+        """Make the name of an existing directory durable: the process that made it may have been killed before."""
         try:
             self.sync_dir(os.path.dirname(path))
         except DiskError as exc:
             if not isinstance(exc.__cause__, PermissionError):
                 raise
-            # Where we may not even look, it was not we who made it.
+            # A parent that we may not even read was not made by us.
 
     def remove(self, path: str) -> None:
         with _translated("removing", path):
@@ -253,7 +253,7 @@ def _flock(descriptor: int, path: str) -> None:
 
 
 def _mode(path: str) -> int | None:
-    """What a name stands for, None when there is none; what can't be told must not be taken for missing."""
+    """The mode of a file, None when there is none. When that can't be told it raises, in order not to say missing."""
     with _translated("looking at", path):
         try:
             return os.stat(path).st_mode

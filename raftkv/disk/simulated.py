@@ -1,8 +1,8 @@
-"""A disk in memory that keeps apart what is durable and what is not, and fails on request.
+"""A disk in memory that tells durable data from other data, and fails on request.
 
-The model: a write changes what is read at once, but it is *pending* until its file is synced; a name
+The model: readers see a write at once, but it is *pending* until its file is synced; a name
 (create, rename, remove, link) is pending until its directory is synced. The end of a process leaves
-what is pending as it is. A crash (of the power) keeps any subset of the pending writes, any of them
+pending changes as they are. A power cut (`crash`) keeps any subset of the pending writes, any of them
 torn at sector boundaries, and the first few of the pending names, as a journal does. Synced data and
 names always stay, except for the damage that a test does on purpose (rot, stale or misdirected writes).
 """
@@ -21,11 +21,11 @@ SECTOR_BYTES = 512
 """What a disk writes whole or not at all."""
 
 Fault: TypeAlias = Callable[[str, str], None]
-"""Called before each operation with its kind and path; raises what the operation shall raise."""
+"""Called before each operation with its kind and path; what it raises, the operation raises."""
 
 
 class _Inode:
-    """A file's bytes: what is read now, what is durable, and the changes in between, oldest first."""
+    """A file's bytes: as readers see them now, as they are durable, and the changes in between, oldest first."""
 
     __slots__ = ("content", "durable", "pending")
 
@@ -108,16 +108,16 @@ class SimDisk(Disk):
         self.read_fault: Fault | None = None
         """Like `fault`, for reads: they are not counted as operations, and a failed one poisons nothing."""
         self.failed_sync_keeps = False
-        """Whether a sync that a fault made fail has saved the data nevertheless. If not, they are read as if
-        they were there until the power is cut, and no later sync saves them: so do page caches."""
+        """Whether a sync that a fault makes fail saves the data nevertheless. If not, readers see the data until the
+        power is cut, and no later sync saves them: page caches behave like that."""
         self.failed_write_keeps = 0.0
-        """The part of a write that a fault made fail which is there nevertheless: a write may be cut short."""
+        """The fraction of a write that is written although a fault makes it fail: a write may be cut short."""
         self.harmed = False
         """Whether a test has damaged what was durable."""
         self.operations = 0
         self.times_full = 0
         self.lost_changes = 0
-        """Changes that were not synced when the power was cut: all of one is lost, or a part, or nothing."""
+        """How many changes were not synced when the power was cut: of each, all is lost, or a part, or nothing."""
         self.generation = 0
         """Goes up at each crash; files and locks of an older one are dead."""
         self._now = _Names()
@@ -240,7 +240,7 @@ class SimDisk(Disk):
         return sum(len(inode.content) for inode in {id(i): i for i in self._now.files.values()}.values())
 
     def kill(self) -> None:
-        """End the process, not the power: open files and locks are dead, what was written stays as it was."""
+        """End the process without a power cut: open files and locks are dead, written data stays as it is."""
         self._locks.clear()
         self.generation += 1
 
@@ -274,24 +274,24 @@ class SimDisk(Disk):
                 image[offset] ^= 1 << bit
 
     def overwrite(self, path: str, offset: int, data: bytes) -> None:
-        """A stale or misdirected write: change bytes behind everybody's back, durably."""
+        """A stale or misdirected write: change bytes of a file, durably, without any caller having asked for it."""
         self.harmed = True
         inode = self._now.files[_clean(path)]
         for image in (inode.content, inode.durable):
             _change(image, offset, data)
 
     def lose(self, path: str) -> None:
-        """A file is gone, durably, as after a repair of the file system."""
+        """Remove a file, durably, as a repair of the file system may do."""
         self.harmed = True
         for names in (self._now, self._durable):
             names.files.pop(_clean(path), None)
 
     def image(self) -> dict[str, bytes]:
-        """Every file's content as it is read now."""
+        """Every file's content as readers see it now."""
         return {path: bytes(inode.content) for path, inode in sorted(self._now.files.items())}
 
     def excerpt(self, directory: str) -> SimDisk:
-        """An independent disk with what is read now in one directory; looking is no operation on this one."""
+        """An independent disk with one directory as readers see it now; does not count as an operation here."""
         other = SimDisk()
         inside = _clean(directory) + "/"
         other.mkdir(directory)
@@ -413,7 +413,7 @@ class _SimLock(Lock):
     def release(self) -> None:
         if self._generation == self._disk.generation:
             self._disk._locks.discard(self._path)
-        self._generation = -1  # the next who locks it is not to be unlocked by this one
+        self._generation = -1  # a second release must not undo the next holder's lock
 
 
 def _clean(path: str) -> str:

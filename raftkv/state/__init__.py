@@ -1,4 +1,4 @@
-"""The applied state: the port, the RocksDB store (the only place that knows rocksdict), one in memory."""
+"""The applied state: the interface of a store, one on RocksDB (only it knows rocksdict), and one in memory."""
 
 from raftkv.state.memory import MemoryStates, MemoryStore
 from raftkv.state.port import (

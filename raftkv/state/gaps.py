@@ -1,25 +1,26 @@
-"""Where to look next among keys that are deleted but still stored, which nobody is shown."""
+"""Where to look next among keys that are deleted but still stored, and that readers skip."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 
 POST_EVERY = 128
-"""Deletions from one guidepost to the next: few enough that even in random order hardly a part holds a step's worth."""
+"""Deletions from one guidepost to the next: so few that a part hardly ever needs more than one step, even when keys
+are deleted in random order."""
 POSTS_MAX = 16_384
-"""Guideposts that are kept: for two million deletions, more than RocksDB holds before it clears them away."""
+"""Guideposts that are kept: enough for two million deletions, more than RocksDB keeps before it clears them away."""
 
 _BASE = 257
-"""A byte is a digit from 1 to 256, the end of a key is 0: so numbers have the order of keys, and no two are alike."""
+"""A byte is a digit from 1 to 256, a key's end is 0: so numbers sort as keys do, and no two keys share one."""
 _MORE_DIGITS = 8
 
 
 class Gap:
     """A search for the next key that lives in [`low`, `high`), a bounded piece of work at a time.
 
-    A store that gave up a look after so many deleted keys does not say how far it has come. So a look is taken into a
-    part, `probe`, whose end is known: the part becomes smaller when there was too much in it, larger when it was empty.
-    Parts are taken from `low` upwards, or from `high` downwards when `reverse`.
+    A store that gives up a search after many deleted keys does not say how far it has come. So it searches one part at
+    a time, `probe`, whose end is known: the next part is smaller when there was too much in this one, larger when it
+    was empty. Parts are taken from `low` upwards, or from `high` downwards when `reverse`.
 
     Invariant: nothing lives between where the search began and `position`.
     """
@@ -32,7 +33,7 @@ class Gap:
         self._reverse = reverse
         self._width = max(1, self._high - self._low)
         self._run = 0
-        """How many probes were empty one after the other; negative: how many were too much."""
+        """How many of the last probes in a row were empty; negative: how many held too much."""
         self._failed: tuple[bytes, bytes] | None = None
 
     def _number(self, key: bytes) -> int:
@@ -59,27 +60,27 @@ class Gap:
 
     @property
     def position(self) -> bytes:
-        """How far it was searched: no key that lives is below (above, in reverse) and at or above where it began."""
+        """How far it was searched: no living key is between where the search began and here."""
         return self._key(self._high if self._reverse else self._low)
 
     @property
     def probe(self) -> tuple[bytes, bytes]:
-        """Where to look now: from the first to before the second."""
+        """The part to search now: from the first key to before the second."""
         if not self._reverse:
             return self._key(self._low), self._key(min(self._high, self._low + self._width))
         high = self._key(self._high)
-        # Many numbers may stand for one key, which would be a part without any.
+        # Several numbers may stand for the same key: a part between them would be empty.
         while (low := self._key(max(self._low, self._high - self._width))) >= high:
             self._width <<= 4
         return low, high
 
     @property
     def is_smallest(self) -> bool:
-        """Whether there was too much in this probe, and it can't be smaller: look at it whole, whatever it takes."""
+        """Whether the probe held too much and can't be smaller: then search it whole, however long that takes."""
         return self._failed == self.probe
 
     def empty(self) -> None:
-        """Nothing lives in the probe; the next is larger, the more so the more often that was the case."""
+        """No key lives in the probe. The next one is larger, and grows faster the more of them were empty in a row."""
         if self._reverse:
             self._high = max(self._low, self._high - self._width)
         else:
@@ -88,7 +89,7 @@ class Gap:
         self._width = max(1, min(self._width << min(self._run, 64), self._high - self._low))
 
     def too_much(self) -> None:
-        """The look was given up; the next probe is smaller, the more so the more often that was the case."""
+        """The store gave up. The next probe is smaller, and shrinks faster the more of them held too much in a row."""
         self._failed = self.probe
         self._run = min(self._run, 0) - 1
         shift = min(-2 * self._run, 64)
@@ -101,9 +102,9 @@ class Gap:
 
 
 class Guideposts:
-    """Some of the keys that were deleted lately: how a range is best taken in parts that hold few of them each.
+    """Some of the keys that were deleted lately, by which a range is cut into parts that hold few of them each.
 
-    Nothing is wrong when they are old or missing, only slower. Written by one thread, read by any.
+    Old or missing ones do no harm, but make reading slower. Written by one thread, read by any.
     """
 
     def __init__(self) -> None:
@@ -111,15 +112,15 @@ class Guideposts:
         self._count = 0
 
     def deleted(self, key: bytes) -> None:
-        """One more was deleted."""
+        """One more key was deleted."""
         self._count += 1
         if self._count % POST_EVERY == 0:
             insort(self._posts, key)
             if len(self._posts) > POSTS_MAX:
-                self._posts = self._posts[::2]  # another list: who reads goes on with the one that it has
+                self._posts = self._posts[::2]  # a new list: readers go on with the old one
 
     def next(self, start: bytes, end: bytes, *, reverse: bool) -> bytes:
-        """Up to where the first part of a range goes; in reverse, from where on the last part."""
+        """The end of a range's first part; in reverse, the beginning of its last part."""
         posts = self._posts
         if reverse:
             at = bisect_left(posts, end) - 1

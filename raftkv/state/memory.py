@@ -33,7 +33,7 @@ class MemoryView(StateView):
         return self._values.get(key)
 
     def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
-        """A deleted key is a step of its own until the next flush: a few of them stand for the many of real stores."""
+        """Until the next flush each deleted key is a step of its own: a few of them stand for many on RocksDB."""
         there = (*self._values, *self._buried)
         for key in sorted([key for key in there if start <= key < end], reverse=reverse):
             yield key, self._values.get(key)
@@ -49,7 +49,7 @@ class MemoryView(StateView):
 class MemoryStore(Store):
     """Keys and values in a dictionary; `flush` writes an image of all of them.
 
-    For simulated nodes and tests: every write of an image costs as much as there is in it.
+    For simulated nodes and tests: each flush writes all of the state.
     """
 
     def __init__(self, disk: Disk, directory: str, values: dict[bytes, bytes]) -> None:

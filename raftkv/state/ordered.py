@@ -1,4 +1,4 @@
-"""Many keys in order, of which more come at any time."""
+"""Many keys in order, to which more are added at any time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BLOCK_KEYS = 512
 
 
 class OrderedKeys:
-    """A set of keys, in blocks, so that one more costs a microsecond or two also among a hundred thousand.
+    """A set of keys, in blocks, so that to add one to a hundred thousand still takes only a microsecond or two.
 
     Invariants: no block is empty; each is in order, and below the next; `_firsts` are their first keys.
     """
@@ -23,7 +23,7 @@ class OrderedKeys:
         return self._count
 
     def add(self, key: bytes) -> None:
-        """Add one; nothing happens when it is there."""
+        """Add a key; nothing happens when it is there already."""
         if not self._blocks:
             self._blocks, self._firsts, self._count = [[key]], [key], 1
             return
@@ -40,7 +40,7 @@ class OrderedKeys:
             self._firsts[number : number + 1] = [block[0], block[BLOCK_KEYS]]
 
     def between(self, low: bytes, high: bytes) -> list[bytes]:
-        """Those from `low` to before `high`, in order."""
+        """The keys from `low` to before `high`, in order."""
         found: list[bytes] = []
         for number in range(max(0, bisect_right(self._firsts, low) - 1), len(self._blocks)):
             if self._firsts[number] >= high:

@@ -1,4 +1,4 @@
-"""What a node needs of the place where its applied state is."""
+"""The interface of stores: what a node needs of the place where its applied state is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from raftkv.model import Index, Term
 FORMAT_VERSION = 1
 
 OWNER_FILE = "OWNER"
-"""A file beside a store's own, which says whose it is; no store looks at it, and no copy has it."""
+"""A file beside a store's own that says whose state it is; stores neither read nor copy it."""
 
 META_KEY = b"\x00applied"
-"""Where a store keeps `Applied`, next to what it describes."""
+"""The key at which a store keeps its `Applied`."""
 
 SESSION_PREFIX = b"\x01"
 TABLE_PREFIX = b"\x02"
@@ -41,12 +41,12 @@ class _Meta(msgspec.Struct, frozen=True, array_like=True):
 
 
 def encode_meta(applied: Applied) -> bytes:
-    """What stands at `META_KEY`."""
+    """The value for `META_KEY`."""
     return msgspec.msgpack.encode(_Meta(FORMAT_VERSION, applied))
 
 
 def decode_meta(data: bytes | None, where: str) -> Applied:
-    """The `Applied` of a store; raises `StateCorruption` or `FormatError`."""
+    """The `Applied` in the value at `META_KEY`; raises `StateCorruption` or `FormatError`."""
     if data is None:
         raise StateCorruption(f"{where} does not say which entries are applied")
     try:
@@ -62,11 +62,11 @@ def decode_meta(data: bytes | None, where: str) -> Applied:
 
 
 STEP_KEYS = 500
-"""Deleted keys that one step of `Reader.steps` goes over: in 0.1 to 2 ms, in which nobody else can work."""
+"""Deleted keys that one step of `Reader.steps` skips: it takes 0.1 to 2 ms, in which nothing else can run."""
 
 
 class Reader(ABC):
-    """Ordered keys and values as one reads them, with the index that they stand for.
+    """Reads ordered keys and values, and tells up to which entry they are the state.
 
     Every method raises `StateCorruption` when data is damaged, `DiskError` when the disk fails.
     """
@@ -74,7 +74,7 @@ class Reader(ABC):
     @property
     @abstractmethod
     def applied(self) -> Applied:
-        """Where the log is applied up to in what is read."""
+        """The last entry that is applied in what this reads."""
 
     @abstractmethod
     def get(self, key: bytes) -> bytes | None:
@@ -84,28 +84,28 @@ class Reader(ABC):
     def steps(self, start: bytes, end: bytes, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes | None]]:
         """Keys and values with `start` ≤ key < `end`, in order, each after a bounded amount of work.
 
-        Keys that were deleted cost as much as others while they are still stored. After `STEP_KEYS` of them comes
-        (position, None): up to before `position`, from it on in reverse, there are no keys but those that came.
+        Deleted keys cost as much as others while they are still stored. After `STEP_KEYS` of them comes
+        (position, None): before `position` (in reverse, from it on) are no other keys than those that came already.
         """
 
 
 class StateView(Reader):
-    """The state as it was when the view was taken, whatever is written since. For one thread at a time, any thread."""
+    """The state as it was when the view was taken, whatever was written since. For any thread, but one at a time."""
 
     @property
     @abstractmethod
     def changes(self) -> int:
-        """How many keys that were written since it keeps in memory; any thread."""
+        """How many keys written since then it keeps in memory; any thread."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of it; only then may its store be closed. Its iterators must be gone. Harmless when done again."""
+        """Let go of the view, once its iterators are gone and before its store is closed. May be called twice."""
 
 
 class Store(Reader):
     """Ordered keys and values, with the index up to which the log is applied in them.
 
-    There is no write-ahead log: the Raft log is it. After a crash the state is that of *some* earlier
+    There is no write-ahead log: the Raft log serves as one. After a crash the state is that of *some* earlier
     write, whole, and `applied` tells which. `flush`, `verify`, `key_count` may be called on a worker's thread
     while another reads and writes; everything else belongs to one thread.
 
@@ -115,20 +115,20 @@ class Store(Reader):
     @property
     @abstractmethod
     def applied(self) -> Applied:
-        """Where the log is applied up to, in this process; on disk it may be less."""
+        """The last applied entry, in this process; on disk it may be an earlier one."""
 
     @abstractmethod
     def scan(self, start: bytes, end: bytes | None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values with `start` ≤ key < `end` (None: to the last), in order; never fewer than there are."""
+        """Keys and values with `start` ≤ key < `end` (None: to the last), in order; raises before it leaves one out."""
 
     @abstractmethod
     def view(self) -> StateView:
-        """The state as it is now, for a reader beside who writes. To be closed before the store is, and soon: what
-        it shows is kept on disk meanwhile."""
+        """The state as it is now, to be read while others write. Close it before the store, and soon: until then
+        everything that it shows is kept on disk."""
 
     @abstractmethod
     def write(self, changes: Changes, applied: Applied) -> None:
-        """Change values and `applied` as one; not durable."""
+        """Change values and `applied` in one atomic write; not durable."""
 
     @abstractmethod
     def flush(self) -> None:
@@ -143,7 +143,7 @@ class Store(Reader):
         """Make `directory` a copy of the state as it is now, to be opened as a store of its own.
 
         Between `freeze` and `thaw`, on the worker's thread, while nobody writes. The state itself is flushed, so that
-        it is never behind its copy. Quick when `flush` came just before: large files are linked. They are not synced.
+        it is never behind its copy. Quick after a `flush`, as large files are linked. The copy is not synced.
         """
 
     @abstractmethod
@@ -160,11 +160,11 @@ class Store(Reader):
 
     @abstractmethod
     def close(self) -> None:
-        """Close it; what was not flushed may be lost. Harmless when it is closed already."""
+        """Changes that were not flushed may be lost. May be called twice."""
 
 
 class States(ABC):
-    """Opens and removes stores: what kind they are is for this to know."""
+    """Opens and removes stores of one kind."""
 
     @abstractmethod
     def open(self, directory: str) -> Store:

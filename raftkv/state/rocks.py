@@ -37,14 +37,14 @@ _BLOOM_BITS_PER_KEY = 10
 _LOG_FILES_MAX = 2
 _COMPACTION_POLL_S = 0.005
 _DELETIONS_WINDOW, _DELETIONS_MANY, _DELETIONS_PART = 1_000, 500, 0.5
-"""A file in which so many of so many neighbours are deletions is rewritten without them, by RocksDB itself, beside
-everything else: else whoever looks for the next key that lives goes over all of them each time."""
+"""When `_DELETIONS_MANY` of `_DELETIONS_WINDOW` neighbours in a file are deletions, or `_DELETIONS_PART` of all its
+entries, RocksDB rewrites it in the background: else every search for the next living key would go over all of them."""
 
 _INCOMPLETE = "Result incomplete"
 _NOT_FOUND = "key not found"
 _IMMUTABLE = (".sst", ".blob")
 _NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
-"""What belongs to the open database and not to its content; a copy makes its own."""
+"""Files of the open database that are not content; a copy has its own."""
 
 _FREE_SPACE = "free some space, then start the node again"
 _THEN = "then start the node again"
@@ -64,7 +64,7 @@ failpoints.declare(
 
 @contextmanager
 def _translated(what: str, path: str) -> Iterator[None]:
-    """RocksDB's errors are plain exceptions with a word in front; here, and only here, they get their types."""
+    """RocksDB's errors are plain exceptions whose text begins with a kind; only here they become ours."""
     try:
         yield
     except NodeStopped:
@@ -86,17 +86,17 @@ def _translated(what: str, path: str) -> Iterator[None]:
 
 
 def _options() -> rocksdict.Options:
-    """Always given: what rocksdict writes beside the database about itself is not written atomically."""
+    """Passed at every opening: else rocksdict reads its own file of options, which it does not write atomically."""
     options = rocksdict.Options(raw_mode=True)
     options.create_if_missing(True)
-    # With checks off, a database with a missing file opens without a word.
+    # With checks off, a database whose file is missing would open without an error.
     options.set_paranoid_checks(True)
     options.set_write_buffer_size(_WRITE_BUFFER_BYTES)
     options.set_max_background_jobs(2)
     options.set_compression_type(rocksdict.DBCompressionType.lz4())
     options.set_keep_log_file_num(_LOG_FILES_MAX)
     options.set_max_log_file_size(1 << 20)
-    # A background write is synced in small pieces, instead of one that the log's syncs have to wait for.
+    # Background writes are synced in small pieces, instead of one for which the log's syncs would have to wait.
     options.set_bytes_per_sync(1 << 20)
     options.add_compact_on_deletion_collector_factory(_DELETIONS_WINDOW, _DELETIONS_MANY, _DELETIONS_PART)
     table = rocksdict.BlockBasedOptions()
@@ -111,10 +111,10 @@ def _options() -> rocksdict.Options:
 def _look(
     source: rocksdict.Rdict, directory: str, low: bytes, high: bytes, *, reverse: bool, whole: bool = False
 ) -> tuple[rocksdict.RdictIter, bool]:
-    """An iterator at the first key from `low` on (in reverse, at the last, which may be below `low`) and below `high`,
-    which gives up after `STEP_KEYS` deleted ones unless `whole`; and whether it did.
+    """An iterator at the first key from `low` on and below `high` (in reverse at the last, which may be below `low`),
+    and whether it gave up: it does so after `STEP_KEYS` deleted keys, unless `whole`.
 
-    It holds the interpreter meanwhile, as all iterating does: this bound is what keeps a node alive.
+    Iterating holds the interpreter's lock all the while: without this bound a node would look dead.
     """
     with _translated("reading", directory):
         options = rocksdict.ReadOptions()
@@ -130,7 +130,7 @@ def _look(
 
 
 def _gave_up(iterator: rocksdict.RdictIter, directory: str) -> bool:
-    """Whether it stands at no key because there were too many deleted ones, and not because it is at its end."""
+    """Whether it stands at no key because too many were deleted, and not because it is at its end."""
     if iterator.valid():
         return False
     try:
@@ -182,20 +182,20 @@ def _steps(
 
 
 def _behind(key: bytes, start: bytes, end: bytes, reverse: bool) -> tuple[bytes, bytes]:
-    """What is left of a range after `key`."""
+    """The rest of a range after `key`."""
     return (start, key) if reverse else (key + b"\0", end)
 
 
 def _over_gap(
     source: rocksdict.Rdict, directory: str, posts: Guideposts, start: bytes, end: bytes, reverse: bool
 ) -> Iterator[tuple[bytes, bytes | None]]:
-    """As `_steps`, up to the next key that lives or to the end, when too many deleted ones are before it."""
+    """Like `_steps`, up to the next living key or the end, when too many deleted keys come before that."""
     while start < end:
         post = posts.next(start, end, reverse=reverse)
         gap = Gap(post, end, reverse=True) if reverse else Gap(start, post)
         while not gap.is_over:
             low, high = gap.probe
-            # Upwards also in reverse: a look downwards does not end at `low`, and goes over what is deleted below.
+            # Upwards even in reverse: a downward search does not end at `low`, but goes over deleted keys below it.
             found, gave_up = _look(source, directory, low, high, reverse=False, whole=gap.is_smallest)
             lives = found.valid()
             if lives and reverse:
@@ -214,10 +214,10 @@ def _over_gap(
 
 
 class RocksView(StateView):
-    """A snapshot of RocksDB, by which rocksdict gets values but does not iterate: its iterators see what is there now.
+    """A view on a snapshot of RocksDB, from which rocksdict gets values, but which it can't iterate.
 
-    So the database is iterated, and whatever was written since the view was taken is put right by the snapshot. A write
-    tells its keys before it is done, and who reads asks for them after it has read: so none is missed. They are kept
+    So the view iterates the database as it is now, and looks keys that were written since up in the snapshot. A write
+    tells its keys before it is done, and a reader asks for them after it has read, so none is missed. They are kept
     in memory, which is a reason to close a view soon.
     """
 
@@ -227,7 +227,7 @@ class RocksView(StateView):
         self._directory = store.directory
         self._applied = store.applied
         self.fresh: deque[bytes] = deque()
-        """Keys that were written since, and are not in `_changed` yet; put here by another thread."""
+        """Keys that were written since and are not in `_changed` yet; another thread puts them here."""
         self._changed = OrderedKeys()
 
     @property
@@ -251,7 +251,7 @@ class RocksView(StateView):
         return value
 
     def _between(self, low: bytes, high: bytes) -> list[bytes]:
-        """Keys from `low` to before `high` that were written since."""
+        """Keys from `low` to before `high` that were written since the view was taken."""
         changed = self._changed
         while self.fresh:
             changed.add(self.fresh.popleft())
@@ -263,7 +263,7 @@ class RocksView(StateView):
             changed = self._between(key, end) if reverse else self._between(start, key + b"\0")
             at_key = bool(changed) and key == changed[0 if reverse else -1]
             if at_key and value is None and not reverse:
-                changed.pop()  # what lies before the position was looked at, and the position itself was not
+                changed.pop()  # what lies before the position was searched, but not the position itself
             yield from self._as_they_were(changed, reverse)
             if value is None:
                 yield key, None
@@ -287,8 +287,8 @@ class RocksView(StateView):
 class RocksStore(Store):
     """A store on RocksDB.
 
-    One column family, so that whatever a flush makes durable is the effect of a prefix of the log.
-    Iterating a damaged file ends early and says nothing; whatever iterates here asks.
+    One column family, so that what a flush makes durable is the effect of a prefix of the log. Iterating a damaged
+    file just ends early, so everything here that iterates asks for the iterator's status.
     """
 
     def __init__(self, directory: str) -> None:
@@ -316,7 +316,7 @@ class RocksStore(Store):
 
     @property
     def db(self) -> rocksdict.Rdict:
-        """For its views."""
+        """The open database, for views."""
         return self._db
 
     @property
@@ -398,8 +398,8 @@ class RocksStore(Store):
                 time.sleep(_COMPACTION_POLL_S)
 
     def checkpoint(self, directory: str) -> None:
-        """RocksDB's own checkpoint holds the interpreter while it syncs names, up to tens of milliseconds on a busy
-        disk. With no compaction and no writer its files stand still, so they are linked here, beside the loop.
+        """Links the files instead of using RocksDB's own checkpoint, which holds the interpreter's lock while it syncs
+        names, for tens of milliseconds on a busy disk. Without compaction and writers the files don't change.
         """
         with _translated("copying", self._directory):
             self._db.flush()

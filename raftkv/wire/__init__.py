@@ -1,7 +1,7 @@
 """Messages ↔ bytes, without any input or output: frames, what nodes say to each other, what clients ask.
 
-Everything is msgpack of typed structs; nothing is unpickled, and nothing that doesn't decode gets any
-further than to a `FrameError`, which closes the connection.
+Everything is msgpack of typed structs, and nothing is unpickled. Bytes that don't decode raise a `FrameError`, which
+closes the connection.
 """
 
 from raftkv.wire.client import (

@@ -27,7 +27,7 @@ class RequestKind(IntEnum):
     QUERY = 2
     """Run a query (likewise)."""
     STATUS = 3
-    """Everything that a node says of itself (nothing)."""
+    """The node's status (nothing)."""
     ADD_LEARNER = 4
     """Add a node without a vote (a `Member`)."""
     PROMOTE = 5
@@ -49,7 +49,7 @@ class RequestKind(IntEnum):
     VIEW_QUERY = 25
     """Run a query on a state that is held (a `ViewQuery`)."""
     VIEW_CLOSE = 26
-    """Let go of one (its number)."""
+    """Let go of a held state (the view's number)."""
 
 
 @unique
@@ -80,16 +80,16 @@ class ClientHello(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Members(msgspec.Struct, array_like=True, frozen=True):
-    """Where the members of a cluster listen for clients. Of two, the one with the higher `index` is newer."""
+    """Where the members of a cluster listen for clients. Of two lists, the one with the higher `index` is newer."""
 
     index: Index = 0
-    """Of the log entry, a committed one, that made them members."""
+    """The index of the committed entry that made them members."""
     addresses: tuple[str, ...] = ()
-    """Without those of members that have none."""
+    """Members without a client address are left out."""
 
 
 class ServerHello(msgspec.Struct, array_like=True, frozen=True):
-    """The node's answer; a `refused` that is not empty says why the connection ends."""
+    """The node's answer; unless `refused` is empty, it says why the connection ends."""
 
     version: int
     cluster_id: str
@@ -128,7 +128,7 @@ class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):
     index: Index = 0
     """The log index that the result stands for."""
     leader: str = ""
-    """With `NOT_LEADER`: the client address of who may be."""
+    """With `NOT_LEADER`: the client address of the node that may be the leader."""
 
 
 _encoder = msgspec.msgpack.Encoder()

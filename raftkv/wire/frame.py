@@ -12,7 +12,8 @@ import xxhash
 from raftkv.errors import FrameError
 
 PROTOCOL_VERSION = 1
-"""Of everything in this package. A hello of another version is refused by name, so hellos stay readable."""
+"""The version of everything in this package. A hello of another version is refused with a text that names both, so
+every version must be able to read hellos."""
 
 _HEAD = struct.Struct("<IQ")
 FRAME_HEAD_BYTES = _HEAD.size
@@ -38,12 +39,12 @@ class FrameDecoder:
 
     @property
     def partial_bytes(self) -> int:
-        """How much has arrived of a frame whose end has not."""
+        """Bytes of a frame that has not arrived completely."""
         return len(self._buffer)
 
     @property
     def has_partial(self) -> bool:
-        """Whether the beginning of a frame has arrived whose end has not."""
+        """Whether a frame has arrived in part."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:

@@ -1,7 +1,7 @@
 """What nodes say to each other: the core's messages, snapshots' chunks, and what links need for themselves.
 
-A message is its length (u32), msgpack, and, for `AppendEntries`, its entries' records behind that: the same
-bytes that are on the sender's disk and will be on the receiver's. They are checked, chain and all, here.
+A message is a length (u32), msgpack, and, for `AppendEntries`, its entries' records behind that: the same
+bytes that are on the sender's disk and will be on the receiver's. `decode_message` checks them, chain included.
 """
 
 from __future__ import annotations
@@ -20,79 +20,79 @@ from raftkv.wire.frame import encode_frame
 
 
 class Acquaintance(msgspec.Struct, frozen=True, array_like=True):
-    """What a node said of itself the last time that somebody met it; the fields are those of `Hello`."""
+    """What a node said of itself when another node last met it; the fields are those of `Hello`."""
 
     incarnation: str
     boot: int
     nonce: str
     later: tuple[int, str] | None = None
-    """A later start (boot and nonce) that only others have met: who comes next has to have had that one, too."""
+    """A later start (boot and nonce) that only other nodes have met: the next hello must know of that one, too."""
     doubt: str = ""
-    """Why nobody counts as this node any more; empty for almost all."""
+    """Why every node that says to be this one is refused; empty for almost all."""
 
 
 class Hello(msgspec.Struct, array_like=True, tag=60):
-    """The first message on a connection: who I am. Both sides check it, and refuse who doesn't belong."""
+    """The first message on a connection: who its sender is. Each side refuses a node that doesn't belong."""
 
     version: int
     cluster_id: str
     """Empty for a node that has not joined a cluster yet."""
     node_id: NodeId
     incarnation: str
-    """Made with the data directory: the same id with another one is a wiped or another node."""
+    """Made with the data directory: the same id with another incarnation is a wiped or another node."""
     boot: int
     """How often this node was started on its data directory."""
     nonce: str
-    """Of this process: the same incarnation and boot with another one is a copied data directory."""
+    """Made by this process: the same incarnation and boot with another nonce means a copied data directory."""
     fingerprint: str
-    """The state machine's."""
+    """The state machine's (`StateMachine.fingerprint`)."""
     lease_reads: bool
     """Leases hold only if everybody grants them, so all nodes must agree."""
     durable_index: Index
     address: str = ""
-    """Where the node listens for peers: how one that has not joined yet finds those who dial it."""
+    """Where the node listens for peers. A node that has not joined yet learns from it where to dial back."""
     known: dict[NodeId, Acquaintance] = {}
-    """Whom the node has met: a new one must know a wiped directory from the one that acknowledged, too."""
+    """Whom the node has met: a new node must be able, too, to tell a wiped directory from the one that acknowledged."""
     starts: list[tuple[int, str]] = []
-    """The boots and nonces of the newest starts on its data directory: a copy has not had those that others met."""
+    """The boots and nonces of the newest starts on its data directory: a copy lacks those that others have met."""
     cluster_name: str = ""
     """What its cluster is called; empty where that is not known."""
     client_address: str = ""
-    """Where the node listens for clients, as it sees it: another place than the membership says when it has moved."""
+    """Where the node says that it listens for clients: not what the membership says when the node has moved."""
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):
-    """That the cluster has removed whoever dials, as the node `teller` knows it from a committed entry."""
+    """Says that the cluster has removed the node that dials; the node `teller` knows that from a committed entry."""
 
     cluster_id: str
     teller: NodeId
     incarnation: str
     """The teller's data directory."""
     index: Index
-    """Of the entry since which it is so, or of a later one of the kind."""
+    """The entry that removed the node, or a later membership."""
     term: Term
-    """The teller's."""
+    """The teller's term."""
     leads: bool
     """Whether the teller leads that term."""
 
 
 class HelloReply(msgspec.Struct, array_like=True, tag=61):
-    """The answer: the other side's `hello`, or why the connection is refused (and then no hello)."""
+    """The answer: either the other side's `hello`, or why the connection is refused."""
 
     hello: Hello | None
     refused: str
     removal: Removal | None = None
-    """That who dialled is no member any more, when that is certain."""
+    """Set when the node that dialled is certainly no member any more."""
 
 
 class Ping(msgspec.Struct, array_like=True, tag=62):
-    """Is anybody there? `sent_us` is the sender's clock, and comes back with the `Pong`."""
+    """Asks for a sign of life. `sent_us` is the sender's clock, and comes back with the `Pong`."""
 
     sent_us: int
 
 
 class Pong(msgspec.Struct, array_like=True, tag=63):
-    """Yes."""
+    """The answer to a `Ping`, with what that said."""
 
     sent_us: int
 
@@ -111,7 +111,7 @@ class DivergedNotice(msgspec.Struct, array_like=True, tag=65):
 
 
 class Acquaintances(msgspec.Struct, array_like=True, tag=66):
-    """Whom the sender has met since its `Hello`."""
+    """The nodes that the sender has met since its `Hello`."""
 
     known: dict[NodeId, Acquaintance]
 
@@ -139,7 +139,7 @@ def encode_message(message: PeerMessage) -> bytes:
 
 
 def decode_message(payload: bytes) -> PeerMessage:
-    """The message in a frame's payload. Raises `FrameError`: whoever sent it made a mistake, or is no node."""
+    """The message in a frame's payload. Raises `FrameError` for what no correct node sends."""
     total = len(payload)
     if total < _LENGTH.size:
         raise FrameError(f"a message of {total} bytes")
