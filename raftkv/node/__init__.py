@@ -1,4 +1,4 @@
-"""A node: the loop that runs the core on disk, state and network, and what may be asked of it."""
+"""A node: the loop that runs the core on disk, state and network, and the requests that a node answers."""
 
 from raftkv.node.node import Node, start_node
 from raftkv.node.paths import Options, Paths

@@ -27,7 +27,7 @@ The table says what happens to a file that should not be there. A *foreign* file
   as it was.
 - members: the membership where the log begins is not known here. The node does not start unless it is told to get a
   snapshot from a peer (`--rebuild`).
-- ignored: the node starts without using the file, leaves it there, and logs a warning.
+- ignored: the node starts without using the file, leaves it there, and says so in its log and status.
 - rebuilt: the state is made anew from one of this node's snapshots and the log.
 - used: nothing is lost. An older state catches up from the log. Older `starts` are noticed by peers that have met later
   ones. Missing `peers` or `receipts` are begun anew; without receipts, a snapshot counts if the log has its entry. An

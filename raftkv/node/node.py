@@ -1,4 +1,4 @@
-"""A node: brings its parts together, gives them time, and ends them when going on could lose data."""
+"""A node: builds its parts, passes ticks on to them, and stops them when going on could lose data."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Node:
     node = await start_node(Inventory, options, transport, World.real())
     ```
 
-    It is made of a directory that is recovered already, so it is whole from its first moment. All methods are called on
-    the event loop's thread. Whatever makes the node unfit to go on (a damaged file, a failed sync, a diverged state)
-    stops it: `stopped` gets the reason, requests are answered with `NodeStopped`, and neither votes nor
-    acknowledgements leave it any more.
+    A node is made of a directory that has been recovered, so it is complete from the start. All methods are called on
+    the event loop's thread. If something makes the node unfit to go on (a damaged file, a failed sync, a diverged
+    state), it stops: `stopped` gets the reason, requests get `NodeStopped`, and no vote or acknowledgement leaves the
+    node any more.
     """
 
     def __init__(self, recovered: Recovered) -> None:
@@ -72,7 +72,7 @@ class Node:
         self._ticks = Ticks(body, self._tick, self._ticked)
         self._membership_seen = (0, False)
         self.stopped: asyncio.Future[NodeStopped | None] = self._loop.create_future()
-        """Done when the node has stopped: with the reason, or None when it was asked to."""
+        """Done when the node has stopped; the result is the reason, or None after a call of `stop`."""
         self.waiters = Waiters(body)
         self.clock = ClockWatch(raft, body.config, world.now_ms, world.monotonic_ms)
         self.commands, self.queries = Commands(), Queries(self.opened.vote.boot)
@@ -103,7 +103,7 @@ class Node:
         tell_of_fork(self)
 
     def _build_state_side(self, recovered: Recovered) -> None:
-        """What applies commands, answers queries, and writes the log."""
+        """Build the parts that apply commands, answer queries, and write the log."""
         body, config, world = self.body, self.body.config, self.body.world
         self.views = Views(config, world.clock, world.draw)
         self.scans = Scans(
@@ -137,7 +137,7 @@ class Node:
         )
 
     def _build_loops(self) -> None:
-        """What goes on by itself."""
+        """Build the parts that work by a timer."""
         body, opened, config, world = self.body, self.opened, self.body.config, self.body.world
         self.scrubber = Scrubber(
             disk=world.disk,
@@ -181,7 +181,7 @@ class Node:
         )
 
     def _build_doors(self, recovered: Recovered) -> None:
-        """What clients and operators come in by."""
+        """Build the parts that clients and operators call."""
         self.requests = Requests(self.body, self.engine, self.applier, self.scans, self.views, self.peers.ending)
         self.orders = Orders(
             self.body, self.waiters, was_met=self.peers.was_met, clock=self.clock, snapshots=self.snapshots
@@ -200,8 +200,8 @@ class Node:
         )
 
     async def start(self) -> None:
-        """Take part. Raises `NodeRemoved` where that is over for this node, `DiskError`, or `ConfigError`; everything
-        is closed then."""
+        """Take part in the cluster. Raises `NodeRemoved` if the node was removed, `DiskError`, or `ConfigError`; the
+        node is closed then."""
         raft, world = self.raft, self.body.world
         try:
             if (since := removed_since(raft, raft.node_id)) is not None:
@@ -219,7 +219,7 @@ class Node:
         self.scrubber.start()
         if raft.membership.voters == (raft.node_id,):
             self.engine.observe_clocks()
-            raft.campaign()  # there is nobody to wait for
+            raft.campaign()  # there is no other voter, so there is no heartbeat to wait for
             self.engine.wake()
         if not raft.wants_snapshot:
             self.applier.hand_in(raft.commit_index)
@@ -263,7 +263,7 @@ class Node:
             raise body.failure
 
     def _stop_parts(self, reason: NodeStopped) -> None:
-        """Nothing is begun any more, and whoever waits hears why."""
+        """Begin no more work; whatever waits ends with `reason`."""
         self.engine.stop(reason)
         self.applier.stop()
         self.scrubber.stop()
@@ -272,7 +272,7 @@ class Node:
         self.waiters.look()
 
     def abandon(self) -> None:
-        """Let go of everything at once and close nothing, as a crash does; for simulated worlds."""
+        """Stop at once and close nothing, as a crash does; for simulated worlds."""
         self.body.is_closing = True
         self._ticks.stop()
         self._housekeeping.stop()
@@ -280,11 +280,11 @@ class Node:
         self.applier.stop()
         self.scrubber.stop()
         self.snapshots.abandon()
-        self.transport.abort()  # else its links went on dialling, and a node that is gone would answer handshakes
+        self.transport.abort()  # else its links would go on dialling, and a dead node would answer handshakes
 
     def after_fork(self) -> None:
-        """In a child: the node is the parent's. It has no threads here, and its files must not be touched."""
-        leave(self)  # else the store would be closed when the child ends, which writes what it has in memory
+        """In a child, the node is the parent's: it has no threads here, and its files must not be touched."""
+        leave(self)  # else the child's end would close the store, which writes what is in its memory
         if self.body.is_closing:
             return
         let_go_of_loop(self._loop)
@@ -301,13 +301,13 @@ class Node:
             if self.failure is None:
                 self._say_failed(self._set_failure(exc))
             else:
-                # That a disk which has failed fails again is no news, and must not hide why the node has stopped.
+                # A disk that has failed once fails again; that must not hide why the node has stopped.
                 logger.warning("not_closed", node=self.node_id, error=str(exc))
 
     def _close_log(self) -> None:
         opened = self.opened
         if self.failure is None:
-            # An older log that is put here while the node is down lacks what the vote file then knows of.
+            # So that a start notices if the log was replaced by an older one while the node was down.
             opened.vote.write(opened.vote.hard_state, opened.log.durable_index)
         opened.log.close()
 
@@ -316,7 +316,7 @@ class Node:
         self.opened.lock.release()
 
     def fail(self, error: BaseException) -> None:
-        """Stop serving and voting at once, because going on could lose data; `stopped` gets the reason."""
+        """Stop serving and voting at once, because going on could lose data. `stopped` gets the reason."""
         if self.failure is not None:
             return
         if not isinstance(error, NodeStopped):
@@ -330,13 +330,14 @@ class Node:
         self._say_failed(failure)
 
     def _set_failure(self, error: NodeStopped) -> NodeStopped:
-        """Why this node has stopped, with what to do."""
+        """Make `error` the reason why this node has stopped; returns it, with what to do if it lacked that."""
         if isinstance(error, StateCorruption):
             hint = "Start the node again: it rebuilds its state from a snapshot and the log, or says what it lacks"
             error = StateCorruption(f"{error}. {hint}").with_traceback(error.__traceback__)
         self.body.failure = error
         if isinstance(error, StateCorruption | Diverged):
-            # It would open again: RocksDB looks at a block only when it is read, and a wrong state at nothing.
+            # The state would open without an error: RocksDB checks a block only when it is read, and can't see that
+            # a state has diverged.
             world = self.body.world
             world.background_worker.run(mark_unfit, world.disk, self.body.paths, error)
         return error
@@ -345,13 +346,13 @@ class Node:
         logger.error("node_failed", node=self.node_id, error=type(error).__name__, reason=str(error))
 
     def _tick(self, count: int) -> None:
-        """So many units of time have passed."""
+        """`count` ticks have passed."""
         self.engine.tick(count)
         if not self.raft.is_leader:
             self.divergence.tick()
 
     def _ticked(self) -> None:
-        """The time was looked at, whether or not a tick had passed."""
+        """Called each time the ticks were counted, even when none had passed."""
         if not self.body.has_ended:
             self._look_at_membership()
         self.waiters.look()
@@ -377,7 +378,7 @@ class Node:
         self._recovered.host.role_changed()
 
     def _look_at_membership(self, *, force: bool = False) -> None:
-        """Tell those who go by the membership when there is another one, and when that is committed."""
+        """Tell the parts that use the membership when it changes, and again when the change is committed."""
         raft = self.raft
         seen = (raft.log.membership_index, raft.commit_index >= raft.log.membership_index)
         if force or seen != self._membership_seen:
@@ -389,7 +390,7 @@ class Node:
 
     @property
     def failure(self) -> NodeStopped | None:
-        """Why the node has stopped; None while it has not, or when it was asked to."""
+        """Why the node has stopped; None while it runs, and None after a mere call of `stop`."""
         return self.body.failure
 
     @property
@@ -399,17 +400,17 @@ class Node:
 
     @property
     def node_id(self) -> NodeId:
-        """This node's number."""
+        """The id that this node has in the membership."""
         return self.body.node_id
 
     @property
     def cluster_id(self) -> str:
-        """The cluster that it belongs to; empty before it has joined one."""
+        """Empty before the node has joined a cluster."""
         return self.peers.belonging.cluster_id
 
     @property
     def fingerprint(self) -> str:
-        """Its state machine's fingerprint."""
+        """Of the state machine: its name, and a hash of its methods and tables."""
         return self._recovered.machine.fingerprint()
 
     @property
@@ -419,22 +420,22 @@ class Node:
 
     @property
     def members(self) -> Members:
-        """Where the members listen for clients, as far as this node knows what is committed."""
+        """Where the members listen for clients, by the newest membership that this node knows to be committed."""
         return self.peers.places.for_clients()
 
     def watch_members(self, changed: Callable[[], None]) -> None:
-        """Call `changed` when `members` may be others; for one listener."""
+        """Have `changed` called when `members` may have changed. There is one watcher at most."""
         self.peers.places.watch(changed)
 
     def status(self) -> NodeStatus:
-        """Everything that an operator may ask. Raises `WrongProcess` in a child made by fork."""
+        """What an operator may want to know. Raises `WrongProcess` in a child made by fork."""
         return self._report.status()
 
 
 async def start_node(
     machine: type[StateMachine], options: Options, transport: Transport, world: World, host: Hosting = NoHost()
 ) -> Node:
-    """Recover what is on disk, and take part. Raises as `recover` and `Node.start` do."""
+    """Recover what is on disk, and start a node on it. Raises as `recover` and `Node.start` do."""
     node = Node(await recover(machine, options, transport, world, host))
     await node.start()
     return node

@@ -1,4 +1,4 @@
-"""What operators order a leader to do: changes of the membership, transfers of leadership, log time's reset."""
+"""An operator's orders to a leader: change the membership, transfer leadership, reset log time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ failpoints.declare(
 
 
 class Orders:
-    """Carries orders out one by one; each returns when it is done, or raises and says whether it may still be.
+    """Carries out orders. Each method returns when the order is done, or raises an error that says whether it may
+    still be done.
 
-    All raise `NotLeader` on a node that does not lead, but for `take_snapshot`.
+    All but `take_snapshot` raise `NotLeader` on a node that does not lead.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Orders:
         clock: ClockWatch,
         snapshots: Snapshotter,
     ) -> None:
-        """`was_met` tells whether a data directory was ever known under an id."""
+        """`was_met` says whether any node is known to have met a data directory under an id."""
         self._body = body
         self._waiters = waiters
         self._was_met = was_met
@@ -62,8 +63,7 @@ class Orders:
         """Change to `target`; returns when the change is committed. Raises `NotLeader`, `ChangeRefused`,
         `NotCaughtUp`, `InvalidArgument`, or `Indeterminate` after the deadline (the change may still happen).
 
-        Whom it leaves out never comes back, but for learners that are `unmet`: no data directory was ever known
-        under their ids.
+        The id of a removed node never comes back, except for the learners in `unmet`, which no node has ever met.
         """
         raft = self._body.raft
         failpoints.reach("membership.before_append")
@@ -88,7 +88,7 @@ class Orders:
     async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
         """Add a node that gets the log but has no vote. Its id must never have been used before.
 
-        It need not be there yet; but who answers at its addresses must be it.
+        It need not run yet; but if a node answers at its addresses, it must be this one.
         """
         raft = self._body.raft
         raft.check_membership(with_learner(raft.membership, member))
@@ -96,8 +96,10 @@ class Orders:
         return await self.change_membership(with_learner(raft.membership, member), deadline_s)
 
     async def update_member(self, member: Member, deadline_s: float = 30.0, *, force: bool = False) -> Membership:
-        """Change a member's addresses; others look for it there from the commit on. It must answer there already,
-        unless you `force` it: a wrong address costs as much as a node that is down. Raises as `change_membership`."""
+        """Change a member's addresses; the others dial it there once that is committed. Raises as `change_membership`.
+
+        The member must answer there already, unless you `force` it: a wrong address costs as much as a dead node.
+        """
         raft = self._body.raft
         raft.require_leader()
         current = raft.membership
@@ -132,13 +134,16 @@ class Orders:
             await self._waiters.next_tick()
 
     async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
-        """Remove a node. Its id never comes back, unless it is a learner that nobody has ever met."""
+        """Remove a node. Its id can't be used again, unless it is a learner that no node has ever met."""
         target = without(self._body.raft.membership, node_id)
         unmet = () if self._was_met(node_id) else (node_id,)
         return await self.change_membership(target, deadline_s, unmet=unmet)
 
     async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
-        """Hand leadership to `to`, or to the voter with room that holds most of the log; returns the new leader."""
+        """Hand leadership to `to`, or else to the voter with most of the log whose disk has room.
+
+        Returns the new leader.
+        """
         raft = self._body.raft
         role = raft.require_leader()
         if to == raft.node_id:
@@ -169,15 +174,15 @@ class Orders:
         return max(others, key=fitness)
 
     async def reset_clock(self, deadline_s: float = 10.0) -> ClockReset:
-        """Let log time begin anew at what the clocks say, even where that is earlier; it is applied on return.
+        """Set log time to what the clocks say, even if that is earlier; the change is applied on return.
 
-        Where no majority of clocks agrees the leader's is taken for right. Raises `NotLeader`, `Busy`, `ChangeRefused`
-        while a node runs a version that can't read this, or `Unavailable` (it may still happen, and may be repeated).
+        If no majority of clocks agrees, the leader's clock counts. Raises `NotLeader`, `Busy`, `ChangeRefused` while a
+        node runs a version that can't read this, or `Unavailable` (it may still happen, and may be repeated).
         """
         return await self._clock.reset(self._body.wake, self._waiters.until, deadline_s)
 
     async def take_snapshot(self) -> Index:
-        """Take a snapshot now and return its index; it is durable and verified on return. Any node takes one."""
+        """Take a snapshot on this node, leader or not, and return its index; it is durable and verified on return."""
         if self._body.failure is not None:
             raise self._body.failure
         return await self._snapshots.take()

@@ -1,4 +1,4 @@
-"""What a node is told of itself, and where things are in its data directory."""
+"""A node's options, and the paths in its data directory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raftkv.model import Member, NodeId
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Who this node is and where it keeps its data."""
+    """A node's id, its data directory, and what else an operator says about it."""
 
     node_id: NodeId
     data_dir: str
@@ -20,18 +20,18 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     cluster_name: str = ""
     """Empty: as in the directory, and `DEFAULT_NAME` for a new cluster."""
     peer_address: str = ""
-    """Where other nodes reach this one; for a node that joins, so that those who dial it can be answered."""
+    """Where other nodes reach this one. A node that joins sends it in its hello, so that others can dial it."""
     client_address: str = ""
-    """Where it listens for clients; empty where that is not known."""
+    """Where this node listens for clients; empty when that is not known."""
     machine: str = ""
-    """The name of the state machine's class, for the directory to remember; empty to ask for no one."""
+    """The name of the state machine's class, which must be the one that the directory was made for. Empty: any."""
     rebuild: bool = False
-    """Rebuild a damaged state from a peer's snapshot, if there is no good one here."""
+    """Rebuild a damaged state from a peer's snapshot, if there is no sound snapshot here."""
     config: Config = Config()
 
 
 class Paths:
-    """Where things are in a data directory."""
+    """The paths of a data directory's files; `raftkv.node.directory` says what each file is good for."""
 
     def __init__(self, data_dir: str) -> None:
         self.root = data_dir

@@ -1,4 +1,4 @@
-"""What a node needs of the world besides files, state and network: threads and clocks."""
+"""Threads and clocks, as a node uses them: the interfaces, and the real ones."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ T = TypeVar("T")
 
 
 class Worker(ABC):
-    """Runs blocking work, one piece after the other, in the order in which it was given."""
+    """Runs blocking calls one after the other, in the order in which they were given."""
 
     @abstractmethod
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Begin `work` after everything given before; the future has its result or exception.
+        """Run `work` after everything given before; the future gets its result or exception.
 
-        Called on the event loop's thread. The work itself must not touch anything of the loop.
+        Called on the event loop's thread. The work itself must not touch the loop, or what belongs to it.
         """
 
     @abstractmethod
     async def close(self) -> None:
-        """Wait for what was given, and take no more."""
+        """Wait for the work that was given, and take no more."""
 
 
 class ThreadWorker(Worker):
-    """One thread of its own: a slow disk delays only what waits for it.
+    """A worker with one thread of its own, so that a slow disk delays only the work that waits for it.
 
-    An executor's futures are chained to the loop's by three callbacks and two locks, half of what it costs to hand
-    over a small write; here the thread answers the loop at once.
+    An executor links its futures to the loop's by three callbacks and two locks, which is half of the cost of handing
+    over a small write. This thread sets the loop's futures directly.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,7 +48,7 @@ class ThreadWorker(Worker):
         if self._closed:
             raise RuntimeError(f"the worker {self._name} is closed")
         if self._thread is None:
-            # A daemon: a process that ends without closing its workers ends as a crash does, and does not hang.
+            # A daemon thread: a process that ends without closing its workers must not hang. To the disk it is a crash.
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         loop = asyncio.get_running_loop()
@@ -103,15 +103,18 @@ def _fail(future: asyncio.Future[T], error: BaseException) -> None:
 
 
 def monotonic_clock_ms() -> int:
-    """Milliseconds that nobody can set; where the system can tell, those count that a machine slept, too."""
+    """Milliseconds of a clock that can't be set. If the system has one, it goes on while the machine sleeps."""
     return time.clock_gettime_ns(_MONOTONIC) // 1_000_000
 
 
 def wall_clock_ms() -> int:
-    """Milliseconds since the epoch: what a leader stamps its entries with."""
+    """Milliseconds since the epoch, from the system's clock, which may be wrong."""
     return time.time_ns() // 1_000_000
 
 
 def error_of(future: asyncio.Future[Any]) -> BaseException | None:
-    """What finished work raised; None also when it was cancelled. Asking is what makes it heard, so ask first."""
+    """The exception of finished work; None if there is none, or if the work was cancelled.
+
+    Call this before anything else: asyncio warns of an exception that was never asked for.
+    """
     return None if future.cancelled() else future.exception()

@@ -1,4 +1,4 @@
-"""From a data directory to a node that could take part: files, core and state machine, before anybody hears of it."""
+"""From a data directory to a node that could take part: files, core and state machine, but no connection yet."""
 
 from __future__ import annotations
 
@@ -32,33 +32,36 @@ failpoints.declare(
 
 
 class Hosting(Protocol):
-    """Who keeps objects in memory that change when the machine's state does. All is called on the loop's thread."""
+    """A program that keeps objects in memory beside the machine's state (such as `syncobj`), and must keep them equal.
+
+    All methods are called on the loop's thread.
+    """
 
     def loaded(self, runner: Runner) -> None:
-        """The state is another one: at the start, and when a snapshot was installed."""
+        """The whole state is new: at the start, and after a snapshot was installed."""
 
     async def before_checkpoint(self, store: Store) -> None:
-        """A snapshot is about to be made of `store`; nothing is applied until this returns."""
+        """Write to `store` what its next snapshot must have. Nothing is applied until this returns."""
 
     def role_changed(self) -> None:
-        """There is another role, term or leader."""
+        """Called when the node's role, term or leader has changed."""
 
 
 class NoHost:
-    """For a machine whose state is all that there is."""
+    """For a program that keeps nothing beside the machine's state."""
 
     def loaded(self, runner: Runner) -> None:
-        """Nothing else is there to be loaded."""
+        """There is nothing to load."""
 
     async def before_checkpoint(self, store: Store) -> None:
-        """Nothing else is there to be saved."""
+        """There is nothing to save."""
 
     def role_changed(self) -> None:
-        """Nobody asks."""
+        """There is nothing to do."""
 
 
 class Recovered:
-    """An open data directory with core and state machine on it, for a `Node` to go on with, or to be closed again."""
+    """An open data directory with its core and state machine. A `Node` is made of it, or it is closed again."""
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class Recovered:
         tell_of_fork(self)
 
     def new_runner(self, store: Store) -> Runner:
-        """The state machine on `store`, and what its host keeps of it."""
+        """Run the state machine on `store`, and let the host load its objects from it."""
         config = self.options.config
         runner = Runner(
             self.machine,
@@ -104,28 +107,28 @@ class Recovered:
         return runner
 
     def member(self, node_id: NodeId) -> Member | None:
-        """Where `node_id` is by the newest membership here, and by what an operator wrote; None when it is none."""
+        """`node_id` with its addresses, by the newest membership and the operator's file; None if it is no member."""
         membership, moved = self.raft.membership, self.opened.moved
         return (membership if moved is None else moved.applied_to(membership)).member(node_id)
 
     def settle(self, peer_address: str, client_address: str) -> None:
-        """Where this node listens, for who learned only from the membership where that should be."""
+        """Set where this node listens, for a caller that had to look that up in the membership (`member`)."""
         self.options = msgspec.structs.replace(self.options, peer_address=peer_address, client_address=client_address)
 
     def taken(self) -> None:
-        """A node goes on with it, and closes what there is to close."""
+        """A node has been made of this; from now on that closes the files."""
         self._is_taken = True
 
     async def close(self) -> None:
-        """Close everything again, if no node has taken it; for who has recovered a directory, and can't go on."""
+        """Close all files, unless a node was made of this. For a caller that can't go on after `recover`."""
         if self._is_taken:
             return
         self.transport.abort()
         await self.world.background_worker.run(close_directory, self.opened)
 
     def after_fork(self) -> None:
-        """In a child: all of it is the parent's. The store would be closed when the child ends, which writes what it
-        has in memory, so it never ends there."""
+        """In a child, all of this is the parent's, and is kept alive until the child ends: to free the store would
+        close it, which writes what is in its memory."""
         leave(self)
         let_go_of_loop(self._loop)
 
@@ -139,8 +142,8 @@ async def recover(
 ) -> Recovered:
     """Recover what is on disk, or make a new directory.
 
-    For a new one the address for peers is taken first: a cluster that nobody could reach is not founded.
-    Raises a `NodeStopped` or `ConfigError` that says what to do; nothing stays open then.
+    For a new directory, the node listens for peers first, so that no cluster is founded at an address that can't be
+    used. Raises a `NodeStopped` or `ConfigError` that says what to do; all files are closed then.
     """
     options = msgspec.structs.replace(options, machine=machine.__name__)
     try:
@@ -156,7 +159,7 @@ async def recover(
 async def _recover(
     machine: type[StateMachine], options: Options, transport: Transport, world: World, host: Hosting
 ) -> Recovered:
-    """A state whose damage shows only when it is read is rebuilt, once."""
+    """Open the directory. If the state proves damaged only when it is read, have it rebuilt and try again, once."""
     worker = world.background_worker
     is_second_try = False
     while True:

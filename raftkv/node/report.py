@@ -1,4 +1,4 @@
-"""What a node says of itself, put together from all of its parts."""
+"""A node's status, put together from all of its parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from raftkv.version import package_version
 
 
 class Report:
-    """Looks at the parts whenever it is asked, and counts what no part counts."""
+    """Asks all parts for their share of a node's status, and counts what no part counts."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class Report:
         """How often this node was elected since the start."""
 
     def status(self) -> NodeStatus:
-        """Everything that an operator may ask. Raises `WrongProcess` in a child made by fork."""
+        """The node's status. Raises `WrongProcess` in a child made by fork."""
         body, raft = self._body, self._body.raft
         if isinstance(body.failure, WrongProcess):
-            raise body.failure  # the store may wait for a thread that is not there
+            raise body.failure  # the store might wait for a thread that the child does not have
         applied = self._applier.runner.applied
         snapshot, log_health, disk = raft.snapshot, body.world.log_health(), self._room.watch
         return NodeStatus(

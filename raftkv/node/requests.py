@@ -1,4 +1,4 @@
-"""What clients ask of a node: commands, queries, and views that are read page by page."""
+"""Clients' requests to a node: commands, queries, and views that are read page by page."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from raftkv.node.waiting import Query
 
 
 class Requests:
-    """Takes requests in, where they can be answered, and refuses them at once where they can't.
+    """Takes in requests that this node can answer, and refuses all others at once.
 
-    Each takes a callback instead of giving a future, because it is on the way of everything that is asked; the
-    callback is called exactly once, unless the method raises.
+    Each method takes a callback instead of returning a future, to save time on the path of every request. The callback
+    is called exactly once, unless the method raises.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Requests:
         if self._body.failure is not None:
             raise self._refusal()
         if self._body.raft.is_leader:
-            # Here, at the edge: what no node could apply must never get into the log.
+            # Checked here, before it gets into the log: an entry that no node can apply would stop all of them.
             bytes_max = self._body.config.command_bytes_max
             if len(payload) > bytes_max:
                 raise InvalidArgument(f"a command of {len(payload)} bytes: must be at most {bytes_max}")
@@ -55,9 +55,10 @@ class Requests:
         deadline_s: float | None = None,
         gone: Callable[[], bool] | None = None,
     ) -> None:
-        """Run a query: linearizable, or at once on whatever is applied here when `stale`.
+        """Run a linearizable query, or a `stale` one, which reads at once whatever is applied here.
 
-        One that is not done within its slice of the loop goes on beside it, until the deadline, or `gone` is true.
+        A query that is not done within its slice of the loop goes on in a thread, until its deadline, or until `gone`
+        says that its client has left.
         """
         if self._body.failure is not None:
             raise self._refusal()
@@ -72,9 +73,9 @@ class Requests:
         self._applier.answer_stale(Query(payload, done, deadline_s, gone))
 
     def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
-        """Hold the state as it is when a linearizable query would be answered; the answer is the view's number.
+        """Hold the state that a linearizable query would see; the answer is the view's number.
 
-        Only the leader does, as it is with the leader that clients stay. Raises `NotLeader` elsewhere.
+        Only the leader does that, because clients keep their connection to the leader. Raises `NotLeader` elsewhere.
         """
         if self._body.failure is not None:
             raise self._refusal()
@@ -91,13 +92,13 @@ class Requests:
     def query_view(
         self, number: int, payload: bytes, done: QueryDone, deadline_s: float, gone: Callable[[], bool]
     ) -> None:
-        """Run a query on a state that is held here, whoever leads now. Raises `ViewExpired`."""
+        """Run a query on a view that is held here, even if another node leads by now. Raises `ViewExpired`."""
         if self._body.failure is not None:
             raise self._refusal()
         self._scans.begin(Query(payload, done, deadline_s, gone, held=self._views.find(number)))
 
     def close_view(self, number: int) -> None:
-        """Let go of a state that is held here."""
+        """Close a view, if it is still held here."""
         self._views.close(number)
 
     def _refusal(self) -> Unavailable:

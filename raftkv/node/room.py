@@ -13,14 +13,14 @@ from raftkv.node.watchdog import DiskWatch
 logger = EventLog("raftkv")
 
 TRIES_MAX = 3
-"""Hand-overs that did not come about until clients are told that writes are refused; they are tried all the same."""
+"""After so many failed hand-overs clients are told that writes are refused. The node goes on trying."""
 
 
 class DiskRoom:
-    """Tells core and engine whether there is room, and hands leadership to a voter that has some.
+    """Tells core and engine whether the disk has room, and if not, hands leadership to a voter that has some.
 
-    While a hand-over may help, writes are put off (`Busy`, which clients try again); when there is no voter with
-    room, they are refused (`DiskLow`, which callers get at once).
+    While a hand-over may help, writes get `Busy`, and clients try again. When no voter has room, writes get `DiskLow`,
+    which clients pass on to their callers.
     """
 
     def __init__(self, raft: Raft, engine: Engine, watch: DiskWatch) -> None:
@@ -31,16 +31,16 @@ class DiskRoom:
         self._tries = 0
         self._retry_tick = 0
         self.handed_over = 0
-        """How often this node began to hand leadership over for want of room."""
+        """How often this node began to hand leadership over because its disk was nearly full."""
 
     @property
     def writes_refused(self) -> str | None:
-        """Why this leader refuses writes, in words; None when it does not, or others lead."""
+        """Why this leader refuses writes, with what to do; None when it accepts them or does not lead."""
         refusal = self._engine.refuse_writes
         return str(refusal) if refusal is not None and self._raft.is_leader else None
 
     def saw(self, space: DiskSpace) -> None:
-        """Note how much space there is, and act on it."""
+        """Take note of the free space, and act on it."""
         was_low = self.watch.low is not None
         self.watch.saw(space)
         low = self.watch.low
@@ -61,7 +61,7 @@ class DiskRoom:
     def _refusal(self, low: DiskLow) -> Busy:
         raft, role = self._raft, self._raft.role
         if not isinstance(role, Leader):
-            return Busy(f"node {raft.node_id}: {low}")  # said only should it become leader before the next look
+            return Busy(f"node {raft.node_id}: {low}")  # used only if this node becomes leader before the next look
         if raft.term != self._term:
             self._term, self._tries, self._retry_tick = raft.term, 0, 0
         heir = raft.heir()
@@ -83,7 +83,7 @@ class DiskRoom:
         except ChangeRefused as exc:
             logger.warning("leadership_not_handed_over", node=raft.node_id, to=heir, reason=str(exc))
             return
-        # A transfer that does not come about lasts an election time-out; reads and heartbeats get on meanwhile.
+        # A transfer that fails takes an election time-out. Reads and heartbeats go on meanwhile.
         self._tries += 1
         self._retry_tick = role.tick + 3 * raft.config.election_ticks
         self.handed_over += 1

@@ -1,4 +1,4 @@
-"""Queries that are not done within their slice of the event loop: few at once, beside it, each with an end."""
+"""Queries that are not done within their slice of the event loop: they go on in threads, few at once, with limits."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from raftkv.state import StateView
 
 PIECE_READS = 32
-"""Reads of one go, some 0.1 ms; then the interpreter is left to everybody else."""
+"""Keys that a scan reads in one go, in some 0.1 ms; then it pauses, and leaves the interpreter to other threads."""
 REST, REST_BUSY = 1, 9
-"""How long, in goes, and when somebody else waits for this node; times the scans that run, so that all of them together
-have half of the interpreter at most, and a tenth of it beside writes."""
+"""How long a scan pauses: so many times as long as its last go took, times the scans that run. `REST_BUSY` counts while
+other requests wait. So all scans together have at most half of the interpreter's time, and a tenth beside writes."""
 
 
 class Cancelled(Interrupted):
-    """Nobody waits for the query any more, or the node stops."""
+    """The query's client has gone, or the scan was told to stop."""
 
 
 class Scan:
-    """One query beside the loop, on the state as it was when it began. `run` is the thread's, all else the loop's."""
+    """One query that goes on in a thread, on the state as it was when the scan began.
+
+    `run` and what it calls belong to the thread, all else to the loop.
+    """
 
     def __init__(
         self,
@@ -40,12 +43,12 @@ class Scan:
         clock: Callable[[], float],
         rest: Callable[[float], None],
     ) -> None:
-        """`rest` is told how long a go took, and comes back when there may be another."""
+        """`rest` gets the seconds that a go took, and blocks until the next go may begin."""
         self.query = query
         self.view: StateView = runner.store.view() if query.held is None else query.held.view
         self.index = self.view.applied.index
         self.stopped = False
-        """Set by the loop: end as soon as possible."""
+        """Set by the loop to make the scan end as soon as possible."""
         self._runner = runner
         self._clock = clock
         self._rest = rest
@@ -57,7 +60,7 @@ class Scan:
         self._since = clock()
 
     def run(self) -> bytes | RaftKVError:
-        """The encoded result, or the error to answer with. Raises a `NodeStopped` for damage."""
+        """Run the query; returns the encoded result, or the error to answer with. Raises `NodeStopped` for damage."""
         self._since = self._clock()
         try:
             return self._runner.query_view(self.view, self.query.payload, self._more)
@@ -69,7 +72,7 @@ class Scan:
             return exc
 
     def _more(self, position: bytes | None) -> int:
-        """One go is over: see whether there may be another, and let others work first."""
+        """A go is over: pause, then return how many keys the next one may read. Raises when there may be no more."""
         now = self._clock()
         if self.stopped or self.query.is_gone:
             raise Cancelled
@@ -88,9 +91,9 @@ class Scan:
 
 
 class Scans:
-    """Runs a few of them at once; some more wait, and all others are told that the node is busy.
+    """Runs a few scans at once and lets a few more wait; all others get `Busy`.
 
-    Invariants: every query that `begin` takes is answered once; a view is open exactly while its scan runs.
+    Invariants: every query that `begin` takes is answered once; a scan's own view is open exactly while it runs.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class Scans:
         others_wait: Callable[[], bool],
         views: Views,
     ) -> None:
-        """`others_wait` tells, on any thread, whether somebody waits for this node to do something else."""
+        """`others_wait` says whether other requests wait for this node; it is called on any thread."""
         self._free = list(workers)
         self._config = config
         self._clock = clock
@@ -118,14 +121,14 @@ class Scans:
         self._held = False
         self._stopped: RaftKVError | None = None
         self.begun = 0
-        """Queries that went on beside the loop."""
+        """How many scans were begun, since the start."""
         self.too_much = 0
-        """Those of them that were ended because they read too much, or took too long."""
+        """How many of them were ended because they read too much or took too long."""
         self.refused = 0
-        """Those that found no place."""
+        """How many queries got `Busy` instead."""
 
     def begin(self, query: Query) -> None:
-        """Take a query that was not done within its slice; it is answered, whatever becomes of it."""
+        """Take a query that was not done within its slice. It is answered in any case."""
         if self._stopped is not None:
             query.done(0, self._stopped)
         elif len(self._waiting) >= self._config.query_scans_waiting_max:
@@ -144,7 +147,7 @@ class Scans:
             if query.is_gone:
                 query.done(0, Unavailable("its client has gone"))
             elif self._clock() - since >= self._config.query_seconds_max:
-                self._refuse(query)  # whoever waits for it would soon take this node for dead
+                self._refuse(query)  # its client would soon take this node for dead
             else:
                 self._start(query)
 
@@ -163,7 +166,7 @@ class Scans:
         future.add_done_callback(self._ended)
 
     def _rest(self, took_s: float) -> None:
-        """On a scan's thread, between two of its goes."""
+        """Pause, on a scan's thread, after a go that took `took_s`."""
         self._pause(took_s * (REST_BUSY if self._others_wait() else REST) * len(self._running))
 
     def _ended(self, future: asyncio.Future[bytes | RaftKVError]) -> None:
@@ -184,7 +187,7 @@ class Scans:
         self._next()
 
     async def hold(self) -> None:
-        """End what runs, wait for it, and begin nothing until `resume`: the store is about to be closed."""
+        """End all scans, wait for their ends, and begin none until `resume`: the store is about to be closed."""
         self._held = True
         for scan, _ in self._running.values():
             scan.stopped = True
@@ -194,12 +197,12 @@ class Scans:
         self._views.close_all()
 
     def resume(self) -> None:
-        """Go on with what waits."""
+        """Begin the queries that wait."""
         self._held = False
         self._next()
 
     def stop(self, error: RaftKVError) -> None:
-        """The node stops: whoever waits gets `error`, what runs ends soon."""
+        """The node stops: queries that wait get `error`, and scans that run end soon."""
         self._stopped = error
         self._held = True
         waiting, self._waiting = self._waiting, deque()
@@ -210,5 +213,5 @@ class Scans:
 
     @property
     def running(self) -> int:
-        """How many run now."""
+        """How many scans run now."""
         return len(self._running)

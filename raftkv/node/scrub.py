@@ -1,8 +1,8 @@
-"""Reads snapshots and log again, a little at a time, to find what has rotted before it is needed.
+"""Reads snapshots and log again, a little at a time, to find damaged files before they are needed.
 
-What is found is said (log, status, metrics) and acted upon as far as that is safe: a damaged snapshot is neither used
-nor sent any more, and another one is taken, unless the state shares the damaged file. A state or log with damage is
-not touched: the node goes on, as whatever it reads is checked when it is read, and says what to do.
+Damage is reported (log, status, metrics), and mended where that is safe: a damaged snapshot is not used or sent any
+more, and another one is taken, unless the state shares the damaged file. A damaged state or log is not touched. The
+node goes on, because all data is checked when it is read, and its status says what to do.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from raftkv.snapshot import SnapshotFile, SnapshotStore
 logger = EventLog("raftkv")
 
 FIRST_S_MAX = 60.0
-"""After a start there is more to do than to look at what was just read."""
+"""The longest wait after a start. The first pass does not begin at once: recovery has just read most files."""
 
 
 class Rot(msgspec.Struct, frozen=True):
-    """A file that is not what it was when it was written."""
+    """A file whose bytes are not those that were written."""
 
     path: str
     text: str
     snapshot: SnapshotMeta | None = None
     """The snapshot that it belongs to; None for the log."""
     is_state: bool = False
-    """Whether it is a file of the live state, too (a hard link)."""
+    """Whether the live state uses the same file (by a hard link)."""
 
 
 class Healed(msgspec.Struct, frozen=True):
-    """A file of the state that was damaged is no part of it any more."""
+    """The state does not use a damaged file any more."""
 
     name: str
 
 
 Found: TypeAlias = int | Rot | Healed
-"""Bytes that were read, or news."""
+"""One step of a pass: how many bytes were read, or what was found."""
 
 
 class Scrubber:
-    """Goes through all snapshots and the log, then rests until it is time again.
+    """Reads all snapshots and the log, then rests for the interval, then begins again.
 
-    Invariants: one step is under way at a time, of at most `STEP_BYTES`, on the background worker, where whatever
-    else there is to do comes in between; what it reads at once is followed by a pause that keeps the rate.
+    Invariants: one step of at most `STEP_BYTES` is under way at a time, on the background worker, so other background
+    work gets its turn between two steps; a pause after each step keeps to the rate.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Scrubber:
         on_snapshot: Callable[[SnapshotMeta, SnapshotCorruption], None],
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """`state_rot`: damaged files of the live state, by name, for whoever takes snapshots to know of as well."""
+        """`state_rot`: damaged files of the live state, by name; shared with the part that takes snapshots."""
         self._disk = disk
         self._worker = worker
         self._log = log
@@ -92,7 +92,7 @@ class Scrubber:
         self.damage_found = 0
 
     def problems(self) -> list[str]:
-        """What is damaged now, or not this node's, with what to do, in sentences."""
+        """Files that are damaged or another node's, in sentences that say what to do."""
         paths = {part.path for part in self._log.written()}
         self._log_rot = {path: text for path, text in self._log_rot.items() if path in paths}
         found = [
@@ -110,12 +110,12 @@ class Scrubber:
         return [*found, *self._snapshots.refused().values()]
 
     def start(self) -> None:
-        """Begin, soon; nothing happens when the rate is 0."""
+        """Begin the first pass soon. With a rate of 0 there are no passes."""
         if self._rate:
             self._later(min(self._interval_s, FIRST_S_MAX), self._begin)
 
     def stop(self) -> None:
-        """Begin nothing any more."""
+        """Begin no more steps."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -163,7 +163,7 @@ class Scrubber:
     def _note(self, rot: Rot) -> None:
         if rot.snapshot is None:
             if rot.path in self._log_rot or rot.path not in {part.path for part in self._log.written()}:
-                return  # compacted meanwhile, or known
+                return  # known already, or compacted in the meantime
             self._log_rot[rot.path] = rot.text
         elif rot.snapshot not in self._snapshots.list():
             return
@@ -206,7 +206,7 @@ class Scrubber:
                 yield Rot(part.path, str(exc))
 
     def _read_file(self, path: str, file: SnapshotFile) -> Generator[int, None, str | None]:
-        """What is wrong with a snapshot's file, None when it is sound."""
+        """Read a snapshot's file step by step; returns what is wrong with it, or None."""
         hasher, offset = xxhash.xxh3_128(), 0
         try:
             while data := self._read(path, offset):
@@ -222,7 +222,7 @@ class Scrubber:
         return None if hasher.digest() == file.checksum else f"{path} does not match its checksum"
 
     def _read(self, path: str, offset: int) -> bytes:
-        # Closed between two steps, so that nothing has to wait for it that removes the file, or ends the node.
+        # Opened for each step, so that the file can be removed, or the node stopped, between two of them.
         file = self._disk.open(path)
         try:
             return file.pread(STEP_BYTES, offset)

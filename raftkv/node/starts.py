@@ -1,6 +1,6 @@
-"""The starts of a node on its data directory, each with a number and a word of chance: what tells it from its copies.
+"""The starts of a data directory, each with its number (boot) and a random word (nonce), which show that it is no copy.
 
-A copy that is put back and started often enough comes to any number, but not to the words that others have heard.
+A copy that is put back and started often enough reaches any number, but not the nonces that others have met.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MAGIC = b"RKVstrt\n"
 _ADVICE = "Remove this node from the cluster and add it under a new id."
 
 KEPT = 128
-"""Starts that are remembered; who has not met the node for longer can't tell."""
+"""How many starts are remembered. A peer that last met the node before all of these can't tell it from a copy."""
 
 failpoints.declare(
     __name__,
@@ -27,7 +27,7 @@ failpoints.declare(
 def record_start(
     disk: Disk, path: str, owner: Identity, before: list[tuple[int, str]], boot: int, nonce: str
 ) -> list[tuple[int, str]]:
-    """Add a start to those `before`; returns the newest ones, oldest first. Durable on return. Raises `DiskError`."""
+    """Add a start to those `before`; returns the last `KEPT`, oldest first. Durable on return. Raises `DiskError`."""
     starts = [*before, (boot, nonce)][-KEPT:]
     failpoints.reach("start.before_record")
     save_owned(disk, path, _MAGIC, owner, starts)
@@ -35,12 +35,12 @@ def record_start(
 
 
 def begin_starts(disk: Disk, path: str, owner: Identity) -> None:
-    """Make the file of a directory that was never started: from then on it must be there. Durable on return."""
+    """Make the file for a new directory; from then on a missing file is an error. Durable on return."""
     save_owned(disk, path, _MAGIC, owner, [])
 
 
 def load_starts(disk: Disk, path: str, owner: Identity) -> list[tuple[int, str]]:
-    """What was recorded. Raises `Corruption`, `WrongDataDir`, `FormatError`."""
+    """The recorded starts, oldest first. Raises `Corruption`, `WrongDataDir`, `FormatError`."""
     try:
         return load_own(disk, path, _MAGIC, owner, list[tuple[int, str]]) or []
     except Corruption as exc:
@@ -48,6 +48,6 @@ def load_starts(disk: Disk, path: str, owner: Identity) -> list[tuple[int, str]]
 
 
 def is_continued(starts: list[tuple[int, str]], boot: int, nonce: str) -> bool:
-    """Whether a directory with these starts had the start `boot`, with that word; also when that is too long ago."""
+    """Whether a directory with these starts had the start `boot` with this nonce, or might have had it before them."""
     found = dict(starts)
     return not found or boot < min(found) or found.get(boot) == nonce

@@ -1,7 +1,7 @@
-"""The applied state on disk: whose it is, whether it is sound, and how it is rebuilt when it is not.
+"""The applied state on disk: which node it belongs to, whether it is sound, and how it is rebuilt when it is not.
 
-The state itself is RocksDB's; beside its files lies `OWNER`, which says in which data directory it was made. A state
-of somebody else is refused, and not removed; one that is lost or damaged is rebuilt from a snapshot and the log.
+The state is a RocksDB database. The file `OWNER` beside its files says in which data directory it was made. Another
+node's state is refused, but not removed; a lost or damaged one is rebuilt from a snapshot and the log.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _owner_path(directory: str) -> str:
 
 
 def _new_state(world: World, paths: Paths, owner: Identity) -> Store:
-    """An empty state, which says whose it is before there is anything in it."""
+    """Make an empty state. `OWNER` is written first, so there is never a state without it."""
     world.disk.mkdir(paths.state)
     save_owned(world.disk, _owner_path(paths.state), _MAGIC, owner, True)
     return world.states.open(paths.state)
@@ -71,14 +71,14 @@ def open_state(
     view: LogView,
     owner: Identity,
 ) -> Store:
-    """Open the state; when it is missing, behind or damaged, rebuild it from here as far as possible."""
+    """Open the state. If it is missing, behind or damaged, rebuild it from local files as far as possible."""
     states, disk = world.states, world.disk
     leftovers = [path for path in (paths.new_state, paths.old_state) if disk.is_dir(path)]
     was_there = disk.is_dir(paths.state)
     for leftover in leftovers:
         disk.remove_tree(leftover)
     needed = view.start.index
-    # No snapshot is ahead of the state that it was made of: then that has been lost, though it opens as an empty one.
+    # No snapshot is ahead of the state that it was made of. If one is, the state was lost, even if an empty one opens.
     newest = max((snapshot.index for snapshot in snapshots.list()), default=0)
     try:
         return _open_sound_state(options, world, paths, max(needed, newest), owner)
@@ -90,7 +90,7 @@ def open_state(
     except StateCorruption as exc:
         _say_damaged(exc)
     if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
-        # Nobody knows since when it is wrong, so what was made of it is not to be trusted either.
+        # It is not known since when the state has been wrong, so its snapshots can't be trusted either.
         for candidate in snapshots.list():
             snapshots.mark_damaged(candidate, "it was made of a state that had diverged")
     for candidate in reversed(snapshots.list()):
@@ -102,13 +102,13 @@ def open_state(
             _unmark(disk, paths)
             return store
         except Corruption as exc:
-            # Else it would be taken for the very one that a leader offers, and not be fetched again.
+            # Else this node would refuse a leader's offer of the same snapshot, because it seems to have it.
             snapshots.mark_damaged(candidate, str(exc))
             logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
     states.destroy(paths.state)
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
-        # With the whole log at hand it is replayed; else the core asks the leader for a snapshot, and neither
-        # leads nor applies anything before it has come.
+        # A log that is complete is replayed. Otherwise the core asks the leader for a snapshot, and neither leads nor
+        # applies anything before it has arrived.
         _unmark(disk, paths)
         return _new_state(world, paths, owner)
     raise StateCorruption(
@@ -123,7 +123,7 @@ def _say_damaged(error: StateCorruption) -> None:
 
 
 class _StateBehind(StateCorruption):
-    """It is sound, but entries that it should have applied are missing."""
+    """The state is sound, but lacks entries that it should have applied."""
 
     def __init__(self, text: str, applied: Index) -> None:
         super().__init__(text)
@@ -131,11 +131,12 @@ class _StateBehind(StateCorruption):
 
 
 def _is_install_cut_off(applied: Index | None, start: Index, newest: Index, left: bool) -> bool:
-    """Whether a state that has too little (`applied`, None when there is none) was about to be replaced.
+    """Whether a state that is behind was about to be replaced by a snapshot when the node crashed.
 
-    A snapshot that came from a leader is ahead of the state until it is installed (`Snapshotter._install`), which
-    moves the old state aside, and leaves that. What was lost leaves nothing, and opens as an empty state: that is a
-    new node's only when its log begins with the snapshot.
+    `applied` is the state's index, None without a state; `left` says whether an old state was moved aside. A leader's
+    snapshot is ahead of the state until it is installed (`Installing._install`), which moves the old state aside
+    first. A state that was lost leaves nothing behind, and opens as an empty one. An empty state is fine only in a new
+    node, whose log begins with the snapshot.
     """
     if applied is None:
         return left
@@ -143,7 +144,7 @@ def _is_install_cut_off(applied: Index | None, start: Index, newest: Index, left
 
 
 def _open_sound_state(options: Options, world: World, paths: Paths, needed: Index, owner: Identity) -> Store:
-    """The state as it is on disk. Raises `StateCorruption` when it is damaged, or has not `needed` entries applied."""
+    """Open the state on disk. Raises `StateCorruption` if it is damaged, or has applied fewer than `needed` entries."""
     if (reason := _read_mark(world.disk, paths)) is not None:
         raise StateCorruption(reason)
     if not world.disk.is_dir(paths.state) or not world.disk.listdir(paths.state):
@@ -174,20 +175,20 @@ def _check_says_whose_it_is(disk: Disk, paths: Paths) -> None:
 
 
 def mark_unfit(disk: Disk, paths: Paths, error: StateCorruption | Diverged) -> None:
-    """Remember over restarts that the state must be rebuilt, and why. Blocking; durable on return."""
+    """Write down that the state must be rebuilt at the next start, and why. Blocking; durable on return."""
     kind = _DIVERGED if isinstance(error, Diverged) else "damaged"
     disk.write_atomic(paths.unfit_state, f"{kind}: {error}".encode())
 
 
 def _read_mark(disk: Disk, paths: Paths) -> str | None:
-    """Why the state must be rebuilt; None when it need not."""
+    """Why the state must be rebuilt; None if it need not be."""
     if not disk.exists(paths.unfit_state):
         return None
     return disk.read_bytes(paths.unfit_state).decode("utf-8", "replace")
 
 
 def _unmark(disk: Disk, paths: Paths) -> None:
-    """The damaged state is gone, durably."""
+    """Remove the mark, after the damaged state was replaced. Durable on return."""
     if disk.exists(paths.unfit_state):
         disk.remove(paths.unfit_state)
         disk.sync_dir(paths.root)
@@ -196,10 +197,10 @@ def _unmark(disk: Disk, paths: Paths) -> None:
 def restore_state(
     world: World, paths: Paths, snapshots: SnapshotStore, snapshot: SnapshotMeta, owner: Identity
 ) -> Store:
-    """Replace the state, which must not be open, by `snapshot`'s. Blocking.
+    """Replace the state, which must not be open, by the snapshot's. Blocking.
 
-    A crash leaves the old state or none, and then this is repeated. Who has not just received the snapshot
-    verifies it first. Raises `SnapshotCorruption` when a file is missing, `StateCorruption`, `DiskError`.
+    A crash leaves the old state or none, and the next start repeats this. Verify the snapshot first, unless it has
+    just been received. Raises `SnapshotCorruption` when a file is missing, `StateCorruption`, `DiskError`.
     """
     disk, states = world.disk, world.states
     if disk.is_dir(paths.new_state):

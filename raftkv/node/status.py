@@ -1,4 +1,4 @@
-"""What a node says of itself: for the command line, health checks, metrics and tests alike."""
+"""A node's status, and the problems that it shows: for the command line, health checks, metrics and tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TELLING = ("name", "lookup", "network", "tls", "handshake")
 
 
 class SnapshotProgress(msgspec.Struct, kw_only=True):
-    """A snapshot transfer under way."""
+    """How far a transfer of a snapshot is."""
 
     index: Index
     sent_bytes: int
@@ -23,7 +23,7 @@ class SnapshotProgress(msgspec.Struct, kw_only=True):
 
 
 class PeerStatus(msgspec.Struct, kw_only=True):
-    """One other node as this node sees it."""
+    """Another node, as the node that reports sees it."""
 
     node_id: NodeId
     connected: bool
@@ -31,27 +31,27 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     refused: str | None = None
     """Why the last handshake failed, with what to do."""
     match_index: Index | None = None
-    """What it holds durably; known to the leader only."""
+    """The last entry that it holds durably; known to the leader only."""
     flow: str | None = None
     """probe, replicate or snapshot; known to the leader only."""
     silent_ms: int | None = None
-    """How long ago it was heard; known to the leader only."""
+    """How long ago it was last heard from; known to the leader only."""
     has_room: bool | None = None
     """Whether its disk is above its reserve; known to the leader only."""
     clock_offset_ms: int | None = None
-    """How far its clock is ahead of what the leader goes by; known to the leader only."""
+    """How far its clock is ahead of the leader's time; known to the leader only."""
     snapshot: SnapshotProgress | None = None
     incarnation: str | None = None
-    """Which data directory it came with when it was last met; None when it never was."""
+    """The data directory that it had when it was last met; None when it was never met."""
     unreached: str | None = None
-    """Why it is not connected, as far as this node can tell; None while it is."""
+    """Why it is not connected, as far as this node can tell; None while it is connected."""
     unreached_reason: str | None = None
     """The same as one word, as metrics have it (`raftkv.transport.reasons.Reason`)."""
     refused_here: bool = False
-    """Whether it was this node that refused the other one, and not the other way round."""
+    """Whether this node refused the other one; otherwise the other one refused this node."""
 
     def problem(self, seen_from: NodeId) -> str:
-        """What is wrong with a peer that is not connected; only what passes by itself begins with "node … can't be"."""
+        """A sentence on a peer that is not connected. Only if that may pass by itself it begins "node … can't be"."""
         if self.unreached_reason in TELLING:
             return f"node {seen_from} can't connect to node {self.node_id}: {self.unreached}"
         why = f" ({self.unreached})" if self.unreached else ""
@@ -59,7 +59,7 @@ class PeerStatus(msgspec.Struct, kw_only=True):
 
 
 class ClockStatus(msgspec.Struct, kw_only=True):
-    """A node's clock and log time, in milliseconds (since the epoch); most of it is known to the leader only."""
+    """A node's clock and log time, in milliseconds (since the epoch). Most fields are known to the leader only."""
 
     wall_ms: int
     """What its wall clock shows."""
@@ -70,9 +70,9 @@ class ClockStatus(msgspec.Struct, kw_only=True):
     doubts: int
     """How often it began to doubt its own clock since it was started."""
     offset_ms: int | None = None
-    """How far its clock is ahead of what the leader goes by; negative when it is behind."""
+    """How far its clock is ahead of the time by which it stamps entries; negative when it is behind."""
     ahead_ms: int | None = None
-    """How far log time is ahead of what the clocks say: for so long it stands still."""
+    """How far log time is ahead of the clocks; it stands still until they have reached it."""
     has_majority: bool | None = None
     """Whether a majority of the voters' clocks agrees."""
     doubt: str | None = None
@@ -106,12 +106,12 @@ def seconds_text(ms: int) -> str:
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
-    """Everything about a node that an operator may ask."""
+    """What a node tells an operator about itself."""
 
     node_id: NodeId
     cluster_id: str
     machine: str
-    """Fingerprint of its state machine."""
+    """The fingerprint of its state machine."""
     version: str
     role: str
     term: Term
@@ -133,13 +133,13 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     disk_free_bytes: int = 0
     disk_total_bytes: int = 0
     disk_reserve_bytes: int = 0
-    """Free bytes below which it is no candidate for leadership, and as a leader hands over or refuses writes."""
+    """With fewer free bytes the node does not campaign; as a leader it hands over, or refuses writes."""
     disk_low: bool = False
-    """Whether it is below that."""
+    """Whether fewer bytes are free than the reserve."""
     writes_refused: str | None = None
-    """Why this leader refuses writes, with what to do; None when it does not, or others lead."""
+    """Why this leader refuses writes, with what to do; None when it accepts them or does not lead."""
     disk_hand_overs: int = 0
-    """How often it began to hand leadership over for want of room."""
+    """How often it began to hand leadership over because its disk was nearly full."""
     waiting_requests: int = 0
     installing: SnapshotProgress | None = None
     """A snapshot that is arriving here."""
@@ -149,26 +149,26 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     write_seconds: float = 0.0
     applied_entries: int = 0
     damaged: list[str] = []
-    """Files here that are not what was written, and what to do, in sentences."""
+    """Damaged files, in sentences that say what to do."""
     scrub_passes: int = 0
-    """How often all snapshots and the log were read to find such files, since the start."""
+    """How often all snapshots and the log were read in search of damage, since the start."""
     scrub_bytes: int = 0
     damage_found: int = 0
-    """How often one was found, since the start; what was mended since is counted too."""
+    """How many damaged files were found since the start, with those that were mended since."""
     snapshots_taken: int = 0
     snapshots_installed: int = 0
     elections: int = 0
     misplaced: str = ""
-    """Where it listens, if the membership sends others somewhere else; empty when that agrees."""
+    """A text on where it listens, if the membership sends others elsewhere; empty when the two agree."""
     clock: ClockStatus | None = None
     certificates: list[CertificateStatus] = []
-    """What links between nodes rely on; empty without TLS."""
+    """The certificates of the links between nodes; empty without TLS."""
     stopped: str | None = None
-    """Why the node serves no more, with what to do; None while it serves."""
+    """Why the node has stopped, with what to do; None while it serves."""
     log_lines_lost: int = 0
-    """Lines that its process meant to log, and that nobody took."""
+    """How many lines its process could not log, because nothing read them in time."""
     log_problem: str | None = None
-    """Why nothing that it logs arrives now; None when all is well."""
+    """Why its log does not get through now; None when it does."""
 
     def problems(self) -> list[str]:
         """What an operator should look at, in sentences that say what to do; empty when all is well."""
@@ -224,7 +224,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         return found
 
     def clock_problems(self) -> list[str]:
-        """Those of them that are about clocks and log time; only a leader has any."""
+        """The problems with clocks and log time; only a leader knows of any."""
         if self.clock is None:
             return []
         found = self.clock.own_problems(self.node_id)

@@ -1,4 +1,4 @@
-"""The node's time: ticks of the core, which follow the clock even when the event loop was late."""
+"""The core's ticks. They follow the clock, even when the event loop is late."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from raftkv.node.body import Body
 
 
 class Ticks:
-    """Counts ticks from `begin` on, by a timer, and by whoever must know the time right now."""
+    """Counts ticks from `begin` on: by a timer, and by `count` for a caller that needs the time right now."""
 
     def __init__(self, body: Body, tick: Callable[[int], None], ticked: Callable[[], None]) -> None:
-        """`tick` is told how many ticks have passed; `ticked` is called after each look by the timer."""
+        """`tick` gets the number of ticks that have passed; `ticked` is called each time that the timer has fired."""
         self._body = body
         self._tick = tick
         self._ticked = ticked
@@ -21,12 +21,12 @@ class Ticks:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Time begins now."""
+        """Count from now on."""
         self._counted_to = asyncio.get_running_loop().time()
         self._look()
 
     def stop(self) -> None:
-        """It goes on no more."""
+        """Count no more."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -38,9 +38,9 @@ class Ticks:
         self._ticked()
 
     def count(self) -> None:
-        """Tell of the ticks that have passed; after a long pause of no more than an election's worth."""
+        """Count the ticks that have passed; after a long pause, no more than an election time-out has."""
         passed = asyncio.get_running_loop().time() - self._counted_to
-        due = int(passed / self._tick_s + 1e-6)  # a timer that is due may be a rounding early
+        due = int(passed / self._tick_s + 1e-6)  # a timer may fire too early by a rounding error
         if due > 0:
             self._counted_to += due * self._tick_s
             self._tick(min(due, self._body.raft.config.election_ticks))

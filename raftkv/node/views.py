@@ -1,4 +1,4 @@
-"""States that clients read page by page: each as it was at one index, few at once, and none for long."""
+"""Views: states at one index, which a node holds for a short time, so that clients can read them page by page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class HeldView:
-    """One of them. It is read by one query at a time, and closed only between two."""
+    """One view. One query reads it at a time, and it is closed only between two queries."""
 
     def __init__(self, view: StateView, now: float) -> None:
         self.view = view
@@ -23,7 +23,7 @@ class HeldView:
         """Why it can't be read any more; empty while it can."""
 
     def begin(self) -> None:
-        """A query begins to read it. Raises `ViewExpired`, or `Busy` while another one reads."""
+        """A query begins to read. Raises `ViewExpired`, or `Busy` while another query reads."""
         if self.expired:
             raise ViewExpired(self.expired)
         if self.is_read:
@@ -31,23 +31,23 @@ class HeldView:
         self.is_read = True
 
     def end(self, now: float) -> None:
-        """It is done."""
+        """The query has finished; `now` is when, in seconds of the loop's time."""
         self.is_read, self.used_at = False, now
         if self.expired:
             self.view.close()
 
     def expire(self, why: str) -> None:
-        """Nobody reads it any more; it is closed as soon as nobody does."""
+        """Let no more queries begin, and close the view when the query that reads it now has finished."""
         self.expired = why
         if not self.is_read:
             self.view.close()
 
 
 class Views:
-    """Holds views under numbers that nobody guesses and that no other start of a node has.
+    """Holds views by their numbers, which are random: they can't be guessed, and no two starts of a node share one.
 
-    Invariants: at most `views_max` are open, each until it was not used for `view_idle_s`, or more than
-    `view_changes_max` keys were written since it was opened, which it must remember.
+    Invariants: at most `views_max` views are open. One is closed when it was not used for `view_idle_s`, or when more
+    than `view_changes_max` keys were written since it was opened, as it keeps their old values in memory.
     """
 
     def __init__(self, config: Config, clock: Callable[[], float], draw: Callable[[int], int]) -> None:
@@ -56,15 +56,15 @@ class Views:
         self._draw = draw
         self._held: dict[int, HeldView] = {}
         self.opened = 0
-        """Views so far."""
+        """How many views were opened, since the start."""
         self.expired = 0
-        """Those of them that were closed before their client did."""
+        """How many of them were closed before their clients closed them."""
 
     def __len__(self) -> int:
         return len(self._held)
 
     def open(self, view: Callable[[], StateView]) -> int:
-        """Open one; returns its number. Raises `Busy` when there are too many."""
+        """Open a view; returns its number. Raises `Busy` when `views_max` are open."""
         self.sweep()
         if len(self._held) >= self._config.views_max:
             raise Busy(f"{len(self._held)} views are open here: views_max allows no more at once")
@@ -74,7 +74,7 @@ class Views:
         return number
 
     def find(self, number: int) -> HeldView:
-        """The view of this number. Raises `ViewExpired`."""
+        """The view with this number. Raises `ViewExpired` when there is none."""
         self.sweep()
         held = self._held.get(number)
         if held is None:
@@ -86,13 +86,13 @@ class Views:
         return held
 
     def close(self, number: int) -> None:
-        """Its client needs it no more; nothing happens when it is gone."""
+        """Close a view, if it is still held."""
         held = self._held.pop(number, None)
         if held is not None:
             held.expire("the view was closed")
 
     def sweep(self) -> None:
-        """Let go of those whose time is over."""
+        """Close the views that were not used for too long, or have too many changes to remember."""
         now, config = self._clock(), self._config
         for number, held in list(self._held.items()):
             idle = not held.is_read and now - held.used_at >= config.view_idle_s
@@ -100,7 +100,7 @@ class Views:
                 self._expire(number, "the view is too old: begin anew, with another one")
 
     def close_all(self) -> None:
-        """The store is about to be closed; nobody reads."""
+        """Close all views, because the store is about to be closed. No query may be reading."""
         for number in list(self._held):
             self._expire(number, "the node's state was replaced: begin anew, with another view")
 

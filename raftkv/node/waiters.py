@@ -1,4 +1,4 @@
-"""Who waits for something about a node to become true."""
+"""Coroutines that wait for something about a node to become true."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from raftkv.errors import NodeStopped, Unavailable
 from raftkv.node.body import Body
 
 Until: TypeAlias = Callable[[Callable[[], bool], float, str], Awaitable[None]]
-"""Waits for a condition, for so many seconds, and says what it was; raises `Unavailable` (`Waiters.until`)."""
+"""`Waiters.until`: a condition, a deadline in seconds, and the text of the `Unavailable` that it raises then."""
 
 
 class Waiters:
-    """Conditions that are looked at every tick, each with who waits for it."""
+    """Conditions that are checked at every tick, each with the future of the coroutine that waits for it."""
 
     def __init__(self, body: Body) -> None:
         self._body = body
@@ -22,7 +22,8 @@ class Waiters:
         self._looks = 0
 
     async def until(self, condition: Callable[[], bool], deadline_s: float, what: str) -> None:
-        """Wait until `condition` holds. Raises `Unavailable` after `deadline_s` seconds, and what stops the node."""
+        """Wait until `condition` holds. Raises `Unavailable` with `what` after `deadline_s` seconds, or the error that
+        has stopped the node."""
         if condition():
             return
         if self._body.failure is not None:
@@ -35,12 +36,12 @@ class Waiters:
             raise Unavailable(f"{what}: not within {deadline_s:g} s") from None
 
     async def next_tick(self) -> None:
-        """Wait until conditions are looked at the next time."""
+        """Wait until the conditions are checked the next time."""
         looks = self._looks
         await self.until(lambda: self._looks > looks, 60, "no tick")
 
     def look(self) -> None:
-        """Wake those whose condition holds now, and everybody when the node has ended."""
+        """Wake the coroutines whose condition holds now; if the node has ended, wake all of them with an error."""
         self._looks += 1
         if not self._waiting:
             return

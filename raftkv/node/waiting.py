@@ -1,4 +1,4 @@
-"""Who waits for what: commands for the index they got, queries for an index they may be read at."""
+"""Requests that wait: a command until its entry is applied, a query until enough is applied for it to read."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class Query(msgspec.Struct):
     payload: bytes
     done: QueryDone
     deadline_s: float | None = None
-    """How long its client waits, counted from when it arrived."""
+    """How long its client waits, from the query's arrival on."""
     gone: Callable[[], bool] | None = None
-    """Tells, on any thread, whether nobody waits for it any more."""
+    """Says whether the client has gone, so that no answer is needed; may be called on any thread."""
 
     instead: Callable[[], bytes] | None = None
-    """What gives the answer in the place of the machine, when the query's turn comes; raises a `RaftKVError`."""
+    """Gives the answer in place of the machine when the query's turn comes, or raises a `RaftKVError`."""
     held: HeldView | None = None
-    """The view that it is asked of, if it is not what is applied now."""
+    """The view to read; None to read what is applied."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether it need not be answered."""
+        """Whether the client has gone, so that no answer is needed."""
         return self.gone is not None and self.gone()
 
 
@@ -51,11 +51,11 @@ class Commands:
         return len(self._waiting)
 
     def add(self, first: Index, term: Term, dones: Sequence[CommandDone]) -> None:
-        """`dones` wait for the entries from `first` on, which were appended in `term`."""
+        """Add the callbacks of entries that were appended in `term`, from index `first` on."""
         self._waiting.extend([(first + at, term, done) for at, done in enumerate(dones)])
 
     def applied(self, entries: Sequence[Entry], outcomes: Sequence[Outcome | None]) -> None:
-        """Tell those who wait for these entries what became of them."""
+        """Answer the commands that wait for these entries with their outcomes."""
         waiting = self._waiting
         if not waiting or waiting[0][0] > entries[-1].index:
             return
@@ -65,15 +65,17 @@ class Commands:
             at = index - base
             outcome = outcomes[at] if at >= 0 else None
             if at < 0:
-                # A snapshot jumped over the entry, so nobody here saw its outcome.
+                # A snapshot took the entry's place, so its outcome is not known here.
                 done(0, Indeterminate("the node installed a snapshot in place of the command's entry"))
             elif entries[at].term == term and outcome is not None:
                 done(index, outcome)
             else:
-                done(0, NotLeader())  # another leader's entry was committed in its place: it is certainly lost
+                done(
+                    0, NotLeader()
+                )  # another leader's entry was committed at this index, so the command is certainly lost
 
     def leadership_lost(self) -> None:
-        """Whoever waits may get an answer nowhere else than from a new leader; ours may still be committed."""
+        """End all with `Indeterminate`: the entries may still be committed, but only a new leader can tell."""
         waiting, self._waiting = self._waiting, deque()
         for _, _, done in waiting:
             done(0, Indeterminate("leadership was lost before the command was committed"))
@@ -88,8 +90,8 @@ class Commands:
 class Queries:
     """Queries in three stages: not yet asked about, asked about (by token), and waiting for an index.
 
-    A token is never used twice, not even by two starts of one node (`boot` counts them): an answer to a question that
-    was asked before a crash would name an index that is too old.
+    A token is never used twice, not even by two starts of one node: `boot` tells these apart. Otherwise a late answer
+    to a question from before a crash would confirm an index that is too old.
     """
 
     def __init__(self, boot: int) -> None:
@@ -104,12 +106,12 @@ class Queries:
         self.count += 1
 
     def add_due(self, query: Query) -> None:
-        """Add one that may be answered whatever is applied."""
+        """Add a query that may be answered at any index."""
         self._confirmed.append((0, [query]))
         self.count += 1
 
     def next_batch(self) -> int | None:
-        """Give all new queries one token, so that one round answers for all of them; None when there are none."""
+        """Give all new queries one token, so that one round confirms all of them; None when there are none."""
         if not self._new:
             return None
         self._next_token += 1
@@ -124,9 +126,9 @@ class Queries:
             self._confirmed.append((index, batch))
 
     def due(self, applied_index: Index, limit: int) -> list[Query]:
-        """Up to `limit` of those that may be answered now, and these are no longer waiting.
+        """Take out up to `limit` queries that may be answered now.
 
-        Indexes are confirmed in rising order, but for changes of leaders.
+        Confirmed indexes rise, except when the leader changes; so all are looked at.
         """
         due: list[Query] = []
         for _ in range(len(self._confirmed)):
@@ -143,7 +145,7 @@ class Queries:
         return due
 
     def dropped(self, token: int, error: RaftKVError) -> None:
-        """Nobody will confirm the queries of `token`; they changed nothing, so they may be asked again."""
+        """End the queries of `token` with `error`: they won't be confirmed. Queries can safely be sent again."""
         batch = self._asked.pop(token, [])
         self.count -= len(batch)
         for query in batch:
@@ -159,5 +161,5 @@ class Queries:
 
 
 def no_leader() -> Unavailable:
-    """What a query gets whose leader was lost while it waited."""
+    """The error of a query that waited when the leader was lost."""
     return Unavailable("the leader was lost before the read was confirmed")

@@ -1,4 +1,4 @@
-"""Watches the disk: one that hangs costs leadership, one that is nearly full costs writes."""
+"""Watches the disk: when it hangs, the node gives up leadership; when it is nearly full, the node takes no writes."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from raftkv.disk import DiskSpace
 from raftkv.errors import DiskLow
 
 LOOK_S_MAX = 1.0
-"""Between two looks no more than this counts; they come four times a second."""
+"""The most that counts between two looks, which come four times a second: a longer gap was a pause of the process."""
 
 
 class DiskWatch:
-    """Decides, from what it is told, when a disk is too slow or too full to go on as before.
+    """Decides when the disk is too slow or too full to go on as before. It does no input or output itself.
 
-    A leader whose disk hangs keeps its followers quiet with heartbeats while nothing commits: that is
-    worse than a dead one (etcd#13527, hashicorp/raft#503). So it gives up leadership, and stops for
-    good when the disk does not come back.
+    A leader whose disk hangs keeps its followers quiet with heartbeats while nothing commits. That is worse than a dead
+    leader (etcd#13527, hashicorp/raft#503). So it gives up leadership, and if the disk goes on hanging, the node stops.
     """
 
     def __init__(self, config: Config) -> None:
@@ -25,17 +24,17 @@ class DiskWatch:
         self._bytes_min = config.disk_free_bytes_min
         self.space = DiskSpace(free_bytes=0, total_bytes=0)
         self.reserve_bytes = 0
-        """Free bytes below which there is no room."""
+        """With fewer free bytes than this there is no room."""
         self.low: DiskLow | None = None
-        """Set while there is too little space; cleared by itself."""
+        """The text on it, while there is too little space; None when there is enough again."""
         self._looked_at = 0.0
         self._started_at: float | None = None
         self._writing_s = 0.0
 
     def writing_s(self, started_at: float | None, now: float) -> float:
-        """For how long (s) the write that is under way since `started_at`, if any, has kept this process waiting.
+        """For how many seconds this process has waited for the write that began at `started_at`; 0 without a write.
 
-        That the process itself was stopped meanwhile, or its machine, says nothing of the disk (F16, F72).
+        Time in which the process or its machine was stopped does not count: it says nothing about the disk (F16, F72).
         """
         passed = min(now - self._looked_at, LOOK_S_MAX)
         self._looked_at = now
@@ -54,7 +53,7 @@ class DiskWatch:
         return writing_s >= self._stop_s
 
     def saw(self, space: DiskSpace) -> None:
-        """Note how much space there is."""
+        """Take note of the free space."""
         self.space = space
         self.reserve_bytes = reserve = min(self._bytes_min, int(self._fraction_min * space.total_bytes))
         if space.free_bytes < reserve:
@@ -67,7 +66,7 @@ class DiskWatch:
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes for people."""
+    """A number of bytes for people, such as `1.5 GiB`."""
     for suffix, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             return f"{count / size:.1f} {suffix}"

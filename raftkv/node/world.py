@@ -1,4 +1,4 @@
-"""The ports that a node stands on, as one value: the real world by default, a simulated one in tests."""
+"""A node's interfaces to the world, as one value: the real world in a server, a simulated one in tests."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from raftkv.node.ports import ThreadWorker, Worker, monotonic_clock_ms, wall_clo
 from raftkv.state import RocksStates, States
 
 SCANS_AT_ONCE = 2
-"""One long query must not keep the short ones from their turn; more threads would only fight for the interpreter."""
+"""Two, so that one long query does not hold up a short one. More threads would only compete for the interpreter."""
 
 
 class World(msgspec.Struct, kw_only=True):
-    """Files, state, threads, clock and chance. The network comes separately, as it belongs to one node."""
+    """Files, state, threads, clocks and dice. The network is no part of it, because a transport belongs to one node."""
 
     disk: Disk
     states: States
     log_worker: Worker
-    """Writes and reads the log, and who was met, and nothing else: what it does is what clients and peers wait for."""
+    """Writes and reads the log and the small files that handshakes wait for. Nothing slow may run here: clients and
+    peers wait for this worker."""
     background_worker: Worker
-    """Flushes, snapshots, checksums: whatever may take long."""
+    """All that may take long: flushes, snapshots, checksums."""
     transfer_worker: Worker
     """Reads snapshots that are being sent, so that a transfer goes on while another snapshot is taken."""
     scan_workers: tuple[Worker, ...]
-    """Run queries that read much: as many at once as there are workers."""
+    """Run queries that read much, one on each worker."""
     clock: Callable[[], float]
-    """Seconds of any clock that never goes back; called on any thread."""
+    """Seconds of a clock that never goes back, from any zero; may be called on any thread."""
     pause: Callable[[float], None]
-    """Lets a thread do nothing for so many seconds."""
+    """Puts the calling thread to sleep for so many seconds."""
     now_ms: Callable[[], int]
-    """The wall clock, which may be wrong."""
+    """The wall clock in milliseconds since the epoch; it may be wrong."""
     monotonic_ms: Callable[[], int]
-    """A clock that only goes on, from any zero."""
+    """Milliseconds of a clock that never goes back, from any zero."""
     draw: Callable[[int], int]
     """`draw(n)` gives a number from 0 to n - 1."""
     nonce: str
-    """Different for every start of a node."""
+    """A random word, another one for every start of a node."""
     log_health: Callable[[], LogHealth] = logs.health
-    """Whether what is logged arrives anywhere."""
+    """Whether the lines that are logged get through to where the log goes."""
 
     @classmethod
     def real(cls) -> World:
         """Real files and RocksDB, threads, the system's clocks and dice; failpoints as the environment says.
 
-        Raises `ConfigError` when that can't be read.
+        Raises `ConfigError` when the environment's failpoints can't be read.
         """
         failpoints.arm()
         return cls(

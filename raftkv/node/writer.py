@@ -1,4 +1,4 @@
-"""Makes Readys durable: hard state and log, in order, as many at once as have piled up (group commit)."""
+"""Makes each `Ready` durable: hard state and log, in order. All that wait are written together (group commit)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 BOUND_ENTRIES = 10_000
-"""The vote file is told how far the log reaches at least so often: what is missing below that is noticed at a start,
-and one more write for so many entries costs nothing."""
+"""After so many entries at most, the vote file is told how far the log reaches. A start notices if an entry below that
+is missing. One more write for so many entries costs next to nothing."""
 
 failpoints.declare(
     __name__,
@@ -31,7 +31,7 @@ failpoints.declare(
 
 
 class _Task(msgspec.Struct):
-    """One Ready's write, and the messages that wait for it."""
+    """The write of one `Ready`, and the messages that wait for it."""
 
     number: int
     write: Write | None
@@ -41,10 +41,10 @@ class _Task(msgspec.Struct):
 
 
 class Writer:
-    """While the disk works on one batch, the next one piles up; then it is written with one sync.
+    """Writes in batches: while the disk works on one, the next one piles up, and is then written with one sync.
 
-    Invariants: batches are written one at a time and in order; a message is handed on only when
-    everything of its Ready, and of all before it, is durable.
+    Invariants: batches are written one at a time and in order; a message is sent only when its `Ready` and all before
+    it are durable.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Writer:
         self._idle: list[asyncio.Future[None]] = []
         self._failed = False
         self.started_at: float | None = None
-        """When the disk got the batch that it works on (the loop's time), None when it rests."""
+        """When the batch under way was given to the disk, in the loop's time; None when there is none."""
         self.batches = 0
         self.syncs_s = 0.0
-        """Seconds that the disk has worked, for the metrics."""
+        """How many seconds the disk has worked, for the metrics."""
 
     def enqueue(
         self,
@@ -80,7 +80,7 @@ class Writer:
         hard_state: HardState | None,
         messages: list[Message],
     ) -> None:
-        """Queue one Ready; `messages` alone wait for what was queued before them."""
+        """Queue one `Ready`. If it has messages only, they wait for what was queued before them."""
         self._queue.append(_Task(number, write, truncate_from, hard_state, messages))
         if self._running is None and not self._failed:
             self._start()
@@ -103,13 +103,13 @@ class Writer:
         self._running.add_done_callback(lambda future: self._done(future, tasks))
 
     def _write(self, tasks: list[_Task]) -> None:
-        """On the worker's thread. The hard state goes first: an entry's term must never be newer than it."""
+        """Runs on the worker's thread. The hard state is written first: no entry may have a newer term than that."""
         hard_state = next((task.hard_state for task in reversed(tasks) if task.hard_state is not None), None)
         cuts = [task.truncate_from for task in tasks if task.truncate_from is not None]
         bound = min([self._log.durable_index, *(cut - 1 for cut in cuts)])
         known = self._vote.durable_index
         if hard_state is not None or bound < known or bound >= known + BOUND_ENTRIES:
-            # The bound must be lowered before anything is cut off, else recovery would take the cut for a loss.
+            # The bound is lowered before the log is cut; otherwise a start would take the cut for lost entries.
             self._hard_state = hard_state or self._hard_state
             self._vote.write(self._hard_state, bound)
             failpoints.reach("writer.after_vote")
@@ -126,7 +126,7 @@ class Writer:
         if future.cancelled():
             return
         if (error := future.exception()) is not None:
-            self._failed = True  # what is on disk is not known any more: nothing is retried, nothing is told
+            self._failed = True  # it is not known any more what is on disk: retry nothing, acknowledge nothing
             self._on_failure(error)
             return
         if self._queue:
