@@ -19,7 +19,7 @@ from raftkv.wire import RequestKind
 
 
 class Admin:
-    """Asks a cluster what only operators ask.
+    """A client with the calls that operators need.
 
     ```python
     async with Admin(["127.0.0.1:7001"]) as admin:
@@ -27,11 +27,11 @@ class Admin:
         await admin.promote(4)
     ```
 
-    Changes go to the leader, wherever it is; like every client it learns who the members are, so these
-    are found also when all of `addresses` are gone. `status` and `take_snapshot` are answered by the node
-    that is reached first, and when there is one address, by the node there or nobody. Each raises `ChangeRefused` or
-    `InvalidArgument` when it isn't possible, `Unavailable` when no one did it, and `Indeterminate`
-    when it may have been done: look at the status, then try again.
+    Changes go to the leader. Like every client, this one learns the members' addresses, and finds them even if all of
+    `addresses` are gone. `status` and `take_snapshot` are answered by the node that is reached first; with one address
+    only the node there is asked. Each method raises `ChangeRefused` or `InvalidArgument` when the change isn't
+    possible, `Unavailable` when it was not done, and `Indeterminate` when it may have been done: look at the status,
+    then try again.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Admin:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; calls that still wait fail."""
         await self._channel.close()
         await self._one.close()
 
     async def status(self, deadline_s: float = 5.0) -> dict[str, Any]:
-        """Everything that a node says of itself; the fields are those of `NodeStatus`."""
+        """A node's status; the fields are those of `NodeStatus`."""
         answer = await self._ask(RequestKind.STATUS, None, deadline_s, dict[str, Any], changes_state=False)
         assert isinstance(answer, dict)
         return answer
@@ -95,9 +95,9 @@ class Admin:
         return leader
 
     async def reset_clock(self, deadline_s: float = 10.0) -> dict[str, int]:
-        """Let log time begin anew at what the clocks say, even where that is earlier: for when a clock was wrong.
+        """Set log time to what the clocks say, even if that is earlier; for after a clock was wrong.
 
-        May be repeated. Returns the entry's `index`, and log time `before_ms` and since (`log_time_ms`).
+        May be repeated. Returns the entry's `index`, and log time before it (`before_ms`) and at it (`log_time_ms`).
         """
         answer = await self._ask(RequestKind.CLOCK_RESET, None, deadline_s, dict[str, int], changes_state=True)
         assert isinstance(answer, dict)
@@ -120,14 +120,14 @@ class Admin:
         payload = msgspec.msgpack.encode(argument)
         channel = self._channel if changes_state else self._one
         call = channel.new_call(kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state)
-        # These take as long as they take: an operation's silence is no sign of a dead node.
+        # Some operations take long, so silence is no sign of a dead node here.
         call.patient = True
         answer = await channel.perform(call)
         return decode_answer(answer.payload, result)
 
 
 def decode_answer(payload: bytes, kind: Any) -> object:
-    """A node's answer as `kind`; raises `FrameError` when it is something else."""
+    """Decode a node's answer as a `kind`. Raises `FrameError` when it is something else."""
     try:
         return msgspec.msgpack.decode(payload, type=kind)
     except UNREADABLE as exc:

@@ -22,20 +22,20 @@ T = TypeVar("T")
 
 
 class BlockingClient(Generic[M]):
-    """A `Client` on an event loop of its own, in a thread of its own.
+    """A `Client` that runs on its own event loop, in its own thread.
 
     ```python
     with BlockingClient(Inventory, ["127.0.0.1:7001"]) as inventory:
         inventory.receive("apple", 3)
     ```
 
-    Arguments, results and errors are those of `Client`. Calls of different threads go out together.
-    In a child made by fork (`multiprocessing`, a pre-forking server) it is as new: it has a thread,
-    connections and a session of its own there, and the parent's go on undisturbed.
+    Arguments, results and errors are those of `Client`. Calls of different threads share the connections. In a child
+    made by fork (`multiprocessing`, a pre-forking server) it begins anew, with its own thread, connections and session;
+    the parent's are not disturbed.
     """
 
     def __init__(self, machine: type[M], addresses: Sequence[str], **settings: Any) -> None:
-        """`settings` are those of `Client`; raises what it raises."""
+        """`settings` are those of `Client`. Raises as `Client` does."""
         self._client = Client(machine, addresses, **settings)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -46,7 +46,7 @@ class BlockingClient(Generic[M]):
         tell_of_fork(self)
 
     def after_fork(self) -> None:
-        """In a child: there is no thread, and whoever held the lock will never release it."""
+        """In a child there is no thread, and a lock that was held at the fork is never released: make new ones."""
         if self._loop is not None:
             let_go_of_loop(self._loop)
             leave(self._loop, self._thread)
@@ -70,15 +70,15 @@ class BlockingClient(Generic[M]):
         self.close()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin `work` on the loop, whose thread is started by the first who needs it."""
-        # The lock keeps what is begun here before what `close` begins, so that it has an end.
+        """Begin `work` on the loop; the first call starts the thread."""
+        # The lock keeps this before the work that `close` begins, which ends all that came earlier.
         with self._lock:
             if self._closed:
                 work.close()
                 raise Unavailable("the client is closed")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                # A daemon: a program that forgets to close its client must still be able to end.
+                # A daemon thread, so that a program can end without closing its client.
                 self._thread = threading.Thread(target=_serve, args=(self._loop,), name="raftkv-client", daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -110,13 +110,13 @@ class BlockingClient(Generic[M]):
         return self.run(self._client.call(name, *args, **kwargs))
 
     def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
-        """What the methods of `remote` do."""
+        """Call a command or query; the methods of `remote` end here."""
         return self.run(self._client.invoke(method, args, kwargs, deadline_s))
 
     def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
-        """A query on whatever node is at hand."""
+        """Ask any node a stale query."""
         return self.run(self._client.invoke_stale(method, args, kwargs, deadline_s))
 
     def close(self) -> None:
@@ -138,7 +138,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
-        # Whoever was told of the end has its error already; let their coroutines finish.
+        # All calls have their errors by now; let their coroutines finish.
         left = asyncio.all_tasks(loop)
         if left:
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

@@ -1,4 +1,4 @@
-"""The addresses that a client knows, and which of them to try next."""
+"""The addresses that a client knows, and the order in which it tries them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 (not to listen there: a member that s
 
 
 class AddressBook:
-    """Seeds, which it was made with and never forgets; members, as the cluster told; hints, until they fail.
+    """Addresses from three sources: seeds, which the book was made with and never forgets; members, as the cluster told
+    them; and hints, which are kept until they fail.
 
-    Of all those, the one to be tried next is the one that was tried in vain least often since the
-    leader was found, and among equals the next in the round. So whoever is gone is soon tried last,
-    and nobody is left out for ever. A book that doesn't learn has its seeds, and nothing else.
+    The address to try next is the one that failed least often since the leader was last found, and among equals the
+    next in the round. So an address where no node is left soon comes last, but none is left out for ever. A book that
+    doesn't learn has its seeds only.
 
-    Invariants: `_tries` has the known addresses as its keys, in the order of the round, where new ones
-    come last. There are at most `ADDRESSES_MAX` and one more, or as many as there are seeds.
+    Invariants: the keys of `_tries` are the known addresses, in the order of the round, where new ones come last. There
+    are at most `ADDRESSES_MAX` and one more, or as many as there are seeds.
     """
 
     def __init__(self, seeds: Sequence[str], *, learns: bool = True) -> None:
@@ -48,11 +49,11 @@ class AddressBook:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """All of them, in the order of the round."""
+        """All known addresses, in the order of the round."""
         return tuple(self._tries)
 
     def learn(self, members: Members) -> bool:
-        """Take note of the members; returns whether these are others. Older news than the last is no news."""
+        """Take note of the members; returns whether they have changed. Older news than the last is ignored."""
         if not self._learns or members.index < self._members.index:
             return False
         usable = tuple(dict.fromkeys(address for address in members.addresses if is_usable(address)))[:ADDRESSES_MAX]
@@ -61,14 +62,14 @@ class AddressBook:
         self._members = Members(members.index, usable)
         least = min(self._tries.values())
         room = ADDRESSES_MAX - len(usable)
-        # Of a hundred seeds not all are kept beside the members, but always one.
+        # If there are many seeds, not all are kept beside the members, but at least one is.
         seeds = [seed for seed in self._seeds if seed not in usable][: max(1, room)]
         stay = [address for address in self._tries if address in usable or address in seeds]
         self._tries = {address: self._tries.get(address, least) for address in (*stay, *usable, *seeds)}
         return True
 
     def suggest(self, address: str) -> None:
-        """Somebody says that the leader is there."""
+        """A node says that the leader is at this address."""
         if self._learns:
             self._suggested = address
 
@@ -94,7 +95,7 @@ class AddressBook:
         return self._last
 
     def _round(self) -> list[str]:
-        """All addresses, beginning behind the last one that came from here."""
+        """All addresses, beginning behind the last one that `next` gave."""
         known = list(self._tries)
         if self._last not in self._tries:
             return known
@@ -102,7 +103,7 @@ class AddressBook:
         return known[at:] + known[:at]
 
     def in_vain(self, address: str, *, unreachable: bool = False) -> None:
-        """It was tried, and is not the leader or not there. A mere hint that is not there is forgotten."""
+        """This address failed: there is no node, or not the leader. A hint without a node is forgotten."""
         if address not in self._tries:
             return
         self._tries[address] += 1
@@ -110,13 +111,13 @@ class AddressBook:
             del self._tries[address]
 
     def found(self, address: str) -> None:
-        """The leader is there; of the others no more is kept than that they were not."""
+        """The leader is at this address. Of the others, no more is kept than whether they failed."""
         self._tries = {each: min(tries, 1) for each, tries in self._tries.items()}
         if address in self._tries:
             self._tries[address] = 0
 
     def pass_over(self, address: str, now: float) -> None:
-        """It gives no sign of life."""
+        """The node at this address gives no sign of life: try others first for `PASS_OVER_S` seconds."""
         self._silent_until = {each: until for each, until in self._silent_until.items() if until > now}
         self._silent_until[address] = now + PASS_OVER_S
 
@@ -125,7 +126,7 @@ class AddressBook:
 
 
 def is_usable(address: str) -> bool:
-    """Whether somebody elsewhere can connect to it."""
+    """Whether a client on another machine can connect to this address."""
     try:
         host, _ = parse(address)
     except InvalidArgument:

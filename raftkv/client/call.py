@@ -1,4 +1,4 @@
-"""One request of a caller on its way: what is known of its fate, over all attempts."""
+"""A request that waits for its answer, and whether it may have been applied, over all attempts to send it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raftkv.wire import RequestKind
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """What a node answered: the encoded result, and the log index that it stands for."""
+    """A node's answer: the encoded result, and the log index at which it was computed."""
 
     payload: bytes
     index: Index
@@ -23,14 +23,14 @@ class Carrier(Protocol):
     """A connection over which a call was sent."""
 
     def forget(self, call: PendingCall) -> None:
-        """Nobody waits for `call` any more; its answer will be ignored."""
+        """The caller of `call` has gone: ignore the answer."""
 
 
 class PendingCall:
     """A request, from the caller's `await` to its answer.
 
-    Invariants: it is in one place at a time (waiting, or on one `link`); `future` is done exactly
-    once; once `maybe_applied` is set it stays set.
+    Invariants: a call either waits to be sent, or is on one `link`; `future` is done exactly once; once `maybe_applied`
+    is set it stays set.
     """
 
     __slots__ = (
@@ -96,7 +96,7 @@ class PendingCall:
             self.future.set_exception(error)
 
     def give_up(self, why: str) -> None:
-        """End without a final answer: the error says whether the request may have been done."""
+        """End the call without an answer. The error says whether the request may have been done."""
         last = f" ({self.last_error})" if self.last_error is not None else ""
         if self.maybe_applied:
             error: RaftKVError = Indeterminate(f"{why}, and the command may have been applied{last}")

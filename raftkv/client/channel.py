@@ -1,4 +1,4 @@
-"""A client's way to a cluster: one router, started with the first request, and the settings it needs."""
+"""A client's way to a cluster: one router, which is started by the first request, and its settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FRAME_MARGIN = 4 * KIB
 
 
 class Channel:
-    """Takes requests of one event loop to the cluster at `addresses`, until `close`."""
+    """Sends requests of one event loop to the cluster at `addresses`, until `close`."""
 
     def __init__(
         self,
@@ -35,9 +35,9 @@ class Channel:
         chance: random.Random | None = None,
         learns: bool = True,
     ) -> None:
-        """One that doesn't learn asks nobody but the nodes at `addresses`.
+        """Without `learns` it never asks other nodes than those at `addresses`.
 
-        Raises `InvalidArgument` when an address is none.
+        Raises `InvalidArgument` for an address that can't be read.
         """
         if isinstance(addresses, str) or not addresses:
             raise InvalidArgument(f"addresses = {addresses!r}: must be a list with at least one host:port")
@@ -54,9 +54,9 @@ class Channel:
         tell_of_fork(self)
 
     def after_fork(self) -> None:
-        """In a child: the next use makes connections of its own, on the loop that runs then."""
+        """In a child, drop the parent's connections. The next request makes new ones, on the loop that runs then."""
         if self._router is not None:
-            # What the parent has learned is true for the child as well.
+            # The addresses that the parent has learned are good for the child as well.
             self._addresses = tuple(dict.fromkeys((*self._addresses, *self._router.addresses)))
             self._router.after_fork()
             leave(self._router)
@@ -64,7 +64,7 @@ class Channel:
 
     @property
     def router(self) -> Router:
-        """What finds the leader; it begins with the first use, as it belongs to the running loop."""
+        """The router, which is made at the first use, because it belongs to the running loop."""
         if self._router is None:
             book = AddressBook(self._addresses, learns=self._learns)
             dialler = Dialler(self.options, ssl=self._ssl, dial=self._dial)
@@ -73,7 +73,7 @@ class Channel:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it looks for the cluster: what it was given, and what it was told since."""
+        """Where it looks for the cluster: the addresses that it was given, and those that it has learned."""
         return self._router.addresses if self._router is not None else self._addresses
 
     @property
@@ -98,7 +98,7 @@ class Channel:
         repeatable: bool = True,
         stale: bool = False,
     ) -> PendingCall:
-        """A call whose time runs from now; raises what `check` raises."""
+        """Make a call whose deadline counts from now. Raises as `check` does."""
         self.check(len(payload), deadline_s)
         loop = asyncio.get_running_loop()
         return PendingCall(

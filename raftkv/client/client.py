@@ -1,4 +1,4 @@
-"""The asyncio client: calls of a state machine's methods, as if it were here."""
+"""The asyncio client: calls a state machine's methods as if the machine were local."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ M = TypeVar("M", bound=StateMachine)
 
 
 def _hear(task: asyncio.Task[None]) -> None:
-    """What went wrong is known, even when whoever waited for it has gone."""
+    """Take note of a task's error, so that asyncio does not warn of it when its caller has gone."""
     if not task.cancelled():
         task.exception()
 
@@ -49,17 +49,21 @@ class Client(Generic[M]):
         await inventory.on_hand.stale("apple")                 # StaleRead(value=6, index=17)
     ```
 
-    A call ends in one of these ways: with the result, which is durable on a majority; `Rejected`, the
-    command's own exception; `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`), when it was certainly
-    not done; `Indeterminate`, when nobody will tell; `SessionExpired`, the same because the cluster
-    forgot the session; `InvalidArgument`, before anything was sent.
+    A call ends in one of these ways:
 
-    With sessions (the default) a command whose answer was lost is sent again under the same number
-    until the deadline, and applied once (thesis §6.3). Without, it ends as `Indeterminate` at once.
+    - with the result, which is durable on a majority;
+    - `Rejected`: the command has raised this exception itself;
+    - `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`): it was certainly not done;
+    - `Indeterminate`: it is not known whether it was done;
+    - `SessionExpired`: the same, because the cluster has forgotten the session;
+    - `InvalidArgument`: nothing was sent.
 
-    An instance belongs to one event loop, and may be used by any number of its tasks. A call may be
-    cancelled at any time; whether its command is applied is then unknown. In a child made by fork it
-    is as new: on the child's own loop, with connections and a session of its own.
+    With sessions (the default) a command whose answer was lost is sent again under the same number until the deadline,
+    and is applied once (thesis §6.3). Without sessions it ends with `Indeterminate` at once.
+
+    A client belongs to one event loop, and any number of its tasks may use it. A call may be cancelled at any time;
+    then it is not known whether its command is applied. In a child made by fork the client begins anew: on the
+    child's loop, with its own connections and session.
     """
 
     def __init__(
@@ -74,10 +78,10 @@ class Client(Generic[M]):
         dial: Dial | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        """`addresses` are client addresses of some of the nodes; the others are learned from these.
+        """`addresses` are client addresses of some of the nodes; the client learns the others from them.
 
         `sessions` and `deadline_s` are short for the same fields of `options`. `dial` and `chance`
-        stand for the network and the dice where these are simulated.
+        replace the network and the dice in simulated worlds.
         Raises `InvalidArgument` or `ConfigError`.
         """
         options = options if options is not None else ClientOptions()
@@ -97,7 +101,7 @@ class Client(Generic[M]):
         tell_of_fork(self)
 
     def after_fork(self) -> None:
-        """In a child: the session is the parent's, which counts its commands; the next command opens another one."""
+        """In a child, drop the session: the parent goes on counting its commands. The next command opens another."""
         leave(self._session, self._opening)
         self._session = self._opening = None
 
@@ -110,9 +114,9 @@ class Client(Generic[M]):
         await self.close()
 
     async def close(self, *, end_session: bool = True) -> None:
-        """Close the session, if there is one and a leader takes note, then the connections.
+        """Close the session, if there is one and the leader can be reached, then the connections.
 
-        Without `end_session` the cluster forgets the session by itself, and nothing is waited for.
+        Without `end_session` nothing is waited for, and the cluster forgets the session by itself after some time.
         Calls that still wait end with `Indeterminate` or `Unavailable`.
         """
         if self._closed:
@@ -123,7 +127,7 @@ class Client(Generic[M]):
             await asyncio.gather(self._opening, return_exceptions=True)
         session, self._session = self._session, None
         if end_session and session is not None and self._channel.connected_to is not None:
-            # Should this fail, the cluster forgets the session by itself, after an hour of log time.
+            # If this fails, the cluster forgets the session by itself, after an hour of log time.
             with contextlib.suppress(RaftKVError):
                 await self._request(RequestKind.COMMAND, close_session_payload(session.id), CLOSE_DEADLINE_S)
         await self._channel.close()
@@ -135,7 +139,7 @@ class Client(Generic[M]):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where it looks for the cluster: the members that it was told of, then the addresses that it was made with."""
+        """Where it looks for the cluster: the members that it has learned, then the addresses it was made with."""
         return self._channel.addresses
 
     @property
@@ -156,11 +160,12 @@ class Client(Generic[M]):
         return method
 
     async def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
-        """What the methods of `remote` do. Raises as the class says."""
+        """Call a command or query; the methods of `remote` end here. Raises as the class says."""
         return method.decode_result((await self._perform(method, args, kwargs, deadline_s)).payload)
 
     async def read(self, name: str, /, *args: Any, **kwargs: Any) -> Read[Any]:
-        """Call a query by name, with the default deadline; linearizable, with the log index that it was read at."""
+        """Call a linearizable query by name, with the default deadline; returns its result and the index it was read
+        at."""
         method = self.method(name)
         if not method.is_query:
             raise UnknownMethod(f"{name!r} is a command of {self.machine.__name__}: call it")
@@ -185,22 +190,22 @@ class Client(Generic[M]):
     async def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
-        """Run a query on whatever node is at hand. Raises as the class says."""
+        """Ask any node a stale query. Raises as the class says."""
         payload = method.query_payload(method.encode_args(args, kwargs))
         answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
         return StaleRead(method.decode_result(answer.payload), answer.index)
 
     async def open_view(self, deadline_s: float | None = None) -> View:
-        """Let the leader hold its state as it is now, for queries that shall all see the same; close it soon.
+        """Have the leader hold its state as it is now, for queries that must all see the same. Close the view soon.
 
-        Raises as the class says; `Busy` when too many are held until the deadline.
+        Raises as the class says, and `Busy` when too many views are held until the deadline.
         """
         if self._closed:
             raise Unavailable("the client is closed")
         return await open_view(self._request, self.options.deadline_s if deadline_s is None else deadline_s)
 
     async def _request(self, kind: RequestKind, payload: bytes, deadline_s: float, *, stale: bool = False) -> Answer:
-        """One request that does no harm when it is done twice."""
+        """Send a request that does no harm when it is done twice."""
         return await self._channel.perform(self._channel.new_call(kind, payload, deadline_s, stale=stale))
 
     async def _invoke_once(self, method: Method, values: bytes, deadline_s: float) -> Answer:
@@ -219,12 +224,12 @@ class Client(Generic[M]):
                     self._session = None
                 if call.maybe_applied:
                     raise
-                # No earlier attempt can have got into the log, so nothing was applied: a new session is as good.
+                # No earlier attempt can have got into the log, so nothing was applied, and a new session does no harm.
             finally:
                 session.end(sequence)
 
     async def _open_session(self, end: float, deadline_s: float) -> Session:
-        """The session, which is opened once for all commands that wait for it."""
+        """Open the session, once for all commands that wait for it."""
         loop = asyncio.get_running_loop()
         while self._session is None:
             if self._opening is None:

@@ -1,4 +1,4 @@
-"""From an address as people write it to a link that has shaken hands: names looked up, all their addresses tried."""
+"""From an address as people write it to a link after its handshake: looks the name up, and tries all its addresses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable
 
 
 class Dialler:
-    """Makes links. Whoever brings a `dial` of its own looks names up there too, unless it brings `resolve` as well."""
+    """Makes links. A caller with its own `dial` is handed names as they are, unless it gives `resolve` as well."""
 
     def __init__(
         self,
@@ -34,10 +34,10 @@ class Dialler:
         self._resolve: Resolve | None = resolve if resolve is not None or dial is not None else Names().look_up
 
     async def connect(self, address: str, make: Callable[[], Link], accept: Callable[[Link], None]) -> Link:
-        """A link that is ready, made by `make`, and that `accept` has nothing against.
+        """Connect a link that `make` has made, and that `accept` lets pass.
 
-        A name's addresses are tried one beside the other, each with a head start before the next.
-        Raises `OSError` (`TimeoutError` when nobody gave a sign of life), or what `accept` or the handshake raises.
+        If the name has several addresses, all are tried, each with a head start before the next. Raises `OSError`
+        (`TimeoutError` when there was no sign of life), or what `accept` or the handshake raises.
         """
         host, port = parse(address)
         hosts = await self._resolve(host, port) if self._resolve is not None else [host]
@@ -59,7 +59,7 @@ class Dialler:
         except BaseException:
             link.close()
             if link.ready.done() and not link.ready.cancelled():
-                link.ready.exception()  # it is told above, or nobody waits for it any more
+                link.ready.exception()  # the error was raised above, or the caller has gone
             raise
         return link
 
@@ -67,13 +67,13 @@ class Dialler:
         if self._dial is not None:
             await self._dial(factory, host, port)
         else:
-            # The certificate is the name's, whichever of its addresses this is.
+            # The certificate is for the name, whichever of its addresses this is.
             server_name = name if self._ssl is not None else None
             loop = asyncio.get_running_loop()
             await loop.create_connection(factory, host, port, ssl=self._ssl, server_hostname=server_name)
 
     async def _race(self, attempts: list[Any]) -> Link:
-        """The first that succeeds; the others are given up."""
+        """Return the first link that is ready, and cancel the other attempts."""
         running: list[asyncio.Task[Link]] = []
         errors: list[OSError | RaftKVError] = []
         try:
@@ -104,7 +104,7 @@ async def _give_up(running: list[asyncio.Task[Link]]) -> None:
 
 
 def most_telling(errors: list[OSError | RaftKVError]) -> OSError | RaftKVError:
-    """Of several, the one that a person should read: who is there and wrong before who is not there."""
+    """The error that a person should read: one from a node that answered comes before one without an answer."""
     for kind in (WrongCluster, RaftKVError):
         if found := [error for error in errors if isinstance(error, kind)]:
             return found[0]

@@ -1,4 +1,4 @@
-"""One connection of a client to one node: handshake, requests out, answers in, silence noticed."""
+"""A client's connection to one node: handshake, requests out, answers in, and what to do when the node is silent."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from raftkv.wire import (
 )
 
 PROBE_ID = 0
-"""The number of requests for a sign of life; those of calls begin at 1."""
+"""The request id of probes, which ask for a sign of life; the ids of calls begin at 1."""
 
 
 class LinkOwner(Protocol):
-    """Who hears of what happens on a link."""
+    """The owner of links, which hears what happens on them."""
 
     def on_room(self, link: Link) -> None:
-        """The link can take calls again."""
+        """The link can send calls again."""
 
     def on_response(self, link: Link, call: PendingCall, response: Response) -> None:
-        """A call was answered."""
+        """The node has answered `call`."""
 
     def on_members(self, link: Link, members: Members) -> None:
-        """The node tells where the members are."""
+        """The node has sent the members' addresses."""
 
     def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[PendingCall]) -> None:
-        """The link is gone, and with it the answers to `calls`."""
+        """The link is gone; `calls` were sent, and won't be answered."""
 
 
 def wrong_cluster(found: str, wanted: str) -> WrongCluster:
@@ -55,14 +55,14 @@ def wrong_cluster(found: str, wanted: str) -> WrongCluster:
 
 
 class Link(asyncio.Protocol):
-    """A connection to `address`. Requests made in one turn of the loop leave in one write.
+    """A connection to `address`. All requests of one turn of the loop leave in one write.
 
-    Invariants: `outstanding` holds exactly the calls whose `link` this is; after `close` or a loss
-    it is empty and nothing is reported any more.
+    Invariants: `outstanding` has exactly the calls whose `link` this is. After `close`, or after the connection was
+    lost, it is empty, and the owner hears no more.
     """
 
     def __init__(self, address: str, owner: LinkOwner, options: ClientOptions, cluster_id: str = "") -> None:
-        """`cluster_id` is the cluster that the node must belong to, if one is known."""
+        """`cluster_id` is the cluster that the node must belong to; empty when any will do."""
         self.address = address
         self.cluster_id = ""
         self._wanted_cluster_id = cluster_id
@@ -97,17 +97,17 @@ class Link(asyncio.Protocol):
 
     @property
     def has_room(self) -> bool:
-        """Whether a call may be sent now; when not, `on_room` will tell."""
+        """Whether a call may be sent now. If not, `on_room` is called when it may."""
         room = self._writable and len(self.outstanding) < self._options.in_flight_max
         self._was_full |= not room
         return room
 
     def send(self, call: PendingCall) -> None:
-        """Send a call; the owner hears of the answer, or of the loss."""
+        """Send a call. The owner hears of its answer, or of the loss of the connection."""
         now = self._loop.time()
         if not call.patient:
             if self._owed == 0:
-                self._heard_at = self._alive_at = now  # silence counts from now: nothing was owed before
+                self._heard_at = self._alive_at = now  # silence counts from now: there was no unanswered call before
             self._owed += 1
         self._next_id = request_id = self._next_id + 1
         self.outstanding[request_id] = call
@@ -117,7 +117,7 @@ class Link(asyncio.Protocol):
         self._write(encode_request(Request(request_id, call.kind, call.payload, call.stale, deadline_ms)))
 
     def forget(self, call: PendingCall) -> None:
-        """Nobody waits for `call` any more; its answer will be ignored."""
+        """The caller of `call` has gone: ignore the answer."""
         self._take_out(call.request_id)
         self._tell_room()
 
@@ -139,7 +139,7 @@ class Link(asyncio.Protocol):
         return calls
 
     def after_fork(self) -> None:
-        """In a child: the connection is the parent's."""
+        """In a child, drop the connection without closing it: it is the parent's."""
         self._closed = True
         let_go_of(self._transport)
 
@@ -170,16 +170,16 @@ class Link(asyncio.Protocol):
             self._transport.write(b"".join(out))
 
     def pause_writing(self) -> None:
-        """The node reads slower than we write."""
+        """Called when the node reads too slowly: send no more calls."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """Called when the node has caught up."""
         self._writable = True
         self._tell_room()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say who we are."""
+        """Send the hello."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
         if self._closed:
@@ -221,11 +221,11 @@ class Link(asyncio.Protocol):
 
     def _answered(self, response: Response) -> None:
         call = self._take_out(response.id)
-        if call is not None:  # else its caller has gone
+        if call is not None:  # else the caller has gone
             self._owner.on_response(self, call, response)
 
     def _check_silence(self) -> None:
-        """Ask for a sign of life when answers are owed and nothing comes; give up in the end."""
+        """While calls wait and nothing comes, probe for a sign of life; without one, close the link."""
         options, now = self._options, self._loop.time()
         answer_due = self._heard_at + options.silence_s
         if not self._owed:
@@ -246,8 +246,8 @@ class Link(asyncio.Protocol):
         self._watch = self._loop.call_at(due, self._check_silence)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection broke, or we closed it."""
-        # A node that speaks TLS, or another program, hangs up on who greets it in clear.
+        """Called when the connection broke, or was closed here."""
+        # A node that speaks TLS, or another program, hangs up when it gets a hello in clear.
         hint = (
             ""
             if self.ready.done()
@@ -264,7 +264,7 @@ class Link(asyncio.Protocol):
             self._owner.on_lost(self, error, calls)
 
     def close_with(self, error: RaftKVError) -> list[PendingCall]:
-        """Close because of `error`, which whoever waits for the handshake gets."""
+        """Close because of `error`; if the handshake is not done, the dialler gets it."""
         if not self.ready.done():
             self.ready.set_exception(error)
         return self.close()

@@ -1,6 +1,6 @@
-"""A node's snapshots at work: when one is taken, how it gets to a follower, and what it replaces there.
+"""What a node does with snapshots: it takes them, sends them to followers, receives them and installs them.
 
-What a snapshot *is* (files, manifest, checksums, the protocol of a transfer) is `raftkv.snapshot`.
+What a snapshot *is* (files, manifest, checksums, the protocol of a transfer) is in `raftkv.snapshot`.
 """
 
 from raftkv.node.snapshots.snapshotter import Snapshotter

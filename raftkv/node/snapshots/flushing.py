@@ -1,4 +1,4 @@
-"""Makes the state durable now and then, so that a node that was killed has little to replay."""
+"""Makes the state durable now and then, so that a node has little to replay after a crash."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Flushing:
         self._under_way = False
 
     def flushed(self, index: Index) -> None:
-        """The state is durable up to `index` anyway, as somebody else has flushed it."""
+        """The state was flushed up to `index` by another part."""
         self._flushed = max(self._flushed, index)
 
     def replaced(self, index: Index) -> None:
-        """Another state is there, durable as it is."""
+        """The state was replaced by one that is durable up to `index`."""
         self._flushed = index
 
     def maybe_flush(self) -> None:
@@ -43,5 +43,5 @@ class Flushing:
             self._under_way = False
             body.check_background(future)
 
-        # What replaces the store waits its turn on the same worker, so it is still open then.
+        # The store is still open when the flush runs: it is replaced on the same worker, which comes later.
         body.world.background_worker.run(store.flush).add_done_callback(done)

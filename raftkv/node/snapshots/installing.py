@@ -1,4 +1,4 @@
-"""Puts a snapshot that has arrived in the place of the state, and of the log where that does not agree with it."""
+"""Replaces the state by a snapshot that has arrived, and resets the log if it does not agree with the snapshot."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ failpoints.declare(
 
 
 class Installing:
-    """One at a time, while nothing is applied, written or taken. After a crash anywhere in it a start goes on."""
+    """Installs one snapshot at a time, while nothing is applied, written or taken. After a crash in the middle, the
+    next start finishes the installation."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class Installing:
         store: SnapshotStore,
         new_runner: Callable[[Store], Runner],
     ) -> None:
-        """`new_runner` gives the state machine on the state that has been put there."""
+        """`new_runner` runs the state machine on the new state."""
         self._body = body
         self._applier = applier
         self._scans = scans
@@ -64,16 +65,16 @@ class Installing:
         self._new_runner = new_runner
         self.under_way: asyncio.Task[None] | None = None
         self.installed = 0
-        """How many snapshots were installed, since the start."""
+        """How many snapshots were installed since the start."""
 
     def begin(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
-        """Put a snapshot that has arrived in the place of the state, and of the log unless that agrees with it."""
+        """Begin to install a snapshot. The log is reset unless it agrees with the snapshot (`keeps_log`)."""
         self._applier.pause()
         self.under_way = asyncio.ensure_future(self._install(snapshot, keeps_log))
         self.under_way.add_done_callback(self._install_ended)
 
     async def _install(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
-        """Every step leaves something from which a start goes on: the snapshot itself is durable already."""
+        """The snapshot is durable before the first step, so a start can go on after a crash between any two steps."""
         body, world = self._body, self._body.world
         began = asyncio.get_running_loop().time()
         if self._taking.under_way is not None:
@@ -105,14 +106,15 @@ class Installing:
         await world.background_worker.run(self._store.prune, retired)
 
     def _reset_log(self, snapshot: SnapshotMeta) -> None:
-        """On the log's worker. The bound goes down first, else a start would take the cut for a loss."""
+        """Runs on the log's worker. The vote file's bound is lowered first; otherwise a start would take the cut for
+        lost entries."""
         failpoints.reach("install.before_bound")
         self._vote.write(self._vote.hard_state, min(self._vote.durable_index, snapshot.index))
         failpoints.reach("install.before_log_reset")
         self._log.reset(snapshot.log_start)
 
     def _swap_state(self, old: Store, snapshot: SnapshotMeta) -> Store:
-        """On the background worker."""
+        """Runs on the background worker."""
         failpoints.reach("install.before_swap")
         old.close()
         failpoints.reach("install.old_closed")

@@ -1,4 +1,4 @@
-"""The follower's end of a transfer: feeds the `SnapshotReceiver`, and the core when a snapshot has arrived."""
+"""The follower's end of a transfer: hands messages to the `SnapshotReceiver`, and a complete snapshot to the core."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from raftkv.snapshot import (
 logger = EventLog("raftkv")
 
 QUEUE_MAX = 64
-"""Messages that wait for the disk; a sender has fewer under way, so more are nobody's."""
+"""How many messages may wait for the disk. A sender has fewer under way; if there are more, they are dropped."""
 
 failpoints.declare(
     __name__,
@@ -35,7 +35,7 @@ failpoints.declare(
 
 
 class Receiving:
-    """Takes in one snapshot at a time, from the leader of the present term only.
+    """Takes in one snapshot at a time, and only from the leader of the present term.
 
     Invariants: the receiver's file work is done on the background worker, in the order of the messages;
     at most `QUEUE_MAX` of them wait there.
@@ -48,7 +48,7 @@ class Receiving:
         cluster_id: Callable[[], str],
         take_in: Callable[[InstallSnapshot], None],
     ) -> None:
-        """`take_in` gives a message to the core."""
+        """`take_in` hands a message to the core."""
         self._body = body
         self._store = store
         self._cluster_id = cluster_id
@@ -63,14 +63,14 @@ class Receiving:
         self._work: dict[asyncio.Future[ReceiverStep], None] = {}
 
     def on_message(self, message: SnapshotOffer | SnapshotChunk) -> None:
-        """Part of a snapshot. From a deposed leader it is refused (F65); from one not known yet, dropped."""
+        """Take in an offer or a chunk. A deposed leader's offer is refused (F65); a leader unknown here is ignored."""
         raft = self._body.raft
         if message.term < raft.term:
             if isinstance(message, SnapshotOffer):
                 self._refuse(message)
             return
         if message.term != raft.term or message.sender != raft.leader or raft.installing is not None:
-            return  # it is offered again soon, when the leader is known and nothing is under way
+            return  # the leader offers it again soon; by then it is known, or what is under way has ended
         if self._queued >= QUEUE_MAX:
             return
         self._receiver.cluster_id = self._cluster_id()
@@ -115,13 +115,13 @@ class Receiving:
             self._run(body.world.background_worker.run(self._receiver.prepare))
 
     def _arrived(self, step: ReceiverStep) -> None:
-        """Published and durable: whether it is of use now is for the core to decide."""
+        """A snapshot is complete and durable. The core decides whether it is still of use."""
         raft, snapshot = self._body.raft, step.snapshot
         assert snapshot is not None, "only called with a snapshot"
         failpoints.reach("receive.arrived")
         leader = raft.leader
         if snapshot.index <= min(raft.commit_index, raft.durable_index):
-            # The log has it, and more: from now on it may not stand above the log any more.
+            # The log has the snapshot's last entry, so the snapshot needn't be treated as one ahead of the log.
             settled = self._body.world.background_worker.run(self._store.settle)
             settled.add_done_callback(self._body.check_background)
         if leader is not None and leader != raft.node_id:
@@ -129,19 +129,19 @@ class Receiving:
         logger.info("snapshot_arrived", index=snapshot.index, term=snapshot.term)
 
     def check_stall(self) -> None:
-        """Let go of a transfer that nobody carries on; its files stay for the next one."""
+        """Drop a transfer for which nothing has come for too long; its files stay for the next transfer."""
         body = self._body
         if self._receiver.is_stalled(asyncio.get_running_loop().time(), body.config.snapshot_stall_s):
             body.world.background_worker.run(self._receiver.suspend)
             logger.warning("snapshot_transfer_stalled", seconds=body.config.snapshot_stall_s)
 
     async def close(self) -> None:
-        """Wait for the file work that is under way, and let go of the transfer."""
+        """Wait for the file work that is under way, and drop the transfer."""
         await asyncio.gather(*self._work, return_exceptions=True)
         await self._body.world.background_worker.run(self._receiver.suspend)
 
     def progress(self) -> SnapshotProgress | None:
-        """How far the transfer is; None when there is none."""
+        """How far the transfer to this node is; None when there is none."""
         found = self._receiver.progress
         if found is None:
             return None

@@ -37,7 +37,7 @@ failpoints.declare(
 
 
 class Transfer:
-    """One sender, with the timer and the read that belong to it."""
+    """A transfer to one node: its sender, the timer of the sender's next step, and the read that is under way."""
 
     def __init__(self, sender: SnapshotSender) -> None:
         self.sender = sender
@@ -51,10 +51,10 @@ class Transfer:
 
 
 class Sending:
-    """All transfers from this node; some at a time, the others wait their turn.
+    """All transfers from this node. `snapshot_transfers_max` go on at a time, the others wait.
 
-    Invariants: at most one transfer to a node; one read under way for each; a transfer that has ended was
-    reported to the core exactly once.
+    Invariants: at most one transfer to a node; at most one read under way for each; the end of a transfer is reported
+    to the core exactly once.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Sending:
         self._reads: dict[asyncio.Future[SnapshotChunk], None] = {}
 
     def begin(self, to: NodeId, snapshot: SnapshotMeta) -> None:
-        """Send `snapshot`, now or when it is its turn; one that is on its way to `to` goes on."""
+        """Send `snapshot` now, or when its turn comes. If it is on its way to that node already, it goes on."""
         transfer = self._transfers.get(to)
         if transfer is not None:
             if transfer.sender.snapshot == snapshot and transfer.sender.term == self._body.raft.term:
@@ -98,7 +98,7 @@ class Sending:
             )
         except SnapshotCorruption as exc:
             self._on_damaged(snapshot, exc)
-            # Not at once: the core is in the middle of its own turn.
+            # Later, because the core is in the middle of a turn.
             loop.call_soon(self._report, to, False)
             return
         transfer = self._transfers[to] = Transfer(sender)
@@ -106,7 +106,7 @@ class Sending:
         self._pump(transfer)
 
     def _pump(self, transfer: Transfer) -> None:
-        """Send what may be sent now; one chunk is read at a time, and its end calls this again."""
+        """Send what may be sent now. One chunk is read at a time; when it has been read, this is called again."""
         sender, loop = transfer.sender, asyncio.get_running_loop()
         transfer.stop_timer()
         while transfer.reading is None and self._transfers.get(sender.to) is transfer:
@@ -149,7 +149,7 @@ class Sending:
         self._pump(transfer)
 
     def on_reply(self, reply: SnapshotReply) -> None:
-        """What a receiver says."""
+        """A message from a receiver."""
         transfer = self._transfers.get(reply.sender)
         if transfer is not None:
             transfer.sender.step(reply, asyncio.get_running_loop().time())
@@ -171,7 +171,8 @@ class Sending:
         self._start_waiting()
 
     def _verify(self, snapshot: SnapshotMeta) -> None:
-        """A receiver finds a file wrong that it got twice: then it has rotted here, and would be sent for ever."""
+        """Check the snapshot's files. A receiver got the same file twice with a wrong checksum, so it is damaged here,
+        and would be sent again for ever."""
 
         def verified(future: asyncio.Future[SnapshotReport]) -> None:
             error = error_of(future)
@@ -191,23 +192,23 @@ class Sending:
         transfer = self._transfers.pop(to)
         transfer.stop_timer()
         if transfer.reading is None:
-            transfer.sender.close()  # else the read's end does it
+            transfer.sender.close()  # else `_have_read` closes it
 
     def cancel(self) -> None:
-        """This node does not lead any more, or stops."""
+        """End all transfers without a report to the core, because this node does not lead any more, or stops."""
         self._waiting.clear()
         for to in list(self._transfers):
             self._drop(to)
 
     def abandon(self) -> None:
-        """As a crash does."""
+        """Drop everything at once and close nothing, as a crash does."""
         for transfer in self._transfers.values():
             transfer.stop_timer()
         self._transfers.clear()
         self._waiting.clear()
 
     async def close(self) -> None:
-        """Wait for the reads that are under way."""
+        """End all transfers, and wait for the reads that are under way."""
         self.cancel()
         results = await asyncio.gather(*self._reads, return_exceptions=True)
         for error in results:
@@ -215,7 +216,7 @@ class Sending:
                 logger.error("snapshot_read_failed", error=repr(error))
 
     def progress(self, to: NodeId) -> SnapshotProgress | None:
-        """How far the transfer to `to` is; None when there is none."""
+        """How far the transfer to the node `to` is; None when there is none."""
         transfer = self._transfers.get(to)
         if transfer is None:
             return None

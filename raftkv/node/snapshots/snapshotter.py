@@ -1,4 +1,4 @@
-"""All that a node does with snapshots: takes them, sends them, receives them and installs them."""
+"""A node's snapshots: the one interface to the parts that take, send, receive and install them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = EventLog("raftkv")
 
 
 class Snapshotter:
-    """The four of them, each a part of its own, behind one door."""
+    """Passes calls of the node and the core on to the four parts of this folder, and builds them."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Snapshotter:
         cluster_id: Callable[[], str],
         take_in: Callable[[InstallSnapshot], None],
     ) -> None:
-        """`take_in` gives a message to the core."""
+        """`take_in` hands a message to the core."""
         opened = recovered.opened
         store = opened.snapshots
         newest = opened.snapshot.index if opened.snapshot is not None else 0
@@ -55,7 +55,7 @@ class Snapshotter:
             store,
             cluster_id=cluster_id,
             before_checkpoint=recovered.host.before_checkpoint,
-            # Should what the log begins behind be damaged, there must be another one before a follower needs it.
+            # No snapshot here covers the log's beginning, so there must be a new one before a follower needs it.
             must_take=newest < opened.view.start.index,
         )
         self._installing = Installing(
@@ -73,43 +73,43 @@ class Snapshotter:
 
     @property
     def taken(self) -> int:
-        """Snapshots that were taken here since the start."""
+        """How many snapshots were taken here since the start."""
         return self._taking.taken
 
     @property
     def installed(self) -> int:
-        """Snapshots that were installed here since the start."""
+        """How many snapshots were installed here since the start."""
         return self._installing.installed
 
     @property
     def state_rot(self) -> dict[str, str]:
-        """Damaged files of the live state, by name; whoever finds one puts it here."""
+        """What is wrong with damaged files of the live state, by file name. The scrubber adds and removes entries."""
         return self._taking.state_rot
 
     def look(self) -> None:
-        """Now and then: make the state durable, let go of transfers that stall, take a snapshot that is due."""
+        """Called four times a second: flush the state, drop a transfer that stalls, take a snapshot, if one is due."""
         self._flushing.maybe_flush()
         self._receiving.check_stall()
         self._taking.maybe_take()
 
     async def take(self) -> Index:
-        """Take a snapshot now; see `Taking.take`."""
+        """See `Taking.take`."""
         return await self._taking.take()
 
     def damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
-        """A snapshot is not whole; see `Taking.damaged`."""
+        """See `Taking.damaged`."""
         self._taking.damaged(snapshot, error)
 
     def send(self, to: NodeId, snapshot: SnapshotMeta) -> None:
-        """The core wants `to` to have `snapshot`; the core hears of the end by `snapshot_sent`."""
+        """Send `snapshot` to the node `to`. At the end `Raft.snapshot_sent` is called."""
         self._sending.begin(to, snapshot)
 
     def install(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
-        """The core wants a snapshot that has arrived to be the state; it hears of the end by `snapshot_installed`."""
+        """Make a snapshot that has arrived the state. At the end `Raft.snapshot_installed` is called."""
         self._installing.begin(snapshot, keeps_log)
 
     def on_message(self, message: SnapshotMessage) -> None:
-        """A peer's part of a transfer."""
+        """A message from the other end of a transfer."""
         if self._body.has_ended:
             return
         if isinstance(message, SnapshotOffer | SnapshotChunk):
@@ -118,30 +118,30 @@ class Snapshotter:
             self._sending.on_reply(message)
 
     def role_changed(self) -> None:
-        """Another term or role: what this node sends as a leader of the old one is void."""
+        """The term or role has changed: end the transfers that this node began as the leader of an older term."""
         self._sending.cancel()
 
     def sending(self, to: NodeId) -> SnapshotProgress | None:
-        """How far the transfer to `to` is."""
+        """How far the transfer to the node `to` is; None when there is none."""
         return self._sending.progress(to)
 
     def receiving(self) -> SnapshotProgress | None:
-        """How far the transfer to this node is."""
+        """How far the transfer to this node is; None when there is none."""
         return self._receiving.progress()
 
     def stop(self) -> None:
-        """Send no more. The node has ended, so nothing else is begun either."""
+        """Send no more. The other parts see for themselves that the node has ended, and begin nothing."""
         self._sending.cancel()
 
     def abandon(self) -> None:
-        """Let go of everything at once, as a crash does."""
+        """Drop everything at once, as a crash does."""
         self._sending.abandon()
         for task in (self._taking.under_way, self._installing.under_way):
             if task is not None:
                 task.cancel()
 
     async def wait(self) -> None:
-        """Wait for what is under way."""
+        """Wait for the work that is under way."""
         under_way = [task for task in (self._taking.under_way, self._installing.under_way) if task is not None]
         for result in await asyncio.gather(*under_way, return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, RaftKVError | asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Takes snapshots of the state, without stopping writers, and lets the log forget what they cover."""
+"""Takes snapshots of the state while writes go on, and cuts the log behind them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ failpoints.declare(
 
 
 class Taking:
-    """One snapshot at a time, and none while one is installed; the log forgets only what a published one covers."""
+    """Takes one snapshot at a time, and none during an installation; cuts the log only behind a published snapshot."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Taking:
         before_checkpoint: Callable[[Store], Awaitable[None]],
         must_take: bool,
     ) -> None:
-        """`before_checkpoint` is awaited while nothing is applied; with `must_take` one is due at once."""
+        """`before_checkpoint` is awaited while nothing is applied; `must_take` makes a snapshot due at once."""
         self._body = body
         self._applier = applier
         self._flushing = flushing
@@ -56,14 +56,15 @@ class Taking:
         self._not_before = 0.0
         self.under_way: asyncio.Task[Index] | None = None
         self.taken = 0
-        """How many snapshots were taken, since the start."""
+        """How many snapshots were taken since the start."""
         self.state_rot: dict[str, str] = {}
-        """Damaged files of the live state, by name: a snapshot of it would look sound, so none is taken."""
+        """What is wrong with damaged files of the live state, by file name. While there are any, no snapshot is taken:
+        it would get new checksums, and look sound."""
         self._draw_interval()
 
     def _draw_interval(self) -> None:
         interval = self._body.config.snapshot_interval_s
-        # Not all nodes at once: each draws from one to one and a half intervals.
+        # Each node draws one to one and a half intervals, so that not all take snapshots at once.
         self._not_before = asyncio.get_running_loop().time() + interval * (1 + self._body.world.draw(512) / 1024)
 
     def maybe_take(self) -> None:
@@ -71,7 +72,7 @@ class Taking:
         raft, config = self._body.raft, self._body.config
         applied = self._applier.applied_index
         if not raft.log.membership_at(max(applied, raft.log.start.index)).voters:
-            return  # a node that joined, and has not come to the first entry that says who the members are
+            return  # the node has joined, and has not applied the first membership yet
         newest = raft.snapshot.index if raft.snapshot is not None else 0
         if self._body.has_ended or self.under_way is not None or raft.installing is not None or raft.wants_snapshot:
             return
@@ -117,7 +118,7 @@ class Taking:
         raft, worker = body.raft, body.world.background_worker
         self._check_not_replaced()
         store = self._applier.runner.store
-        # The first flush takes long, and lets others work.
+        # The first flush takes long, but commands are applied meanwhile.
         await worker.run(store.flush)
         self._check_not_replaced()
         draft = self._store.begin()
@@ -148,10 +149,10 @@ class Taking:
         return snapshot.index
 
     async def _checkpoint(self, draft: str) -> tuple[SnapshotMeta | None, float]:
-        """Copy the state at one index into `draft`; returns what it is (None: it is there already), and for how
-        many seconds nothing was applied.
+        """Copy the state at one index into `draft`; returns its description, and for how many seconds nothing was
+        applied. The description is None when there is such a snapshot already.
 
-        Everything is done beside the loop, which serves all others meanwhile; only commands wait to be applied.
+        The work is done on the background worker. The loop goes on, but no command is applied meanwhile.
         """
         body, loop = self._body, asyncio.get_running_loop()
         applier = self._applier
@@ -180,7 +181,7 @@ class Taking:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
 
     def _describe(self, store: Store) -> SnapshotMeta:
-        """The state as it is now: everything applied is in the log, or is the log's beginning."""
+        """Describe the state as it is now. Its last entry is in the log, or is where the log begins."""
         log, applied = self._body.raft.log, store.applied
         return SnapshotMeta(
             index=applied.index,
@@ -195,12 +196,13 @@ class Taking:
         return any(each == snapshot for each in self._store.list()) or snapshot.index == 0
 
     async def _forget_behind(self, snapshot: SnapshotMeta) -> None:
-        """Cut the log behind a snapshot, but for a tail that saves slow followers a transfer; drop old snapshots."""
+        """Cut the log behind a snapshot, and drop old snapshots. The log keeps a tail for slow followers, which would
+        need a transfer otherwise."""
         body = self._body
         index = self._cut_index(snapshot.index)
         if index > body.raft.log.start.index:
             try:
-                # The core first: what it does not offer any more, nobody will look for on disk.
+                # The core first: entries that it does not send any more won't be looked for on disk.
                 body.raft.compact(index)
             except ChangeRefused:
                 return
@@ -211,7 +213,7 @@ class Taking:
         await body.world.background_worker.run(self._store.prune, retired)
 
     def _cut_index(self, snapshot_index: Index) -> Index:
-        """How far the log may forget: so many entries stay, but not more than so many bytes."""
+        """Up to which index the log is cut: `keep_entries` stay, but not more than `keep_bytes`."""
         log, config = self._body.raft.log, self._body.config
         low, high = max(log.start.index, snapshot_index - config.keep_entries), snapshot_index
         while low < high:
@@ -223,7 +225,7 @@ class Taking:
         return low
 
     def damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
-        """A snapshot is not whole: never use or offer it again, and take another one at once, if the state is sound."""
+        """A snapshot is damaged: never use or offer it again, and take another one at once, if the state is sound."""
         self._store.mark_damaged(snapshot, str(error))
         self._must_take = True
         action = "taking another one" if not self.state_rot else "none: the state has the same damage"
