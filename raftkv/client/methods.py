@@ -1,4 +1,4 @@
-"""Payloads that a client makes besides those of a machine's own methods: sessions."""
+"""Payloads of requests that are no methods of the machine: to open and close sessions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def close_session_payload(session_id: int) -> bytes:
 
 
 def read_session_id(payload: bytes) -> int:
-    """What opening a session gave. Raises `FrameError`."""
+    """Decode the answer to opening a session. Raises `FrameError`."""
     try:
         return msgspec.msgpack.decode(payload, type=int)
     except msgspec.MsgspecError as exc:

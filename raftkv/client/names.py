@@ -1,4 +1,4 @@
-"""Names looked up beside the event loop: each time anew, and so that a slow one holds up nobody."""
+"""Looks names up in threads, anew each time, so that a slow look-up does not hold up other work."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from raftkv.addresses import split
 from raftkv.transport import Resolver
 
 LOOKUP_S = 10.0
-"""A look-up is waited for so long, about as long as resolvers try; it may go on, and its answer be used later."""
+"""How long a look-up is waited for; about as long as resolvers try. Its answer may still be used if it comes later."""
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """The numeric addresses of a host, in the order in which to try them. Raises `OSError`, or a `RaftKVError`."""
 
 
 class Names:
-    """Looks each name up once at a time. What was found is not kept: names move."""
+    """Looks names up; callers that want the same name share a look-up. Results are not kept, because they change."""
 
     def __init__(self, resolver: Resolver | None = None) -> None:
         self._resolver = resolver if resolver is not None else Resolver()
         self._running: dict[tuple[str, int], asyncio.Future[tuple[str, ...]]] = {}
 
     async def look_up(self, host: str, port: int) -> list[str]:
-        """Addresses of both families in turn (RFC 8305, 4).
+        """A name's addresses; IPv4 and IPv6 take turns (RFC 8305, 4).
 
         Raises `NameUnknown`, or `TimeoutError` when there was no answer within `LOOKUP_S`.
         """

@@ -15,38 +15,38 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How long a client tries, how fast, and how much it holds."""
 
     deadline_s: float = 10.0
-    """For a call that names none: several elections fit in, so a failover is not seen by callers."""
+    """For a call that names no deadline. Several elections fit into it, so callers don't notice a failover."""
     sessions: bool = True
-    """Exactly once. Without, a command whose answer is lost ends as `Indeterminate` at once."""
+    """Commands are applied exactly once. Without, a command whose answer is lost ends with `Indeterminate` at once."""
     connect_timeout_s: float = 1.0
     """For connecting and the handshake; a host that is gone must not use up the whole deadline. A name's
     look-up is not part of it: that goes on while others are tried."""
     head_start_s: float = 0.25
     """When an address has not answered after so long, the next one is tried beside it; as RFC 8305 has it."""
     refresh_s: float = 30.0
-    """A client that heard nothing from a leader for so long asks for the members, so that it still knows somebody
-    when it is used again. Without an answer it asks less and less often, at last once in ten minutes."""
+    """A client that has heard nothing from a leader for so long asks for the members, so that it knows live nodes when
+    it is used again. Without an answer it asks less and less often, at last once in ten minutes."""
     silence_s: float = 2.0
-    """A connection that owes answers and has sent none for this long is given up, though its node may be
-    alive. Longer than an election, so that a healthy leader is hardly ever left."""
+    """When calls wait on a connection and no answer has come for so long, the connection is given up, even if its node
+    is alive. Longer than an election, so that a healthy leader is hardly ever given up."""
     probe_s: float = 0.4
-    """When one that owes answers has been silent for so long, its node is asked for a sign of life …"""
+    """When calls wait on a connection and nothing has come for so long, the node is asked for a sign of life …"""
     probe_answer_s: float = 0.4
-    """… and given up without one: its host may be dead, cut off or paused. A node that is only slow, or
-    whose disk is, answers this at once. Both together are about as long as an election takes."""
+    """… and without one for so long, the connection is given up: the host may be dead, cut off or paused. A node that
+    is slow, or has a slow disk, answers at once. Both together are about as long as an election takes."""
     backoff_min_s: float = 0.01
     backoff_max_s: float = 0.1
     """Between two tries to find the leader; less than an election takes, so that a new one is found soon."""
     busy_backoff_max_s: float = 0.3
-    """Between two tries at a leader that is busy: longer, or it would stay so."""
+    """Between two tries at a busy leader: longer, so that it can catch up."""
     in_flight_max: int = 2_048
     """Requests outstanding on one connection; below what a server takes (`connection_requests_max`)."""
     waiting_max: int = 50_000
-    """Calls that are not answered yet, sent or not; over it: `Busy`."""
+    """Calls that are not answered yet, whether sent or not; more get `Busy`."""
     frame_bytes_max: int = 9 * MIB
-    """As `client_frame_bytes_max` of the servers."""
+    """The largest frame, as the servers' `client_frame_bytes_max`."""
     write_bytes_max: int = 4 * MIB
-    """Bytes that wait to leave; over it calls wait in the client."""
+    """Bytes that wait to be sent on a connection; above that, calls wait in the client."""
 
     def __post_init__(self) -> None:
         for name in (

@@ -52,7 +52,7 @@ _rejections = msgspec.msgpack.Decoder(Rejection)
 
 
 def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
-    """The verdict, with the answer or the error. Raises `FrameError` when the answer makes no sense."""
+    """The verdict, with the answer or the error. Raises `FrameError` for a response that can't be read."""
     status = response.status
     if status is Status.OK:
         return Verdict.DONE, Answer(response.payload, response.index)
@@ -67,7 +67,7 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
         case Status.BUSY:
             return Verdict.LATER, Busy(text)
         case Status.DISK_LOW:
-            return Verdict.FINAL, DiskLow(text)  # nobody has room, and only people can make some
+            return Verdict.FINAL, DiskLow(text)  # no voter has room, and only an operator can change that
         case Status.INDETERMINATE:
             return Verdict.UNKNOWN, Indeterminate(text)
         case Status.SESSION_EXPIRED:

@@ -1,4 +1,4 @@
-"""Finds the leader and gets requests to it: redirects, lost connections, back-off, deadlines."""
+"""Finds the leader and sends it requests: redirects, lost connections, back-off, deadlines."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from raftkv.errors import Busy, FrameError, NotAccepted, NotLeader, RaftKVError,
 from raftkv.wire import Members, RequestKind, Response, decode_members
 
 DIALS_MAX = 8
-"""Addresses that are tried at once; each has a head start before the next, so mostly it is one or two."""
+"""How many addresses are tried at once; each has a head start before the next, so mostly it is one or two."""
 
 REFRESH_WITHIN_S = 3.0
-"""How long an idle client looks for somebody who tells it of the members, before it waits again."""
+"""How long an idle client tries to find a node that tells it the members, before it waits again."""
 
 REFRESH_SOON_S = 1.0
-"""An idle client that loses its node looks for another one after so long."""
+"""How long after the loss of its node an idle client looks for another one."""
 
 REFRESH_RARELY_S = 600.0
-"""Nobody answered for long: a client that is not used shall not knock at the doors of a cluster that is gone."""
+"""How often an idle client asks when no node has answered for long: the cluster may be gone for good."""
 
 REFRESH_BACKOFF_MAX_S = 1.0
-"""Between two tries while nothing but the refresh waits, for which nobody is in a hurry."""
+"""The longest pause between two tries while no call waits, only the refresh, which is not urgent."""
 
 
 class Router:
-    """Sends calls to the node believed to lead, and sends them again where that is safe.
+    """Sends calls to the node that seems to lead, and sends them again where that is safe.
 
-    One search for the leader serves all calls: it follows the hints of those who are not, goes round
-    the known addresses when there is none, and waits longer after each failure, so that a cluster
-    that elects is not flooded. An address that is silent doesn't hold up the next one, which is tried
-    beside it. Old connections stay open, since they may still answer.
+    One search for the leader serves all calls. It follows the hints of nodes that don't lead, goes round the known
+    addresses when there is no hint, and waits longer after each failure, so that a cluster is not flooded during an
+    election. A silent address doesn't hold up the next one, which is tried at the same time. Old connections stay open,
+    because answers may still come on them.
 
-    Every node tells the members with its hello and when they change; a client that is idle asks for
-    them now and then. So it finds the cluster also when all whom it was told of first are gone.
+    Every node sends the members' addresses in its hello and when they change, and an idle client asks for them now and
+    then. So it finds the cluster even when all nodes are gone whose addresses it was given.
 
-    Invariants: a call is in `_waiting`, or outstanding on exactly one link, or done. A call is sent
-    again only when it is certain that it was not accepted, or when it is repeatable.
+    Invariants: a call is in `_waiting`, or outstanding on exactly one link, or done. A call is sent again only when it
+    is certain that it was not accepted, or when it is repeatable.
     """
 
     def __init__(self, book: AddressBook, options: ClientOptions, dialler: Dialler, chance: random.Random) -> None:
@@ -64,11 +64,11 @@ class Router:
         self._problems: dict[str, str] = {}
         """What went wrong at each address since the last answer."""
         self._stranger: WrongCluster | None = None
-        """Who was met since the last answer and belongs to another cluster."""
+        """The error of a node of another cluster, if one was met since the last answer."""
         self._cluster_id = ""
-        """The cluster that it has met; empty before."""
+        """The cluster of the first node that was met; empty before."""
         self._heard = False
-        """Whether a leader has answered since the refresh was last thought of."""
+        """Whether a leader has answered since the last time that a refresh was due."""
         self._refresh_s = options.refresh_s
         self._refresh: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class Router:
         self.retries = 0
 
     def submit(self, call: PendingCall) -> None:
-        """Take a new call; its future gets the answer, or an error, at the latest at its deadline.
+        """Take a new call. Its future gets the answer or an error, at its deadline at the latest.
 
         Raises `Busy` when too many calls wait already, `Unavailable` when the client is closed.
         """
@@ -91,7 +91,7 @@ class Router:
         self._place(call)
 
     def finish(self, call: PendingCall) -> None:
-        """The caller has its answer, or has gone: forget the call, whatever becomes of it."""
+        """Forget the call: its caller has the answer, or has gone."""
         self._calls.pop(call, None)
         if call.timer is not None:
             call.timer.cancel()
@@ -102,7 +102,7 @@ class Router:
 
     def _expire(self, call: PendingCall) -> None:
         if self._current is None and self._problems:
-            call.last_error = Unavailable(self.problems)  # it waits for the search, so this is the reason
+            call.last_error = Unavailable(self.problems)  # it waits for the search, so its failures are the reason
             call.last_error.__cause__ = self._stranger
         if call.link is not None:
             # It was sent and not answered.
@@ -119,7 +119,7 @@ class Router:
                 self._seek()
 
     def _again(self, call: PendingCall, error: RaftKVError) -> None:
-        """`call` was not answered, and may be sent again."""
+        """Send `call` again: it was not answered, and that is safe."""
         call.last_error = error
         if call.done:
             return
@@ -150,12 +150,12 @@ class Router:
             raise
         match verdict:
             case Verdict.DONE:
-                if not call.stale:  # anybody answers those, so they say nothing about the leader
+                if not call.stale:  # any node answers stale queries, so this says nothing about the leader
                     self._found(link)
                 assert isinstance(result, Answer)
                 call.succeed(result)
             case Verdict.FINAL if isinstance(result, NotAccepted) and call.maybe_applied:
-                # It was not accepted now, but it may have been when it was sent before: only its answer tells.
+                # It was not accepted now, but it may have been accepted before; only its answer can tell.
                 self._later(link, call, result)
             case Verdict.FINAL:
                 self._found(link)
@@ -177,7 +177,7 @@ class Router:
             self._flush()
 
     def on_members(self, link: Link, members: Members) -> None:
-        """The members are others now. What a stranger says that was not accepted yet is nothing to us."""
+        """The members have changed. News on a link that was not accepted yet is ignored."""
         if link.cluster_id == self._cluster_id:
             self._book.learn(members)
 
@@ -190,14 +190,14 @@ class Router:
         if self._closed:
             return
         if not self._calls:
-            self._refresh_later(soon=True)  # it may have been the last node that told of the others
+            self._refresh_later(soon=True)  # it may have been the last node that the client knew
         self._leave(link, None, error)
         for call in calls:
             call.maybe_applied |= call.changes_state
             self._repeat(call, error)
 
     def _repeat(self, call: PendingCall, error: RaftKVError) -> None:
-        """Nobody knows what became of `call`: send it again if that does no harm."""
+        """`call` may have been applied or not: send it again if that does no harm."""
         if call.repeatable:
             self._again(call, error)
         elif not call.done:
@@ -205,7 +205,7 @@ class Router:
             call.give_up("the answer was lost")
 
     def _later(self, link: Link, call: PendingCall, error: RaftKVError) -> None:
-        """The node is busy: the same again, after a while that grows."""
+        """The node is busy: send the call again after a pause, which grows with each try."""
         call.last_error = error
         self._problems[link.address] = str(error)
         if not call.done:
@@ -213,7 +213,7 @@ class Router:
             self._loop.call_later(delay, self._again, call, error)
 
     def _leave(self, link: Link, hint: str | None, error: RaftKVError) -> None:
-        """`link` does not lead to the leader (any more)."""
+        """The node at the other end of `link` is not the leader, or not any more: search for it."""
         if link is not self._current:
             return
         self._current = None
@@ -226,7 +226,7 @@ class Router:
         self._seek()
 
     def _found(self, link: Link) -> None:
-        """Somebody answered who could: the search is over."""
+        """The leader has answered on `link`: the search is over."""
         self._failures = 0
         self._heard = True
         if self._problems:
@@ -240,16 +240,16 @@ class Router:
         return "; ".join(f"{address}: {problem}" for address, problem in list(self._problems.items())[:8])
 
     def _seek(self) -> None:
-        """See to it that somebody else is tried, if anything waits for it (it will be called again else)."""
+        """Try the next address soon. Nothing happens while enough are being tried; this is called again after them."""
         if self._closed or self._current is not None or len(self._dialling) >= DIALS_MAX:
             return
-        # The first redirect is followed at once; after that somebody is confused, or there is no leader yet.
+        # The first redirect is followed at once. If that fails, the hint was wrong, or there is no leader yet.
         failures = self._failures - 1 if self._book.has_hint else self._failures
         longest_s = REFRESH_BACKOFF_MAX_S if self._is_idle else self._options.backoff_max_s
         self._try_in(self._backoff(failures, longest_s) if failures > 0 else 0.0)
 
     def _try_in(self, delay_s: float) -> None:
-        """Try somebody then, unless that will be done sooner already."""
+        """Try the next address after `delay_s` seconds, unless one is to be tried sooner."""
         if self._search is not None:
             if self._search.when() <= self._loop.time() + delay_s:
                 return
@@ -266,7 +266,7 @@ class Router:
             return
         address = self._book.next(self._loop.time(), self._dialling)
         if address is None:
-            return  # all are being tried, and each tells of its end
+            return  # all are being tried; when one fails, this is called again
         link = self._links.get(address)
         if link is not None and link.is_ready:
             self._use(link)
@@ -300,9 +300,9 @@ class Router:
             self._unreachable(address, problem or "the connection was lost")
 
     def _accept(self, link: Link) -> None:
-        """A session number means something in one cluster only, so a client never crosses over to another.
+        """Check that the node belongs to the cluster that was met first: a session's number is good there only.
 
-        Raises `WrongCluster`. One that has not joined a cluster yet is nobody's; it may be asked for its status.
+        Raises `WrongCluster`. A node that has not joined a cluster yet passes; it may be asked for its status.
         """
         if self._cluster_id and link.cluster_id != self._cluster_id:
             raise wrong_cluster(link.cluster_id, self._cluster_id)
@@ -324,7 +324,7 @@ class Router:
 
     @property
     def _is_idle(self) -> bool:
-        """Whether nobody waits for anything but the refresh."""
+        """Whether no call waits but the refresh."""
         return self._refreshing is not None and len(self._calls) <= 1
 
     def _refresh_later(self, *, soon: bool = False) -> None:
@@ -338,7 +338,7 @@ class Router:
         self._refresh = self._loop.call_later(delay_s, self._maybe_refresh)
 
     def _maybe_refresh(self) -> None:
-        """Ask for the members, if nothing was heard from a leader for a while: a busy client hears of each change."""
+        """Ask for the members, if no leader has answered for a while. A busy client is told of each change anyway."""
         self._refresh = None
         if self._heard or self._closed:
             self._heard = False
@@ -389,7 +389,7 @@ class Router:
             call.give_up("the client was closed")
 
     def after_fork(self) -> None:
-        """In a child: everything here is the parent's."""
+        """In a child, drop everything without closing it: it is the parent's."""
         self._closed = True
         for link in self._links.values():
             link.after_fork()

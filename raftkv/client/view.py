@@ -1,4 +1,4 @@
-"""The state at one index, which a node holds for a client: any number of queries that all see the same."""
+"""A client's view: the state at one index, which a node holds, so that any number of queries see the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ CLOSE_DEADLINE_S = 1.0
 _encoder = msgspec.msgpack.Encoder()
 
 Ask: TypeAlias = Callable[[RequestKind, bytes, float], Awaitable[Answer]]
-"""One request that does no harm when it is done twice, with its deadline in seconds."""
+"""Sends a request that does no harm when it is done twice; the number is its deadline in seconds."""
 
 
 class View:
-    """One of them, made by `Client.open_view`. `index` is the log index that it stands for.
+    """A view that `Client.open_view` has opened. `index` is the log index of its state.
 
-    Only the node that opened it has it: after a change of leaders, a restart, half a minute without a query or very
-    many writes, queries raise `ViewExpired`, and what was read so far is to be begun anew, with another view.
+    Only the node that opened the view holds it. After a change of leaders, a restart, half a minute without a query, or
+    very many writes, queries raise `ViewExpired`: then open another view, and read everything again.
     """
 
     def __init__(self, ask: Ask, number: int, index: Index) -> None:
@@ -35,7 +35,7 @@ class View:
         self.index = index
 
     async def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
-        """Run a query on it. Raises as `Client` says, and `ViewExpired`."""
+        """Run a query on the view. Raises as `Client` says, and `ViewExpired`."""
         if not method.is_query:
             raise InvalidArgument(f"{method.name} is a command: a view is only read")
         query = ViewQuery(self._number, method.query_payload(method.encode_args(args, kwargs)))
@@ -45,12 +45,12 @@ class View:
         return method.decode_result(answer.payload)
 
     async def close(self) -> None:
-        """Let the node forget it; if that fails it does so by itself, after a while."""
+        """Tell the node to drop the view. If that fails, the node drops it by itself after a while."""
         with contextlib.suppress(RaftKVError):
             await self._ask(RequestKind.VIEW_CLOSE, _encoder.encode(self._number), CLOSE_DEADLINE_S)
 
 
 async def open_view(ask: Ask, deadline_s: float) -> View:
-    """Let the leader hold its state as it is now. Raises `Busy` when it holds too many until the deadline."""
+    """Have the leader hold its state as it is now. Raises `Busy` when it holds too many views until the deadline."""
     answer = await ask(RequestKind.VIEW_OPEN, b"", deadline_s)
     return View(ask, msgspec.msgpack.decode(answer.payload, type=int), answer.index)

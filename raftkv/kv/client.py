@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class _Calls:
-    """What both clients have besides what a view has, too."""
+    """The calls of both clients; they have the queries of `Reads` as well."""
 
     @both
     def put(self, key: bytes, value: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[Stamp]:
@@ -111,8 +111,8 @@ class KeyValueClient(_Calls, AwaitedReads):
     ```
 
     Settings and errors are those of `Client`; a key, value, page or transaction that is too large
-    raises `LimitExceeded`. Each call may have a deadline of its own, in seconds. What a command
-    returned is durable on a majority of the nodes; queries are linearizable, but those that are called stale.
+    raises `LimitExceeded`. Each call may have its own deadline, in seconds. When a command returns, its
+    effect is durable on a majority of the nodes. Queries are linearizable, except those named `_stale`.
     """
 
     def __init__(self, addresses: Sequence[str], **settings: Any) -> None:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class KeyValueRequest(msgspec.Struct, Generic[T], frozen=True, gc=False):
-    """What is asked of the machine: a method, its arguments, and how long there is for it (None: as always)."""
+    """A request to the machine: a method, its arguments, and the deadline in seconds (None: the client's default)."""
 
     name: str
     args: tuple[Any, ...]
@@ -26,24 +26,24 @@ class KeyValueRequest(msgspec.Struct, Generic[T], frozen=True, gc=False):
 
 
 class Awaited:
-    """Calls of it are awaited."""
+    """A client or view whose calls are awaited."""
 
     async def _perform(self, request: KeyValueRequest[T]) -> T:
         raise NotImplementedError
 
 
 class Blocking:
-    """Calls of it return when the answer is there."""
+    """A client or view whose calls block until the answer is there."""
 
     def _perform(self, request: KeyValueRequest[T]) -> T:
         raise NotImplementedError
 
 
 class both(Generic[P, T]):  # noqa: N801 (a decorator)
-    """Makes a method of what says which request its arguments stand for; that raises for arguments that can't be sent.
+    """A decorator for a function that turns a call's arguments into a `KeyValueRequest`, or raises for wrong ones.
 
-    On an `Awaited` object it is a coroutine function, on a `Blocking` one a plain function; both have the signature
-    and the docstring of the declaration.
+    It becomes a method that sends the request: a coroutine function on an `Awaited` object, a plain function on a
+    `Blocking` one. Both have the signature and the docstring of the declaration.
     """
 
     def __init__(self, declared: Callable[Concatenate[Any, P], KeyValueRequest[T]]) -> None:
@@ -74,7 +74,7 @@ class both(Generic[P, T]):  # noqa: N801 (a decorator)
 
 
 class Reads:
-    """The queries that a client and a view have in common: a client's are linearizable, a view's are of its index."""
+    """The queries that clients and views share. A client's are linearizable, a view's read the state at its index."""
 
     @both
     def get(self, key: bytes, *, deadline_s: float | None = None) -> KeyValueRequest[Item | None]:
@@ -94,7 +94,8 @@ class Reads:
     ) -> KeyValueRequest[Page]:
         """Items with `start` ≤ key < `end`, up to `limit`, from the end when `reverse`.
 
-        A page may hold fewer, even none, when there was too much to read: all is there only when `next` is None.
+        A page may have fewer items, even none, when there was too much to read. The range is complete only when `next`
+        is None.
         """
         return range_request(start, end, limit, reverse, deadline_s)
 
@@ -110,7 +111,7 @@ def range_request(
 
 
 class AwaitedReads(Reads, Awaited):
-    """The same, to be awaited."""
+    """The queries of a client or view for asyncio."""
 
     async def items(
         self, start: bytes = b"", end: bytes | None = None, *, page: int = 500, deadline_s: float | None = None
@@ -125,7 +126,7 @@ class AwaitedReads(Reads, Awaited):
 
 
 class BlockingReads(Reads, Blocking):
-    """The same, blocking."""
+    """The queries of a blocking client or view."""
 
     def items(
         self, start: bytes = b"", end: bytes | None = None, *, page: int = 500, deadline_s: float | None = None

@@ -1,7 +1,7 @@
 """The key-value machine: bytes to bytes, with conditions, counters and transactions.
 
-It is also meant as the model for an application of your own: tables, commands that change them,
-queries that read them, limits checked where they would hurt everybody.
+It is also an example for your own application: tables, commands that change them, queries that read them, and limits
+that the machine checks itself, because a command that is too large costs all nodes.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class KeyValue(StateMachine):
     def range(self, start: bytes, end: bytes | None, limit: int = 100, reverse: bool = False) -> Page:
         """Items with `start` ≤ key < `end` (None: no end), up to `limit`, from the end when `reverse`.
 
-        Fewer, or none, and the place to go on from, when there is too much to read: deleted keys count as well.
+        When there is too much to read (deleted keys count as well), the page has fewer items, or none; its `next`
+        says where to go on.
         """
         check_bound(start)
         check_bound(end)

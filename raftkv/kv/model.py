@@ -92,26 +92,26 @@ Condition: TypeAlias = Exists | Missing | ValueIs | VersionIs | ChangedAt
 
 
 class Get(msgspec.Struct, frozen=True, array_like=True, tag="get"):
-    """Read a key: an `Item`, or None."""
+    """Read a key. Its result is an `Item`, or None."""
 
     key: bytes
 
 
 class Put(msgspec.Struct, frozen=True, array_like=True, tag="put"):
-    """Set a key: its new `Stamp`."""
+    """Set a key. Its result is the new `Stamp`."""
 
     key: bytes
     value: bytes
 
 
 class Delete(msgspec.Struct, frozen=True, array_like=True, tag="delete"):
-    """Delete a key: whether it was there."""
+    """Delete a key. Its result says whether the key was there."""
 
     key: bytes
 
 
 class Increment(msgspec.Struct, frozen=True, array_like=True, tag="increment"):
-    """Add to a counter: its new value."""
+    """Add to a counter. Its result is the new value."""
 
     key: bytes
     by: int = 1
@@ -121,7 +121,7 @@ Operation: TypeAlias = Get | Put | Delete | Increment
 
 
 class OperationResult(msgspec.Struct, frozen=True, array_like=True):
-    """What one operation of a transaction gave; the fields that its kind doesn't have are None."""
+    """The result of one operation of a transaction. Only the field of its kind is set, the others are None."""
 
     item: Item | None = None
     stamp: Stamp | None = None
@@ -130,7 +130,7 @@ class OperationResult(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TransactionResult(msgspec.Struct, frozen=True, array_like=True):
-    """Which branch was taken, and what each of its operations gave, in order."""
+    """Which branch was taken, and the results of its operations, in their order."""
 
     succeeded: bool
     results: list[OperationResult]

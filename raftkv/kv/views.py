@@ -1,4 +1,4 @@
-"""The key-value machine at one index: everything, page by page, as it was at that moment."""
+"""Views of the key-value machine: reads that all see the state at one index."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ T = TypeVar("T")
 class KeyValueView(AwaitedReads):
     """What `KeyValueClient.at_one_index` gives: reads that all see the state at `index`.
 
-    They raise `ViewExpired` when the node holds it no more: after a change of leaders, a restart, half a minute without
-    a read or very many writes. Then whatever was read is to be read again, from another view.
+    Reads raise `ViewExpired` when the node has dropped the view: after a change of leaders, a restart, half a minute
+    without a read, or very many writes. Then open another view, and read everything again.
     """
 
     def __init__(self, client: Client[KeyValue]) -> None:
@@ -52,7 +52,7 @@ class KeyValueView(AwaitedReads):
 
 
 class BlockingKeyValueView(BlockingReads):
-    """The same for `BlockingKeyValueClient`."""
+    """What `BlockingKeyValueClient.at_one_index` gives; see `KeyValueView`."""
 
     def __init__(self, client: BlockingClient[KeyValue]) -> None:
         self._client = client

@@ -89,8 +89,6 @@ class Connection(asyncio.Protocol):
         self.incomplete_since: float | None = None
         """Since when the handshake or a frame is awaited whose beginning has arrived."""
 
-    # ------------------------------------------------------------------------------ life
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
@@ -171,8 +169,6 @@ class Connection(asyncio.Protocol):
             self.abort()
             self.refuse("slow", f"{what} took longer than {allowed:g} s")
 
-    # ------------------------------------------------------------------------------ in
-
     def data_received(self, data: bytes) -> None:
         """Take in the requests that are complete."""
         if self.closed:
@@ -234,8 +230,6 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self._crowd.refuse(kind, reason, address_text(self._transport.get_extra_info("peername")))
 
-    # ------------------------------------------------------------------------------ memory
-
     def weigh(self) -> int:
         """What it keeps in memory, now that somebody asks; all together are told of less, never of more."""
         transport = self._transport
@@ -250,8 +244,6 @@ class Connection(asyncio.Protocol):
         more, self.held_bytes = held - self.held_bytes, held
         if more:
             self._crowd.hold(more)
-
-    # ------------------------------------------------------------------------------ requests
 
     def _greet(self, frame: bytes | memoryview) -> None:
         hello = decode_client_hello(frame)
@@ -335,8 +327,6 @@ class Connection(asyncio.Protocol):
         except RaftKVError as exc:
             response = error_response(request.id, exc, self._service.leader)
         self._answer(response)
-
-    # ------------------------------------------------------------------------------ out
 
     def _command_done(self, request_id: int, index: Index, outcome: Outcome | RaftKVError) -> None:
         if isinstance(outcome, RaftKVError):
