@@ -1,4 +1,4 @@
-"""Calls on their way: from any thread into the log, in their order and once each, and their results back."""
+"""The way of calls from any thread into the log, in order and once each, and of their results back."""
 
 from __future__ import annotations
 
@@ -31,11 +31,12 @@ ATTEMPT_S = 30.0
 
 
 class Calls:
-    """The queue of one process's calls.
+    """The queue of the calls that this process makes.
 
-    One batch is on its way at a time, so that calls take effect in the order in which they were made, even when a
-    leader fails; it is sent in a client's session, so each is applied once, however often it has to be sent. A
-    result is taken where the call is applied in *this* process: any object, and the state here has seen the call.
+    One batch is sent at a time, so that calls take effect in the order in which they were made, even when a leader
+    fails. It is sent in a client's session, so that each call is applied once, however often it has to be sent. The
+    result is the one from *this* process, where the call is applied too: so it can be any object, and the local state
+    has the call's effect when the result is there.
 
     Invariants: a callback is called at most once, and exactly once unless the process ends; `_pending` holds the
     callbacks of calls that are numbered and not settled.
@@ -44,7 +45,7 @@ class Calls:
     def __init__(
         self, *, size_max: Callable[[], int], has_leader: Callable[[], bool], wait: Callable[[], bool]
     ) -> None:
-        """`wait`: whether calls wait for a leader where there is none."""
+        """`wait`: whether calls wait while there is no leader."""
         self._size_max = size_max
         self._has_leader = has_leader
         self._wait = wait
@@ -71,7 +72,7 @@ class Calls:
         applied: Callable[[], Index],
         catch_up: Callable[[], object],
     ) -> None:
-        """Send what is queued from now on; `catch_up` asks the leader what is committed. On the loop's thread."""
+        """Begin to send queued calls; `catch_up` asks the leader what is committed. On the loop's thread."""
         self._client, self.origin, self._applied, self._catch_up = client, origin, applied, catch_up
         self._loop = asyncio.get_running_loop()
         self._wake()
@@ -95,7 +96,7 @@ class Calls:
                 self._refuse_queued()
 
     def ended(self) -> bool:
-        """Whether no calls are taken any more; that may change at any moment."""
+        """Whether calls are refused from now on. It may become true at any moment, on another thread."""
         return self._ended
 
     def __len__(self) -> int:
@@ -113,7 +114,7 @@ class Calls:
         self._sending = asyncio.get_running_loop().create_task(self._send())
 
     def _take(self) -> tuple[range, list[bytes]]:
-        """The next batch, numbered."""
+        """Take the next batch out of the queue, and number its calls."""
         queue, first, size = self._queue, self._next, 0
         calls: list[bytes] = []
         while queue and len(calls) < BATCH_CALLS_MAX and (not calls or size + len(queue[0][0]) <= BATCH_BYTES_MAX):
@@ -156,12 +157,12 @@ class Calls:
                 self._catch_up()
 
     def results(self, results: list[tuple[int, Any, int]]) -> None:
-        """Calls of this process were applied here: (number, result, fail reason) of each."""
+        """Calls of this process were applied here. Each item is a call's number, result and fail reason."""
         for number, result, reason in results:
             self._settle(self._pending.pop(number, None), result, reason)
 
     def settle_passed(self) -> None:
-        """Tell those whose entry is applied, but was not applied *here*: a snapshot came in its place."""
+        """End the calls that are applied, but not *here*, because a snapshot came in their place."""
         answered = self._answered
         while answered and answered[0][0] <= self._applied():
             _, numbers = answered.popleft()
@@ -172,7 +173,7 @@ class Calls:
             self._settle(self._pending.pop(number, None), None, reason)
 
     def _settle(self, callback: Callback | None, result: Any, reason: int) -> None:
-        """Called back in a turn of their own: what a callback does must not happen amid the applying of an entry."""
+        """Call the callback in a later turn of the loop, so that it does not run while an entry is being applied."""
         if callback is None:
             return
         if not self._results and self._loop is not None:
@@ -194,7 +195,7 @@ class Calls:
             logger.exception("a callback of the application failed")
 
     def end(self) -> None:
-        """Take no more; whoever waits hears that nobody knows, or that nothing was done."""
+        """Take no more calls. Those that were sent get `UNKNOWN_OUTCOME`, the others hear that nothing was done."""
         self._ended = True
         if self._sending is not None:
             self._sending.cancel()

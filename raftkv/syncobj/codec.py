@@ -1,7 +1,7 @@
 """How calls and states become bytes: as pickles, or as MessagePack, which executes nothing.
 
-**Unpickling bytes from the network is code execution.** This is the only module of raftkv that unpickles, and
-`settings` lets it do so only when whoever may send such bytes is on this machine, or has shown a certificate.
+**Unpickling bytes from the network is code execution.** This is the only module of raftkv that unpickles. `settings`
+allows it only when all senders are on this machine, or have shown a certificate.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import msgspec
 
 
 class Codec(ABC):
-    """Turns values into bytes and back; the same one on every node of a cluster."""
+    """Turns values into bytes and back. All nodes of a cluster must use the same codec."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def dump(self, value: Any, write: Callable[[bytes], Any]) -> None:
-        """Give `value` to `write`, in pieces where that saves memory. Raises whatever the value's classes raise."""
+        """Encode `value`, and pass it to `write`, in pieces if that saves memory. Raises what its classes raise."""
 
     @abstractmethod
     def load(self, data: io.BufferedIOBase) -> Any:
-        """The value at the beginning of `data`; what is behind it stays there."""
+        """Decode the value at the beginning of `data`, and leave the rest unread."""
 
     def dumps(self, value: Any) -> bytes:
         """`value` as bytes."""
@@ -40,20 +40,20 @@ class Codec(ABC):
         return self.load(io.BytesIO(data))
 
     def call(self, pickled: bytes) -> bytes:
-        """A call as it is to be replicated, from the pickle that the decorator in *this* process has just made.
+        """Encode a call for the log, from the pickle that the decorator in *this* process has just made.
 
-        It is read back here, as what nobody can read must not get into the log.
+        The call is decoded here once, so that nothing gets into the log that nodes can't decode.
         """
         value = pickle.loads(pickled)  # noqa: S301 (made in this process, from this process's objects)
         return self._call(value, pickled)
 
     @abstractmethod
     def _call(self, value: Any, pickled: bytes) -> bytes:
-        """The same, with the value that was read back."""
+        """As `call`, with the pickle's decoded value at hand."""
 
 
 class PickleCodec(Codec):
-    """Any objects that pickle takes."""
+    """Takes all objects that pickle can handle."""
 
     name = "pickle"
 
@@ -71,7 +71,7 @@ class PickleCodec(Codec):
 
 
 class _Writer:
-    """What a pickler writes to."""
+    """A file for a pickler, which passes the bytes on to `write`."""
 
     def __init__(self, write: Callable[[bytes], Any]) -> None:
         self.write = write
@@ -98,7 +98,7 @@ _TUPLE, _SET, _FROZENSET, _DEQUE, _DICT, _INT = range(1, 7)
 
 
 def _plain(value: Any) -> Any:
-    """`value` with everything that MessagePack has no type for as an extension. Raises `TypeError`."""
+    """Replace every value that MessagePack has no type for by an extension. Raises `TypeError`."""
     kind = type(value)
     if value is None or kind in (bool, float, str, bytes):
         return value

@@ -1,4 +1,4 @@
-"""One port for peers and clients: a connection's first frame tells which it is."""
+"""One TCP port for peers and clients: the first frame of a connection tells them apart."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from raftkv.wire import FRAME_HEAD_BYTES, FrameDecoder, decode_client_hello
 
 
 class CannotListen(ConfigError):
-    """The address can't be had, after as many tries as were allowed."""
+    """The node could not listen at its address, after as many tries as were allowed."""
 
 
 class DoorStreams(TcpStreams):
-    """Sockets whose listener serves both protocols, as PySyncObj's nodes have one address each.
+    """Sockets whose listener serves both protocols, because a node of PySyncObj has one address only.
 
     `clients` makes the protocol of a client's connection; until it is set, clients are turned away.
     """
@@ -32,7 +32,7 @@ class DoorStreams(TcpStreams):
         on_refused: Callable[[ConfigError], None],
         **settings: Any,
     ) -> None:
-        """`retries_max` tries to have the address (0: without end), `retry_s` apart; `on_refused` hears of failures."""
+        """Try `retries_max` times to listen (0: without end), `retry_s` apart; `on_refused` is told of failures."""
         super().__init__(host, port, handshake_s=limits.handshake_s, handshakes_max=limits.strangers_max, **settings)
         self.clients: ProtocolFactory = Shut
         self.limits = limits
@@ -61,7 +61,7 @@ class DoorStreams(TcpStreams):
 
 
 class Doorway(asyncio.Protocol):
-    """A connection that has not said yet what it is."""
+    """A connection before its first frame, so it is not known yet whether a peer or a client has connected."""
 
     def __init__(self, streams: DoorStreams) -> None:
         self._streams = streams
@@ -70,7 +70,7 @@ class Doorway(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody has connected."""
+        """Called when a peer or client has connected."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         limits = self._streams.limits
         if len(self._streams.strangers) >= limits.strangers_max:
@@ -80,11 +80,11 @@ class Doorway(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(limits.handshake_s, self.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It went without a word."""
+        """Called when the connection ended before its first frame."""
         self._leave()
 
     def abort(self) -> None:
-        """Close at once: it has said nothing in time, or nothing that makes sense."""
+        """Close at once, because no first frame came in time, or none that can be read."""
         self._leave()
         if self._transport is not None:
             self._transport.abort()
@@ -95,7 +95,7 @@ class Doorway(asyncio.Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Wait for a whole frame, then hand everything to who speaks that protocol."""
+        """Wait for a whole frame, then hand all bytes and the connection to the protocol that it belongs to."""
         if self not in self._streams.strangers or self._transport is None:
             return
         self._data += data
@@ -122,7 +122,7 @@ def first_frame(data: bytes, bytes_max: int) -> bytes | None:
 
 
 def is_client_hello(payload: bytes) -> bool:
-    """Whether this is how a client begins; a peer's hello can't be read as one."""
+    """Whether this frame is a client's hello. A peer's hello can't be mistaken for one."""
     try:
         decode_client_hello(payload)
     except FrameError:

@@ -1,4 +1,4 @@
-"""What a host sees to now and then: how fresh its reads are, nodes that wait for a vote, images and snapshots."""
+"""A host's periodic work: to measure how fresh reads are, to promote new nodes, to make images and snapshots."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROMOTION_S = 5.0
 
 
 class Duties:
-    """Looked at with every beat of the host, on the loop's thread.
+    """Does what is due at each beat of the host, on the loop's thread.
 
     Invariants: one promotion and one snapshot are under way at most; `confirmed_at` never goes back.
     """
@@ -56,18 +56,18 @@ class Duties:
         self.force_compaction = False
 
     def beat(self, node: Node) -> None:
-        """Begin what is due."""
+        """Begin the work that is due."""
         self._node = node
         self._confirm(node)
         self._maybe_promote(node)
         self._maybe_compact(node)
 
     def _confirm(self, node: Node) -> None:
-        """Ask what is committed, and remember since when: whatever was acknowledged before that is here."""
+        """Ask what is committed. Once that is applied, all that was acknowledged before the question is here."""
         now = time.monotonic()
         if now < self._ask_at:
             return
-        # An answer that does not come must not keep the next question back for long.
+        # If no answer comes, the next question must not wait for long.
         self._ask_at = now + 10 * self._confirm_s
 
         def answered(index: Index, result: bytes | RaftKVError) -> None:
@@ -79,7 +79,7 @@ class Duties:
             node.requests.query(BARRIER, False, answered)
 
     def _maybe_promote(self, node: Node) -> None:
-        """Whoever leads gives new nodes their vote, as soon as they have the log; each has its turn."""
+        """As the leader, promote new nodes when they have caught up, one after the other."""
         membership = node.raft.membership
         if not node.raft.is_leader or not membership.learners or membership.is_joint or self._promoting:
             return
@@ -118,7 +118,7 @@ class Duties:
             self._compacting = False
 
     async def make_image(self, store: Store) -> None:
-        """Make one if it pays. Nothing is applied meanwhile; the loop goes on with everything else."""
+        """Make an image if it pays. No call is applied meanwhile; the loop's other work goes on."""
         objects, node = self._objects, self._node
         if node is None or not (self.force_compaction or (objects.calls_count > 0 and objects.image_pays)):
             return
@@ -126,5 +126,5 @@ class Duties:
             await node.body.world.background_worker.run(objects.write_image, store)
         except RaftKVError:
             raise
-        except Exception:  # what can't be pickled stays in the calls, which the snapshot has as well
+        except Exception:  # without an image, the snapshot has the calls since the last one
             logger.exception("no image of the objects could be made; all calls are kept instead")

@@ -1,4 +1,4 @@
-"""Who a node is: one of the founders, one that was added later, or one that comes back."""
+"""Finds a node's number: it is one of the founders, was added later, or comes back."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ AGAIN_S = 0.2
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A node's number, and the founders when it is one of them and starts for the first time."""
+    """A node's number, and the founders if it is one of them and starts for the first time."""
 
     node_id: NodeId
     members: tuple[Member, ...] = ()
 
 
 def founders(addresses: set[str]) -> tuple[Member, ...]:
-    """Numbered in the order of their addresses, so that all come to the same."""
+    """The founders, numbered in the order of their addresses, so that every node gets the same numbers."""
     return tuple(Member(number, each, each) for number, each in enumerate(sorted(addresses), 1))
 
 
 def next_id(membership: Membership) -> NodeId:
-    """A number that was never used."""
+    """A number that no member has or had."""
     return max((*membership.all_nodes(), *membership.removed, 0)) + 1
 
 
 class Seeker(msgspec.Struct):
-    """A node that looks for its place."""
+    """Looks for a node's number, at its start."""
 
     address: str
     others: set[str]
@@ -55,9 +55,9 @@ class Seeker(msgspec.Struct):
     """Whether this start has removed the earlier one's number, and has to see to a new one."""
 
     async def find(self, disk: Disk, directory: str) -> Place:
-        """What the directory says, or else what the others say; durable on return.
+        """Take the number from the directory, or else ask the other nodes; durable on return.
 
-        A node that the cluster does not know goes on asking until it was added. Raises `Corruption`, `WrongDataDir`.
+        A node that the cluster does not know asks again until it has been added. Raises `Corruption`, `WrongDataDir`.
         """
         path = posixpath.join(directory, "node")
         if disk.exists(path):
@@ -93,7 +93,7 @@ class Seeker(msgspec.Struct):
         return [answer for answer in answers if answer is not None]
 
     def _number_in(self, answers: list[dict[str, Any]]) -> NodeId | None:
-        """The newest number that anybody knows for this address: numbers go up."""
+        """The highest number that a node knows for this address, which is the newest."""
         members = [member for answer in answers for member in answer["membership"]["members"]]
         return max((each["node_id"] for each in members if each["peer_address"] == self.address), default=None)
 
@@ -103,9 +103,9 @@ class Seeker(msgspec.Struct):
         return any(peer["node_id"] == node_id and peer["incarnation"] is not None for peer in peers)
 
     async def _replace(self, old: NodeId | None) -> None:
-        """An earlier start of this node has acknowledged what this one does not have: it must not count as that one.
+        """Get a new number, because a node with this address and number has acknowledged what this directory lacks.
 
-        So the old number leaves, for which the others need a majority without it, and a new one comes.
+        The old number is removed first; for that the others need a majority without it.
         """
         if not self.replaceable:
             raise WrongDataDir(
@@ -136,7 +136,7 @@ def _load(disk: Disk, path: str, address: str) -> NodeId:
 
 
 async def status_of(address: str, ssl: tls.SSLContext | None) -> dict[str, Any] | None:
-    """What the node at `address` says of itself, or None when it says nothing."""
+    """The status of the node at `address`; None when it does not answer."""
     if not await _listens(address):
         return None
     admin = Admin([address], options=ClientOptions(connect_timeout_s=ASK_S), ssl=ssl)
@@ -149,7 +149,7 @@ async def status_of(address: str, ssl: tls.SSLContext | None) -> dict[str, Any] 
 
 
 async def _listens(address: str) -> bool:
-    """Whether anybody is there: a client would go on trying for as long as it may."""
+    """Whether anything listens at the address. A client would not tell: it would try until its deadline."""
     try:
         async with asyncio.timeout(ASK_S):
             _, writer = await asyncio.open_connection(*split(address))

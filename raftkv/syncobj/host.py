@@ -1,4 +1,4 @@
-"""Runs the node of one `SyncObj`: its event loop, its one port, and what has to be seen to now and then."""
+"""Runs the node of one `SyncObj`: its event loop, its one TCP port, and its periodic work."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ STOP_S = 15.0
 
 
 class Host:
-    """The node, its loop, and the thread in which that runs (unless the application ticks it).
+    """The node, its event loop, and the loop's thread (unless the application ticks it).
 
-    Methods say where they may be called; what is not said belongs to the loop's thread.
+    A method says if it may be called on other threads than the loop's.
     """
 
     def __init__(self, settings: HostSettings, conf: Any, others: set[str], objects: Objects) -> None:
@@ -78,7 +78,10 @@ class Host:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     def begin(self) -> None:
-        """Start the node; returns when it runs, or waits for its address or to be added. Raises what keeps it."""
+        """Start the node. Returns when it runs, or when it has to wait, for its address or to be added to the cluster.
+
+        Raises the error that keeps it from starting.
+        """
         if not structlog.is_configured():
             structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
         if self.conf.autoTick:
@@ -101,7 +104,7 @@ class Host:
         self._stopped.set()
 
     def tick(self, seconds: float) -> None:
-        """Without a thread: let the loop run, until a call of this process was answered or `seconds` have passed."""
+        """Run the loop when it has no thread: until a call of this process was answered, or for `seconds`."""
         delivered = self.calls.delivered
         end = time.monotonic() + seconds
         while not self._loop.is_closed():
@@ -111,7 +114,7 @@ class Host:
                 return
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run `work` on the loop and wait for it; from any other thread. Raises `TimeoutError`, or what it raises."""
+        """Run `work` on the loop and wait for it; from any other thread. Raises `TimeoutError`, or what `work` does."""
         if self._thread is None:
             return self._loop.run_until_complete(asyncio.wait_for(work, timeout))
         if threading.current_thread() is self._thread:
@@ -124,7 +127,7 @@ class Host:
         self._loop.call_soon_threadsafe(lambda: self.begin_task(work()))
 
     def end(self) -> None:
-        """Stop everything; harmless when it is stopped. From any thread; waits but for the loop's own."""
+        """Stop the node; may be repeated. From any thread, and except on the loop's own it waits for the end."""
         if not self._ending:
             self._ending = True
             if self._thread is None:
@@ -162,7 +165,7 @@ class Host:
             self._settled.set()
 
     def _wait(self, reason: object) -> None:
-        """What the start waits for may take for ever, so nobody waits for the start."""
+        """Let `begin` return, because what the start waits for now may never happen."""
         if not self._settled.is_set():
             logger.warning("not started yet: %s", reason)
         self._settled.set()
@@ -219,14 +222,14 @@ class Host:
         self.calls.begin(self._client, self.objects.origin, lambda: node.applier.applied_index, self._catch_up)
 
     def _catch_up(self) -> None:
-        """Hear what is committed now, not at the leader's next tick; nothing is lost when nobody answers."""
+        """Ask the leader what is committed, instead of waiting for its next heartbeat. It may fail without harm."""
         node = self.node
         if node is not None:
             with contextlib.suppress(RaftKVError):
                 node.requests.query(BARRIER, False, lambda index, result: None)
 
     def _dialler(self) -> Dial:
-        """Connects as clients do, but to this node itself where it listens: its address may not be its own here."""
+        """Connect as clients do, but to this node where it listens: its address may lead elsewhere from here."""
         settings = self.settings
 
         async def dial(factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
@@ -245,10 +248,10 @@ class Host:
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             if self.node is not None:
-                # The last nodes of a cluster that ends would wait for a majority in vain.
+                # When a whole cluster ends, its last nodes would wait in vain for a majority.
                 await self._client.close(end_session=False)
                 await self._serving.stop()
-        except Exception:  # what can't be closed must not keep the rest open
+        except Exception:  # an error here must not keep the rest from being closed
             logger.exception("the node did not stop cleanly")
         self.objects.release()
         if self._temporary is not None:
@@ -257,7 +260,7 @@ class Host:
             self._loop.call_soon(self._loop.stop)
 
     def begin_task(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Begin `work`; it is cancelled at the end."""
+        """Begin `work` as a task, which is cancelled when the node ends."""
         if self._ending:
             work.close()
             return
@@ -266,7 +269,7 @@ class Host:
         task.add_done_callback(self._tasks.discard)
 
     async def barrier(self) -> Index:
-        """Wait until this node has applied whatever was acknowledged anywhere before; returns the index.
+        """Wait until this node has applied all that any node had acknowledged before this call; returns the index.
 
         Raises `NotAccepted` when no leader confirms it now.
         """
@@ -286,7 +289,7 @@ class Host:
         return await done
 
     async def confirmed_barrier(self) -> Index:
-        """The same, again and again until it is confirmed."""
+        """As `barrier`, but try again until a leader confirms it."""
         while True:
             try:
                 return await self.barrier()
@@ -309,20 +312,20 @@ class Host:
             logger.exception("a callback of the application failed")
 
     def version_changed(self, old: int, new: int) -> None:
-        """The cluster was switched to another code version."""
+        """Called when the cluster has switched to another code version."""
         self._loop.call_soon(self._tell, self.conf.onCodeVersionChanged, old, new)
 
     def loaded(self, runner: Runner) -> None:
-        """The machine's state is another one, at the start or by a snapshot: make the objects what they are there."""
+        """Load the objects from the machine's state, at the start and after a snapshot was installed."""
         assert isinstance(runner.instance, SyncObjMachine)
         self.objects.load(runner.instance)
 
     async def before_checkpoint(self, store: Store) -> None:
-        """Make an image, if the calls behind the last one have become as long as that."""
+        """Make an image, if the calls since the last one have grown as large as it is."""
         await self.duties.make_image(store)
 
     def role_changed(self) -> None:
-        """Another role, term or leader."""
+        """Called when the node's role, term or leader has changed."""
         state = self.state
         old, self._state = self._state, state
         if old != state:
@@ -330,7 +333,7 @@ class Host:
 
     @property
     def state(self) -> int:
-        """PySyncObj's numbers: follower, candidate, leader."""
+        """The role as PySyncObj numbers it: follower 0, candidate 1, leader 2."""
         if self.node is None or self.node.failure is not None:
             return 0
         role = self.node.raft.role
@@ -352,14 +355,14 @@ class Host:
         self.duties.beat(node)
 
     def admin(self) -> Admin:
-        """For changes of members, through whoever leads."""
+        """An operator's client, for changes of the membership; it finds the leader."""
         settings = self.settings
         addresses = [settings.address, *sorted(self.others)]
         return Admin(addresses, dial=self._dialler(), ssl=settings.ssl_client)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """The fastest there is."""
+    """An event loop of uvloop if that is installed, else one of asyncio."""
     try:
         import uvloop
     except ImportError:

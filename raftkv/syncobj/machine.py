@@ -1,11 +1,11 @@
 """The state machine behind every `SyncObj`: calls in the order of the log, and images of the objects now and then.
 
-The objects themselves are in memory, as their applications expect. What the state on disk holds is what they can be
-made from again: an *image* (all attributes, pickled) of some log index, and every call behind it. A call costs its
-own size, whatever the state's; an image is made when a snapshot is due, streamed into the state piece by piece.
+The objects themselves are in memory, as their applications expect. The state on disk has what they can be rebuilt
+from: an *image* (all attributes, pickled) of some log index, and all calls after it. A call costs a write of its own
+size, however large the state is. An image is made when a snapshot is due, and streamed into the state piece by piece.
 
-Two nodes' images of one state need not be equal to the byte (sets have no order), so images are no part of the
-digest that replicas compare: calls are.
+Images of the same state may differ between nodes (sets have no order), so the digest that replicas compare leaves out
+the images; the calls are in it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNK_BYTES = 256 * KIB
 
 
 class ImageHead(msgspec.Struct, array_like=True, frozen=True):
-    """Which image counts: all others, and calls up to `index`, are left-overs."""
+    """Names the image that counts. Other images, and calls up to `index`, are left-overs."""
 
     generation: int = 0
     index: Index = 0
@@ -36,7 +36,7 @@ class ImageHead(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Hosted(Protocol):
-    """The objects, as the machine sees them."""
+    """The interface of the objects to the machine."""
 
     def apply(self, origin: int, first: int, calls: list[bytes]) -> None:
         """Run the calls, and remember the results if this process (`origin`) waits for them."""
@@ -59,11 +59,11 @@ class SyncObjMachine(StateMachine):
 
     @query
     def barrier(self) -> int:
-        """The index read at: whoever gets it sees everything that was acknowledged before it asked."""
+        """The index of this read. A node that has applied it has all that was acknowledged before the read."""
         return self.index
 
     def calls_behind_image(self) -> Iterator[tuple[Index, list[bytes]]]:
-        """What has to be run again on the objects of the image."""
+        """The calls after the image, to be run again on the objects that were loaded from it."""
         return self.calls.range(self.image.index + 1)
 
     def open_image(self) -> io.BufferedIOBase | None:
@@ -75,7 +75,7 @@ class SyncObjMachine(StateMachine):
 
 
 class _Chunks(io.RawIOBase):
-    """An image as a stream."""
+    """An image as a file that a codec reads."""
 
     def __init__(self, chunks: Iterator[tuple[Any, bytes]], head: ImageHead) -> None:
         self._chunks = chunks
@@ -98,7 +98,8 @@ class _Chunks(io.RawIOBase):
 
 
 def machine_of(hosted: Hosted, codec: str) -> type[SyncObjMachine]:
-    """The machine for these objects. Nodes of one cluster must agree in its name, and so in their codec."""
+    """The machine class for these objects. Its name has the codec in it, so nodes with different codecs refuse each
+    other."""
 
     class Hosting(SyncObjMachine):
         """Calls on these objects."""
@@ -123,7 +124,7 @@ class ImageWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """More of the image."""
+        """Append to the image."""
         self._parts.append(bytes(data))
         self._held += len(data)
         if self._held >= CHUNK_BYTES:
@@ -142,7 +143,7 @@ class ImageWriter:
         self._held = 0
 
     def finish(self) -> None:
-        """From now on this image counts; then what it replaces is removed."""
+        """Make this image the one that counts, then remove the old one and its calls."""
         self._flush()
         store, index = self._store, self._store.applied.index
         place, data = SyncObjMachine.image.encoded(ImageHead(self._generation, index, self.size))
@@ -158,6 +159,6 @@ class ImageWriter:
 
 
 def zip_limited(pairs: Iterator[tuple[bytes, bytes]], limit: int = 1_000) -> Iterator[tuple[bytes, bytes]]:
-    """The first `limit` of them."""
+    """At most `limit` items, so that one pass of a deletion is bounded."""
     for _, pair in zip(range(limit), pairs, strict=False):
         yield pair

@@ -1,4 +1,4 @@
-"""Nodes that come and go, by their addresses: a number is never used twice, an address may be."""
+"""Adds and removes nodes by their addresses. An address can be used again, a node's number can't."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINE_S = 30.0
 
 
 async def _membership(host: Host) -> Membership:
-    """The newest membership: of this node, once it has applied everything that was committed."""
+    """The newest membership: this node's, after it has applied all that is committed."""
     await host.confirmed_barrier()
     assert host.node is not None
     return host.node.raft.membership
@@ -26,7 +26,7 @@ def _id_of(membership: Membership, address: str) -> NodeId | None:
 
 
 async def add_member(host: Host, address: str) -> None:
-    """Add the node at `address`; it gets its vote from whoever leads, as soon as it has the log."""
+    """Add the node at `address`. The leader gives it a vote when it has caught up."""
     membership = await _membership(host)
     if _id_of(membership, address) is not None:
         raise ChangeRefused(f"{address} is a member already")
@@ -41,7 +41,7 @@ async def add_member(host: Host, address: str) -> None:
 
 
 async def remove_member(host: Host, address: str) -> None:
-    """Remove the node at `address`."""
+    """Remove the node at `address`; its number is never used again. Raises `ChangeRefused`."""
     node_id = _id_of(await _membership(host), address)
     if node_id is None:
         raise ChangeRefused(f"{address} is no member")
@@ -56,7 +56,7 @@ async def remove_member(host: Host, address: str) -> None:
 
 
 async def transfer(host: Host, address: str | None) -> None:
-    """Hand over leadership, which this node has."""
+    """Hand leadership over from this node, which has to be the leader."""
     node = host.node
     assert node is not None
     target = None

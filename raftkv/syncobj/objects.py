@@ -1,4 +1,4 @@
-"""The hosted objects: which methods they replicate, what a call does to them, what their state is."""
+"""The hosted objects: their replicated methods, the calls that change them, and their state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_ITS_OWN = (MemoryError, RecursionError, SystemError)
 
 
 class MethodRaised(int):
-    """The fail reason of a call whose method raised: `REQUEST_DENIED`, and `exception` is what it raised."""
+    """The fail reason of a call whose method raised: `REQUEST_DENIED`, with the exception as `exception`."""
 
     exception: BaseException
 
@@ -85,7 +85,7 @@ class Objects:
             self.own_version = max(self.own_version, version)
 
     def _choose(self, version: int) -> None:
-        """Let callers have the newest method of each name that `version` knows."""
+        """Make each name call its newest method up to `version`."""
         self.version = version
         self.names: dict[Any, str] = {}
         for plain, versions in self._versions.items():
@@ -94,7 +94,7 @@ class Objects:
                     self.names[plain] = name
 
     def release(self) -> None:
-        """The host is at its end: consumers belong to nobody any more."""
+        """Detach the consumers from the owner, because the host has ended."""
         for each in self.consumers:
             each._destroy()
 
@@ -107,7 +107,7 @@ class Objects:
             self.on_results([(number, *outcome) for number, outcome in enumerate(outcomes, first)])
 
     def _run(self, call: bytes) -> tuple[Any, int]:
-        """The result of a call, and its fail reason. What a method raises is its caller's, and stops nobody."""
+        """Run a call; returns its result and fail reason. An exception of the method goes to the caller only."""
         if call[0] == _COMMAND_TYPE.VERSION:
             self._switch(self._read(call))
             return None, FAIL_REASON.SUCCESS
@@ -145,7 +145,7 @@ class Objects:
         self._on_version(old, version)
 
     def begin(self, own: set[str]) -> None:
-        """What the objects are now is how they begin. `own` are the host's attributes, which are no state."""
+        """Take the objects' present attributes as the initial state, without `own`, the host's attributes."""
         self._not_state = set(own)
         for name, value in vars(self.owner).items():
             if name not in own and not self._is_state(value):
@@ -172,7 +172,7 @@ class Objects:
             yield each._serialize()
 
     def load(self, machine: SyncObjMachine) -> None:
-        """Make the objects what they are at the machine's applied index."""
+        """Bring the objects to the machine's applied index: load the image, then run the calls after it."""
         image = machine.open_image()
         self._restore(image if image is not None else io.BytesIO(self._initial))
         head = machine.image
@@ -193,7 +193,7 @@ class Objects:
 
     @property
     def image_pays(self) -> bool:
-        """Whether the calls since the last image have cost as much as another one, so that images cost no more."""
+        """Whether the calls since the last image are as large as an image, so that images at most double the cost."""
         return self.calls_bytes + 100 * self.calls_count >= self.image_size
 
     def write_image(self, store: Store) -> None:
@@ -208,8 +208,11 @@ class Objects:
 
 
 def pop_the_least(battery: ReplSet, _doApply: bool) -> Any:
-    """`ReplSet.pop`, the one battery's method whose result depends on the process: a set's order is that of hashes,
-    which differ between processes. All nodes take the same element instead."""
+    """`ReplSet.pop`, with the same element on all nodes.
+
+    It is the only method of the batteries that depends on the process: a set is ordered by hashes, which differ between
+    processes.
+    """
     data = battery.rawData()
     if not data:
         raise KeyError("pop from an empty set")
@@ -223,7 +226,7 @@ def _rank(element: Any) -> tuple[str, str]:
 
 
 def _parts(value: Any) -> tuple[int, Sequence[Any], dict[str, Any]]:
-    """A method's number, arguments and keywords: the decorator leaves out what is empty."""
+    """A call's method number, arguments and keywords; the decorator leaves out empty ones."""
     if not isinstance(value, tuple):
         return value, (), {}
     return (*value, {}) if len(value) == 2 else value

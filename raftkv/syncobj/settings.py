@@ -1,4 +1,4 @@
-"""What a `SyncObjConf` says, as raftkv's settings: which fields act, which are accepted, which are refused."""
+"""Translates a `SyncObjConf` into raftkv's settings: some fields act, some are accepted, some are refused."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _REFUSED = ("serializer", "deserializer", "serializeChecker")
 
 
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a node is and how it runs."""
+    """The settings of a `SyncObj`'s node, as they follow from its `SyncObjConf`."""
 
     address: str
     """As its peers know it."""

@@ -46,7 +46,7 @@ getattr(threading, "_register_atexit", lambda end: None)(_end_all)
 
 
 class _Starting(ABCMeta):
-    """Starts an object when its class's whole `__init__` is done: before, its attributes are not its state yet."""
+    """A metaclass that starts the node when the class's whole `__init__` is done, and the initial state is complete."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         made = super().__call__(*args, **kwargs)
@@ -113,12 +113,12 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
                 raise pysyncobj.SyncObjException("BindError") from exc
 
     def destroy(self) -> None:
-        """Stop the node; returns when its files are closed, except in a callback, whose thread has to do it."""
+        """Stop the node. Returns when its files are closed; in a callback it returns before, as both use one thread."""
         _living.discard(self)
         self._host.end()
 
     def destroy_synchronous(self) -> None:
-        """The same."""
+        """As `destroy`."""
         self.destroy()
 
     def _destroy(self) -> None:
@@ -135,7 +135,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         self._host.tick(timeToWait)
 
     def waitReady(self) -> None:
-        """Wait until the node listens; raises what keeps it from that, for good."""
+        """Wait until the node listens. Raises an error that will keep it from listening."""
         self.waitBinded()
 
     def waitBinded(self) -> None:
@@ -150,7 +150,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         return self._objects.names[funcName]
 
     def _applyCommand(self, command: bytes, callback: Callback | None, commandType: int | None = None) -> None:
-        """What the decorators call: a pickle of a method's number and arguments, made by this process."""
+        """Called by the decorators, with a pickle of a method's number and arguments that this process has made."""
         self._start()
         kind, pickled = (command[0], command[1:]) if commandType is None else (commandType, command)
         try:
@@ -200,7 +200,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         self._host.spawn(lambda: _tell(work(), callback))
 
     def readBarrier(self, timeout: float | None = None) -> int:
-        """Wait until this node has applied all that was acknowledged anywhere before this call: what is read behind it
+        """Wait until this node has applied all that any node has acknowledged before this call: what is read after it
         is linearizable. Returns the log index; raises `SyncObjException` ("Timeout") after `timeout` seconds."""
         self._start()
         try:
@@ -210,16 +210,16 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
 
     @property
     def readAge(self) -> float:
-        """How old local reads may be, in seconds: whatever was acknowledged anywhere before that is applied here.
+        """How old local reads may be, in seconds: all that was acknowledged earlier than that is applied here.
 
-        A few times in each election time-out this node asks the leader, who asks a majority. It goes up meanwhile,
-        also while the process is paused; infinite before the first answer."""
+        A few times in each election time-out this node asks the leader, which asks a majority. Between two answers the
+        age goes up, also while the process is paused. It is infinite before the first answer."""
         confirmed = self._host.duties.confirmed_at
         return math.inf if confirmed == -math.inf else max(0.0, time.monotonic() - confirmed)
 
     @property
     def isStale(self) -> bool:
-        """The mark of doubtful local reads: true once others may have a leader that this node has not heard of."""
+        """Whether local reads are doubtful, because there may be a new leader of which this node has not heard."""
         return self.readAge > self._host.settings.config.election_timeout_ms / 1000
 
     @property
@@ -227,7 +227,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         return self._host.node
 
     def isReady(self) -> bool:
-        """Whether this node has once had everything that was acknowledged before."""
+        """Whether this node has caught up with the cluster once since its start."""
         self._start()
         return self._host.ready
 
@@ -283,7 +283,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         return set()
 
     def isNodeConnected(self, node: Any) -> bool:
-        """Whether there is a connection to `node`."""
+        """Whether a connection from this node to `node` is up."""
         hosted = self._node
         if hosted is None:
             return False
@@ -392,7 +392,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         self._host.on_tick.append(callback)
 
     def removeOnTickCallback(self, callback: Callable[[], Any]) -> None:
-        """Stop that; harmless for one that is not called."""
+        """Don't call `callback` any more. A callback that was never added is ignored."""
         if callback in self._host.on_tick:
             self._host.on_tick.remove(callback)
 
@@ -406,7 +406,7 @@ def _consumer(each: Any) -> Any:
 
 
 async def _tell(work: Any, callback: Callback | None) -> None:
-    """Do `work`, and tell how it ended."""
+    """Do `work`, then call `callback` with its outcome as a fail reason."""
     reason = FAIL_REASON.SUCCESS
     try:
         await work
