@@ -1,6 +1,6 @@
 """The pytest plugin: options for budget, seed and where failures are saved, and how to see a failure again.
 
-It is loaded at every start of pytest, so it imports nothing of the simulation.
+Every start of pytest loads it, so it imports nothing of the simulation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Leave nothing of it behind for a pytest that runs in the same process later."""
+    """Forget the options, for another run of pytest in the same process."""
     for name, value in msgspec.structs.asdict(Chosen()).items():
         setattr(chosen, name, value)
 

@@ -1,1 +1,1 @@
-"""What is done to a world: by its network, its disks and clocks, and by people."""
+"""Faults of a world: of its network, disks and clocks, and mistakes of people."""

@@ -1,4 +1,4 @@
-"""A data directory of another cluster: what lies in a node's own by mistake is taken from it."""
+"""Makes a data directory of another cluster; files of it are put into a node's own directory by mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ AHEAD = Applied(index=1_000_000, term=1_000, time_ms=1, digest=1)
 
 
 def found_elsewhere(disk: Disk, states: States, data_dir: str, node_id: int) -> None:
-    """Make a directory of a node of that id which is a cluster by itself, with a snapshot far ahead. Blocking."""
+    """Make the directory of a node with that id, which is the only member of another cluster, and has a snapshot of a
+    high index. Blocking."""
     world = World(
         disk=disk,
         states=states,
@@ -64,7 +65,7 @@ def _take_snapshot(opened: Opened) -> None:
 
 
 class _NoWorker(Worker):
-    """For a directory that is only opened and closed: that needs none."""
+    """A worker for a directory that is only opened and closed, which takes no work."""
 
     def run(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
         raise Unavailable("nothing is done beside the opening of a directory")

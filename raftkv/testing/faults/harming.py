@@ -1,7 +1,7 @@
-"""Which bytes of a node's disk a world may harm, so that nothing is lost that only a miracle could bring back.
+"""Which bytes of a node's disk a world may damage, so that the damage can be noticed.
 
-The last whole batch of a log that did not end well can't be told from one that a crash has torn: damage there is cut
-off, and what it held is on the other nodes only (see the README's limits). So all that stands before it may be harmed.
+If a log did not end well, damage in its last whole batch looks like a batch that a crash has torn: it is cut off, and
+what it held is on the other nodes only (see the README's limits). So only what comes before that batch may be damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VOTE = "/data/vote"
 
 
 class HarmedBytes(msgspec.Struct, frozen=True):
-    """Bytes of a file."""
+    """A place in a file, and the bytes that were put there."""
 
     path: str
     at: int
@@ -30,14 +30,14 @@ class HarmedBytes(msgspec.Struct, frozen=True):
 
 
 def harmable(disk: SimDisk) -> dict[str, bytes]:
-    """The files, each as far as damage in it must be noticed."""
+    """The files that may be damaged, each up to where damage must be noticed."""
     ends = _log_ends(disk)
     files = {path: data[: ends.get(path)] for path, data in disk.image().items() if not path.endswith("LOCK")}
     return {path: data for path, data in files.items() if data}
 
 
 def _log_ends(disk: SimDisk) -> dict[str, int]:
-    """By file that may end in a torn batch: where its last whole one begins."""
+    """For each file that may end in a torn batch: where its last whole batch begins."""
     try:
         numbers = read_manifest(disk, posixpath.join(LOG, MANIFEST)).numbers
         path = segment_path(LOG, numbers[-1])
@@ -50,7 +50,7 @@ def _log_ends(disk: SimDisk) -> dict[str, int]:
 
 
 def any_byte(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
-    """For rot."""
+    """Any byte of these files with another value, as rot leaves it."""
     files = harmable(disk)
     if not files:
         return None
@@ -60,7 +60,7 @@ def any_byte(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
 
 
 def misdirected(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
-    """A sector, with what another one holds."""
+    """A sector with the bytes of another sector, as a misdirected write leaves it."""
     files = {path: data for path, data in harmable(disk).items() if len(data) >= SECTOR_BYTES}
     if not files:
         return None
@@ -73,14 +73,14 @@ def misdirected(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
 
 
 def _sector(data: bytes, dice: random.Random) -> int:
-    """Where some whole sector begins."""
+    """Draw a whole sector; returns where it begins."""
     return dice.randrange(len(data) // SECTOR_BYTES) * SECTOR_BYTES
 
 
 def stale(disk: SimDisk, older: list[SimDisk], dice: random.Random) -> HarmedBytes | None:
-    """A sector that has changed since one of the `older` images was made, with what it held then.
+    """A sector with the bytes that it had in one of the `older` images, as a lost write leaves it.
 
-    Only files that are written in place have such sectors; the others are replaced as a whole, by others.
+    Only files that are written in place have such sectors; other files are replaced as a whole.
     """
     found: list[HarmedBytes] = []
     for path, data in harmable(disk).items():

@@ -1,4 +1,4 @@
-"""Orders that must be refused, whoever gives them: each counts when it was, for the right reason."""
+"""Mistakes of operators: orders that must be refused. Each is counted when it was refused for the right reason."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LURK_STEP_S = 0.005
 
 
 class Mistakes:
-    """What operators try and must not get."""
+    """Gives orders that must be refused."""
 
     def __init__(self, cluster: SimCluster, dice: random.Random, spawn: Callable[..., None]) -> None:
         self._dice = dice
@@ -33,14 +33,14 @@ class Mistakes:
         self.kinds: dict[str, Callable[[], Awaitable[bool]]] = dict(zip(MISTAKES, faults, strict=True))
 
     async def _refused(self, kind: str, order: Callable[[], Awaitable[object]], reasons: tuple[str, ...]) -> None:
-        """Give an order that must be refused, for one of these reasons if not for one that has to do with the time."""
+        """Give an order that must be refused, for one of these reasons or because it came at a bad time."""
         try:
             await order()
         except (ChangeRefused, InvalidArgument) as exc:
             if any(reason in str(exc) for reason in reasons):
                 self._cluster.fired[kind] += 1
         except (RaftKVError, TimeoutError):
-            pass  # it leads no more, or is gone
+            pass  # the node leads no more, or is gone
         else:
             self._cluster.wrongs.append(f"{kind}: it was carried out")
 
@@ -74,7 +74,7 @@ class Mistakes:
 
     @staticmethod
     async def _transfer(leader: Node, learner: int) -> None:
-        """What it says at once counts: while one waits, a learner may become a voter."""
+        """A transfer that is refused at once. A later refusal does not count: by then a learner may be a voter."""
         leader.raft.transfer_leadership(learner)
 
     async def _transfer_to_silent(self) -> bool:
@@ -82,7 +82,7 @@ class Mistakes:
         return True
 
     def _silent_voter(self, leader: Node, role: Leader) -> Awaitable[None] | None:
-        """A transfer to a voter that the leader has not heard for long; one that it still believes in may be tried."""
+        """A transfer to a voter from which the leader has not heard for long."""
         patience = leader.raft.config.election_ticks
         for voter in leader.raft.membership.voters:
             progress = role.progress.get(voter)
@@ -104,7 +104,7 @@ class Mistakes:
         return self._refused("change before the first commit", order, ("first entry",))
 
     async def _lurk(self, order: Callable[[Node, Leader], Awaitable[None] | None]) -> None:
-        """Wait for the moment at which there is something to order, and order it at once."""
+        """Wait for the moment at which such an order can be given, and give it at once."""
         end = self._cluster.loop.time() + LURK_S
         while self._cluster.loop.time() < end:
             leader = awake_leader(self._cluster)

@@ -1,4 +1,4 @@
-"""Names of nodes that are found late, not at all, or somewhere else: what a name service does on a bad day."""
+"""Faults of a name service: names of nodes are found late, not at all, or at a wrong address."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ WHILE_S = (0.5, 8.0)
 
 
 class NameFaults:
-    """A `Naming` of a `MemoryNetwork`. Each kind counts when a lookup meets it.
+    """A `Naming` of a `MemoryNetwork`. Each kind of fault is counted when a look-up meets it.
 
-    Nobody looks up the name of a peer that is connected, so the connection breaks as the trouble begins.
+    Nodes don't look up the name of a connected peer, so the connection breaks when a fault begins.
     """
 
     def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
@@ -40,7 +40,7 @@ class NameFaults:
         return answer
 
     def calm(self) -> None:
-        """Every name stands for itself again."""
+        """End all faults: every name is found again."""
         self._told.clear()
 
     def _making(self, kind: str, fault: Callable[[str], NameAnswer]) -> Callable[[], Awaitable[bool]]:
@@ -69,7 +69,7 @@ class NameFaults:
         return NameAnswer((), self._dice.choice([0.0, 0.3, 2.0]))
 
     def _elsewhere(self, address: str) -> NameAnswer:
-        """At another node, at this one, or where nobody is."""
+        """A wrong address: another node's, this node's, or one without a node."""
         others = [sim.member.peer_address for sim in self._cluster.nodes.values()]
         places = [place for place in (*others, "nowhere:1") if place != address]
         return NameAnswer((self._dice.choice(places),), self._dice.choice([0.0, 0.1]))

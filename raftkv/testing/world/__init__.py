@@ -1,1 +1,1 @@
-"""A simulated world: nodes, disks, a network and clocks in one thread, where nothing is by chance but the seed."""
+"""A simulated world: nodes, disks, a network and clocks in one thread. The seed decides all that is left to chance."""

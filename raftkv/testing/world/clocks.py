@@ -1,4 +1,4 @@
-"""A simulated machine's wall clock: it can be set, and go fast or slow, and what it showed is remembered."""
+"""A simulated machine's wall clock: it can be set, can go fast or slow, and remembers what it has shown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 SPANS_KEPT = 64
-"""How often it may be meddled with within what `latest_ms` looks back to."""
+"""How many changes of the clock are remembered; more than there are within the time that `latest_ms` looks back."""
 
 
 class _Drift(NamedTuple):
-    """From `since_s` on it is wrong by `wrong_ms`, and by more with each second, as it goes at `rate`."""
+    """The clock's error from `since_s` on: it begins at `wrong_ms`, and changes with time unless `rate` is 1."""
 
     since_s: float
     wrong_ms: float
@@ -22,7 +22,7 @@ class _Drift(NamedTuple):
 
 
 class WallClock:
-    """What a machine takes for the time of day; `time_s` is the world's time."""
+    """A machine's wall clock; `time_s` is the world's true time."""
 
     def __init__(self, time_s: Callable[[], float], start_ms: int) -> None:
         self._time_s = time_s
@@ -33,32 +33,32 @@ class WallClock:
         self._spans: deque[_Drift] = deque([_Drift(0.0, 0.0, 1.0)], SPANS_KEPT)
 
     def now_ms(self) -> int:
-        """What it shows; also while nobody looks."""
+        """What the clock shows now."""
         now = self._time_s()
         return self._start_ms + int(now * 1000 + self._spans[-1].wrong_at(now))
 
     def set_wrong(self, ms: int) -> None:
-        """Set it, so that it is wrong by `ms` and by what it has gained or lost by itself."""
+        """Set the clock, so that it is wrong by `ms`, in addition to what it has gained or lost by its rate."""
         self._go_on(ms - self.set_ms)
         self.set_ms = ms
 
     def go_at(self, rate: float) -> None:
-        """Let it go at `rate` from now on, whatever the machine's other clocks do."""
+        """Let this clock go at `rate` from now on; the machine's other clocks are not affected."""
         self._rate = rate
         self._go_on(0)
 
     def beat_at(self, oscillator: float) -> None:
-        """Let what drives all of the machine's clocks go at that rate from now on."""
+        """Set the rate of the oscillator that drives all of the machine's clocks."""
         self._oscillator = oscillator
         self._go_on(0)
 
     def set_right(self) -> None:
-        """Let it be right, and go as the machine's other clocks do."""
+        """Set the clock right, and let it go like the machine's other clocks."""
         self._rate, self.set_ms = 1.0, 0
         self._spans.append(_Drift(self._time_s(), 0.0, self._oscillator))
 
     def latest_ms(self, within_s: float) -> float:
-        """What it would show now if it had always gone on from the latest time that it showed within that time."""
+        """The time that the clock would show now, had it gone on from the latest time that it showed in that period."""
         now = self._time_s()
         since, until, latest = now - within_s, now, float("-inf")
         for span in reversed(self._spans):

@@ -1,8 +1,8 @@
 """A cluster of whole nodes in a simulated world: production code on simulated disks, network, clocks and time.
 
-Everything that a node stands on is given to it from outside, so here it is given other things: a `SimDisk` that
-loses what was not synced, a `MemoryNetwork` that can be cut, workers without threads, a clock that may be wrong,
-dice that fall as the seed says. One seed is one world.
+A node gets all its interfaces to the world from outside. Here they are simulated: a `SimDisk` that loses what was not
+synced, a `MemoryNetwork` that can be cut, workers without threads, a clock that may be wrong, and dice that fall as the
+seed says. One seed is one world.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ START_MS = 1_577_836_800_000
 
 
 class _NodeStart:
-    """One start of a node: what it was given."""
+    """One start of a node, with the interfaces that it was given."""
 
     def __init__(self, options: Options, transport: MemoryTransport, world: World) -> None:
         self.options = options
@@ -91,22 +91,22 @@ class SimNode:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is a process, be it one that still recovers."""
+        """Whether there is a process; it may still be recovering."""
         return self._process is not None
 
     @property
     def config(self) -> Config | None:
-        """The settings of its process; None while there is none."""
+        """The settings of the node's process; None while there is none."""
         return self._process.options.config if self._process is not None else None
 
     @property
     def is_starting(self) -> bool:
-        """Whether its process recovers, and takes no part yet."""
+        """Whether the node's process is still recovering."""
         return self._process is not None and self._process.starting is not None
 
     @property
     def held_index(self) -> int:
-        """What its log holds durably; also when the node has failed, or is down."""
+        """The last entry that the node's log holds durably, even when the node has failed or is down."""
         node = self.node
         if node is None or self.is_impostor:
             return self.durable_index
@@ -114,11 +114,11 @@ class SimNode:
 
     @property
     def is_impostor(self) -> bool:
-        """Whether its files are not those that the others know it by: it is no member of the cluster any more."""
+        """Whether its files are not those with which the others have met it, so that it doesn't count any more."""
         return self.harm is not None and self.harm in (Harm.WIPED, Harm.OLDER_COPY)
 
     def world(self, rate: float = 1.0) -> World:
-        """What the node stands on, with a clock of that rate; new workers for each start."""
+        """The node's interfaces to the world, with a clock of that rate; each start gets new workers."""
         self.workers = [
             SimWorker(lambda: self.dice.uniform(0.2, 2) * self.disk_s, self.crash) for _ in (*THREADS, SCANS)
         ]
@@ -152,7 +152,7 @@ class SimNode:
         return 0
 
     def move(self) -> None:
-        """From its next start on it has other addresses."""
+        """Give the node other addresses, from its next start on."""
         self.moves += 1
         number = 1 + self.moves
         self.member = Member(self.node_id, f"peer-{self.node_id}:{number}", f"node-{self.node_id}:{number}")
@@ -163,7 +163,7 @@ class SimNode:
         context = copy_context()
         context.run(PROCESS.set, self.place)
         context.run(SINK.set, self._take_line)
-        # At once: the process may be stopped before its first step, and is none that could be started again.
+        # Set at once: the process may be stopped before its first step, and it must count as started then.
         process = self._process = context.run(self._make, rebuild)
         process.starting = asyncio.get_running_loop().create_task(self._start(process), context=context)
         try:
@@ -193,7 +193,7 @@ class SimNode:
         return _NodeStart(options, cluster.transport(self), self.world(habits.rate))
 
     async def _start(self, process: _NodeStart) -> Node:
-        """As its own process: all that comes of it is what `freeze` stops."""
+        """Runs as the node's process: `freeze` stops all that it begins."""
         try:
             recovered = await recover(self.cluster.machine, process.options, process.transport, process.world)
             node = self.node = Node(recovered)
@@ -240,7 +240,7 @@ class SimNode:
             self.disk.kill()
 
     def mend_disk(self) -> None:
-        """Whatever was to fail from now on works."""
+        """End all faults of the disk."""
         self.disk.fault = self.disk.read_fault = None
         self.disk.failed_write_keeps, self.disk.failed_sync_keeps = 0.0, False
 
@@ -251,7 +251,7 @@ class SimNode:
         self.cluster.loop.freeze(self.place)
 
     def thaw(self) -> None:
-        """Let it go on; what came in meanwhile is read before its timers tell it how late it is."""
+        """Let the process go on. It reads what came in meanwhile, before its timers tell it how late it is."""
         if self.is_frozen:
             self.is_frozen = False
             self.cluster.network.thaw(self.place)
@@ -265,37 +265,38 @@ class SimNode:
             self.cluster.fired["crash in a recovery"] += self.is_starting
             if any(worker.is_working for worker in self.workers):
                 raise Crash
-            asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is at work: right behind that
+            asyncio.get_running_loop().call_soon(self.crash)  # the loop itself is running this: crash right after it
 
         self.disk.fault = from_operation(number, crash)
 
     def hang(self, threads: Sequence[int] = THREADS) -> None:
-        """The disk takes no work of these of the node's threads until `unhang`."""
+        """Let the disk hang for these threads of the node, until `unhang`."""
         for number in threads:
             self.workers[number].stalled = True
 
     def unhang(self) -> None:
-        """The disk goes on with what it was given."""
+        """Let the disk go on with the work that it was given."""
         for worker in self.workers:
             worker.stalled = False
 
     def hang_for(self, thread: int, seconds: float) -> None:
-        """One of the node's threads gets nothing done on the disk for a while; the others do, or hang by themselves."""
+        """Let the disk hang for one of the node's threads for a while, independently of the others."""
         worker = self.workers[thread]
         worker.stalled = True
         self.cluster.loop.call_later(seconds, setattr, worker, "stalled", False)
 
     def fail_at_operation(self, number: int) -> None:
-        """The `number`th operation on the disk from now fails, and so does every later one until a restart."""
+        """Let the `number`th disk operation from now fail, and every later one until a restart."""
         self.disk.fault = self._failing("failing disk", number)
 
     def cut_short_at_write(self, number: int, kept: float) -> None:
-        """Of the `number`th write from now only the part `kept` is there, and no later one works until a restart."""
+        """Let only the part `kept` of the `number`th write from now reach the disk, and fail all later writes until a
+        restart."""
         self.disk.failed_write_keeps = kept
         self.disk.fault = self._failing("write cut short", number, "write")
 
     def fail_at_read(self, number: int) -> None:
-        """The `number`th read from now fails, and so does every later one until a restart."""
+        """Let the `number`th read from now fail, and every later one until a restart."""
         self.disk.read_fault = self._failing("failing read", number)
 
     def _failing(self, fault: str, number: int, only: str | None = None) -> Fault:
@@ -306,7 +307,7 @@ class SimNode:
         return from_operation(number, fail, only)
 
     async def stop(self) -> None:
-        """End the process gracefully; nothing happens when it has ended by itself, or is still starting."""
+        """Stop the process gracefully, unless it has ended by itself or is still starting."""
         if self.node is None or self.serving is None:
             return
         node = self.node
@@ -359,7 +360,7 @@ class SimCluster:
         return Member(node_id, f"peer-{node_id}:1", f"node-{node_id}:1")
 
     def faults(self) -> dict[str, int]:
-        """How often each kind of fault has met something so far."""
+        """How often each kind of fault has had an effect so far."""
         disks = [sim.disk for sim in self.nodes.values()]
         counted = {
             "full disk": sum(disk.times_full for disk in disks),
@@ -368,7 +369,7 @@ class SimCluster:
         return {**self.fired, **{kind: times for kind, times in counted.items() if times}}
 
     def transport(self, sim: SimNode) -> MemoryTransport:
-        """What a node's process sends and hears by."""
+        """Make the transport of a node's process."""
         # A recorder knows nodes by their ids.
         recorder = self.recorder if sim.place == sim.node_id else None
         kind = MemoryTransport if recorder is None else recorder.transport
@@ -376,11 +377,11 @@ class SimCluster:
         return kind(self.network, sim.node_id, address, config=self.config, draw=sim.dice.randrange, place=place)
 
     def note(self, event: str) -> None:
-        """Keep what happened, for who reads of a failure."""
+        """Write down an event, for the text of a failure."""
         self.events.append(f"{asyncio.get_running_loop().time():.3f} {event}")
 
     def add(self, node_id: NodeId) -> SimNode:
-        """A further machine; its node joins when it is started and added to the membership."""
+        """Add a machine. Its node joins when it is started and added to the membership."""
         node = self.nodes[node_id] = SimNode(self, self.member(node_id))
         return node
 
@@ -398,7 +399,7 @@ class SimCluster:
 
     @property
     def loop(self) -> SimLoop:
-        """The world's time."""
+        """The loop, whose time is the world's time."""
         loop = asyncio.get_running_loop()
         assert isinstance(loop, SimLoop), "a simulated world needs a SimLoop"
         return loop
@@ -410,7 +411,7 @@ class SimCluster:
 
     @property
     def leader(self) -> Node | None:
-        """Who leads in the highest term."""
+        """The node that leads in the highest term; None without one."""
         leaders = [node for node in self.running if node.raft.is_leader]
         return max(leaders, key=lambda node: node.raft.term, default=None)
 
@@ -437,7 +438,7 @@ class SimCluster:
 
     @property
     def election_timeout_s(self) -> float:
-        """The time-out from which elections are drawn (up to twice that), of the node whose clock is slowest."""
+        """The election time-out in seconds of the node with the slowest clock; nodes draw one to two of it."""
         up = [sim for sim in self.nodes.values() if sim.node is None or sim.node.failure is None]
         configs = [self.config, *(sim.config for sim in up if sim.config is not None)]
         return max(config.election_timeout_ms for config in configs) / 1000
@@ -451,7 +452,7 @@ class SimCluster:
             await asyncio.sleep(0.01)
 
     async def until_leader(self, within_s: float = 30.0) -> Node:
-        """Wait until somebody leads."""
+        """Wait until there is a leader that has an entry committed, and return its node."""
         await self.until(lambda: self.leader is not None and self.leader.raft.commit_index > 0, within_s, "a leader")
         assert self.leader is not None
         return self.leader
@@ -477,7 +478,7 @@ class SimCluster:
         assert len(digests) == 1, f"digests differ: {digests}\n" + self.describe()
 
     def describe(self) -> str:
-        """Every node in a line, and what happened last."""
+        """A line for each node, then the last events."""
         lines = []
         for sim in self.nodes.values():
             node = sim.node

@@ -21,7 +21,7 @@ PROCESS: ContextVar[object] = ContextVar("raftkv_process", default=None)
 
 
 class Deadlock(RuntimeError):
-    """Nothing can ever happen again in this world."""
+    """Nothing is due any more in this world, and `main` has not ended."""
 
 
 async def elapse(seconds: float) -> None:
@@ -35,7 +35,7 @@ RESOLUTION_S = 1e-9
 
 
 class Timer(msgspec.Struct):
-    """A callback and its time: what asyncio needs of a handle, and no more, as millions are made."""
+    """A callback and its time. It has only what asyncio needs of a handle, because millions are made."""
 
     at: float
     callback: Callable[..., object]
@@ -44,7 +44,7 @@ class Timer(msgspec.Struct):
     is_cancelled: bool = False
 
     def cancel(self) -> None:
-        """Not to be called any more; it is dropped when its time has come."""
+        """Don't call it any more. It stays in the queue until its time has come."""
         self.is_cancelled = True
         self.callback, self.args = _nothing, ()
 
@@ -56,7 +56,7 @@ class Timer(msgspec.Struct):
 
 
 def _nothing() -> None:
-    """What a cancelled call would do."""
+    """The callback of a cancelled timer."""
 
 
 class SimLoop(base_events.BaseEventLoop):
@@ -87,15 +87,15 @@ class SimLoop(base_events.BaseEventLoop):
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass in which nobody does anything, as when the whole machine is stopped."""
+        """Let time pass without running anything, as when the whole machine is stopped."""
         self._now += max(0.0, seconds)
 
     def freeze(self, process: object) -> None:
-        """Run nothing of `process` until `thaw`: its callbacks and timers pile up, as of a process that is stopped."""
+        """Stop `process` until `thaw`: its callbacks and timers pile up."""
         self._frozen.setdefault(process, [])
 
     def thaw(self, process: object) -> None:
-        """Let `process` go on: it does at once all that it has missed, in the order in which it was due."""
+        """Let `process` go on: all callbacks that it has missed run at once, in the order in which they were due."""
         self._ready.extend(self._frozen.pop(process, []))
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Timer:  # type: ignore[override]
@@ -156,13 +156,13 @@ class SimLoop(base_events.BaseEventLoop):
                 return
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """There are none."""
+        """Does nothing: there is no selector with events."""
 
     def _write_to_self(self) -> None:
-        """Nobody else's thread could be waiting to be woken."""
+        """Does nothing: there is no other thread that could have to wake the loop."""
 
     def run_in_executor(self, executor: Any, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
-        """Threads would make the order of things a matter of chance, so there are none here."""
+        """Raises, because threads would leave the order of events to chance."""
         raise RuntimeError("a simulated world has no threads: give the work to a Worker")
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,4 @@
-"""What a world and the histories of its clients know of whoever records them."""
+"""The interface of a recorder, as a world and its clients' histories use it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from raftkv.transport import MemoryTransport
 
 
 class Recorder(Protocol):
-    """Hears of what happens; changes nothing."""
+    """Is told what happens in a world, and changes nothing there."""
 
     def transport(self, *args: Any, **settings: Any) -> MemoryTransport:
         """A `MemoryTransport` of these arguments whose messages are recorded."""
 
     def called(self, operation: Any) -> None:
-        """A client calls."""
+        """A client has begun a call."""
 
     def answered(self, operation: Any, *, refused: bool) -> None:
-        """It heard the result, or that nothing was done."""
+        """A client has its result, or knows that nothing was done."""

@@ -1,4 +1,4 @@
-"""The settings of nodes in a simulated world, where nothing else is asked for."""
+"""The default settings of nodes in a simulated world."""
 
 from __future__ import annotations
 

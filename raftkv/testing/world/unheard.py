@@ -1,4 +1,4 @@
-"""What the nodes of simulated worlds log to: nothing that anybody reads, and at times something that fails (F78)."""
+"""The log of simulated nodes: nobody reads it, and at times it fails (F78)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _take(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Let nothing be logged: a simulated cluster has much to say, and nobody reads it."""
+    """Switch logging off: a simulated cluster logs a lot, and nobody reads it."""
     before = structlog.get_config() if structlog.is_configured() else None
     structlog.configure(
         processors=[_take], logger_factory=structlog.ReturnLoggerFactory(), cache_logger_on_first_use=False

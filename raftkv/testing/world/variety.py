@@ -28,19 +28,19 @@ SHORT_LOGS = {"snapshot_entries": 30, "snapshot_interval_s": 0.5, "keep_entries"
 
 
 class SimConfig(Config, frozen=True, kw_only=True):
-    """Settings of a node, with those of its core that no operator has."""
+    """Settings of a node, with some settings of the core that operators can't change."""
 
     pre_vote: bool = True
     records_bytes_max: int = MIB
     """As `batch_bytes_max`, and it may be smaller than a record."""
 
     def raft(self) -> RaftConfig:
-        """As `Config.raft`."""
+        """The core's settings, as `Config.raft` gives them, with the additional ones."""
         return msgspec.structs.replace(super().raft(), pre_vote=self.pre_vote, batch_bytes_max=self.records_bytes_max)
 
 
 class Habits(msgspec.Struct, frozen=True):
-    """What sets a node apart from one start to the next."""
+    """What differs between two starts of a node."""
 
     config: Config
     rate: float = 1.0
@@ -49,7 +49,7 @@ class Habits(msgspec.Struct, frozen=True):
 
 
 class Variety:
-    """The settings of one world, drawn by its seed."""
+    """Draws the settings of one world from its seed."""
 
     def __init__(self, config: Config, dice: random.Random) -> None:
         self._dice = dice
@@ -71,11 +71,11 @@ class Variety:
         )
 
     def habits(self) -> Habits:
-        """Those of a node that starts."""
+        """Draw the habits of a node that starts."""
         rate = self._dice.choice(self._rates) if self._has_rates else 1.0
         pre_vote = self._dice.random() >= self._without_pre_vote
         config, tick_ms = self._config, round(self._config.tick_ms / rate)
-        # To whoever counts ticks, a clock that runs fast is one whose ticks are short.
+        # For code that counts ticks, a fast clock is one with short ticks.
         factor = tick_ms / config.tick_ms
         habits = msgspec.structs.replace(
             config,

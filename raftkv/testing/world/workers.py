@@ -24,7 +24,7 @@ class Crash(BaseException):
 
 
 class SimWorker(Worker):
-    """Does work on the loop, one piece after the other, each taking some virtual time."""
+    """Does work on the loop, one piece after the other. Each piece takes some virtual time."""
 
     def __init__(self, draw_s: Callable[[], float], on_crash: Callable[[], None]) -> None:
         self._draw_s = draw_s
@@ -72,7 +72,7 @@ class SimWorker(Worker):
         self._next()
 
     def die(self) -> None:
-        """Nothing that is queued will ever be done."""
+        """Drop all queued work for good."""
         self._dead = True
         self._queue.clear()
 
