@@ -1,8 +1,8 @@
-"""How deep arguments may be nested, so that what the leader could read is readable wherever it is applied.
+"""How deep arguments may be nested, so that every node that applies a command can read what the leader could read.
 
-msgspec reads nested values by calling itself, and so may go as deep as the interpreter's stack has room. That
-room is not the same when a command arrives and when it is applied, in another thread, perhaps at the next start.
-A command that fits the one and not the other would be in the log, and stop every node that comes to it.
+msgspec reads nested values by calling itself, and so can go only as deep as the interpreter's stack has room. There
+may be less room when a command is applied, in another thread and perhaps at the next start, than when it arrived.
+A command that can be read then but not applied would be in the log, and stop every node that comes to it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ import msgspec.inspect as kinds
 T = TypeVar("T")
 
 SPARE_FRAMES = 200
-"""What is kept free for whoever applies the command: some ten frames of this package, and the method's own."""
+"""Stack frames that are kept free for applying the command: some ten of this package, and the method's own."""
 
 
 def with_less_room(call: Callable[[Any], T], argument: Any, frames: int = SPARE_FRAMES) -> T:
-    """`call(argument)` with so many frames less on the stack; raises RecursionError where they would be missed."""
+    """`call(argument)` with so many stack frames less to use; raises RecursionError when it needs one of them."""
     return call(argument) if frames == 0 else with_less_room(call, argument, frames - 1)
 
 
 def is_shallow(types: Iterable[Any]) -> bool:
     """Whether no value of these types is nested deeper than the types themselves are written.
 
-    Any value at all may stand for `Any`, and in a field that a class does not know; classes may hold their like.
+    Values for `Any` may be nested without limit, and so may fields that a class does not know, and classes that hold
+    their own kind.
     """
     return all(_is_shallow(kind) for kind in kinds.multi_type_info(types))
 

@@ -1,4 +1,4 @@
-"""Keys of tables as bytes that sort as the keys do.
+"""Encodes keys of tables as bytes that sort as the keys do.
 
 A single `str` or `bytes` is its own bytes (UTF-8 sorts as code points do). An `int` is its length and sign in one
 byte, then its bytes, negative ones inverted. In a tuple, text and bytes end in 00 00, and a 00 within them is
@@ -24,7 +24,7 @@ class KeyCodec:
     """Encodes keys of one type, and decodes them again. `encode` raises `TypeError` for a key of another type."""
 
     def __init__(self, kind: Any, where: str) -> None:
-        """Raises `MachineError` when keys of this type have no order that bytes could have."""
+        """Raises `MachineError` for a type whose order can't be that of bytes."""
         self.kind = kind
         if get_origin(kind) is tuple and get_args(kind) and Ellipsis not in get_args(kind):
             self._parts = [_part(each, where) for each in get_args(kind)]
@@ -54,7 +54,7 @@ class KeyCodec:
         return tuple(parts)
 
     def encode_prefix(self, prefix: Any) -> bytes:
-        """The bytes with which all keys begin that begin with `prefix`: text, bytes, or some leading parts of a tuple.
+        """The bytes that all keys with a prefix begin with; `prefix` is text, bytes, or some leading parts of a tuple.
 
         Raises `TypeError`, for ints too: they have no prefixes.
         """
@@ -68,7 +68,7 @@ class KeyCodec:
 
 
 def prefix_end(prefix: bytes) -> bytes | None:
-    """The smallest bytes above all that begin with `prefix`; None when there are none."""
+    """The smallest bytes above all that begin with `prefix`; None when nothing is above them."""
     stripped = prefix.rstrip(b"\xff")
     return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else None
 

@@ -19,7 +19,7 @@ from raftkv.state import MemoryStore
 M = TypeVar("M", bound=StateMachine)
 
 START_MS = 1_577_836_800_000
-"""The first entry's time unless another is given: 2020-01-01, so that tests give the same every day."""
+"""The first entry's time by default: 2020-01-01, so that tests have the same results every day."""
 
 
 class LocalMachine(Generic[M]):
@@ -31,9 +31,9 @@ class LocalMachine(Generic[M]):
     assert local.on_hand("apple") == 3
     ```
 
-    Commands and queries are its methods; arguments are checked and encoded as on their way through a cluster.
-    They raise `Rejected` for what the method raised, `InvalidArgument` for wrong arguments. `now_ms` is the time
-    of the next entry, and yours to set.
+    Commands and queries are its methods; their arguments are checked and encoded as in a cluster. They raise
+    `Rejected` for what the method raised, `InvalidArgument` for wrong arguments. Tests may set `now_ms`, the time
+    of the next entry.
     """
 
     def __init__(self, machine: type[M], *, now_ms: int = START_MS) -> None:
@@ -51,7 +51,7 @@ class LocalMachine(Generic[M]):
 
     @property
     def index(self) -> int:
-        """The last entry."""
+        """The index of the last entry; each command is one."""
         return self._runner.applied.index
 
     @property
@@ -77,12 +77,11 @@ class LocalMachine(Generic[M]):
         return outcome
 
     def query_raw(self, payload: bytes) -> bytes:
-        """Run an encoded query."""
+        """Run an encoded query; returns its encoded result."""
         return self._runner.query(payload)
 
     @property
     def sessions(self) -> int:
-        """How many client sessions are open."""
         return self._runner.sessions
 
     def _next_entry(self, payload: bytes) -> Entry:

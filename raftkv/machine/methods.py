@@ -16,7 +16,7 @@ from raftkv.machine.types import check_type
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "_raftkv_kind"
-# A set may stand where the type says list or Any: sorted, it is the same bytes on every node.
+# A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
@@ -33,7 +33,7 @@ def query(function: F) -> F:
 
 
 def kind_of(value: Any) -> str | None:
-    """ "command", "query", or None for what is neither."""
+    """ "command" or "query"; None when `value` was marked as neither."""
     return getattr(value, _MARK, None) if inspect.isroutine(value) else None
 
 
@@ -44,7 +44,8 @@ class Method:
     """
 
     def __init__(self, function: Callable[..., Any], names: dict[str, Any]) -> None:
-        """`names` help to resolve annotations. Raises `MachineError`, with the line to change."""
+        """`names` resolve annotations that refer to the function around the class. Raises `MachineError`, which tells
+        the line to change."""
         self.function = function
         self.name = function.__name__
         self.kind = kind_of(function) or ""
@@ -65,7 +66,7 @@ class Method:
             tuple[tuple(self._types)] if self._types else tuple[()]  # type: ignore[misc]
         )
         self.is_shallow = is_shallow(self._types)
-        """Whether its arguments can't be nested deeper than their types say."""
+        """Whether arguments can't be nested deeper than their types are written."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
 
     def _check(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
@@ -87,7 +88,7 @@ class Method:
     def _hints(self, names: dict[str, Any]) -> dict[str, Any]:
         try:
             return get_type_hints(self.function, localns=names, include_extras=True)
-        except Exception as exc:  # a NameError, a SyntaxError in quotes, whatever a type does when it is made
+        except Exception as exc:  # a NameError, a SyntaxError in a quoted annotation, or what making a type raises
             raise MachineError(f"{self._where}: {exc}; a type must be known where the class is made") from exc
 
     def describe(self) -> str:
@@ -100,16 +101,15 @@ class Method:
 
     @property
     def types(self) -> dict[str, Any]:
-        """The arguments' types by name."""
         return dict(zip(self.signature.parameters, self._types, strict=True))
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The arguments of a call, checked. Raises `InvalidArgument`."""
+        """The arguments of a call, checked and encoded. Raises `InvalidArgument`."""
         try:
             if kwargs or len(args) != len(self._types):
                 bound = self.signature.bind(*args, **kwargs)
                 bound.apply_defaults()
-                args = bound.args  # else every argument is in its place already, as in most calls
+                args = bound.args  # in most calls all arguments are positional, and this is not needed
             data = _encoder.encode(args)
             self._args.decode(data)
         except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
@@ -117,15 +117,15 @@ class Method:
         return data
 
     def command_payload(self, session_id: int, sequence: int, acked_below: int, args: bytes) -> bytes:
-        """The command with these encoded arguments, as it is to stand in the log."""
+        """The command with these encoded arguments, as an entry's payload."""
         return encode_command(session_id, sequence, acked_below, self.name, args)
 
     def query_payload(self, args: bytes) -> bytes:
-        """The query with these encoded arguments."""
+        """The query with these encoded arguments, as a request's payload."""
         return encode_query(self.name, args)
 
     def decode_result(self, payload: bytes) -> Any:
-        """Raises `InvalidArgument` when the node has another idea of the result: another version of the class."""
+        """Raises `InvalidArgument` when the result is of another type: the node has another version of the class."""
         try:
             return self._result.decode(payload)
         except UNREADABLE as exc:
@@ -151,7 +151,7 @@ class Method:
 
 
 def _written(annotation: Any) -> str:
-    """An annotation as it stands in the source, whether Python evaluated it or not."""
+    """An annotation as it is written in the source, whether Python has evaluated it or not."""
     return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 

@@ -1,4 +1,4 @@
-"""What became of a command."""
+"""Outcomes: how commands end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class OutcomeKind(IntEnum):
     REJECTED = 1
     """It raised, without effect; the payload is [the exception's name, its text]."""
     SESSION_EXPIRED = 2
-    """Its session is not known (any more); it had no effect now."""
+    """Its session is not known (any more); this time it had no effect."""
     STALE_DUPLICATE = 3
-    """Its client had acknowledged the answer before; it had no effect now."""
+    """Its client had acknowledged the answer before; this time it had no effect."""
 
 
 class Outcome(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -55,12 +55,12 @@ def rejected(error: BaseException) -> Outcome:
 
 
 def _text_of(error: BaseException) -> str:
-    """What an exception says, on every node alike, whatever it is: even one that can't be made into text."""
+    """An exception's text, the same on every node, even for an exception that has none."""
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 (it is the command's, like the exception itself)
         return "(its text can't be made)"
-    # A default repr names a place in this process's memory, where no other node has the object.
+    # A default repr contains the object's address in memory, which differs between nodes.
     return _clean(_ADDRESS.sub("", text))
 
 
@@ -69,5 +69,5 @@ def _clean(text: str) -> str:
 
 
 def rejection_of(outcome: Outcome) -> tuple[str, str]:
-    """The exception's name and text."""
+    """The exception's name and its text, from an outcome of kind `REJECTED`."""
     return msgspec.msgpack.decode(outcome.payload, type=tuple[str, str])

@@ -1,4 +1,4 @@
-"""Changes that are not in the store yet: one command's, on top of those of the commands before it."""
+"""Changes that are not in the store yet: those of one command on top of those of the commands before it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raftkv.state import Store
 
 
 class Access(Protocol):
-    """What tables and values are read and changed through."""
+    """Through this, tables and values read and change the state."""
 
     def get(self, key: bytes) -> bytes | None:
         """The value at `key`."""
@@ -48,12 +48,12 @@ class Overlay:
         self.own[key] = value
 
     def keep(self) -> None:
-        """The command is done: its changes belong to the batch."""
+        """The command is done: move its changes to the batch."""
         self.batch.update(self.own)
         self.own.clear()
 
     def undo(self) -> None:
-        """The command raised: it has no effect."""
+        """The command raised: drop its changes."""
         self.own.clear()
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:

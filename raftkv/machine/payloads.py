@@ -1,4 +1,4 @@
-"""What stands in a command's entry, and in a query: names and arguments, and whose retry it may be."""
+"""The payloads of commands and queries: name and arguments, and for a command the session whose retry it may be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from raftkv.errors import UNREADABLE, InvalidArgument
 
 NO_SESSION = 0
-"""In place of a session's id: the command may be applied as often as it is in the log."""
+"""In place of a session's id: the command is applied as often as it is in the log."""
 
 OPEN_SESSION = "*open"
 """Opens a session; the result is its id, the index of this entry."""
@@ -17,10 +17,10 @@ CLOSE_SESSION = "*close"
 
 
 class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
-    """A command as it stands in the log (thesis §6.3), and nothing behind it that nobody would look at.
+    """A command as it stands in the log (thesis §6.3). A payload with more fields is refused.
 
     `sequence` is the client's number for it, unique in its session; every answer below `acked_below` has
-    arrived at the client, so that nobody will ask for it again.
+    arrived at the client, which will not ask for it again.
     """
 
     session_id: int

@@ -1,4 +1,4 @@
-"""What a query reads, counted: a slice of it on the event loop, more beside it, and an end to it."""
+"""Counts what a query reads: it gets one slice on the event loop, more on another thread, and then is ended."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.state import Applied, Reader
 
 STEP_COST = 32
-"""What a step over deleted keys counts, in reads of keys that live: it takes about as long."""
+"""A step over deleted keys counts as so many reads of living keys: it takes about as long."""
 
 UNLIMITED = 1 << 62
 
 More: TypeAlias = Callable[[bytes | None], int]
-"""Asked when a slice is used up: how many reads more there are, or it raises. The argument is where the query could
-go on in the order in which it scans; None when it was reading a single key."""
+"""Called when a slice is used up: returns how many more reads are allowed, or raises. The argument is the key from
+which the query's scan could go on, in its own order; None when it was reading a single key."""
 
 
 class Interrupted(BaseException):
-    """A query must end here and has no result, whatever it makes of this: it is none of its own errors to catch."""
+    """A query must end here and has no result. Not an `Exception`, as the query's own code shall not catch it."""
 
 
 class SliceOver(Interrupted):
-    """A query is not done within its slice of the loop. It has changed nothing, so it begins anew elsewhere."""
+    """A query is not done within its slice on the event loop. It changes nothing, so it begins anew elsewhere."""
 
 
 def slice_over(position: bytes | None) -> int:
@@ -33,13 +33,13 @@ def slice_over(position: bytes | None) -> int:
 
 
 class Reading:
-    """What a query has in the place of a command's overlay: what is in the store, and nothing to change it with."""
+    """For a query, what an overlay is for a command: reads the store, and refuses to change it."""
 
     def __init__(self, reader: Reader, more: More) -> None:
         self._reader = reader
         self._more = more
         self.left = 0
-        """Reads until `more` is asked."""
+        """Reads left until `more` is called."""
         self.interrupted: Interrupted | None = None
 
     def _ask_for_more(self, position: bytes | None) -> None:
@@ -50,7 +50,6 @@ class Reading:
             raise
 
     def get(self, key: bytes) -> bytes | None:
-        """The value at `key`."""
         self.left -= 1
         if self.left < 0:
             self._ask_for_more(None)
@@ -71,7 +70,7 @@ class Reading:
 
 
 class Asker:
-    """Answers the queries of a machine from one reader of its state, for one thread."""
+    """Answers queries to a machine from one reader of its state, for one thread."""
 
     def __init__(self, machine: type[StateMachine], reader: Reader, more: More) -> None:
         self._reading = Reading(reader, more)
@@ -80,7 +79,7 @@ class Asker:
         vars(self._instance).update(_overlay=self._reading, _views={}, _moment=self._moment)
 
     def ask(self, method: Method, args: tuple[object, ...], applied: Applied, reads: int) -> object:
-        """What the method returns, after at most `reads` reads and what `more` gives then; raises what it raises."""
+        """What the method returns or raises. It may do `reads` reads, and as many as `more` allows then."""
         moment = self._moment
         moment.index, moment.time_ms, moment.chain, moment.random = applied.index, applied.time_ms, None, None
         reading = self._reading

@@ -38,13 +38,13 @@ from raftkv.model import EntryKind, Index
 from raftkv.state import Applied, StateView, Store
 
 DIGESTS_KEPT = 65_536
-"""How far behind a follower may be and still have its digest compared."""
+"""Entries that a follower may be behind and still have its digest compared."""
 
 RESULT_BYTES_MAX = 8 * MIB
-"""Of one command or query: it is kept with the session, and must fit into a frame."""
+"""The limit of one encoded result: it is kept with the session, and must fit into a frame."""
 
 _NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, RecursionError, SystemError)
-"""What a command may raise without its being the same on every node: the machine's trouble, not the command's."""
+"""Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""
 
 _NOTHING = msgspec.msgpack.encode(None)
 _encoder = msgspec.msgpack.Encoder()
@@ -53,8 +53,8 @@ _encoder = msgspec.msgpack.Encoder()
 class Runner:
     """One state machine on one store, for one thread.
 
-    Invariants: `applied` is the last entry whose effects are in the store, and every entry up to it took
-    effect once, in order; between calls nothing is left that is not in the store.
+    Invariants: `applied` is the last entry whose effects are in the store, and every entry up to it took effect
+    once, in order; between calls all effects are in the store.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Runner:
         session_ttl_ms: int = 3_600_000,
         slice_reads: int = UNLIMITED,
     ) -> None:
-        """`slice_reads` is what a query may read in `query`."""
+        """`slice_reads` is how many keys `query` lets a query read."""
         self.machine = machine
         self.store = store
         self.applied = store.applied
@@ -88,11 +88,11 @@ class Runner:
 
     @property
     def instance(self) -> StateMachine:
-        """The machine on this store: for a host that keeps something made of its tables."""
+        """The machine on this store, for a host that keeps values computed from its tables."""
         return self._instance
 
     def digest_at(self, index: Index) -> int | None:
-        """The digest after the entry `index`, if it was applied here not long ago."""
+        """The digest after the entry `index`; None when it was not applied here, or long ago (`DIGESTS_KEPT`)."""
         last = self.applied.index
         if not max(self._digests_from, last - DIGESTS_KEPT + 1) <= index <= last:
             return None
@@ -114,10 +114,10 @@ class Runner:
             with_less_room(method.decode_args, command.args)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
-        """Apply committed entries, as one write to the store; an outcome for each, None for what is no command.
+        """Apply committed entries, as one write to the store; an outcome for each, None for entries without a command.
 
-        Raises `UnknownCommand` or `MachineFailed` for an entry that can't be applied: those before it are, it
-        and those behind are not. Raises what the store raises; then nothing is known of these entries.
+        Raises `UnknownCommand` or `MachineFailed` for an entry that can't be applied: then the entries before it are
+        applied, but not itself and those behind. When it raises what the store raised, any of them may be applied.
         """
         if entries[0].index != self.applied.index + 1:
             raise SafetyViolation(f"entry {entries[0].index} is to be applied behind {self.applied.index}")
@@ -140,7 +140,7 @@ class Runner:
         return outcomes
 
     def _apply(self, entry: Entry, digest: int) -> tuple[Outcome | None, int]:
-        """Apply one entry to the overlay; returns its outcome, and the digest behind it."""
+        """Apply one entry to the overlay; returns its outcome, and the digest after it."""
         overlay, sessions = self._overlay, self._sessions
         if entry.kind == EntryKind.CLOCK:
             sessions.clock_reset(entry.time_ms)
@@ -197,7 +197,7 @@ class Runner:
                 f"not happen on every node. It was not applied. Mend the cause ({method.line}), then start the node"
             ) from exc
         except KeyboardInterrupt:
-            raise  # somebody at the keyboard, not the command
+            raise  # Ctrl-C, not the command
         except BaseException as exc:  # noqa: BLE001 (whatever else a command raises is the caller's)
             overlay.undo()
             return rejected(exc)
@@ -220,7 +220,7 @@ class Runner:
             ) from exc
 
     def query(self, payload: bytes) -> bytes:
-        """Run a query on what is applied; returns the encoded result.
+        """Run a query on the state as it is; returns the encoded result.
 
         Raises `SliceOver` when it reads more than a slice, `InvalidArgument`, `Rejected` for what it raises itself, or
         what the store raises.
@@ -230,12 +230,12 @@ class Runner:
     def query_view(self, view: StateView, payload: bytes, more: More) -> bytes:
         """Run a query on `view`, on any thread; as `query`, but `more` decides how much it reads.
 
-        Raises what `more` raises as well, with nothing left that holds on to the view.
+        Also raises what `more` raises; nothing keeps the view open then.
         """
         try:
             return self._ask(Asker(self.machine, view, more), payload, view.applied, 0)
         except (RaftKVError, Interrupted) as exc:
-            # Tracebacks hold frames, and frames iterators, which would keep a store open that was closed.
+            # A traceback holds frames, and frames hold iterators, which would keep the closed store open.
             exc.__cause__ = exc.__context__ = None
             raise exc.with_traceback(None) from None
 

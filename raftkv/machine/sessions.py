@@ -1,7 +1,7 @@
-"""Client sessions: each command once, through retries, leaders, restarts and snapshots (thesis §6.3).
+"""Client sessions: a command takes effect once, despite retries, new leaders, restarts and snapshots (thesis §6.3).
 
-In the store: a session's record at 01 's' id, and the outcome of each of its commands that the client has not
-acknowledged at 01 'a' id sequence. They change in the same batch as what the command changed.
+The store has a session's record at 01 's' id, and at 01 'a' id sequence the outcome of each of its commands that the
+client has not acknowledged. They change in the same batch as what the command changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ failpoints.declare(
 
 
 class _Record(msgspec.Struct, array_like=True):
-    """What the table holds for a session; `last_index` is unique, and so orders them by their last use."""
+    """What the table holds for a session; `last_index` is unique, and orders sessions by their last use."""
 
     last_index: Index
     last_time_ms: int
@@ -59,7 +59,7 @@ class _Session:
 
 
 class Sessions:
-    """The table of sessions, bounded, the least recently used first.
+    """The table of sessions. It is bounded: the least recently used session is the first to go.
 
     Everything here follows from the log alone, times included, so all nodes forget the same sessions at the
     same entry. `changes` collects what is to be written with the entry.
@@ -89,7 +89,7 @@ class Sessions:
             self._sessions[session_id].answers.add(sequence)
 
     def begin(self, time_ms: int) -> None:
-        """A new entry of this time: forget who was not heard of for too long."""
+        """An entry of this time begins: forget sessions that were silent for too long."""
         self.changes = {}
         while self._sessions:
             oldest = next(iter(self._sessions.values()))
@@ -98,10 +98,10 @@ class Sessions:
             self.close(oldest.id)
 
     def clock_reset(self, time_ms: int) -> None:
-        """Log time begins anew at `time_ms`: nobody was heard of later than that.
+        """Log time begins anew at `time_ms`: no session counts as used later than that.
 
-        So a session is forgotten only after it was silent for the whole of its time from then on, and none outlives
-        the others because log time was once ahead.
+        So a session is forgotten only after a whole `session_ttl_s` of silence from now on, and none outlives the
+        others because log time was ahead when it was used.
         """
         self.changes = {}
         for session in self._sessions.values():
@@ -111,7 +111,7 @@ class Sessions:
                 self.changes[session.place] = msgspec.msgpack.encode(session.record)
 
     def open(self, index: Index, time_ms: int) -> int:
-        """A new session, named after its entry; the least recently used one may have to go."""
+        """Open a session; its id is its entry's index. The least recently used one may have to go."""
         while len(self._sessions) >= self._max:
             self.close(next(iter(self._sessions)))
         session = self._sessions[index] = _Session(index, _Record(index, time_ms, 0))
@@ -128,7 +128,7 @@ class Sessions:
                 self.changes[session.answer_place(sequence)] = None
 
     def known_outcome(self, command: CommandPayload) -> Outcome | None:
-        """What to answer without running the command; None when it is to be run now."""
+        """What to answer without running the command; None when it must be run."""
         session = self._sessions.get(command.session_id)
         if session is None:
             return SESSION_EXPIRED
@@ -139,7 +139,7 @@ class Sessions:
         return STALE_DUPLICATE if command.sequence < session.record.acked_below else None
 
     def used(self, command: CommandPayload, index: Index, time_ms: int, outcome: Outcome | None) -> None:
-        """The session was heard of; a new `outcome` is kept for retries, those that the client has are forgotten."""
+        """Note that the session was used: keep a new `outcome` for retries, and forget those that the client has."""
         session = self._sessions.get(command.session_id)
         if session is None:
             return
@@ -157,7 +157,7 @@ class Sessions:
     def _forget(self, session: _Session, acked_below: int) -> None:
         """Drop the answers that nobody will ask for again."""
         before, answers = session.record.acked_below, session.answers
-        # Mostly it is the next few; only a client that acknowledges all at once makes us look through everything.
+        # Mostly it is the next few answers; only when a client acknowledges many at once are all looked at.
         few = acked_below - before < len(answers)
         for sequence in range(before, acked_below) if few else sorted(answers):
             if sequence < acked_below and sequence in answers:

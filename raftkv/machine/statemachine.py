@@ -1,4 +1,4 @@
-"""`StateMachine`: the class that applications subclass, checked when it is made."""
+"""`StateMachine`: the base class of applications. A subclass is checked when its class statement runs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _RESERVED = frozenset({"now", "now_ms", "random", "index", "fingerprint"})
 
 
 class Moment(msgspec.Struct):
-    """The entry that is being applied (for a query: that was applied last), as the machine may know it."""
+    """What a machine may know of the entry that is being applied (for a query: that was applied last)."""
 
     index: int = 0
     time_ms: int = 0
     chain: int | None = None
-    """None for a query: what is drawn there would be another number on each node."""
+    """Seeds `random`. None for a query, in which each node would draw another number."""
     random: random.Random | None = None
 
 
 class _Namespace(dict[str, Any]):
-    """A class's body in the making; notices a second command of the same name, which Python would just take."""
+    """The names of a class while its body runs; refuses a second command of a name, which Python would let pass."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         old = self.get(name)
@@ -49,7 +49,7 @@ def _place(value: Any) -> str:
 
 
 class _MachineType(type):
-    """Makes the body of a state machine's class a `_Namespace`, and checks what it declares."""
+    """Runs the body of a state machine's class in a `_Namespace`, and checks what it declares."""
 
     @classmethod
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> _Namespace:
@@ -57,7 +57,7 @@ class _MachineType(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> Any:
         made = super().__new__(cls, name, bases, dict(namespace), **kwargs)
-        # Types in annotations may be names of the function in which the class is made.
+        # Types in annotations may be local names of the function that contains the class.
         _declare(made, {**sys._getframe(1).f_locals, **namespace})
         return made
 
@@ -96,7 +96,7 @@ class StateMachine(metaclass=_MachineType):
     """The base of an application's state: tables, single values, commands and queries.
 
     It has no other state: setting any other attribute raises, as it would neither be replicated nor survive a
-    restart. Mistakes in a class raise `MachineError` when the class is made, with the line to change.
+    restart. Mistakes in a class raise `MachineError` when the class is made; the text names the line to change.
     """
 
     methods: ClassVar[dict[str, Method]] = {}
@@ -123,8 +123,8 @@ class StateMachine(metaclass=_MachineType):
 
     @property
     def now_ms(self) -> int:
-        """The leader's time of that entry, in milliseconds since the epoch. It never goes back along the
-        log, but at `raftkv clock reset`: an operator's word that it was ahead of what the clocks say."""
+        """The leader's time of that entry, in milliseconds since the epoch. It never goes back along the log, except at
+        `raftkv clock reset`, by which an operator says that it is ahead of the clocks."""
         return self._moment.time_ms
 
     @property
@@ -134,7 +134,7 @@ class StateMachine(metaclass=_MachineType):
 
     @property
     def random(self) -> random.Random:
-        """Dice that fall alike on every node: seeded by the entry. Not secret. Commands only."""
+        """Random numbers, the same on every node: the entry seeds them. Not secret. Commands only."""
         moment = self._moment
         if moment.random is None:
             if moment.chain is None:
@@ -144,7 +144,7 @@ class StateMachine(metaclass=_MachineType):
 
     @classmethod
     def fingerprint(cls) -> str:
-        """The class's name and a hash of what it offers: nodes of one cluster must agree in the name."""
+        """The class's name and a hash of its declarations. Nodes of one cluster must agree in the name."""
         offered = sorted(f"{method.kind} {method.describe()}" for method in cls.methods.values())
         kept = sorted(cls.parts)
         return f"{cls.__name__}/{xxhash.xxh3_64_hexdigest(chr(10).join([*offered, *kept]).encode())}"

@@ -18,23 +18,23 @@ K = TypeVar("K")
 V = TypeVar("V")
 D = TypeVar("D")
 
-# A set may stand where the type says list or Any: sorted, it is the same bytes on every node.
+# A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _PLAIN = (int, str, bytes, bool, float)
 _MISSING: Any = object()
 
 
 class Machine(Protocol):
-    """The instance of a state machine, as far as its tables and values use it."""
+    """What tables and values use of the state machine that they belong to."""
 
     _overlay: Access
-    """What they read and change."""
+    """They read and change the state through this."""
     _views: dict[str, Any]
-    """The view of each table that was asked for."""
+    """The views of the tables that were used, by table name."""
 
 
 class _Codec(Generic[V]):
-    """Encodes values of one type, and refuses all others before they are stored."""
+    """Encodes values of one type, and refuses all others."""
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
@@ -64,7 +64,7 @@ class _Codec(Generic[V]):
 
 
 class _Part:
-    """What tables and values have in common: a name, which gives them their place in the store."""
+    """Tables and values have this in common: a name, which gives them their place in the store."""
 
     def __init__(self) -> None:
         frame = sys._getframe(2)
@@ -112,7 +112,7 @@ class Table(_Part, Generic[K, V]):
 
 
 class TableView(Generic[K, V]):
-    """A table as a command or query sees it: a command sees its own changes at once, nobody else before its end.
+    """A table as a command or query sees it. A command sees its own changes at once, others see them when it has ended.
 
     Values are copies: to change one, set it again. A key or value of another type raises `TypeError`.
     """
@@ -146,7 +146,6 @@ class TableView(Generic[K, V]):
         self._overlay.put(self._prefix + self._key(key), self._encode(value))
 
     def __delitem__(self, key: K) -> None:
-        """Delete; raises `KeyError` when it is not there."""
         place = self._prefix + self._key(key)
         if self._overlay.get(place) is None:
             raise KeyError(key)
@@ -185,7 +184,7 @@ class TableView(Generic[K, V]):
         return self._items(low, high, reverse, limit)
 
     def items(self) -> Iterator[tuple[K, V]]:
-        """All of them, in the order of keys."""
+        """All items, in the order of keys."""
         return self.range()
 
     def __iter__(self) -> Iterator[K]:
@@ -238,5 +237,5 @@ class Value(_Part, Generic[V]):
         machine._overlay.put(self.prefix, self._codec.encode(value))
 
     def encoded(self, value: V) -> tuple[bytes, bytes]:
-        """Where it is kept, and `value` as it is kept there: for who writes beside a command."""
+        """The key of this value, and `value` encoded, for code that writes to the store without a command."""
         return self.prefix, self._codec.encode(value)

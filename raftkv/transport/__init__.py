@@ -1,4 +1,4 @@
-"""The network between nodes: the port, TCP, and a network in memory."""
+"""The network between nodes: its interface, TCP, and a network in memory."""
 
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport

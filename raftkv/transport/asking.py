@@ -1,4 +1,4 @@
-"""One question to whoever listens at an address, outside of all links: what kind of port is it?"""
+"""Sends one frame to an address, outside of all links, and takes one back: to learn what listens there."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ class _Question(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport.write(self._frame)
 
     def data_received(self, data: bytes) -> None:
-        """The first whole frame is the answer; what is none is no answer."""
+        """The first whole frame is the answer; bytes that are no frame are none."""
         try:
             frames = list(self._decoder.feed(data))
         except PeerError:
@@ -40,7 +39,7 @@ class _Question(asyncio.Protocol):
             self._end(bytes(frames[0]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever is there does not answer such a question."""
+        """What listens there does not answer such a frame."""
         self._end(None)
 
     def _end(self, answer: bytes | None) -> None:
@@ -51,7 +50,7 @@ class _Question(asyncio.Protocol):
 
 
 async def ask(streams: Streams, address: str, frame: bytes, within_s: float) -> bytes | None:
-    """The first frame that comes back from `address` for `frame`; None when none does in that time."""
+    """The first frame that `address` sends back for `frame`; None when none comes within `within_s`."""
     answer: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
     question = _Question(frame, answer)
     name = Name(address, streams.look_up)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 FIRST_MS = 50
-"""A process that is started again is back within some tens of ms, and nobody should wait longer for it."""
+"""A restarted process is back within some tens of ms, and peers should not wait longer for it."""
 LAST_MS = 1_000
-"""A host that is gone for hours costs a dial a second, and is found within that when it is back."""
+"""A host that is gone for hours costs a dial a second, and is found within a second when it is back."""
 
 
 class Backoff:

@@ -1,7 +1,7 @@
-"""What a certificate says of itself: whose it is, who issued it, and from when until when it holds.
+"""Reads from a certificate whose it is, who issued it, and when it is valid.
 
-Read from its DER form by hand: `ssl` tells it only of certificates that it has accepted, and an operator wants to
-know it of those that were refused. Nothing here decides whether a certificate is good.
+It parses the DER form by hand: `ssl` tells these things only of certificates that it has accepted, and an operator
+wants to know them of refused ones. Nothing here decides whether a certificate is good.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 
 TEXT_MAX = 100
-"""Of a name: whoever makes a certificate may write anything into it."""
+"""Characters of a name that are kept: anything may be written into a certificate."""
 
 NAMES_MAX = 8
 
@@ -35,14 +35,14 @@ class Certificate(msgspec.Struct, frozen=True):
     not_after: datetime
 
     def describe(self) -> str:
-        """Whose it is, of whom, and its dates."""
+        """Name, hosts, issuer and dates, for errors."""
         hosts = f" for {', '.join(self.names)}" if self.names else ""
         dates = f"valid from {self.not_before:%Y-%m-%d %H:%M} until {self.not_after:%Y-%m-%d %H:%M} UTC"
         return f"certificate of {self.name!r}{hosts}, issued by {self.issuer!r}, {dates}"
 
 
 def read_certificate(der: bytes) -> Certificate | None:
-    """What the certificate says; None when these bytes are none."""
+    """The certificate in `der`; None when these bytes are none."""
     try:
         return _read(der)
     except (ValueError, IndexError, StopIteration):
@@ -81,7 +81,7 @@ def _text(data: bytes) -> str:
 
 
 def _name(data: bytes) -> str:
-    """The common name, or the first thing that there is."""
+    """The common name, or the first attribute when there is none."""
     first = ""
     for _, group in _items(data):
         for _, pair in _items(group):

@@ -1,4 +1,4 @@
-"""Every connection of a node that is not gone yet, and which of them have something to send."""
+"""All connections of a node that are not gone yet, and which of them have something to send."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class OpenConnection(Protocol):
 
 
 class DialledConnection(OpenConnection, Protocol):
-    """A connection on which messages leave."""
+    """A connection that this node dialled, on which messages leave."""
 
     def flush(self) -> None:
         """Send what was written in this turn of the loop, in one write."""
 
 
 class Connections:
-    """Iterates over them in the order in which they came."""
+    """Iterates over open connections, oldest first."""
 
     def __init__(self) -> None:
-        self._open: dict[OpenConnection, None] = {}  # a set in their order
+        self._open: dict[OpenConnection, None] = {}  # an ordered set
         self._dirty: list[DialledConnection] = []
         self._corked = False
         self._all_gone: asyncio.Future[None] | None = None
@@ -34,7 +34,7 @@ class Connections:
         return iter(list(self._open))
 
     def opened(self, connection: OpenConnection) -> None:
-        """A connection is there, and `all_gone` waits for its end."""
+        """From now on `all_gone` waits for the end of this connection, too."""
         self._open[connection] = None
 
     def gone(self, connection: OpenConnection) -> None:
@@ -44,7 +44,7 @@ class Connections:
             self._all_gone.set_result(None)
 
     async def all_gone(self) -> None:
-        """Wait until none is left."""
+        """Wait until no connection is left."""
         if self._open:
             self._all_gone = asyncio.get_running_loop().create_future()
             await self._all_gone

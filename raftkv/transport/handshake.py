@@ -1,4 +1,4 @@
-"""What both sides of a handshake say and check alike."""
+"""What both sides of a handshake have in common."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_version(handler: TransportHandler, hello: Hello) -> None:
 
 
 def removal_of(handler: TransportHandler, refusal: HandshakeRefused) -> Removal | None:
-    """What is told to a node that was refused because it is no member any more."""
+    """For the reply to a node that was refused because it is no member any more; None for other refusals."""
     if not isinstance(refusal, PeerRemoved):
         return None
     own = handler.hello()

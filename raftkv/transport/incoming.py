@@ -1,4 +1,4 @@
-"""A connection that a peer dialled: its handshake, and what it says."""
+"""A connection that a peer dialled: the handshake, and then the peer's messages."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from raftkv.wire import (
 )
 
 PONGS_BYTES_MAX = 64 * 1024
-"""Unread pongs at which a connection is closed: some thousand, while a peer that lives reads every one."""
+"""Unread pongs at which a connection is closed: some thousand of them, while a living peer reads every one."""
 
 
 class IncomingOwner(Protocol):
-    """The transport, as far as a connection that a peer dialled speaks to it."""
+    """What a connection that a peer dialled tells the transport."""
 
     def admit(self, connection: Incoming) -> bool:
         """Whether a new connection may stay."""
@@ -45,19 +45,19 @@ class IncomingOwner(Protocol):
         """An established connection has ended."""
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
-        """Somebody who was no peer yet did something wrong."""
+        """A stranger, who is no peer (yet), did something wrong."""
 
     def refused_incoming(self, connection: Incoming, peer: NodeId, reason: str) -> None:
-        """A node that says to be `peer` was refused."""
+        """A node that says that it is `peer` was refused."""
 
 
 class Incoming(asyncio.Protocol):
     """Hears a Hello, then messages and pings; sends nothing but the reply and pongs.
 
-    Whatever a stranger does wrong closes its connection, is counted, and has no other effect: until
-    the dialler has accepted the reply (and says so by its first ping) it is nobody's connection.
+    Whatever a stranger does wrong closes its connection, is counted, and has no other effect. Until the dialler
+    has accepted the reply, which its first ping says, the connection is a stranger's.
 
-    Invariants: `peer` is None until a Hello was accepted, and what it says is on disk; `established` implies that
+    Invariants: `peer` is None until a Hello was accepted and its content is on disk; `established` implies that
     this is the one connection from `peer` that its owner knows.
     """
 
@@ -74,7 +74,7 @@ class Incoming(asyncio.Protocol):
 
     @property
     def address(self) -> str:
-        """Where it was dialled from."""
+        """The address from which the peer dialled."""
         return address_text(self._transport.get_extra_info("peername") if self._transport is not None else None)
 
     def after_fork(self) -> None:
@@ -82,7 +82,6 @@ class Incoming(asyncio.Protocol):
         let_go_of(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody has connected."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
         if not self._owner.admit(self):
@@ -92,7 +91,6 @@ class Incoming(asyncio.Protocol):
         set_no_delay(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, by whoever's will."""
         self._owner.incoming_gone(self)
         self.end("the connection was closed" if exc is None else self._shared.streams.explain(exc))
 
@@ -111,10 +109,10 @@ class Incoming(asyncio.Protocol):
             self._transport.abort()
 
     def check_time(self) -> None:
-        """End a handshake that takes too long, and a peer that does not even ping."""
+        """End the connection when its handshake takes too long, or when its peer does not even ping."""
         limits, beat = self._shared.limits, self._shared.beat
         if self._over:
-            # Refused, but it doesn't go: it doesn't read why.
+            # It was refused, but does not go: it doesn't read why.
             if beat - self._since >= limits.handshake_beats and self._transport is not None:
                 self._transport.abort()
         elif not self.established:
@@ -126,7 +124,7 @@ class Incoming(asyncio.Protocol):
             self.end(f"no sign of life for {limits.silence_s:g} s")
 
     def data_received(self, data: bytes) -> None:
-        """Take in what is complete."""
+        """Take in the messages that are complete."""
         if self._over:
             return
         stats = self._shared.stats
@@ -143,7 +141,7 @@ class Incoming(asyncio.Protocol):
             self._refuse("garbage", f"it sent garbage: {exc}")
 
     def _refuse(self, kind: str, reason: str) -> None:
-        """Close for what it did; a stranger's end has nobody else who would speak of it."""
+        """Close because of what the other side did. For strangers nothing else would report it."""
         is_stranger = not self.established and not self._over
         self.end(reason)
         if is_stranger:
@@ -175,7 +173,7 @@ class Incoming(asyncio.Protocol):
                 self._shared.handler.on_message(self.peer, message)
 
     def _greet(self, hello: Hello) -> None:
-        """Answer it; at once, or when what it says is on disk."""
+        """Answer a hello: at once, or once its content is on disk."""
         try:
             check_version(self._shared.handler, hello)
             waiting = self._shared.handler.check_hello(hello)
@@ -193,12 +191,12 @@ class Incoming(asyncio.Protocol):
             waiting.add_done_callback(partial(self._kept, hello))
             return
         self.peer = hello.node_id
-        # Only who belongs here may make this node keep a large frame in memory.
+        # Only a node that belongs here may make this one keep a large frame in memory.
         self._decoder = FrameDecoder(self._shared.limits.frame_bytes_max)
         self._write(HelloReply(self._shared.handler.hello(), ""))
 
     def _kept(self, hello: Hello, kept: asyncio.Future[None]) -> None:
-        """Look at it again, as more may have been heard of that peer meanwhile."""
+        """Check the hello again, as this node may have heard more of that peer meanwhile."""
         if self._over:
             return
         if kept.cancelled():

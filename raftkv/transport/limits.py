@@ -10,18 +10,18 @@ from raftkv.config import KIB, Config
 
 
 class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of a transport, with the reasons for what isn't a setting of the node."""
+    """Bounds of a transport, with reasons for those that are no settings of a node."""
 
     frame_bytes_max: int
     queue_bytes_max: int
-    """Two of the largest frames: one that leaves and one that waits keep a connection busy."""
+    """Room for two of the largest frames: one that leaves and one that waits keep a connection busy."""
     hello_bytes_max: int = 64 * KIB
     """A frame in the handshake; a hello has a few hundred bytes."""
     strangers_max: int = 256
-    """Incoming connections in their handshake, or of nodes that are no peers, at once; a cluster has a handful."""
+    """Incoming connections at once that are in their handshake or from no peer; a cluster has a handful."""
     handshake_s: float = 5.0
     ping_s: float
-    """How often every connection is pinged and looked at."""
+    """How often every connection is pinged and checked."""
     silence_s: float
     """A connection on which nothing arrived for this long is dead; a dial may take as long."""
 
@@ -32,12 +32,12 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def silence_beats(self) -> int:
-        """`silence_s` in pings; two at least, as an answer to the first needs time."""
+        """`silence_s` in pings; at least two, as the answer to the first takes time."""
         return max(2, math.ceil(self.silence_s / self.ping_s))
 
     @classmethod
     def of(cls, config: Config) -> TransportLimits:
-        """The limits that a node's settings give."""
+        """The limits that follow from a node's settings."""
         return cls(
             frame_bytes_max=config.peer_frame_bytes_max,
             queue_bytes_max=2 * config.peer_frame_bytes_max,

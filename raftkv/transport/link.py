@@ -20,13 +20,13 @@ logger = EventLog("raftkv")
 
 
 def _check(task: asyncio.Task[None]) -> None:
-    """A link that fails in a way that it doesn't know would never dial again, and must not do so in silence."""
+    """A link whose task fails unexpectedly would never dial again: that must not go unnoticed."""
     if not task.cancelled():
         task.result()
 
 
 HINTS_MAX = 4
-"""Addresses besides the one of the membership: one is enough for a node that moves, and the log may know of more."""
+"""Addresses besides that of the membership: a node that moves needs one, and the log may know of more."""
 
 
 class PeerLink:
@@ -38,16 +38,16 @@ class PeerLink:
     def __init__(
         self, shared: Shared, connections: Connections, draw: Callable[[int], int], peer: NodeId, address: str
     ) -> None:
-        """`draw` gives a number below its argument: the waits between tries are not the same everywhere."""
+        """`draw` gives a number below its argument, so that waits between tries differ from node to node."""
         self.peer = peer
         self.told = address
         """Where the membership says that the peer is."""
         self.address = address
         """Where it is dialled now."""
         self._hinted: tuple[str, ...] = ()
-        """Where else it may be, the likeliest first: as it says, or as newer entries of the log do."""
+        """Where else it may be, the likeliest first: as it says itself, or as newer entries of the log say."""
         self._names: dict[str, Name] = {}
-        """Of the addresses that are not dialled now."""
+        """The names of the addresses that are not dialled now."""
         self._worked = False
         self._shared = shared
         self._connections = connections
@@ -107,7 +107,7 @@ class PeerLink:
         while not self._closed:
             connection = self._connection = Outgoing(self._shared, self._connections, self)
             try:
-                # As long as it takes: a name that is looked up slowly is one all the same.
+                # Without a limit: a name that is looked up slowly is still a name.
                 places = await self._name.places()
                 await self._dial(connection, places)
             except OSError as exc:
@@ -139,8 +139,7 @@ class PeerLink:
             return
 
     def hint(self, address: str) -> None:
-        """It may listen there: try that, in turn with where it is told to be. That address says that it is nowhere
-        else."""
+        """The peer may listen at `address`: try that in turn with `told`. When it is `told`, forget earlier hints."""
         hinted = (address, *[other for other in self._hinted if other != address])[:HINTS_MAX]
         if address == self.told:
             hinted = ()
@@ -149,7 +148,7 @@ class PeerLink:
             self.hurry()
 
     def _take_turns(self) -> None:
-        """Choose where to dial next: where it has just been met, else the address behind the one that was tried."""
+        """Choose where to dial next: where the peer was just met, else the address after the one that was tried."""
         if self._worked:
             self._worked = False
             return
@@ -165,7 +164,7 @@ class PeerLink:
             self._names.pop(stale).close()
 
     def hurry(self) -> None:
-        """The peer has just shown that it is there: a wait for the next try ends now."""
+        """The peer has just shown that it is there: don't wait any longer before the next try."""
         self._hurry.set()
 
     def close(self) -> None:
@@ -179,12 +178,12 @@ class PeerLink:
         self._task.cancel()
 
     def drop(self, reason: str) -> None:
-        """End the connection, if there is one, and dial anew; one that is not made yet is still to be checked."""
+        """End the connection, if there is one, and dial anew. One that is being made will still be checked."""
         if self._connection is not None and self._connection.established:
             self._connection.end(reason)
 
     def check_time(self) -> None:
-        """Ping, end what is dead, and say what takes long."""
+        """Ping, end a dead connection, and log a lookup that takes long."""
         if (seconds := self._name.slow_s) is not None:
             text = f"its name is being looked up for {seconds:.0f} s: see to the name service"
             self._note(Unreached(Reason.LOOKUP, text))
@@ -203,7 +202,7 @@ class PeerLink:
         self._shared.handler.on_connected(self.peer)
 
     def on_refused(self, text: str, *, here: bool) -> None:
-        """This side (`here`), or the other one, doesn't want the other; said once, not at every try."""
+        """This side (`here`) or the other one has refused; logged once, not at every try."""
         self._refused_here = here
         if text != self._refused:
             self._refused = text
@@ -215,12 +214,12 @@ class PeerLink:
             return
         if was_established:
             self._shared.presence.broke(self.peer, why.text)
-            # The node has said it to operators, once for both connections; this is for who looks into one of them.
+            # The node has told operators, once for both connections; this line is for debugging one of them.
             logger.debug("link_lost", peer=self.peer, address=self.address, reason=why.text)
         self._note(why)
 
     def _note(self, why: Unreached) -> None:
-        """Keep why the peer is not reached, and say it now and then."""
+        """Keep why the peer is not reached, and log it now and then."""
         if (doubt := self._name.doubt) is not None:
             why = Unreached(why.reason, f"{why.text}, at an address that was found earlier: {doubt}")
         if self._trouble.note(why, asyncio.get_running_loop().time()) and why.reason is not Reason.HANDSHAKE:

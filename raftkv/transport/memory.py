@@ -1,4 +1,4 @@
-"""A network in memory: nodes of one process, connections that can be cut, and nothing left to chance."""
+"""A network in memory between nodes of one process: its connections can be cut, and it is deterministic."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from raftkv.transport.reasons import NameUnknown
 from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Refused, Streams
 
 WRITE_BUFFER_BYTES = 64 * KIB
-"""What may wait at one end before its protocol is told, unless it says otherwise; as asyncio's transports have it."""
+"""Bytes that may wait at one end before its protocol is told, unless it sets a limit; the same as in asyncio."""
 
 
 Interference: TypeAlias = Callable[[NodeId, NodeId, bytes], list[bytes]]
-"""From a sender, a receiver and a piece that would arrive now to what arrives instead."""
+"""Given a sender, a receiver and a piece that would arrive now, returns the pieces that arrive instead."""
 
 
 class NameAnswer(msgspec.Struct, frozen=True):
-    """What comes of the lookup of a name."""
+    """The result of looking a name up."""
 
     places: tuple[str, ...]
-    """The addresses that it gives; none when the name is unknown."""
+    """The addresses that the name stands for; none when it is unknown."""
     late_s: float = 0.0
 
 
 Naming: TypeAlias = Callable[[NodeId, str], NameAnswer | None]
-"""From who looks up an address, and the address, to what comes of it; None when it stands for itself, at once."""
+"""Given the node that looks an address up, and the address, returns the result; None when it stands for itself."""
 
 
 class MemoryNetwork:
     """Who listens where, who is connected to whom, and what is cut between them.
 
-    A cut is what TCP makes of one: nothing is refused, but bytes stay where they are until it is healed
-    or somebody gives up. `delay_s` is how long bytes travel from now on, each way.
+    A cut looks as it does to TCP: nothing is refused, but bytes stay where they are until it is healed or one side
+    gives up. `delay_s` is how long bytes travel from now on, each way.
     """
 
     def __init__(self, delay_s: float = 0.0) -> None:
         self.delay_s = delay_s
         self.delays: dict[tuple[NodeId, NodeId], float] = {}
-        """What bytes from one node to another take longer."""
+        """Additional seconds that bytes from one node to another take."""
         self.interference: Interference | None = None
         """What happens to bytes on their way, beyond cuts and delays."""
         self.naming: Naming | None = None
-        """What lookups of names come to; without it, every address stands for itself."""
+        """Results of looking names up; without it, every address stands for itself."""
         self._frozen: set[NodeId] = set()
         self._listeners: dict[str, tuple[NodeId, ProtocolFactory]] = {}
         self._contexts: dict[NodeId, Context] = {}
@@ -69,7 +69,7 @@ class MemoryNetwork:
             self._cuts.add((b, a))
 
     def heal(self) -> None:
-        """Undo all cuts; what waited travels on."""
+        """Undo all cuts; bytes that waited travel on."""
         self._cuts.clear()
         self._healed.set()
         self._healed = asyncio.Event()
@@ -77,11 +77,11 @@ class MemoryNetwork:
             pipe.travel()
 
     def freeze(self, node: NodeId) -> None:
-        """The process of `node` is stopped: what is sent to it waits in the buffers of its machine."""
+        """The process of `node` is stopped: bytes sent to it wait in the buffers of its machine."""
         self._frozen.add(node)
 
     def thaw(self, node: NodeId) -> None:
-        """It goes on, and reads what has come; before its timers, if its loop is thawed after this."""
+        """The process goes on and reads what has come: before its timers run, if its loop is thawed after this call."""
         self._frozen.discard(node)
         for pipe in list(self._pipes):
             if pipe.other.owner == node:
@@ -110,11 +110,11 @@ class MemoryNetwork:
         return (sender, to) in self._cuts
 
     def is_blocked(self, sender: NodeId, to: NodeId) -> bool:
-        """Whether nothing can arrive at the moment."""
+        """Whether nothing can arrive at `to` from `sender` at the moment."""
         return (sender, to) in self._cuts or to in self._frozen
 
     def listen(self, node_id: NodeId, address: str, factory: ProtocolFactory) -> None:
-        """Raises `ConfigError` when the address is taken. Who dials it is heard in the context of this call."""
+        """Raises `ConfigError` when the address is taken. Connections to it are handled in the context of this call."""
         self._contexts[node_id] = copy_context()
         if address in self._listeners:
             raise ConfigError(f"can't listen for peers on {address}: node {self._listeners[address][0]} does")
@@ -125,7 +125,7 @@ class MemoryNetwork:
             del self._listeners[address]
 
     async def dial(self, node_id: NodeId, factory: ProtocolFactory, address: str) -> None:
-        """Connect; never returns as long as either direction is cut, as with packets that vanish."""
+        """Connect. Does not return while either direction is cut, as when packets vanish."""
         if self.delay_s > 0:
             await pause(2 * self.delay_s)
         while address in self._listeners:
@@ -142,7 +142,7 @@ class MemoryNetwork:
         raise ConnectionRefusedError(f"nobody listens on {address}")
 
     def look_up(self, node_id: NodeId, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
-        """The addresses that a name stands for, as `node_id` is told at the moment. The future raises `NameUnknown`."""
+        """The addresses that a name stands for, in the eyes of `node_id` now. The future raises `NameUnknown`."""
         answer = self.naming(node_id, address) if self.naming is not None else None
         if answer is None:
             return (address,)
@@ -152,7 +152,7 @@ class MemoryNetwork:
         return found
 
     def forget(self, pipe: Pipe) -> None:
-        """One end of a connection is gone, and nothing that it said is on its way any more."""
+        """One end of a connection is gone, and all that it sent has arrived or is lost."""
         self._pipes.pop(pipe, None)
 
 
@@ -163,7 +163,7 @@ def _answer(found: asyncio.Future[tuple[str, ...]], address: str, places: tuple[
         found.set_result(places)
     else:
         found.set_exception(NameUnknown(f"the name of {address} can't be looked up: not known"))
-        found.exception()  # nobody may be waiting for it any more
+        found.exception()  # marks it as seen, as perhaps nothing waits for it any more
 
 
 async def pause(seconds: float) -> None:
@@ -172,7 +172,7 @@ async def pause(seconds: float) -> None:
     passed: asyncio.Future[None] = loop.create_future()
 
     def over() -> None:
-        if not passed.done():  # a timer that is due in the turn in which its waiter is cancelled can't be stopped
+        if not passed.done():  # the timer may be due in the same turn in which its waiter is cancelled, and runs then
             passed.set_result(None)
 
     timer = loop.call_later(seconds, over)
@@ -185,8 +185,8 @@ async def pause(seconds: float) -> None:
 class Pipe(asyncio.Transport):
     """One node's end of a connection in memory.
 
-    What is written travels in order, each piece for the network's delay; behind the last piece comes the
-    end of the stream. Nothing moves while the way is cut.
+    Written pieces travel in order, each for as long as the network's delay; behind the last one comes the end of the
+    stream. Nothing moves while the way is cut.
     """
 
     other: Pipe
@@ -196,11 +196,11 @@ class Pipe(asyncio.Transport):
         self.owner = owner
         self.protocol = protocol
         self.context = copy_context()
-        """Whose process it is, for whoever stops processes: what this end hears, it hears in this context."""
+        """This end hears everything in this context, which tells whose process it is, for stopping processes."""
         self._network = network
         self._loop = asyncio.get_running_loop()
         self._pieces: deque[tuple[float, bytes | None]] = deque()
-        """What is on its way, each with the time of its arrival; None is the end of the stream."""
+        """The pieces on their way, each with the time of its arrival; None is the end of the stream."""
         self._bytes = 0
         self._timer: asyncio.Handle | None = None
         self._high = WRITE_BUFFER_BYTES
@@ -217,7 +217,7 @@ class Pipe(asyncio.Transport):
                 self._tell_writable()
 
     def _tell_writable(self) -> None:
-        """Tell the protocol when what waits crosses the limit, as TCP's transports do."""
+        """Tell the protocol when the bytes that wait cross the limit, as TCP's transports do."""
         writable = self._bytes <= self._high
         if writable != self._writable and not self._closing:
             self._writable = writable
@@ -246,32 +246,32 @@ class Pipe(asyncio.Transport):
             self.travel()
 
     def travel(self) -> None:
-        """See to it that the first piece arrives when it is due."""
+        """Have the first piece arrive when it is due."""
         if not self._pieces:
             if self._gone:
                 self._network.forget(self)
         elif self._timer is None:
             due = self._pieces[0][0]
-            context = self.other.context  # it is the other side's process that hears it
+            context = self.other.context  # the other side's process hears it
             if due <= self._loop.time():
                 self._timer = self._loop.call_soon(self._arrive, context=context)
             else:
                 self._timer = self._loop.call_at(due, self._arrive, context=context)
 
     def hurry(self) -> None:
-        """Whoever hears this was stopped, and its loop has held up what was to arrive: see to it anew."""
+        """The receiving process was stopped, and its loop has held up arrivals: schedule the next one anew."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self.travel()
 
     def _arrive(self) -> None:
-        """All that is due arrives, as one read of a socket brings all that waits there."""
+        """All pieces that are due arrive together, as one read of a socket brings all bytes that wait there."""
         self._timer = None
         now, pieces = self._loop.time(), self._pieces
         while pieces and pieces[0][0] <= now:
             if not self.other._reading or self._is_blocked():
-                return  # whoever changes that lets it travel on
+                return  # `resume_reading` or the network lets it travel on later
             self._deliver(pieces.popleft()[1])
         if pieces or self._gone:
             self.travel()
@@ -302,14 +302,14 @@ class Pipe(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
-        """Close; what was written still arrives."""
+        """Close; bytes that were written still arrive."""
         if not self._closing:
             self._closing = True
             self._send(None)
             self._loop.call_soon(self._lose, None, context=self.context)
 
     def abort(self) -> None:
-        """Close; what was written and is still here does not arrive."""
+        """Close; bytes that were written and are still here don't arrive."""
         self._pieces.clear()
         self._bytes = 0
         if not self._closing:
@@ -326,7 +326,7 @@ class Pipe(asyncio.Transport):
             self._loop.call_soon(self._lose, error, context=self.context)
 
     def silence(self) -> None:
-        """The process at this end is gone: it hears and says nothing any more, and the other end notices."""
+        """The process at this end is gone: it neither receives nor sends any more, and the other end notices."""
         self.protocol = asyncio.Protocol()
         self.abort()
 
@@ -368,8 +368,8 @@ class MemoryStreams(Streams):
 class MemoryTransport(Mesh):
     """A `Transport` on a `MemoryNetwork`, listening on `address`, which may be any text.
 
-    Everything but the sockets is what `TcpTransport` does: frames, handshakes, pings, bounds. `place` is what the
-    network calls its machine, for one that runs under an id which another machine has too.
+    All but the sockets is as in `TcpTransport`: frames, handshakes, pings, bounds. `place` is the network's name for
+    this machine, for a node that runs under an id which another machine uses, too.
     """
 
     def __init__(

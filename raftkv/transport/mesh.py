@@ -1,4 +1,4 @@
-"""The transport whatever carries its bytes: a link to each peer, and what peers have dialled."""
+"""The transport, whatever carries its bytes: a link to each peer, and the connections that peers dialled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from raftkv.wire import PeerMessage
 logger = EventLog("raftkv")
 
 ASK_S = 1.0
-"""For an answer from an address that somebody has given; whoever is there answers within some ms."""
+"""How long to wait for an answer in `ask`; a node answers within some ms."""
 
 
 class Mesh(Transport):
@@ -52,7 +52,7 @@ class Mesh(Transport):
         self.limits = limits if limits is not None else TransportLimits.of(config)
         self.stats = TransportStats()
         self.address = ""
-        """Where this node listens, once it has started; with the port that was chosen when 0 was asked for."""
+        """Where this node listens, once it has started; for port 0, with the port that the system chose."""
         self._shared: Shared | None = None
         """None until it has started."""
         self._links: dict[NodeId, PeerLink] = {}
@@ -103,7 +103,7 @@ class Mesh(Transport):
             return
         for peer, link in list(self._links.items()):
             if peers.get(peer) == link.address:
-                link.told = link.address  # it may have been found there before others were told
+                link.told = link.address  # a hint may have led there before the membership said so
             elif peers.get(peer) != link.told:
                 del self._links[peer]
                 link.close()
@@ -173,7 +173,6 @@ class Mesh(Transport):
         self._refusals.note(kind, reason, address, asyncio.get_running_loop().time())
 
     def admit(self, connection: Incoming) -> bool:
-        """Whether a new incoming connection may stay."""
         if self._closed:
             return False
         if len(self._strangers) >= self.limits.strangers_max:
@@ -185,14 +184,13 @@ class Mesh(Transport):
         return True
 
     def incoming_gone(self, connection: Incoming) -> None:
-        """A connection is closed on this side for good."""
         self._strangers.pop(connection, None)
         self._connections.gone(connection)
 
     def incoming_established(self, connection: Incoming, peer: NodeId) -> None:
-        """`connection` is the one from `peer` from now on: the newest wins, as the peer replaced the other.
+        """From now on `connection` is the one from `peer`: the newest wins, as the peer has replaced the other one.
 
-        Who is no peer of this node, though it may become one, stays a stranger among so many.
+        A node that is no peer of this one, though it may become one, still counts as a stranger.
         """
         if peer in self._links:
             self._strangers.pop(connection, None)
@@ -204,7 +202,6 @@ class Mesh(Transport):
             link.hurry()
 
     def incoming_lost(self, connection: Incoming, reason: str) -> None:
-        """An established connection from a peer has ended."""
         assert connection.peer is not None
         if self._incoming.get(connection.peer) is connection:
             del self._incoming[connection.peer]
@@ -212,15 +209,14 @@ class Mesh(Transport):
         if connection.peer in self._links:
             logger.debug("peer_hung_up", peer=connection.peer, reason=reason)
         else:
-            self._started.presence.heard(connection.peer)  # nothing is kept of who may have any number of names
+            self._started.presence.heard(connection.peer)  # forget it: strangers may use any number of ids
             self.refused_stranger(connection, "hung up", f"node {connection.peer}, no peer of this one: {reason}")
 
     def refused_stranger(self, connection: Incoming, kind: str, reason: str) -> None:
-        """Somebody who was no peer yet did something wrong."""
         self._refusals.note(kind, reason, connection.address, asyncio.get_running_loop().time())
 
     def refused_incoming(self, connection: Incoming, peer: NodeId, reason: str) -> None:
-        """Somebody who says to be `peer` was refused; said once, not at every try."""
+        """Logged once, not at every try."""
         if self._last_refused != (peer, reason):
             self._last_refused = (peer, reason)
             now = asyncio.get_running_loop().time()

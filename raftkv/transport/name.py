@@ -1,4 +1,4 @@
-"""What a peer's address stands for: looked up anew at each try, the last good answer used meanwhile."""
+"""The places that a peer's address stands for: looked up anew at each try, with the last good answer meanwhile."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 LookUp = Callable[[str], "Sequence[str] | asyncio.Future[tuple[str, ...]]"]
-"""From an address to the places that it stands for, at once or later. Raises `OSError`, as the future does."""
+"""Given an address, returns the places that it stands for, at once or later. Both may raise `OSError`."""
 
 WAIT_S = 0.5
 """How long a new answer is waited for when there is an old one; most are there within some ms."""
 
 SLOW_S = 1.0
-"""A lookup that takes longer is worth a word."""
+"""A lookup that takes longer is logged."""
 
 
 class Name:
     """The address of one peer, and the places (numeric addresses, as the network calls them) that it stands for.
 
-    There is at most one lookup under way. One that takes long goes on while the places are tried at which the peer
-    was found before; they are tried too, last, when the answer is another: it may be wrong. Who answers there says
-    in the handshake who it is, so an old place can do no harm.
+    There is at most one lookup under way. While a slow one goes on, the places at which the peer was found before are
+    tried; when the answer does not contain them they are tried last, as the answer may be wrong. A node that answers
+    says in the handshake which one it is, so an old place can do no harm.
     """
 
     def __init__(self, address: str, look_up: LookUp) -> None:
@@ -33,10 +33,10 @@ class Name:
         self._good: str | None = None
         self._tries = 0
         self.doubt: OSError | None = None
-        """Why the places are those of an earlier lookup; None when they are new."""
+        """Why the places are those of an earlier lookup (the newest failed, or is slow); None when they are new."""
 
     async def places(self) -> Sequence[str]:
-        """Where to try now, in this order; another place comes first each time. Raises `OSError`; may take for ever."""
+        """Where to dial now, in this order; each time another place is first. Raises `OSError`; may take for ever."""
         if self._lookup is None:
             found = self._look_up(self.address)
             if not isinstance(found, asyncio.Future):
@@ -70,7 +70,7 @@ class Name:
 
     def _in_turn(self) -> Sequence[str]:
         good = (self._good,) if self._good is not None else ()
-        # Where it was found it is looked for first, if it may still be there.
+        # The place where the peer was found before comes first, if the lookup still gives it.
         first = good if self._good in self._found else ()
         places = tuple(dict.fromkeys((*first, *self._found, *good)))
         at = self._tries % len(places)
@@ -87,11 +87,10 @@ class Name:
 
     @property
     def slow_s(self) -> float | None:
-        """For how many seconds a lookup has been waited for, if that is long."""
+        """Seconds that a dial has waited for a lookup; None when that is not long."""
         age = self._age() if self._is_awaited else 0.0
         return age if age >= SLOW_S else None
 
     def close(self) -> None:
-        """Wait for no lookup any more."""
         if self._lookup is not None:
             self._lookup.cancel()

@@ -1,4 +1,4 @@
-"""A connection that this node dialled: its handshake, what is sent on it, and whether anybody is there."""
+"""A connection that this node dialled: the handshake, sending, and whether the peer is still there."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, en
 
 
 class OutgoingOwner(Protocol):
-    """The link, as far as a connection that it has dialled speaks to it."""
+    """What a connection that a link has dialled tells the link, and asks of it."""
 
     @property
     def peer(self) -> NodeId:
-        """Who should answer."""
+        """The node that should answer."""
 
     @property
     def address(self) -> str:
@@ -32,7 +32,7 @@ class OutgoingOwner(Protocol):
         """Both sides have accepted each other."""
 
     def on_refused(self, text: str, *, here: bool) -> None:
-        """This side (`here`), or the other one, doesn't want the other."""
+        """This side (`here`) or the other one has refused."""
 
     def on_end(self, why: Unreached, was_established: bool) -> None:
         """The connection is gone, or was never made."""
@@ -51,7 +51,7 @@ class Outgoing(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        # The other side only ever says how it is called and that it lives.
+        # The other side never sends anything but its hello and pongs.
         self._decoder = FrameDecoder(shared.limits.hello_bytes_max)
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -62,7 +62,7 @@ class Outgoing(asyncio.Protocol):
         self.established = False
         self._is_answered = False
         self._is_wanted = False
-        """Whether the peer has accepted this node; what is refused from then on, this node refuses."""
+        """Whether the peer has accepted this node: from then on only this node may refuse."""
         self.rtt_ms: float | None = None
         self.ended: asyncio.Future[None] = self._loop.create_future()
 
@@ -71,7 +71,7 @@ class Outgoing(asyncio.Protocol):
         let_go_of(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody answers at the address: say who is calling."""
+        """Send a Hello."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         if self.ended.done():
             transport.abort()
@@ -83,12 +83,11 @@ class Outgoing(asyncio.Protocol):
         self.write(encode_message(self._shared.handler.hello()))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, by whoever's will."""
         self._connections.gone(self)
         self.fail(exc)
 
     def fail(self, exc: BaseException | None) -> None:
-        """Close for an error, or because the other side has closed."""
+        """Close because of an error, or because the other side has closed (None)."""
         text = "the connection was closed" if exc is None else self._shared.streams.explain(exc)
         self.end(text, reason_of(exc))
 
@@ -109,7 +108,7 @@ class Outgoing(asyncio.Protocol):
         self.end("closed by this node")
 
     def check_time(self) -> None:
-        """Ask whether anybody is there; end what has not answered for too long."""
+        """Ping; end the connection when the peer has not answered for too long."""
         if self._transport is None or self.ended.done():
             return
         limits = self._shared.limits
@@ -126,10 +125,10 @@ class Outgoing(asyncio.Protocol):
             self._ping()
 
     def _see_progress(self) -> None:
-        """A peer that takes in a long queue lives, though its pong has to wait behind it.
+        """A peer that takes in a long queue is alive, though its pong has to wait behind that.
 
-        Only bytes that leave a queue that was backed up count: others merely go into a buffer of
-        this host, and say nothing of the other.
+        Bytes count only when they leave a queue that was backed up: others merely go into a buffer of this host,
+        which says nothing about the peer.
         """
         assert self._transport is not None
         backlog = self._transport.get_write_buffer_size()
@@ -175,18 +174,18 @@ class Outgoing(asyncio.Protocol):
         self.rtt_ms = rtt_us / 1000
 
     def _accept(self, reply: HelloReply) -> None:
-        """Finish the handshake; at once, or when what the peer says of itself is on disk."""
+        """Finish the handshake: at once, or once the content of the peer's hello is on disk."""
         waiting = self._check_reply(reply)
         if waiting is not None:
             waiting.add_done_callback(partial(self._kept, reply))
             return
         self.established = True
-        # The acceptor takes the handshake for finished when it hears this.
+        # With this the handshake is finished for the acceptor.
         self._ping()
         self._owner.on_established()
 
     def _kept(self, reply: HelloReply, kept: asyncio.Future[None]) -> None:
-        """Look at it again, as more may have been heard of that peer meanwhile."""
+        """Check the reply again, as this node may have heard more of that peer meanwhile."""
         if self.ended.done():
             return
         if kept.cancelled():
@@ -203,7 +202,7 @@ class Outgoing(asyncio.Protocol):
         self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
-        """Raises `HandshakeRefused` unless both sides accept each other; returns what is to be awaited."""
+        """Raises `HandshakeRefused` unless both sides accept each other; may return a future to await first."""
         if reply.hello is None:
             if reply.removal is not None:
                 self._shared.handler.on_removed(self._owner.peer, reply.removal)
@@ -219,13 +218,13 @@ class Outgoing(asyncio.Protocol):
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes that were written here and have not left this process."""
+        """Bytes that were written and have not left this process."""
         if self._transport is None or self.ended.done():
             return 0
         return self._out_bytes + self._transport.get_write_buffer_size()
 
     def write(self, frame: bytes) -> None:
-        """Send a frame at the end of this turn of the loop, together with what else is written in it."""
+        """Send a frame at the end of this turn of the loop, together with all others written in it."""
         if not self._out:
             self._connections.flush_later(self)
         self._out.append(frame)

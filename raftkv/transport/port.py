@@ -1,4 +1,4 @@
-"""The port between a node and its peers: what a node may ask of a network, and what it hears from it."""
+"""The interface between a node and the network: what a node may ask of it, and what the node hears from it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from raftkv.wire import Hello, PeerMessage, Removal
 
 
 class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The way to one peer, as an operator sees it."""
+    """The state of the way to one peer, for operators."""
 
     connected: bool
-    """Whether what is sent now has a connection to leave on."""
+    """Whether there is a connection on which messages can leave now."""
     address: str
     rtt_ms: float | None
-    """Of the newest answered ping; None while there is none."""
+    """Round-trip time of the newest answered ping; None while there is none."""
     queued_bytes: int
     refused: str | None
-    """Why the last handshake was refused, by whichever side; None once one was not."""
+    """Why the last handshake was refused, by either side; None once one has succeeded."""
     dropped: int
     """Messages that found the queue full, since the link was made."""
     unreached: Unreached | None = None
@@ -35,18 +35,18 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransportStats(msgspec.Struct):
-    """What a transport has seen since it was made; these only go up."""
+    """Counts since the transport was made; they only go up."""
 
     frames_sent: int = 0
     frames_received: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
     garbage_closed: int = 0
-    """Connections closed because of what they said: damaged, too long, or no message for this place."""
+    """Connections closed because of what the other side sent: damaged, too long, or no message for this place."""
     handshake_refused: int = 0
-    """Handshakes that this node refused, or was refused."""
+    """Handshakes that this node or the other side refused."""
     slow_closed: int = 0
-    """Connections closed because of what they didn't say in time: handshake, ping or pong."""
+    """Connections closed because a handshake, ping or pong did not come in time."""
     strangers_refused: int = 0
     """Connections closed at once because too many were in their handshake."""
     dropped: int = 0
@@ -54,55 +54,55 @@ class TransportStats(msgspec.Struct):
 
 
 class TransportHandler(Protocol):
-    """Who hears of what happens between this node and its peers. Everything is called on the loop's thread.
+    """Hears what happens between this node and its peers. Everything is called on the loop's thread.
 
-    `on_connected` and `on_lost` are hints, not proofs: a peer that is lost may live, and the other way round.
+    `on_connected` and `on_lost` are hints, not proofs: a peer that is lost may live, and a connected one be dead.
     """
 
     def on_message(self, sender: NodeId, message: PeerMessage) -> None:
         """A message has arrived. A `PeerError` closes the connection that it came on."""
 
     def on_connected(self, peer: NodeId) -> None:
-        """Messages to `peer` have a way to leave on; what was sent before may be lost."""
+        """There is a connection for messages to `peer`; messages sent before may be lost."""
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """A connection to or from `peer` broke: called at once, and once for both when its process died.
 
-        Not called for what this side closes itself (`set_peers`, `close`), nor when the peer merely
-        replaces its connection. The other direction may be whole, and is not closed.
+        Not called for connections that this side closes itself (`set_peers`, `close`), nor when the peer merely
+        replaces its connection. The connection in the other direction may be whole, and is not closed.
         """
 
     def on_removed(self, peer: NodeId, removal: Removal) -> None:
-        """Who was dialled as `peer` says that this node is no member any more; to be believed or not."""
+        """The node dialled as `peer` says that this node is no member any more; the handler may not believe it."""
 
     def hello(self) -> Hello:
         """What this node says of itself, asked for at every handshake."""
 
     def check_hello(self, hello: Hello) -> asyncio.Future[None] | None:
-        """Raises `HandshakeRefused` for who doesn't belong here, with a text that says what to do; `PeerRemoved` for
-        who certainly does not any more, so that it is told.
+        """Raises `HandshakeRefused` for a node that doesn't belong here, with a text that says what to do;
+        `PeerRemoved` for one that certainly was removed, so that it is told.
 
-        The version and the id of who was dialled are checked already. A future that is returned is waited for, and
-        then this is asked again; until None comes, the handshake does not end, and nothing that the peer says
-        arrives. One that is cancelled ends the connection.
+        The version and, of a node that was dialled, the id are checked already. When a future is returned, the
+        transport waits for it and calls this again; until None comes, the handshake does not end, and no message of
+        the peer arrives. A cancelled future ends the connection.
         """
 
 
 class Transport(ABC):
-    """Carries messages between nodes, each link in order, none more than once, some never.
+    """Carries messages between nodes: on each link in order, none more than once, some never.
 
-    What has been taken by `send` is lost when the connection breaks; it never arrives later over
-    another one. All methods are called on the event loop's thread.
+    Messages that `send` has taken are lost when the connection breaks; they never arrive later over another one. All
+    methods are called on the event loop's thread.
     """
 
     stats: TransportStats
 
     @abstractmethod
     async def listen(self) -> str:
-        """Take the address, so that it is nobody else's; who dials it before `start` is turned away at once.
+        """Take the address, so that nothing else gets it; until `start`, connections are turned away at once.
 
-        Returns it, with the port that was chosen when 0 was asked for. Raises `ConfigError` when it can't be had.
-        Nothing happens when it listens already.
+        Returns the address; for port 0, with the port that the system chose. Raises `ConfigError` when it can't be
+        had. Nothing happens when it listens already.
         """
 
     @abstractmethod
@@ -118,11 +118,11 @@ class Transport(ABC):
 
     @abstractmethod
     def cork(self) -> None:
-        """Let what is sent pile up until `uncork`, which follows without anything being awaited."""
+        """Let sent messages pile up until `uncork`, which must be called in the same turn of the loop."""
 
     @abstractmethod
     def uncork(self) -> None:
-        """Send what has piled up, in one write for each connection. Harmless when there was no `cork`."""
+        """Send what has piled up, with one write for each connection. Harmless without a `cork`."""
 
     @abstractmethod
     def queued_bytes(self, to: NodeId) -> int:
@@ -130,22 +130,23 @@ class Transport(ABC):
 
     @abstractmethod
     def set_peers(self, peers: Mapping[NodeId, str]) -> None:
-        """Keep links to exactly these nodes, at these addresses; this node's own id is passed over.
+        """Keep links to exactly these nodes, at these addresses; this node's own id is ignored.
 
-        Links to others are closed at once with what is queued. Who may dial *this* node is up to `check_hello`.
+        Links to other nodes are closed at once, and what is queued for them is lost. `check_hello` decides which nodes
+        may dial *this* one.
         """
 
     @abstractmethod
     def hint(self, peer: NodeId, address: str) -> None:
-        """`peer` may listen at `address`: dial that, in turn with what `set_peers` says, where that fails."""
+        """`peer` may listen at `address`: when dialling fails, try it in turn with the address of `set_peers`."""
 
     @abstractmethod
     async def ask(self, address: str, frame: bytes) -> bytes | None:
-        """The first frame that whoever listens at `address` sends back for `frame`, or None within a second or so."""
+        """The first frame that `address` sends back for `frame`; None when none comes within a second or so."""
 
     @abstractmethod
     def drop(self, peer: NodeId, reason: str) -> None:
-        """End every connection to and from `peer`, with what is queued; nothing that it has sent arrives any more.
+        """End every connection to and from `peer`: what is queued is lost, and nothing that it has sent still arrives.
 
         The handler is told that the peer is lost, and a link to it is dialled anew: `check_hello` decides.
         """
@@ -155,13 +156,13 @@ class Transport(ABC):
         """The state of the link to every peer, by id in ascending order."""
 
     def certificates(self) -> list[CertificateStatus]:
-        """The certificates that links rely on; empty when they are not encrypted, or somebody else sees to that."""
+        """The certificates that links rely on; empty without encryption, or when others look after them."""
         return []
 
     @abstractmethod
     async def close(self) -> None:
-        """Stop listening and break every connection; what is queued is lost, and nothing is reported any more."""
+        """Stop listening and break every connection; what is queued is lost, and the handler hears nothing any more."""
 
     @abstractmethod
     def abort(self) -> None:
-        """`close` without waiting for connections to be gone: nothing is said or reported from now on."""
+        """Like `close`, without waiting until connections are gone: nothing is sent or reported from now on."""

@@ -1,4 +1,4 @@
-"""Which losses were reported: a process that dies breaks two connections, and is lost once."""
+"""Reports each loss of a peer once, although a process that dies breaks two connections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from raftkv.transport.port import TransportHandler
 class Presence:
     """Turns broken connections into `on_lost`.
 
-    A break is reported unless the peer was reported already and has not been heard of since. So the
-    second connection of a dead process adds nothing, while one that breaks later, after a sign of
-    life, is a loss of its own: it may be the one that tells a follower of its leader's death.
+    A break is reported unless the peer was reported already and has not been heard since. So the second connection of
+    a dead process adds nothing. One that breaks later, after a sign of life, is a loss of its own, which may tell a
+    follower of its leader's death.
     """
 
     def __init__(self, handler: TransportHandler) -> None:

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from raftkv.transport.resolver import sockaddr
 
 STAGGER_S = 0.25
-"""How long one place has for itself before the next is tried beside it, as the RFC has it."""
+"""How long one place is tried alone before the next one is tried as well, as in the RFC."""
 
 
 async def connect_first(places: Sequence[str]) -> tuple[str, socket.socket]:
-    """The first of `places` that accepts, and the socket; a place is tried when those before have failed or are slow.
+    """The first of `places` that accepts, and its socket; a place is tried when those before it failed or are slow.
 
-    Raises the `OSError` of the last that failed, with all that was tried in its text; may take for ever.
+    Raises the `OSError` of the last that failed, with all places in its text; may take for ever.
     """
     if len(places) == 1:
         return places[0], await _connect(places[0])
@@ -47,7 +47,7 @@ async def connect_first(places: Sequence[str]) -> tuple[str, socket.socket]:
 
 
 def _discard(task: asyncio.Task[socket.socket]) -> None:
-    """Of those who came second."""
+    """Close the sockets of places that were slower."""
     if not task.cancelled() and task.exception() is None:
         task.result().close()
 

@@ -1,4 +1,4 @@
-"""Why a peer is not reached: kinds that a metric can count, and a text that says more."""
+"""Why a peer is not reached: as one of a few kinds, which a metric can count, and as a text that says more."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from enum import StrEnum
 import msgspec
 
 AGAIN_S = 60.0
-"""How often the log says again what it has said of the same peer."""
+"""How often the log repeats the same reason for the same peer."""
 
 PATIENCE_S = 5.0
-"""What starts and restarts bring with them is said only if it lasts this long: a peer that is not up yet is no news."""
+"""What is usual at starts and restarts is logged only if it lasts this long: a peer that is not up yet is no news."""
 
 
 class NameUnknown(OSError):
@@ -45,7 +45,7 @@ class Reason(StrEnum):
 
 
 class Unreached(msgspec.Struct, frozen=True):
-    """Why the newest try to reach a peer came to nothing, or is not at its end."""
+    """Why the newest try to reach a peer has failed, or takes long."""
 
     reason: Reason
     text: str
@@ -69,14 +69,14 @@ def reason_of(exc: BaseException | None) -> Reason:
 
 
 def error_text(exc: BaseException) -> str:
-    """What an error says, without the system's number for it."""
+    """An error's text, without the system's number for it."""
     if isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ssl.SSLError):
         return exc.strerror
     return str(exc) or type(exc).__name__
 
 
 class Trouble:
-    """The trouble with one peer since it was reached the last time, and what the log was told of it."""
+    """The trouble with one peer since it was last reached, and what was logged of it."""
 
     def __init__(self) -> None:
         self.now: Unreached | None = None
@@ -85,14 +85,14 @@ class Trouble:
         self._said: dict[Reason, float] = {}
 
     def over(self) -> None:
-        """It is reached."""
+        """The peer is reached."""
         self.now = self._since = None
         self._said.clear()
 
     def note(self, why: Unreached, now: float) -> bool:
         """Keep why it is not reached at `now`, in seconds of any clock; returns whether the log should say so.
 
-        Each reason is said when it is new and once every `AGAIN_S`, what is usual only when it lasts.
+        A reason is logged when it is new and then once every `AGAIN_S`; a usual one only when it lasts.
         """
         self.now = why
         if self._since is None:

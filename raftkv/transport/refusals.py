@@ -1,4 +1,4 @@
-"""What the log says of those who were refused: each of the first few, then how many more, never a flood."""
+"""Logs who was refused: each of the first few, then only how many more, so that the log is never flooded."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ LINES_MAX = 5
 """Lines of one kind in one window: enough to see a pattern."""
 
 NO_TLS = "its TLS handshake failed: it shows no certificate of the authority, or speaks no TLS"
-"""Of a connection that was accepted and never came to be; who it was is not known."""
+"""Why an accepted connection failed in its TLS handshake, when nothing is known of the other side."""
 
 WINDOW_S = 10.0
-"""A stranger who tries a thousand times a second must not fill the disk; an operator who looks sees it at once."""
+"""A stranger that tries a thousand times a second must not fill the disk, and an operator must see it at once."""
 
 TEXT_MAX = 300
-"""Of a reason: some of it may be what a stranger said."""
+"""Characters of a reason that are logged: a stranger may have chosen some of them."""
 
 
 class Refusals:
     """Writes `event` to the log for each refusal, at most `lines_max` of a kind every `WINDOW_S` seconds.
 
-    What was not said is said as a number at the end of the window, if `tick` is called now and then.
+    The others are logged as a number at the end of the window, if `tick` is called now and then.
     `now` is any clock in seconds, the same for all calls. Kinds must be few: they are kept.
     """
 
@@ -34,7 +34,7 @@ class Refusals:
         self._unsaid: dict[str, int] = {}
 
     def note(self, kind: str, reason: str, address: str, now: float, **more: object) -> None:
-        """Somebody at `address` was refused; what `more` is known goes into the line."""
+        """A connection from `address` was refused; the fields of `more` go into the line."""
         self._turn(kind, now)
         if self._said.get(kind, 0) >= self._lines_max:
             self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
@@ -44,7 +44,7 @@ class Refusals:
         logger.warning(self._event, kind=kind, reason=reason[:TEXT_MAX], address=address, **more)
 
     def tick(self, now: float) -> None:
-        """Say what is left of windows that have ended."""
+        """Log the numbers of windows that have ended."""
         for kind in list(self._since):
             self._turn(kind, now)
 
@@ -58,7 +58,7 @@ class Refusals:
 
 
 def address_text(peername: object) -> str:
-    """Where somebody connects from, as a socket says it."""
+    """The address of a connection's other end, as text."""
     if isinstance(peername, tuple) and len(peername) >= 2:
         return f"{peername[0]}:{peername[1]}"
     return str(peername or "unknown")

@@ -1,4 +1,4 @@
-"""Names of hosts to numeric addresses, without holding up anything: neither another name, nor the process's end."""
+"""Looks up hosts' numeric addresses. A slow lookup holds up neither other lookups nor the end of the process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOOKUPS_MAX = 32
 """Threads that look up names at once. Each peer has at most one lookup under way, and a cluster has a handful."""
 
 PLACES_MAX = 8
-"""Of the addresses of one name, how many are tried."""
+"""How many addresses of one name are tried."""
 
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]
-"""As `socket.getaddrinfo`."""
+"""A function like `socket.getaddrinfo`."""
 
 
 class Resolver:
-    """Looks up names as the system does (`getaddrinfo`: hosts file, DNS, whatever it is told to ask)."""
+    """Looks up names as the system does (`getaddrinfo`: hosts file, DNS, or whatever the system is set to ask)."""
 
     def __init__(self, lookup: Lookup | None = None) -> None:
         self._lookup = lookup
@@ -36,7 +36,7 @@ class Resolver:
         lookup = self._lookup if self._lookup is not None else socket.getaddrinfo
         try:
             return _places(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
-        except (OSError, ValueError):  # a name; one that is none at all is refused by the lookup itself
+        except (OSError, ValueError):  # not numeric: a name, or something that the lookup will refuse
             return self._threads.run(lambda: _look_up(lookup, host, port))
 
     async def hosts(self, host: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What all connections of one node know, whichever side dialled."""
+"""What all connections of one node share, whichever side dialled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raftkv.transport.streams import Streams
 
 
 class Shared:
-    """Made when the transport starts, as there is nobody to tell before. The transport alone moves `beat`."""
+    """Made when the transport starts, as it needs the handler. Only the transport changes `beat`."""
 
     __slots__ = ("beat", "handler", "limits", "presence", "stats", "streams")
 
@@ -22,5 +22,5 @@ class Shared:
         self.handler = handler
         self.presence = Presence(handler)
         self.beat = 0
-        """Time as silence is measured: how often connections were looked at. A node that was stopped or busy
-        for seconds did not listen meanwhile, and must not blame its peers for it."""
+        """The clock by which silence is measured: how often connections were checked. A node that was stopped or busy
+        for seconds did not listen meanwhile, and must not blame its peers for that."""

@@ -21,7 +21,7 @@ from raftkv.transport.tls import SOCKET, CertificateStatus, credentials_of, expl
 from raftkv.transport.tls_server import TlsServer
 
 BACKLOG = 100
-"""Connections that the system takes before this node does; as asyncio has it, and a cluster has a handful."""
+"""Connections that the system accepts ahead of this node: asyncio's default, while a cluster has a handful."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -56,7 +56,7 @@ class TcpStreams(Streams):
         self._server: asyncio.Server | TlsServer | None = None
 
     def settle(self, host: str, port: int) -> None:
-        """Listen here, if it does not yet."""
+        """Choose where to listen; of no effect once it listens."""
         if self._server is None:
             self._host, self._port = host, port
 
@@ -117,8 +117,8 @@ class TcpStreams(Streams):
 class TcpTransport(Mesh):
     """A `Transport` over TCP, listening on `host`:`port`; a `port` of 0 lets the system choose one.
 
-    With `ssl_server` and `ssl_client` all connections are TLS; contexts that demand certificates of
-    both sides keep strangers out before they can say anything.
+    With `ssl_server` and `ssl_client` all connections are TLS; contexts that demand certificates of both sides keep
+    strangers out before they can send any message.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class TcpTransport(Mesh):
         self._credentials = credentials_of(ssl_server)
 
     def settle(self, host: str, port: int) -> None:
-        """Choose where to listen; only before it does."""
+        """Choose where to listen; of no effect once it listens."""
         self._sockets.settle(host, port)
 
     def certificates(self) -> list[CertificateStatus]:

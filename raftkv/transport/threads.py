@@ -25,9 +25,9 @@ class DaemonThreads(Generic[T]):
         self._waiting: deque[tuple[Callable[[], T], asyncio.Future[T]]] = deque()
 
     def run(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What `call` returns or raises. Whoever cancels the future is rid of it; the thread ends with the call."""
+        """What `call` returns or raises. To cancel the future does not stop the call; the thread ends with it."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        # One that nobody waits for any more must not be reported as forgotten.
+        # An error for which nothing waits any more must not be reported as never retrieved.
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._waiting.append((call, done))
         self._begin()
@@ -46,11 +46,11 @@ class DaemonThreads(Generic[T]):
         result: T | Exception
         try:
             result = call()
-        except Exception as exc:  # noqa: BLE001 - it is the waiter's
+        except Exception as exc:  # noqa: BLE001 - it is handed to the waiter
             result = exc
         try:
             loop.call_soon_threadsafe(self._end, done, result)
-        except RuntimeError:  # the loop is closed, and nobody waits
+        except RuntimeError:  # the loop is closed, and nothing waits
             return
 
     def _end(self, done: asyncio.Future[T], result: T | Exception) -> None:

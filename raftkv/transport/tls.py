@@ -1,4 +1,4 @@
-"""TLS that says why a handshake failed, and whose files may be replaced while it is used."""
+"""TLS that tells why a handshake failed, and whose files may be replaced while it is in use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from raftkv.errors import ConfigError
 from raftkv.transport.certificate import Certificate, read_certificate
 
 WARN_S = 30 * 24 * 3600
-"""How long before a certificate runs out somebody should hear of it: time enough to have a new one issued."""
+"""How long before a certificate expires operators are told: long enough to have a new one issued."""
 
 _HANDSHAKE, _CERTIFICATE = 22, 11
 """Numbers of a record's and of a message's kind (RFC 8446)."""
 
 SOCKET: ContextVar[int | None] = ContextVar("raftkv_tls_socket", default=None)
-"""The descriptor of the connection that is being made, for last words: see `_Watched`."""
+"""The descriptor of the connection that is being made, for a last alert: see `_Watched`."""
 
 
 class TlsFiles(msgspec.Struct, frozen=True):
@@ -38,7 +38,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
         return (self.ca_setting, self.ca), ("tls_cert", self.cert), ("tls_key", self.key)
 
     def mark(self) -> tuple[object, ...]:
-        """What changes when one of the files is replaced or written to; a file that is not there counts too."""
+        """A value that changes when one of the files is replaced, written to, removed or made."""
         return tuple(_mark(path) for _, path in self.settings)
 
 
@@ -54,13 +54,13 @@ class CertificateStatus(msgspec.Struct, kw_only=True):
     """A certificate that this node relies on."""
 
     role: str
-    """node: it shows it to others; authority: others' are compared with it."""
+    """ "node": this node shows it to others; "authority": it checks others' certificates."""
     name: str
     not_after: datetime
     expires_s: float
-    """Seconds until then; negative when it is over."""
+    """Seconds until it expires; negative afterwards."""
     not_taken: str = ""
-    """Why the files as they are now could not be taken up; empty when they were, or are what is used."""
+    """Why the present files could not be loaded, so that older ones are in use; empty when they are in use."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -70,13 +70,13 @@ class Loaded(msgspec.Struct, frozen=True):
     own: Certificate | None
     authorities: tuple[Certificate, ...]
     contexts: dict[ssl.Purpose, tuple[ssl.SSLContext, ssl.SSLContext]]
-    """By purpose: a context for handshakes, which keeps certificates it sees, and one for what comes after."""
+    """By purpose: a context for handshakes, which keeps the certificates that it sees, and one for the time after."""
 
 
 def load(files: TlsFiles, demands: bool = True) -> Loaded:
-    """Read the files; who is dialled `demands` a certificate, or doesn't.
+    """Read the files. Unless `demands`, the listening side asks for no certificate.
 
-    Raises `ConfigError` that names the file that is wrong, and says what to do.
+    Raises `ConfigError`, which names the file that is wrong, and says what to do.
     """
     mark = files.mark()
     for setting, path in files.settings:
@@ -132,22 +132,22 @@ def _context(purpose: ssl.Purpose, files: TlsFiles, *, watched: bool) -> ssl.SSL
 
 
 def _no_password() -> str:
-    raise ValueError("the key is encrypted")  # else somebody would be asked for it at the terminal
+    raise ValueError("the key is encrypted")  # else OpenSSL would ask for the password at the terminal
 
 
 def _keep_certificate(
     connection: ssl.SSLObject, direction: str, version: int, content: int, kind: int, data: bytes
 ) -> None:
-    """OpenSSL tells of each message: keep the certificate that the other side shows.
+    """A hook that OpenSSL calls for each message: keep the certificate that the other side shows.
 
-    CPython has this hook "for debugging". Where it should be gone, errors don't say whose certificate it was.
+    CPython has this hook "for debugging". Should it ever be gone, errors won't say whose certificate it was.
     """
     if isinstance(connection, _Watched) and direction == "read" and content == _HANDSHAKE and kind == _CERTIFICATE:
         connection.shown = read_certificate(_first_certificate(version, data))
 
 
 def _first_certificate(version: int, message: bytes) -> bytes:
-    """Of a Certificate message, as TLS 1.2 (RFC 5246, 7.4.2) and TLS 1.3 (RFC 8446, 4.4.2) have it."""
+    """The first certificate of a Certificate message of TLS 1.2 (RFC 5246, 7.4.2) or TLS 1.3 (RFC 8446, 4.4.2)."""
     at = 4
     if version >= ssl.TLSVersion.TLSv1_3 and len(message) > at:
         at += 1 + message[at]
@@ -160,13 +160,13 @@ class TlsFailed(ssl.SSLError):
 
 
 class _Watched(ssl.SSLObject):
-    """A connection whose failed handshake says why, at this end and at the other."""
+    """A connection whose failed handshake says why, at both ends."""
 
     shown: Certificate | None = None
-    """What the other side shows of itself."""
+    """The certificate that the other side shows."""
     own: Certificate | None = None
     quiet: ssl.SSLContext
-    """Takes over after the handshake, so that nothing is told of each record any more."""
+    """Takes over after the handshake, so that the hook is not called for each record."""
     outgoing: ssl.MemoryBIO
     descriptor: int | None = None
 
@@ -181,10 +181,10 @@ class _Watched(ssl.SSLObject):
         self.context = self.quiet
 
     def _say_last_words(self) -> None:
-        """Event loops close the connection at once, and never send the alert by which the other side learns why."""
+        """Send the alert by which the other side learns why: event loops close the connection at once, without it."""
         words = self.outgoing.read()
         if words and self.descriptor is not None:
-            with contextlib.suppress(OSError):  # it may be gone, and need not hear it
+            with contextlib.suppress(OSError):  # the other side may be gone
                 os.write(self.descriptor, words)
 
 
@@ -216,7 +216,7 @@ def explain(exc: ssl.SSLError, own: Certificate | None, shown: Certificate | Non
 
 
 class _Renewed(ssl.SSLContext):
-    """Makes every handshake with the newest files; it has none of its own, and would let nobody in by itself."""
+    """Makes every handshake with the newest files. It has no certificates itself, and alone would accept nobody."""
 
     credentials: Credentials
     purpose: ssl.Purpose
@@ -241,18 +241,19 @@ class _Renewed(ssl.SSLContext):
 
 
 class Credentials:
-    """What this side shows and whom it believes, as the files say: `server` and `client` are contexts for both ways.
+    """The certificate that this side shows and the authorities that it trusts: `server` and `client` are contexts for
+    both ways.
 
-    What is made with them uses what `take` was given last; connections that stand are not touched.
+    New connections use the files that `take` was given last; existing ones are not touched.
     """
 
     def __init__(self, files: TlsFiles, *, demands: bool = True) -> None:
-        """Raises `ConfigError`. Without `demands`, whoever connects to `server` need show nothing."""
+        """Raises `ConfigError`. Without `demands`, clients of `server` need no certificate."""
         self.files = files
         self.demands = demands
         self.loaded = load(files, demands)
         self.not_taken = ""
-        """Why the files as they are now could not be taken up, for who looks after them to say."""
+        """Why the present files could not be loaded; set by the part that watches them."""
         self.server = self._renewed(ssl.PROTOCOL_TLS_SERVER, ssl.Purpose.CLIENT_AUTH)
         self.client = self._renewed(ssl.PROTOCOL_TLS_CLIENT, ssl.Purpose.SERVER_AUTH)
 
@@ -285,5 +286,5 @@ class Credentials:
 
 
 def credentials_of(context: ssl.SSLContext | None) -> Credentials | None:
-    """Those that a context comes from; None for one that somebody else has made."""
+    """The credentials that a context comes from; None for a context that was made elsewhere."""
     return context.credentials if isinstance(context, _Renewed) else None

@@ -1,4 +1,4 @@
-"""Listening with TLS: who does not get through the handshake is known by address and reason."""
+"""Listening with TLS, so that address and reason of failed handshakes are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raftkv.transport.streams import ProtocolFactory, Refused
 from raftkv.transport.tls import SOCKET
 
 TIRED_S = 1.0
-"""Without descriptors or memory nobody can be accepted; what there is may be closed meanwhile."""
+"""How long to wait when descriptors or memory run out; other connections may be closed meanwhile."""
 
 
 def _close(sock: socket.socket, _task: asyncio.Task[None]) -> None:
@@ -24,7 +24,7 @@ def _close(sock: socket.socket, _task: asyncio.Task[None]) -> None:
 class TlsServer:
     """Accepts connections, and gives those whose TLS handshake succeeds a protocol of `factory`.
 
-    asyncio's own server tells nobody of handshakes that fail, and has no bound for those that are under way.
+    asyncio's own server reports failed handshakes to nobody, and has no bound for those that are under way.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TlsServer:
         for each in self._sockets:
             each.setblocking(False)
             task = loop.create_task(self._accept(each), name="raftkv-tls")
-            # Only then: the loop still watches its descriptor until the task has heard that it is cancelled.
+            # Only after the task has ended: until then the loop watches the socket's descriptor.
             task.add_done_callback(partial(_close, each))
             self._accepting.append(task)
         address = self._sockets[0].getsockname()
@@ -70,7 +70,7 @@ class TlsServer:
             try:
                 sock, address = await loop.sock_accept(listening)
             except ConnectionError:
-                continue  # it has left before it was accepted
+                continue  # the other side left before it was accepted
             except OSError as exc:
                 self._refused("accept", error_text(exc), "unknown")
                 await asyncio.sleep(TIRED_S)
@@ -92,18 +92,18 @@ class TlsServer:
         except ssl.SSLError as exc:
             self._refused("tls", error_text(exc), address)
         except OSError:
-            # It was closed, or kept waiting, and nothing says why: the other side may.
+            # It was closed or timed out, and nothing here says why: the other side's alert may.
             self._refused("tls", NO_TLS, address)
         finally:
             SOCKET.set(None)
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """Those that listen, and those that shake hands."""
+        """Listening sockets, and those in their handshake."""
         return [*self._sockets, *self._shaking.values()]
 
     def close(self) -> None:
-        """Stop listening, and break off handshakes; connections that came to be stay as they are."""
+        """Stop listening, and break off handshakes; established connections stay as they are."""
         for task in [*self._accepting, *self._shaking]:
             task.cancel()
         for each in self._sockets[len(self._accepting) :]:

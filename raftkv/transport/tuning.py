@@ -1,4 +1,4 @@
-"""What is set on the sockets between nodes."""
+"""Options of the sockets between nodes."""
 
 from __future__ import annotations
 
