@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from raftkv import failpoints
 from raftkv.disk.advice import advice
-from raftkv.disk.port import Disk, DiskSpace, File, Lock
+from raftkv.disk.interface import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 from raftkv.forks import let_go, tell_of_fork
 

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from raftkv.disk.port import Disk, DiskSpace, File, Lock
+from raftkv.disk.interface import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 
 SECTOR_BYTES = 512

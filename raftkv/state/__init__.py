@@ -1,7 +1,6 @@
 """The applied state: the interface of a store, one on RocksDB (only it knows rocksdict), and one in memory."""
 
-from raftkv.state.memory import MemoryStates, MemoryStore
-from raftkv.state.port import (
+from raftkv.state.interface import (
     META_KEY,
     OWNER_FILE,
     SESSION_PREFIX,
@@ -14,6 +13,7 @@ from raftkv.state.port import (
     StateView,
     Store,
 )
+from raftkv.state.memory import MemoryStates, MemoryStore
 from raftkv.state.rocks import RocksStates, RocksStore
 
 __all__ = [

@@ -11,7 +11,7 @@ import xxhash
 
 from raftkv.disk import Disk
 from raftkv.errors import StateCorruption
-from raftkv.state.port import META_KEY, Applied, Changes, States, StateView, Store, decode_meta, encode_meta
+from raftkv.state.interface import META_KEY, Applied, Changes, States, StateView, Store, decode_meta, encode_meta
 
 _IMAGE = "image"
 _SUM_BYTES = 8

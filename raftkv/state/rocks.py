@@ -16,8 +16,7 @@ from raftkv import failpoints
 from raftkv.disk.advice import advice, advice_in
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
 from raftkv.state.gaps import Gap, Guideposts
-from raftkv.state.ordered import OrderedKeys
-from raftkv.state.port import (
+from raftkv.state.interface import (
     META_KEY,
     OWNER_FILE,
     STEP_KEYS,
@@ -29,6 +28,7 @@ from raftkv.state.port import (
     decode_meta,
     encode_meta,
 )
+from raftkv.state.ordered import OrderedKeys
 
 _WRITE_BUFFER_BYTES = 32 << 20
 _BLOCK_CACHE_BYTES = 64 << 20

@@ -1,9 +1,9 @@
 """The network between nodes: its interface, TCP, and a network in memory."""
 
+from raftkv.transport.interface import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
-from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.refusals import NO_TLS, Refusals, address_text
 from raftkv.transport.resolver import Resolver
 from raftkv.transport.streams import ProtocolFactory, Refused, Shut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.errors import HandshakeRefused, PeerRemoved
-from raftkv.transport.port import TransportHandler
+from raftkv.transport.interface import TransportHandler
 from raftkv.wire import Hello, Removal
 
 

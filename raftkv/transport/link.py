@@ -9,9 +9,9 @@ from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.backoff import Backoff
 from raftkv.transport.connections import Connections
+from raftkv.transport.interface import LinkStatus
 from raftkv.transport.name import Name
 from raftkv.transport.outgoing import Outgoing
-from raftkv.transport.port import LinkStatus
 from raftkv.transport.reasons import Reason, Trouble, Unreached
 from raftkv.transport.shared import Shared
 from raftkv.wire import FRAME_HEAD_BYTES, PeerMessage, encode_message

@@ -12,9 +12,9 @@ from raftkv.model import NodeId
 from raftkv.transport.asking import ask
 from raftkv.transport.connections import Connections
 from raftkv.transport.incoming import Incoming
+from raftkv.transport.interface import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.link import PeerLink
-from raftkv.transport.port import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.refusals import Refusals
 from raftkv.transport.shared import Shared
 from raftkv.transport.streams import Shut, Streams

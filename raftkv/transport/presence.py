@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.model import NodeId
-from raftkv.transport.port import TransportHandler
+from raftkv.transport.interface import TransportHandler
 
 
 class Presence:

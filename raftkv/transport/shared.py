@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from raftkv.transport.interface import TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
-from raftkv.transport.port import TransportHandler, TransportStats
 from raftkv.transport.presence import Presence
 from raftkv.transport.streams import Streams
 

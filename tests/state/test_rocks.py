@@ -13,7 +13,7 @@ import rocksdict
 import raftkv
 from raftkv.errors import DataDirLocked, DiskError, FormatError, NodeStopped, StateCorruption
 from raftkv.state import META_KEY, Applied, RocksStates
-from raftkv.state.port import decode_meta
+from raftkv.state.interface import decode_meta
 
 VALUES = {b"\x02%04d" % number: bytes([number % 251]) * 100 for number in range(2000)}
 
