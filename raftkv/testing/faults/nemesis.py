@@ -1,7 +1,7 @@
-"""What goes wrong in a simulated world: faults, drawn by the seed, of the kinds that this world has.
+"""The faults of a simulated world. Its seed decides which kinds of faults it has, and draws each fault.
 
-Swarm style: each world uses only some kinds, and each as hard as its seed says, so that a fault which hides another
-is missing in many worlds (Groce et al., "Swarm testing", 2012).
+As in swarm testing, each world has only some kinds, and the seed says how often each comes. So a fault that would hide
+another one is missing in many worlds (Groce et al., "Swarm testing", 2012).
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ COUNTED_ELSEWHERE = {
 
 
 async def _follow(sim: SimNode, leader: Node) -> None:
-    """Tell everybody where a node is that has moved."""
+    """Change the membership to the new addresses of a node that has moved."""
     await leader.orders.update_member(sim.member, 10)
 
 
 class Nemesis:
-    """Breaks things until it is told to stop, then mends everything."""
+    """Breaks things for some time, then mends everything."""
 
     def __init__(self, cluster: SimCluster, dice: random.Random) -> None:
         self._cluster = cluster
@@ -116,13 +116,12 @@ class Nemesis:
         }
         self._every = kinds
         always = {"restart", "heal", *self._operators.kinds}
-        # One node is harmed, once: a kind that is always at hand would leave nothing to those that need a story.
+        # One node is harmed, once, so that simple kinds of harm don't take the place of those that need a story first.
         harm = dice.choice([*Harm])
         drawn = {name for name in kinds if name in always or dice.random() < 0.6}
         drawn = (drawn - {*map(str, Harm)}) | {harm}
         self.kinds = {name: fault for name, fault in kinds.items() if name in drawn}
-        # In worlds where little is mended there is hardly ever a leader; and what does no harm shall not take the place
-        # of what does.
+        # Without mending there is hardly ever a leader, and harmless faults must not crowd out the others.
         mending = dice.choice([3, 6, 12])
         fixed = {"restart": mending, "heal": mending, **dict.fromkeys(benign, 1)}
         self._weights = [fixed.get(kind) or dice.choice([1, 3, 9]) for kind in self.kinds]
@@ -140,7 +139,7 @@ class Nemesis:
             await self._vandal.retry()
 
     async def strike(self, kind: str, chance: int) -> None:
-        """Do one thing now, of any kind; which node it meets, and how hard, follows from `chance`."""
+        """Cause one fault of this kind now; `chance` decides which node it meets, and how hard."""
         self._dice.seed(chance)
         await self._do(kind)
 
@@ -151,16 +150,16 @@ class Nemesis:
 
     @property
     def every_kind(self) -> list[str]:
-        """What `strike` can do, also what this world does not do by itself."""
+        """All kinds of faults that `strike` knows, with those that this world does not cause by itself."""
         return list(self._every)
 
     @property
     def is_changing(self) -> bool:
-        """Whether somebody is at work who may change who is a member, or who is up."""
+        """Whether work is under way that may change the members, or stop or start nodes."""
         return self._operators.is_changing
 
     async def mend(self) -> None:
-        """Heal the network, mend the disks, start everybody, and put new nodes in the place of those that are lost."""
+        """Heal the network, mend the disks, start all nodes, and replace those that are lost by new ones."""
         cluster = self._cluster
         cluster.network.heal()
         cluster.network.delay_s = 0.001
@@ -178,7 +177,7 @@ class Nemesis:
         await self._operators.give_up()
         for sim in cluster.nodes.values():
             sim.mend_disk()
-        # What has just failed is not known to everybody yet, nor that there is room again.
+        # Not all nodes know yet which of them have just failed, or that their disks have room again.
         await asyncio.sleep(WORK_S + 2 * HOUSEKEEPING_S)
         for sim in cluster.nodes.values():
             if sim.node is not None and (sim.node.failure is not None or sim.is_stopping):
@@ -194,12 +193,12 @@ class Nemesis:
             await self._insist(lambda leader, sim=sim: self._finish_move(leader, sim))  # type: ignore[misc]
 
     async def _finish_move(self, leader: Node, sim: SimNode) -> None:
-        """Whoever has moved is in the membership with its new addresses, so that clients find it there."""
+        """Write the new addresses of nodes that have moved into the membership, so that clients find them."""
         if leader.raft.membership.member(sim.node_id) not in (None, sim.member):
             await leader.orders.update_member(sim.member, 10)
 
     async def _replace(self, lost: SimNode) -> None:
-        """What the operator does about a node that has lost its files: remove it, and add another one."""
+        """Do what an operator does about a node that has lost its files: remove it, and add another one."""
         cluster = self._cluster
         cluster.note(f"replace {lost.node_id}")
         lost.crash()
@@ -231,7 +230,7 @@ class Nemesis:
         return self._dice.choice(found) if found else None
 
     async def _start(self, sim: SimNode) -> None:
-        """Start a node; one that crashes while it recovers is tried again without the fault."""
+        """Start a node. If it crashes while it recovers, try again without the disk's faults."""
         for _ in range(3):
             try:
                 await asyncio.wait_for(sim.start(), 30)
@@ -249,7 +248,7 @@ class Nemesis:
         return sim is not None
 
     async def _kill(self) -> bool:
-        """Only the process ends: what it wrote and did not sync is read by the next one, and may go later."""
+        """End only the process. What it wrote and did not sync is still read, but a later power cut may lose it."""
         if (sim := self._any(up=True)) is not None:
             sim.crash(power=False)
         return sim is not None
@@ -287,7 +286,7 @@ class Nemesis:
         return True
 
     async def _pause(self) -> bool:
-        """Stop a process for a while: it hears all that it missed when it wakes, and must not think it is then."""
+        """Stop a process for a while. When it wakes, it reads messages that are old by then, and must not be misled."""
         sim = self._any(up=True, awake=True)
         if sim is None:
             return False
@@ -296,7 +295,7 @@ class Nemesis:
         return True
 
     def _two(self) -> tuple[int, int]:
-        """Two nodes, or a node and the clients."""
+        """Draw two nodes, or a node and the clients."""
         one, other = self._dice.sample([CLIENT, *sorted(self._cluster.nodes)], 2)
         return one, other
 
@@ -309,7 +308,7 @@ class Nemesis:
         return True
 
     async def _shape(self) -> bool:
-        """Any shape of a partition: each way between two nodes is cut or not."""
+        """A partition of any shape: for each direction between two nodes the dice say whether it is cut."""
         ways = list(itertools.permutations(sorted(self._cluster.nodes), 2))
         cut = [way for way in ways if self._dice.random() < 0.4]
         for way in cut:
@@ -344,7 +343,7 @@ class Nemesis:
         return True
 
     def _noisy(self, kind: str) -> Fault:
-        """Until the network is healed, some part of all frames meets this."""
+        """Let a part of all frames meet this kind of noise until the network is healed."""
 
         async def begin() -> bool:
             self.noise.chances[kind] = self._dice.choice([0.002, 0.02, 0.1])
@@ -364,16 +363,16 @@ class Nemesis:
         return sim is not None
 
     async def _hang_threads(self) -> bool:
-        """Some of a node's threads, each for a time of its own: what waits for one must not keep the others waiting."""
+        """Let the disk hang for some of a node's threads, each for its own time; they must not hold up the others."""
         if (sim := self._any(up=True)) is not None:
             for thread in self._dice.sample(THREADS, self._dice.randint(1, 2)):
                 sim.hang_for(thread, self._dice.choice([0.2, 2.0, 12.0]) * self._dice.uniform(0.5, 1.5))
         return sim is not None
 
     async def _fail_disk(self) -> bool:
-        """Some operation fails: the node must stop at once, and trust nothing until it is started again.
+        """Let a disk operation fail. The node must stop at once, and trust nothing until it is started again.
 
-        If it is a sync, the data may have become durable nevertheless.
+        After a failed sync the data may be durable all the same.
         """
         if (sim := self._any(up=True)) is not None:
             sim.disk.failed_sync_keeps = self._dice.random() < 0.5
@@ -386,13 +385,13 @@ class Nemesis:
         return sim is not None
 
     async def _fail_read(self) -> bool:
-        """Entries, snapshots or the files of a start can't be read: the node stops, or does without them."""
+        """Let reads of entries, snapshots or small files fail. The node must stop, or do without them."""
         if (sim := self._any(up=True)) is not None:
             sim.fail_at_read(self._dice.randint(1, 4))
         return sim is not None
 
     async def _fill_disk(self) -> bool:
-        """One is full, or nearly; or all of them are below their reserve for a while, so that nobody has room."""
+        """Fill one disk, or nearly; or bring all disks below their reserve for a while, so that no node has room."""
         if self._dice.random() < 0.5:
             sims = [each for each in self._cluster.nodes.values() if each.is_up]
             for each in sims:
@@ -404,7 +403,7 @@ class Nemesis:
         return sim is not None
 
     async def _fail_log(self) -> bool:
-        """For a while, whatever a node says, nobody takes it, and that is an error; also while it stops or starts."""
+        """Let every write to a node's log output fail for a while, also while the node stops or starts."""
         sim = self._dice.choice(list(self._cluster.nodes.values()))
         sim.log_fails = True
         asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 8), setattr, sim, "log_fails", False)
@@ -415,7 +414,7 @@ class Nemesis:
             sim.disk.capacity_bytes = CAPACITY_BYTES
 
     async def _draw_equal(self) -> bool:
-        """For a while chance does not part those who campaign."""
+        """Let all nodes draw the same election time-out for a while, so that they campaign at the same time."""
         self._cluster.draws_equal = True
         asyncio.get_running_loop().call_later(self._dice.uniform(0.5, 4), self._draw_as_ever)
         return True
@@ -424,7 +423,7 @@ class Nemesis:
         self._cluster.draws_equal = False
 
     async def _clock(self) -> bool:
-        """One clock is set, or, seldom, all of them are: then log time is ahead once they are right again."""
+        """Set one clock wrong, or, seldom, all of them: then log time is ahead when they are right again."""
         sims = list(self._cluster.nodes.values())
         ms = self._dice.choice([0, -3_600_000, -500, 500, 10_000, 3_600_000])
         for sim in sims if self._dice.random() < 0.1 else [self._dice.choice(sims)]:
@@ -432,7 +431,7 @@ class Nemesis:
         return True
 
     async def _clock_rate(self) -> bool:
-        """A wall clock goes fast or slow from now on, whatever the machine's other clocks do."""
+        """Let a wall clock go fast or slow from now on; the machine's other clocks are not affected."""
         sim = self._dice.choice(list(self._cluster.nodes.values()))
         sim.clock.go_at(self._dice.choice([0.5, 0.9, 0.99, 1.0, 1.0, 1.01, 1.1, 2.0]))
         return True

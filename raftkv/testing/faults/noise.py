@@ -1,4 +1,4 @@
-"""What a network does to bytes besides losing connections: flips, losses, repetitions, another order."""
+"""Noise on a network: frames with flipped bits, lost frames, repeated ones, and frames in another order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ REMEMBERED = 30
 class Noise:
     """An `Interference` of a `MemoryNetwork`.
 
-    TCP and checksums keep most of this away, so most of it happens only behind a proxy that goes wrong; but none of it
-    may break a promise. Between a client and a node there are only flips: what a client hears twice, it can't tell.
+    TCP and checksums prevent most of this, so most of it happens only behind a broken proxy; but none of it may break a
+    promise. Between clients and nodes there are only flips, because a client can't tell when an answer is repeated.
     """
 
     def __init__(self, dice: random.Random, fired: Counter[str]) -> None:

@@ -1,4 +1,4 @@
-"""What operators do in a simulated world: transfers, snapshots, changes of the membership; and all that takes time."""
+"""Operators of a simulated world: they order transfers, snapshots and changes of the membership, which take time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ADDED_MAX = 3
 
 
 class Operators:
-    """Gives orders, and waits for none of them."""
+    """Gives orders, and does not wait for their ends."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class Operators:
 
     @property
     def is_changing(self) -> bool:
-        """Whether something is under way that may change who is a member, or who is up."""
+        """Whether an order is under way that may change the members, or stop or start nodes."""
         return any(self._operations.values())
 
     def spawn(self, work: Coroutine[Any, Any, object], *, changes: bool = True) -> None:
-        """An operator's command takes its time, and may fail."""
+        """Begin an operator's command, which takes time, and may fail."""
 
         async def tolerant() -> None:
             with contextlib.suppress(RaftKVError, TimeoutError):
@@ -63,13 +63,13 @@ class Operators:
         task.add_done_callback(ended)
 
     async def give_up(self) -> None:
-        """Whatever is under way ends."""
+        """Cancel all orders that are under way."""
         for operation in list(self._operations):
             operation.cancel()
         await asyncio.gather(*self._operations, return_exceptions=True)
 
     def new_machine(self) -> SimNode:
-        """One more machine, under an id that was never used."""
+        """Add a machine whose id was never used."""
         sim = self._cluster.add(self._next_id)
         self._next_id += 1
         return sim
@@ -106,7 +106,7 @@ class Operators:
         return True
 
     async def _move(self) -> bool:
-        """A node goes on at other addresses, and the membership follows; the next one moves only after that."""
+        """Restart a node at other addresses, then change the membership; the next node moves only after that."""
         leader = awake_leader(self._cluster)
         if leader is None or self.is_changing:
             return False

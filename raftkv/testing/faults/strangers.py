@@ -1,4 +1,4 @@
-"""Processes that knock at a cluster's doors and must not be let in: of another cluster or version, or on a copy."""
+"""Processes that dial a cluster and must be refused: of another cluster or version, or on a copy of a directory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ REFUSALS = {
 
 
 class Strangers:
-    """Sends strangers to a cluster, one after the other; each has a place of its own in the network."""
+    """Sends strangers to a cluster, one after the other. Each has its own address in the network."""
 
     def __init__(self, cluster: SimCluster, dice: random.Random, spawn: Callable[..., None]) -> None:
         self._dice = dice
@@ -79,7 +79,7 @@ class Strangers:
             self._cluster.network.drop(place)
 
     async def run_copy(self, original: SimNode, disk: SimDisk) -> None:
-        """A second process of a node runs elsewhere for a while, on a copy of its disk that all others know is old."""
+        """Run a second process of a node for a while, on a copy of its disk that all others know to be old."""
         cluster, place = self._cluster, -next(self._places)
         member = Member(original.node_id, f"copy{place}-peer:1", f"copy{place}:1")
         second = SimNode(cluster, member, place)
@@ -109,7 +109,7 @@ def _refusals(node: Node) -> list[str | None]:
 
 
 class _Stranger:
-    """Takes everybody for its own (`TransportHandler`); who takes it for one in turn has been deceived."""
+    """A `TransportHandler` that lets every node in. A node that lets this one in has been deceived."""
 
     def __init__(self, cluster: SimCluster, hello: Hello, kind: str) -> None:
         self._cluster = cluster
@@ -120,7 +120,7 @@ class _Stranger:
         return self._hello
 
     def check_hello(self, hello: Hello) -> None:
-        """Whoever it is."""
+        """Accepts every hello."""
 
     def on_connected(self, peer: NodeId) -> None:
         if self._cluster.nodes[peer].harm is None:
@@ -130,7 +130,7 @@ class _Stranger:
         self._cluster.wrongs.append(f"node {sender} sent a {type(message).__name__} to a {self._kind}")
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
-        """It is used to that."""
+        """Ignores lost connections."""
 
     def on_removed(self, peer: NodeId, removal: Removal) -> None:
-        """It was never a member."""
+        """Ignores removals: it was never a member."""

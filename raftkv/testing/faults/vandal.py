@@ -1,4 +1,4 @@
-"""What happens to the files of one node, at most, of a simulated world: rot, wrong writes, other directories."""
+"""Harm to the files of a node: rot, wrong writes, other directories. In a simulated world it meets one node at most."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ COPIES_MAX = 4
 
 
 def awake_leader(cluster: SimCluster) -> Node | None:
-    """Who leads, and can take orders."""
+    """The leader, if its process runs and can take orders; else None."""
     leader = cluster.leader
     return leader if leader is not None and not cluster.nodes[leader.node_id].is_frozen else None
 
 
 def elsewhere(node_id: NodeId) -> dict[str, bytes]:
-    """The files of a node of that id in another cluster."""
+    """The files of a node with that id in another cluster."""
     disk = SimDisk()
     found_elsewhere(disk, MemoryStates(disk), "/data", node_id)
     return disk.image()
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """A backup of a disk, from before the start of that number."""
+    """A backup of a node's disk, made when the node had been started `starts` times."""
 
     starts: int
     disk: SimDisk
 
 
 class Vandal:
-    """Harms one node's files in each world: no cluster survives the loss of a majority's."""
+    """Harms the files of one node in each world, because no cluster survives the loss of a majority's files."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Vandal:
         """What was to be done, and could not be done yet."""
 
     def doing(self, harm: Harm) -> Callable[[], Awaitable[bool]]:
-        """The fault: crash a node, and do this to its files before it is started again."""
+        """The fault that crashes a node and does this harm to its files before its next start."""
 
         async def do() -> bool:
             self._due = harm
@@ -84,7 +84,8 @@ class Vandal:
         return do
 
     async def retry(self) -> bool:
-        """Do what is due, if it can be done now: it needs a leader, a majority, and sometimes a story before it."""
+        """Do the harm that is due, if it can be done now. It needs a leader and a majority, and some kinds need a story
+        before them, such as an old backup."""
         if (harm := self._due) is None:
             return False
         voters = self._victims()
@@ -106,7 +107,7 @@ class Vandal:
         return True
 
     def _victims(self) -> list[SimNode]:
-        """Voters whose files may be harmed: of the first, when the others are a majority and nothing is changing."""
+        """Voters of which one may be harmed: the others are a majority, and no change is under way."""
         cluster, leader = self._cluster, awake_leader(self._cluster)
         if leader is None or self._is_changing() or any(sim.harm is not None for sim in cluster.nodes.values()):
             return []
@@ -130,11 +131,11 @@ class Vandal:
                 return True
 
     def _is_founder_alone(self, sim: SimNode) -> bool:
-        """Whether a node that starts with nothing has nobody to ask whether it is new: it founds its cluster again."""
+        """Whether a wiped node would found its cluster again, because it knows no other node that could refuse it."""
         return [founder.node_id for founder in self._cluster.founders] == [sim.node_id]
 
     def _age(self, voters: list[SimNode], harm: Harm) -> None:
-        """Start a node anew, the same one each time, until it has a backup that is old enough for this harm."""
+        """Restart a node, always the same one, until it has a backup that is old enough for this harm."""
         sim = min(voters, key=lambda sim: sim.node_id, default=None)
         if sim is not None and sim.is_up and self._boot_known(sim) >= sim.starts:
             self._cluster.note(f"start node {sim.node_id} anew, before its {harm}")
@@ -143,7 +144,7 @@ class Vandal:
             self._begin(sim)
 
     def keep_copy(self, sim: SimNode) -> None:
-        """Make a backup of a node that is down, if one might be used."""
+        """Make a backup of a node that is down, if a later harm might use it."""
         copies = self._copies.setdefault(sim.node_id, [])
         if len(self._cluster.founders) < 3 or sim.harm is not None or len(copies) >= COPIES_MAX:
             return
@@ -151,9 +152,9 @@ class Vandal:
             copies.append(Copy(sim.starts, sim.disk.copy()))
 
     def old_copies(self, sim: SimNode, starts: int) -> list[SimDisk]:
-        """Backups that all others know to be too old: they have met the node at least so many starts later.
+        """Backups that all other nodes know to be old, because they have met the node at least so many starts later.
 
-        Who has never met a node since its backup was made can't know that it is one.
+        A node that has not met the victim since its backup was made couldn't tell.
         """
         if not self._copies.get(sim.node_id):
             return []
@@ -161,7 +162,7 @@ class Vandal:
         return [copy.disk for copy in self._copies[sim.node_id] if known >= copy.starts + starts]
 
     def _boot_known(self, sim: SimNode) -> int:
-        """The last start of a node that all others know of, but for those that have never met anybody."""
+        """The last start of a node that all others know, without those that have met no node at all."""
         images = [other.disk.image().get(PEERS) for other in self._cluster.nodes.values() if other is not sim]
         found = [decode_known(data, PEERS).value for data in images if data]
         return min((known[sim.node_id].boot if sim.node_id in known else 0 for known in found), default=0)
@@ -192,7 +193,7 @@ class Vandal:
         return True
 
     def _bring_file(self, sim: SimNode) -> None:
-        """A snapshot half of the time: it lies beside the node's own, so nothing of the node's is lost by it."""
+        """Bring in another cluster's files. Half of the time it is a snapshot, which replaces nothing of the node's."""
         others = [other.disk.image() for other in self._cluster.nodes.values() if other is not sim]
         source = self._dice.choice([elsewhere(sim.node_id), *others])
         snapshots = sorted({path.rpartition("/")[0] for path in source if path.startswith(SNAPSHOTS)})

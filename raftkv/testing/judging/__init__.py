@@ -1,1 +1,1 @@
-"""What must hold in a world: invariants after each event, histories of clients, models, and time to recover in."""
+"""Judges worlds: invariants that hold after each event, and models that explain the histories of clients."""

@@ -1,4 +1,5 @@
-"""What must hold of a simulated cluster at every moment: one class each, named as in the paper where it has a name."""
+"""The invariants of a simulated cluster, which hold at every moment. Each is a class, named as in the paper if it is
+there."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 
 class Check:
-    """One invariant; it may remember what it saw before. `look` raises `AssertionError`.
+    """One invariant. It may remember what it saw earlier; `look` raises `AssertionError` if it does not hold.
 
-    A `Watch` calls it only when what `watching._sample` takes of a node has changed, so a check that
-    relies on anything else must add that there.
+    A `Watch` calls it only when the values that `watching._sample` takes of a node have changed. A check that needs
+    other values must add them there.
     """
 
     def look(self, cluster: SimCluster) -> None:
-        """Look at the whole cluster."""
+        """Check the whole cluster; by default this checks each node that works."""
         for node in working(cluster):
             self.look_at(node)
 
     def look_at(self, node: Node) -> None:
-        """Look at one node."""
+        """Check one node."""
 
     @property
     def name(self) -> str:
@@ -40,7 +41,7 @@ class Check:
 
 
 def is_working(sim: SimNode) -> bool:
-    """Whether its node is up, has recovered and has not stopped, and is who it says it is."""
+    """Whether the node is up, has recovered, has not stopped, and has the files with which the others know it."""
     node = sim.node
     if node is None or node.failure is not None or node.is_closing:
         return False
@@ -48,7 +49,7 @@ def is_working(sim: SimNode) -> bool:
 
 
 def working(cluster: SimCluster) -> Iterator[Node]:
-    """The nodes that work."""
+    """The nodes for which `is_working` is true."""
     for sim in cluster.nodes.values():
         if sim.node is not None and is_working(sim):
             yield sim.node
@@ -87,7 +88,7 @@ class CoreInvariantsAfterEachInput(Check):
         self._broken: list[str] = []
 
     def attach(self, cluster: SimCluster) -> None:
-        """See to it that the core of each node that starts from now on is looked at."""
+        """Check the core of every node that starts from now on."""
         cluster.on_started = self._follow
 
     def _follow(self, node: Node) -> None:
@@ -102,7 +103,9 @@ class CoreInvariantsAfterEachInput(Check):
             try:
                 check(raft)
             except AssertionError as exc:
-                self._broken.append(f"node {node.node_id}, {name}: {exc}")  # a node takes errors for its own, and stops
+                self._broken.append(
+                    f"node {node.node_id}, {name}: {exc}"
+                )  # else the node would take it for its own error, and stop
             return result
 
         return take_and_check
@@ -197,7 +200,7 @@ class LeaderCompleteness(Check):
 
 
 class CommitIsDurableOnAMajority(Check):
-    """What a leader takes for committed is on the disks of a majority of each voting half (§5.3, DESIGN's promise)."""
+    """What a leader counts as committed is on the disks of a majority of each voting half (§5.3)."""
 
     def __init__(self) -> None:
         self._durable: dict[NodeId, Index] = {}
@@ -256,7 +259,7 @@ class DigestsAgree(Check):
 
 
 class SnapshotsAreTheState(Check):
-    """A snapshot is the state at exactly its index: its digest and chain are those of whoever was there (F61)."""
+    """A snapshot is the state at exactly its index: its digest and chain are those that replicas had there (F61)."""
 
     def __init__(self, digests: DigestsAgree, committed: CommittedIsForever) -> None:
         self._digests, self._committed = digests, committed
@@ -270,7 +273,7 @@ class SnapshotsAreTheState(Check):
 
 
 class SnapshotsHoldWhatTheySay(Check):
-    """The state in a snapshot's files is the one that its manifest names, not one that went on meanwhile (F69)."""
+    """The state in a snapshot's files is the one in its manifest, without commands that came later (F69)."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[NodeId, int, Index, int]] = set()
@@ -287,18 +290,18 @@ class SnapshotsHoldWhatTheySay(Check):
         disk, path = node.body.world.disk, node.opened.snapshots.path(snapshot)
         assert isinstance(disk, SimDisk), "only a simulated disk can be looked at in passing"
         if disk.harmed:
-            return  # files are damaged or gone, and who uses it verifies it
+            return  # files are damaged or gone; a snapshot is verified before it is used
         try:
             applied = MemoryStates(disk.excerpt(path)).open(path).applied
         except StateCorruption:
-            return  # it rots on the disk, and who uses it verifies it
+            return  # it has rotted on the disk; a snapshot is verified before it is used
         assert (applied.index, applied.digest) == (snapshot.index, snapshot.digest), (
             f"node {node.node_id}: the snapshot at {snapshot.id} holds the state at {applied.index}"
         )
 
 
 class TheLogIsCoveredBySnapshots(Check):
-    """What the log has forgotten is in a snapshot on the same disk, unless that has rotted."""
+    """Entries that were cut off the log are in a snapshot on the same disk, unless that has rotted."""
 
     def look(self, cluster: SimCluster) -> None:
         for node in working(cluster):
@@ -352,7 +355,7 @@ class SessionsAgree(Check):
 
 
 class MembershipsAgree(Check):
-    """At the same committed index everybody has the same membership (§6)."""
+    """At the same committed index all nodes have the same membership (§6)."""
 
     def __init__(self) -> None:
         self._memberships: dict[Index, object] = {}
@@ -368,7 +371,7 @@ class MembershipsAgree(Check):
 
 
 class QueuesAreBounded(Check):
-    """Nobody makes a node keep more than its settings allow (F34)."""
+    """A node never keeps more than its settings allow (F34)."""
 
     def look_at(self, node: Node) -> None:
         config = node.body.config
@@ -402,7 +405,7 @@ def _committed(raft: Raft) -> Membership:
 
 
 class NobodyStopsWithoutAReason(Check):
-    """A node stops by itself only for damage or a failing disk that the world made, or when it was really removed."""
+    """A node stops by itself only if the world has harmed its files or disk, or if it was really removed."""
 
     def __init__(self, *allowed: type[BaseException]) -> None:
         self._allowed: tuple[type[BaseException], ...] = (DiskError, *allowed)
@@ -425,9 +428,9 @@ class NobodyStopsWithoutAReason(Check):
 
 
 class ImpostorsHaveNoSay(Check):
-    """Who comes with other files than those that the others know it by never leads, nor stands for election (F20).
+    """A node that comes back with other files than those with which the others know it never leads or campaigns (F20).
 
-    Without pre-vote it does stand, as it asks nobody before it does; but nobody hears it.
+    Without pre-vote it does campaign, because it asks no other node before; but its requests are refused.
     """
 
     def look(self, cluster: SimCluster) -> None:
@@ -441,14 +444,14 @@ class ImpostorsHaveNoSay(Check):
 
 
 class StrangersAndMistakesAreRefused(Check):
-    """Nobody is let in who does not belong here, and no order is carried out that must not be (F23, F47, F49, F57)."""
+    """Strangers are never let in, and wrong orders are never carried out (F23, F47, F49, F57)."""
 
     def look(self, cluster: SimCluster) -> None:
         assert not cluster.wrongs, cluster.wrongs[0]
 
 
 class NothingFailsUnseen(Check):
-    """No task or callback raised with nobody to hear it."""
+    """No task or callback has raised an error that was never read."""
 
     def look(self, cluster: SimCluster) -> None:
         failures = getattr(cluster.loop, "failures", [])
@@ -456,7 +459,7 @@ class NothingFailsUnseen(Check):
 
 
 def all_checks() -> list[Check]:
-    """A fresh set of all of them."""
+    """A new instance of every check."""
     committed, digests = CommittedIsForever(), DigestsAgree()
     return [
         CoreInvariants(),

@@ -1,4 +1,4 @@
-"""What a world or a test of an application ends with when something is not as promised."""
+"""The errors with which a world or a test of an application ends when a promise is broken."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Failure(AssertionError):
 
 
 class Cause(StrEnum):
-    """Why an application's test failed: who has to mend what."""
+    """Why an application's test failed, which says what has to be mended."""
 
     NONDETERMINISTIC = "nondeterministic"
     """A command or query gave something else in another process, at another time, or with other dice."""
@@ -49,7 +49,7 @@ class CounterExample(Failure):
 
     @property
     def instructions(self) -> str:
-        """How to see it again."""
+        """What to type to see the failure again."""
         lines = ["This program shows it again:", "", *(f"    {line}".rstrip() for line in self.program.splitlines())]
         if self.path is not None:
             lines += ["", f"So does: raftkv replay {self.path}"]

@@ -1,4 +1,4 @@
-"""Histories: what clients asked, what they heard, and when; and whether that can be true of one machine.
+"""Histories: what clients asked, what they heard, and when; and whether one machine could have given these answers.
 
 `is_linearizable` is the search of Wing and Gong with Lowe's memory of what was tried ("Testing for linearizability",
 2017): is there an order of the operations, each between its call and its return, that a sequential model agrees with?
@@ -44,14 +44,14 @@ class Operation(msgspec.Struct):
 
 
 class History:
-    """All operations of a run, in the order of their calls. Those that certainly were not done are taken out."""
+    """All operations of a run, in the order of their calls, without those that were certainly not done."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
         self.recorder: Recorder | None = None
 
     def call(self, client: int, key: Hashable, name: str, argument: Any, now: float) -> Operation:
-        """A client calls."""
+        """A client begins an operation, which is in the history from now on."""
         operation = Operation(client, key, name, argument, now)
         self.operations.append(operation)
         if self.recorder is not None:
@@ -59,26 +59,26 @@ class History:
         return operation
 
     def returned(self, operation: Operation, result: Any, now: float) -> None:
-        """It heard the result."""
+        """The client has heard the operation's result."""
         operation.result, operation.returned = result, now
         if self.recorder is not None:
             self.recorder.answered(operation, refused=False)
 
     def refused(self, operation: Operation) -> None:
-        """It heard that nothing was done."""
+        """The client has heard that nothing was done: take the operation out."""
         self.operations.remove(operation)
         if self.recorder is not None:
             self.recorder.answered(operation, refused=True)
 
     def by_key(self) -> dict[Hashable, list[Operation]]:
-        """Operations on different keys of a linearizable map can be looked at one key at a time."""
+        """The operations by their keys. A map is linearizable if each of its keys is."""
         keys: dict[Hashable, list[Operation]] = {}
         for operation in self.operations:
             keys.setdefault(operation.key, []).append(operation)
         return keys
 
     def problems(self, model: Model, start: Any) -> list[str]:
-        """Each key whose history no sequential run explains, with that history; empty when all is well."""
+        """Each key whose history no sequential run explains, with that history; empty if all is well."""
         return [
             f"the history of {key!r} is not linearizable:\n" + "\n".join(each.describe() for each in operations)
             for key, operations in self.by_key().items()
@@ -86,7 +86,7 @@ class History:
         ]
 
     def broken_at(self, model: Model, start: Any) -> float | None:
-        """When the first client heard something that can't be true; None when all is well."""
+        """When a client first heard something that can't be true; None if all is well."""
         found = [
             _broken_at(operations, model, start)
             for operations in self.by_key().values()
@@ -96,7 +96,7 @@ class History:
 
 
 def _broken_at(operations: list[Operation], model: Model, start: Any) -> float:
-    """The first return by which a history is none of the model's any more; what follows makes no history better."""
+    """The time of the first return with which the model can't explain the history. Later ones can't mend that."""
     returns = sorted(operation.returned for operation in operations if operation.returned < math.inf)
 
     def is_broken(until: float) -> bool:
@@ -112,7 +112,7 @@ def _unheard(operation: Operation) -> Operation:
 
 
 def is_linearizable(operations: Sequence[Operation], model: Model, start: Any) -> bool:
-    """Whether some order of `operations` within their times is one of `model`'s, beginning at `start`."""
+    """Whether there is an order of `operations`, within their times, that the model gives when it begins at `start`."""
     ordered = sorted(operations, key=lambda operation: operation.called)
     completed = sum(operation.result is not UNKNOWN for operation in ordered)
     tried: set[tuple[int, Any]] = set()
@@ -135,7 +135,7 @@ def is_linearizable(operations: Sequence[Operation], model: Model, start: Any) -
 
 
 def _next(ordered: list[Operation], done: int) -> list[int]:
-    """Those that may come next: called before any other that is left has returned."""
+    """The operations that may come next: they were called before any of the remaining ones returned."""
     left = [number for number in range(len(ordered)) if not done >> number & 1]
     first_return = min(ordered[number].returned for number in left)
     return [number for number in left if ordered[number].called <= first_return]

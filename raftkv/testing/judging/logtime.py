@@ -1,4 +1,4 @@
-"""That one wrong clock does not become everybody's time (F82), in simulated worlds, at every look."""
+"""Checks that one wrong clock does not make log time wrong (F82)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ SETTLED_MS = 200
 class LogTimeIsBounded(Check):
     """A leader's entries never go back in time, but at a reset, and are not ahead of the median of the voters' clocks.
 
-    Ahead by more than the bound, that is, and by what it takes to hear of them. An entry that has the time of the
-    one before it stands still, which is always right. Where a leader finds no majority that agrees it promises less:
-    the progress of its own monotonic clock, which unit tests hold it to.
+    They may be ahead by the bound, and by the time that it takes to hear of the clocks. An entry may always have the
+    time of the one before it. If no majority of clocks agrees, a leader promises only the progress of its own monotonic
+    clock, which unit tests check.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class LogTimeIsBounded(Check):
             before_ms = entry.time_ms
 
     def _latest_ms(self, cluster: SimCluster, voters: tuple[NodeId, ...]) -> float:
-        """The median of what the voters' clocks may have been heard to say not long ago, the later one of two."""
+        """The latest median of the voters' clocks that a leader may have heard lately."""
         clocks = sorted(cluster.nodes[voter].clock.latest_ms(HEARD_S) for voter in voters if voter in cluster.nodes)
         return clocks[len(clocks) // 2]
 

@@ -89,7 +89,7 @@ class ModelState:
     __slots__ = ("_frozen", "_hash", "_instance", "_next")
 
     def __init__(self, instance: Any) -> None:
-        """Takes `instance`, which nobody may change from now on. Raises `UnfitModel` for what can't be compared."""
+        """Takes `instance`, which must not change from now on. Raises `UnfitModel` for what can't be compared."""
         self._instance = instance
         try:
             self._frozen = freeze(instance)

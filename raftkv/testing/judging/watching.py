@@ -1,4 +1,4 @@
-"""Looks at a world while something is done in it."""
+"""Checks a world's invariants while work is done in it."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def look(cluster: SimCluster, checks: Sequence[Check]) -> None:
 
 
 class Watch:
-    """Holds a cluster to checks, again and again; nothing is looked at while nothing has changed, and what is of one
-    node only when that node has."""
+    """Runs checks on a cluster again and again, but none while nothing has changed. A check of single nodes is run only
+    on those that have changed."""
 
     def __init__(self, cluster: SimCluster, checks: Sequence[Check]) -> None:
         self._cluster = cluster
@@ -69,7 +69,7 @@ class Watch:
         self._failures = -1
 
     def look(self) -> None:
-        """Look once. Raises `Failure`."""
+        """Run the checks once. Raises `Failure`."""
         changed = [sim for sim in self._cluster.nodes.values() if self._has_changed(sim)]
         failures = len(getattr(self._cluster.loop, "failures", ()))
         if not changed and failures == self._failures:
@@ -88,7 +88,7 @@ class Watch:
             raise Failure(f"{check.name}: {exc}\n{self._cluster.describe()}") from exc
 
     def _has_changed(self, sim: SimNode) -> bool:
-        """Whether anything is different that a check of many nodes looks at, or that moves with all else in one."""
+        """Whether anything that checks read has changed at this machine since the last look."""
         now = _sample(sim)
         before = self._seen.get(sim.node_id)
         self._seen[sim.node_id] = now
