@@ -4,7 +4,7 @@ from raftkv.node.node import Node, start_node
 from raftkv.node.paths import Options, Paths
 from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.recovery import Hosting, Recovered, recover
-from raftkv.node.status import NodeStatus, PeerStatus, SnapshotProgress
+from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.node.world import World
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Paths",
     "PeerStatus",
     "Recovered",
-    "SnapshotProgress",
     "ThreadWorker",
     "Worker",
     "World",

@@ -6,20 +6,11 @@ import msgspec
 
 from raftkv.model import Index, Membership, NodeId, Term
 from raftkv.node.watchdog import bytes_text
+from raftkv.snapshot import TransferProgress
 from raftkv.transport.tls import WARN_S, CertificateStatus
 
 TELLING = ("name", "lookup", "network", "tls", "handshake")
 """Reasons for which a peer is not reached that say more than that it may not be running."""
-
-
-class SnapshotProgress(msgspec.Struct, kw_only=True):
-    """How far a transfer of a snapshot is."""
-
-    index: Index
-    sent_bytes: int
-    total_bytes: int
-    files_done: int
-    files: int
 
 
 class PeerStatus(msgspec.Struct, kw_only=True):
@@ -40,7 +31,7 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """Whether its disk is above its reserve; known to the leader only."""
     clock_offset_ms: int | None = None
     """How far its clock is ahead of the leader's time; known to the leader only."""
-    snapshot: SnapshotProgress | None = None
+    snapshot: TransferProgress | None = None
     incarnation: str | None = None
     """The data directory that it had when it was last met; None when it was never met."""
     unreached: str | None = None
@@ -141,7 +132,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     disk_hand_overs: int = 0
     """How often it began to hand leadership over because its disk was nearly full."""
     waiting_requests: int = 0
-    installing: SnapshotProgress | None = None
+    installing: TransferProgress | None = None
     """A snapshot that is arriving here."""
     peers: list[PeerStatus] = []
     uptime_s: float = 0.0

@@ -103,7 +103,7 @@ class SnapshotReceiver:
         manifest = transfer.sealed.manifest
         return TransferProgress(
             index=manifest.snapshot.index,
-            done_bytes=transfer.staging.received_bytes,
+            sent_bytes=transfer.staging.received_bytes,
             total_bytes=manifest.total_bytes,
             files_done=transfer.staging.complete_files,
             files=len(manifest.files),

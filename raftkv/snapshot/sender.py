@@ -133,7 +133,7 @@ class SnapshotSender:
         left_files = len(self._missing) - self._cursor[0] if self._answered_attempt else len(self._files)
         return TransferProgress(
             index=self.snapshot.index,
-            done_bytes=self._total - self._left_bytes,
+            sent_bytes=self._total - self._left_bytes,
             total_bytes=self._total,
             files_done=len(self._files) - left_files,
             files=len(self._files),

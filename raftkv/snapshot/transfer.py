@@ -33,11 +33,11 @@ class TransferSettings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class TransferProgress(msgspec.Struct, frozen=True):
-    """How far a transfer is. Bytes that were at the receiver already count as done."""
+class TransferProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a transfer is, as a node's status tells it. Bytes that the receiver had before count as sent."""
 
     index: Index
-    done_bytes: int = 0
-    total_bytes: int = 0
-    files_done: int = 0
-    files: int = 0
+    sent_bytes: int
+    total_bytes: int
+    files_done: int
+    files: int

@@ -31,7 +31,13 @@ def test_a_whole_snapshot_arrives():
     assert ends.is_complete()
     assert channel.sent_bytes == sum(map(len, ends.files.values()))
     progress = channel.sender.progress
-    assert (progress.done_bytes, progress.files_done) == (progress.total_bytes, progress.files)
+    assert (progress.sent_bytes, progress.files_done) == (progress.total_bytes, progress.files)
+
+
+def test_progress_is_told_by_names_that_others_know():
+    """A node's status is read by clients of other versions, and by scripts."""
+    told = msgspec.json.decode(msgspec.json.encode(Ends().channel().run().sender.progress))
+    assert list(told) == ["index", "sent_bytes", "total_bytes", "files_done", "files"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -164,7 +170,7 @@ def test_a_newer_snapshot_takes_the_place_of_an_older_one():
     """Zeebe#11496: the leader has a newer one in the middle of a transfer; the files that arrived are made use of."""
     ends = Ends()
     first = ends.channel()
-    while first.sender.progress.done_bytes < 20_000:
+    while first.sender.progress.sent_bytes < 20_000:
         first.turn()
     newer = {**ends.files, "000014.sst": b"more" * 1000}
     ends.snapshot, ends.files = meta(20), newer
@@ -297,14 +303,14 @@ def test_damaged_chunks_change_nothing(data):
         damaged.checksum = damaged.compute_checksum()
         if damaged.pieces == chunk.pieces:
             return
-        before = ends.receiver.progress.done_bytes
+        before = ends.receiver.progress.sent_bytes
         ends.receiver.on_chunk(damaged)
-        assert ends.receiver.progress.done_bytes in (before, before + len(chunk.data))
+        assert ends.receiver.progress.sent_bytes in (before, before + len(chunk.data))
     else:
-        before = ends.receiver.progress.done_bytes
+        before = ends.receiver.progress.sent_bytes
         ends.receiver.on_chunk(damaged)
         if field != "sequence":
-            assert ends.receiver.progress.done_bytes == before
+            assert ends.receiver.progress.sent_bytes == before
     for _ in range(5):
         if channel.run().sender.stage is SenderStage.DONE:
             break
@@ -357,7 +363,7 @@ def test_leftovers_of_a_transfer_go_when_something_newer_is_there():
     """What was being received and is of no use any more does not fill the disk."""
     ends = Ends()
     channel = ends.channel()
-    while channel.sender.progress.done_bytes < 10_000:
+    while channel.sender.progress.sent_bytes < 10_000:
         channel.turn()
     ends.restart()
     publish(ends.target, meta(50), contents(9))

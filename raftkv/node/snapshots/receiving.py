@@ -10,7 +10,6 @@ from raftkv.core.messages import InstallSnapshot
 from raftkv.logs import EventLog
 from raftkv.node.body import Body
 from raftkv.node.ports import error_of
-from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     ReceiverStep,
     Refusal,
@@ -19,6 +18,7 @@ from raftkv.snapshot import (
     SnapshotReceiver,
     SnapshotRefused,
     SnapshotStore,
+    TransferProgress,
 )
 
 logger = EventLog("raftkv")
@@ -140,15 +140,6 @@ class Receiving:
         await asyncio.gather(*self._work, return_exceptions=True)
         await self._body.world.background_worker.run(self._receiver.suspend)
 
-    def progress(self) -> SnapshotProgress | None:
+    def progress(self) -> TransferProgress | None:
         """How far the transfer to this node is; None when there is none."""
-        found = self._receiver.progress
-        if found is None:
-            return None
-        return SnapshotProgress(
-            index=found.index,
-            sent_bytes=found.done_bytes,
-            total_bytes=found.total_bytes,
-            files_done=found.files_done,
-            files=found.files,
-        )
+        return self._receiver.progress

@@ -11,7 +11,6 @@ from raftkv.logs import EventLog
 from raftkv.model import NodeId, SnapshotMeta
 from raftkv.node.body import Body
 from raftkv.node.ports import error_of
-from raftkv.node.status import SnapshotProgress
 from raftkv.snapshot import (
     ChunkPlan,
     Refusal,
@@ -21,6 +20,7 @@ from raftkv.snapshot import (
     SnapshotReport,
     SnapshotSender,
     SnapshotStore,
+    TransferProgress,
     TransferSettings,
 )
 
@@ -215,16 +215,7 @@ class Sending:
             if isinstance(error, BaseException) and not isinstance(error, NodeStopped):
                 logger.error("snapshot_read_failed", error=repr(error))
 
-    def progress(self, to: NodeId) -> SnapshotProgress | None:
+    def progress(self, to: NodeId) -> TransferProgress | None:
         """How far the transfer to the node `to` is; None when there is none."""
         transfer = self._transfers.get(to)
-        if transfer is None:
-            return None
-        found = transfer.sender.progress
-        return SnapshotProgress(
-            index=found.index,
-            sent_bytes=found.done_bytes,
-            total_bytes=found.total_bytes,
-            files_done=found.files_done,
-            files=found.files,
-        )
+        return transfer.sender.progress if transfer is not None else None

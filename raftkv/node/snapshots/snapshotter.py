@@ -18,9 +18,8 @@ from raftkv.node.snapshots.installing import Installing
 from raftkv.node.snapshots.receiving import Receiving
 from raftkv.node.snapshots.sending import Sending
 from raftkv.node.snapshots.taking import Taking
-from raftkv.node.status import SnapshotProgress
 from raftkv.node.writer import Writer
-from raftkv.snapshot import SnapshotChunk, SnapshotMessage, SnapshotOffer
+from raftkv.snapshot import SnapshotChunk, SnapshotMessage, SnapshotOffer, TransferProgress
 
 logger = EventLog("raftkv")
 
@@ -121,11 +120,11 @@ class Snapshotter:
         """The term or role has changed: end the transfers that this node began as the leader of an older term."""
         self._sending.cancel()
 
-    def sending(self, to: NodeId) -> SnapshotProgress | None:
+    def sending(self, to: NodeId) -> TransferProgress | None:
         """How far the transfer to the node `to` is; None when there is none."""
         return self._sending.progress(to)
 
-    def receiving(self) -> SnapshotProgress | None:
+    def receiving(self) -> TransferProgress | None:
         """How far the transfer to this node is; None when there is none."""
         return self._receiving.progress()
 
