@@ -73,9 +73,6 @@ class Router:
         self._refresh: asyncio.TimerHandle | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._closed = False
-        self.redirects = 0
-        self.reconnects = 0
-        self.retries = 0
 
     def submit(self, call: PendingCall) -> None:
         """Take a new call. Its future gets the answer or an error, at its deadline at the latest.
@@ -124,7 +121,6 @@ class Router:
         if call.done:
             return
         call.tries += 1
-        self.retries += 1
         self._place(call)
 
     def _flush(self) -> None:
@@ -221,7 +217,6 @@ class Router:
         self._book.in_vain(link.address)
         self._failures += 1
         if hint is not None and hint != link.address:
-            self.redirects += 1
             self._book.suggest(hint)
         self._seek()
 
@@ -292,7 +287,6 @@ class Router:
         finally:
             del self._dialling[address]
         if link is not None and link.is_ready:
-            self.reconnects += 1
             self._links[address] = link
             if self._current is None:
                 self._use(link)

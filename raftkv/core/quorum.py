@@ -33,9 +33,3 @@ def is_quorum(membership: Membership, nodes: Iterable[NodeId]) -> bool:
         for half in (membership.voters, membership.outgoing)
         if half
     )
-
-
-def can_still_win(membership: Membership, refused: Iterable[NodeId]) -> bool:
-    """Whether a candidate that `refused` have turned down can still get its quorum."""
-    no = set(refused)
-    return is_quorum(membership, [voter for voter in membership.all_voters() if voter not in no])

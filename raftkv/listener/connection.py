@@ -93,7 +93,6 @@ class Connection(asyncio.Protocol):
         """A client has connected."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
-        self._stats.connections_total += 1
         if not self._crowd.admit(self):
             self._stats.connections_refused += 1
             self.closed = True

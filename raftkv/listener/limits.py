@@ -49,7 +49,6 @@ class ServerStats(msgspec.Struct):
     requests_waiting: int = 0
     held_bytes: int = 0
     """Beginnings of frames and unread answers, of all connections; what clients have read since may still count."""
-    connections_total: int = 0
     connections_refused: int = 0
     """Over `connections_max`."""
     handshakes_refused: int = 0

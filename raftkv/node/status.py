@@ -138,7 +138,6 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     uptime_s: float = 0.0
     write_batches: int = 0
     write_seconds: float = 0.0
-    applied_entries: int = 0
     damaged: list[str] = []
     """Damaged files, in sentences that say what to do."""
     scrub_passes: int = 0

@@ -54,7 +54,6 @@ class Staging:
         self.received_bytes = 0
         """In all files, linked ones included."""
         self.complete_files = 0
-        self.linked_files = 0
         self._disk = disk
         self._positions = [0] * len(self.files)
         self._complete = bytearray(len(self.files))
@@ -122,7 +121,6 @@ class Staging:
                 self._disk.remove(here)
             if self._complete[number]:
                 self._disk.link(source.path, here)
-                self.linked_files += 1
                 return
             self._disk.rename(source.path, here)
 

@@ -128,7 +128,6 @@ class Incoming(asyncio.Protocol):
         if self._over:
             return
         stats = self._shared.stats
-        stats.bytes_received += len(data)
         self._heard_at = self._shared.beat
         if self.established and self.peer is not None:
             self._shared.presence.heard(self.peer)
@@ -219,5 +218,4 @@ class Incoming(asyncio.Protocol):
         assert self._transport is not None
         frame = encode_message(message)
         self._shared.stats.frames_sent += 1
-        self._shared.stats.bytes_sent += len(frame)
         self._transport.write(frame)

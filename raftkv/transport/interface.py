@@ -39,8 +39,6 @@ class TransportStats(msgspec.Struct):
 
     frames_sent: int = 0
     frames_received: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
     garbage_closed: int = 0
     """Connections closed because of what the other side sent: damaged, too long, or no message for this place."""
     handshake_refused: int = 0

@@ -143,7 +143,6 @@ class Outgoing(asyncio.Protocol):
         if self.ended.done():
             return
         stats = self._shared.stats
-        stats.bytes_received += len(data)
         self._heard_at = self._shared.beat
         try:
             for payload in self._decoder.feed(data):
@@ -237,9 +236,7 @@ class Outgoing(asyncio.Protocol):
             return
         size, self._out_bytes = self._out_bytes, 0
         self._written += size
-        stats = self._shared.stats
-        stats.frames_sent += len(out)
-        stats.bytes_sent += size
+        self._shared.stats.frames_sent += len(out)
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _ping(self) -> None:

@@ -13,7 +13,7 @@ from raftkv.core.durability import Durability
 from raftkv.core.messages import AppendEntries, TimeoutNow
 from raftkv.core.pending import Pending
 from raftkv.core.progress import Flow, Progress
-from raftkv.core.quorum import can_still_win, is_quorum, majority, reached_by_quorum
+from raftkv.core.quorum import is_quorum, majority, reached_by_quorum
 from raftkv.model import HardState, Member, Membership
 from tests.core.one import One, entries_of, meta
 
@@ -48,13 +48,6 @@ def test_what_a_quorum_has_reached_is_the_greatest_number_that_a_quorum_has_reac
 def test_majorities_of_small_clusters():
     """1 of 1, 2 of 2, 2 of 3, 3 of 4, 3 of 5."""
     assert [majority(n) for n in range(1, 6)] == [1, 2, 2, 3, 3]
-
-
-def test_a_candidate_can_still_win_as_long_as_the_others_are_enough():
-    """Two of five may refuse, three may not."""
-    membership = Membership.of((1, 2, 3, 4, 5))
-    assert can_still_win(membership, (1, 2))
-    assert not can_still_win(membership, (1, 2, 3))
 
 
 def progress(next_index=1, **bounds):
