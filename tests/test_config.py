@@ -212,9 +212,6 @@ def test_a_config_error_is_a_mistake_of_the_caller() -> None:
     assert issubclass(ConfigError, InvalidArgument) and issubclass(ConfigError, ValueError)
 
 
-# ---------------------------------------------------------------------------- settings that limit each other
-
-
 def test_time_outs_leave_room_for_heartbeats() -> None:
     """Five heartbeats must fit into an election time-out, one tick into a heartbeat."""
     assert Config(heartbeat_ms=100, election_timeout_ms=500).heartbeat_ms == 100
@@ -253,9 +250,6 @@ def test_leases_need_a_leader_that_steps_down() -> None:
     with pytest.raises(ConfigError, match=r"^lease_reads = True: needs check_quorum"):
         RaftConfig(lease_reads=True, check_quorum=False)
     assert RaftConfig(lease_reads=True).check_quorum
-
-
-# ---------------------------------------------------------------------------- from milliseconds to ticks
 
 
 def test_the_defaults_in_ticks_are_the_cores_own_defaults() -> None:

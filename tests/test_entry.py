@@ -41,9 +41,6 @@ def three() -> list[Entry]:
     return make_entries(1, 1, 1_000, EntryKind.COMMAND, [b"one", b"", b"three"], GENESIS_CHAIN)
 
 
-# ---------------------------------------------------------------------------- the format
-
-
 def test_a_record_is_laid_out_as_documented() -> None:
     """Every byte of one record, put together by hand: disks hold it for ever (F24)."""
     entry = make_entry(7, 3, 1_700_000_000_123, EntryKind.COMMAND, b"hello", prev_chain=42)
@@ -69,9 +66,6 @@ def test_an_entry_is_short_to_look_at() -> None:
     assert repr(entry) == "<7@3 membership 6 bytes>"
     assert entry.id == EntryId(term=3, index=7)
     assert entry.payload == b"secret"
-
-
-# ---------------------------------------------------------------------------- round trips
 
 
 @given(logs(least=0))
@@ -117,9 +111,6 @@ def test_equal_chain_values_mean_equal_logs(log: tuple[int, int, list[Entry]], p
         other = make_entry(entry.index, prev_chain=chain, **values)
         assert (other.chain == entry.chain) == (at < place)
         chain = other.chain
-
-
-# ---------------------------------------------------------------------------- damage
 
 
 def test_every_damaged_bit_is_detected() -> None:

@@ -48,9 +48,6 @@ def memberships(draw: st.DrawFn) -> Membership:
     )
 
 
-# ---------------------------------------------------------------------------- small values
-
-
 @given(st.lists(st.tuples(terms, terms), max_size=20))
 def test_entry_ids_are_ordered_as_logs_are_compared(pairs: list[tuple[int, int]]) -> None:
     """The newer term wins, and only among equal terms the longer log (§5.4.1): the order of (term, index)."""
@@ -98,9 +95,6 @@ def test_a_snapshot_says_which_entry_is_its_last_and_where_a_log_goes_on() -> No
     meta = SnapshotMeta(index=40, term=3, chain=77, time_ms=1234, membership=Membership.of((1, 2, 3)), digest=5)
     assert meta.id == EntryId(term=3, index=40)
     assert meta.log_start == LogStart(index=40, term=3, chain=77, time_ms=1234)
-
-
-# ---------------------------------------------------------------------------- memberships
 
 
 @given(memberships())

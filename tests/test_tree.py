@@ -184,3 +184,12 @@ def test_nobody_asks_whether_a_node_is_whole() -> None:
         if asked.search(line)
     ]
     assert not found, f"hasattr on nodes in {found}"
+
+
+def test_walls_are_modules_and_not_rulers() -> None:
+    """A line of dashes between two parts of a file says that they are two files, or that nothing is to be said."""
+    ruler = re.compile(r"^ *# ?-{10,}", re.M)
+    places = [path for folder in ("raftkv", "tests", "benchmarks") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
+    places += [path for path in sorted((ROOT / "tools").iterdir()) if path.is_file()]
+    ruled = [str(path.relative_to(ROOT)) for path in places if ruler.search(path.read_text())]
+    assert not ruled, ruled
