@@ -1,4 +1,4 @@
-"""What a node's ports should never be told: drawn from dice, so that a seed is a conversation."""
+"""Malformed input for a node's ports, drawn from dice, so that a seed stands for a conversation."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ ODD = (b"\xc1", b"\xa1\xff", b"\xd4\x7f\x00", b"\xcf" + b"\xff" * 8, b"\xd3\x80"
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """Something wrong to say, behind whatever has to be said before so that it is heard."""
+    """A malformed piece to send, after whatever must be sent first for a node to read it."""
 
     kind: str
     data: bytes
     is_answered: bool = False
-    """Whether an answer is due to it (with an error), instead of the end of the connection."""
+    """Whether the node must answer it with an error, instead of closing the connection."""
 
 
 def noise(dice: random.Random) -> bytes:
@@ -59,7 +59,7 @@ def truncated(dice: random.Random) -> bytes:
 
 
 def oversized(dice: random.Random) -> bytes:
-    """A head that promises more than anybody takes."""
+    """A head whose length is more than any node takes."""
     return _HEAD.pack(dice.choice((2**32 - 1, 2**31, 19 * 2**20)), dice.getrandbits(64)) + dice.randbytes(64)
 
 
@@ -89,7 +89,7 @@ STREAMS: dict[str, Callable[[random.Random], bytes]] = {
     "oversized": oversized,
     "checksum": miscounted,
 }
-"""Wrong whatever the port."""
+"""Pieces that are wrong at every port."""
 
 
 def _as_message(head: bytes, rest: bytes = b"") -> bytes:
@@ -97,7 +97,7 @@ def _as_message(head: bytes, rest: bytes = b"") -> bytes:
 
 
 class PeerTalk:
-    """What may be said wrong at the peer port by somebody who got hold of a true `hello`."""
+    """Malformed input for the peer port, from a stranger that got hold of a true `hello`."""
 
     def __init__(self, hello: Hello) -> None:
         self._hello = hello
@@ -149,7 +149,7 @@ class PeerTalk:
 
 
 class ClientTalk:
-    """What may be said wrong at the client port."""
+    """Malformed input for the client port."""
 
     def greeting(self) -> bytes:
         """What a client says first."""

@@ -1,4 +1,4 @@
-"""Members that come and go under clients that were told of one only."""
+"""Members come and go, while clients were told of only one."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ COUNTED = 10
 class SeedGone(RealFault):
     """Clients that were told of one member lose it, and then the leader: what they have learnt must do.
 
-    Two members are added. The one that clients know is replaced by the other and ends, or just dies; then the
-    leader is killed. A majority is up all the time, so they are served within the bound.
+    Two members are added. The one that clients know is replaced by the other and ends, or just dies; then the leader
+    is killed. A majority is up all the time, so clients are served within the bound.
     """
 
     kind = "clients that know one member lose it and the leader"

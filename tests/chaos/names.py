@@ -1,4 +1,4 @@
-"""Members that go by names, where looking them up takes long, fails, or comes to somebody else."""
+"""Members that are addressed by names whose lookup takes long, fails, or gives another node's address."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ANSWERS = {
     "unknown": LookupAnswer(address=None),
     "elsewhere": LookupAnswer(address="127.0.0.9"),
 }
-"""What becomes of a name: its answer takes longer than a dial may, or doesn't come while it matters, and so on."""
+"""Results of looking a name up: the answer takes longer than a dial may, or doesn't come in time, and so on."""
 
 REACHED = ("slow",)
-"""With these the member is reached all the same."""
+"""With these results the member is reached nevertheless."""
 
 
 class NamesLost(RealFault):
-    """A member goes by a name whose lookups change, while another node is started again and has to look it up.
+    """A member is addressed by a name whose lookups change, while another node restarts and has to look it up.
 
-    That node answers and ends all the while, and says why it does not reach the member, unless that one has reached
-    it: a link serves both. With a name that is right they are connected.
+    That node answers requests and can be stopped all the while. It says why it does not reach the member, unless the
+    member has reached it, as a link serves both. When the name is right they are connected.
     """
 
     kind = "a member's name that is slow, unknown or wrong"
@@ -84,7 +84,7 @@ class NamesLost(RealFault):
         stage.met(f"name {state}")
         self._say(LookupAnswer())
         if answer.after_s > DEADLINE_S / 2:
-            await stage.restart(node)  # it waits for its answer still, and ends in time
+            await stage.restart(node)  # it still waits for the lookup, and ends in time
         await stage.until(lambda: self._is_reached(stage, node), f"node {node.node_id} with a name that is right")
 
     def _say(self, answer: LookupAnswer) -> None:
@@ -116,7 +116,7 @@ class NamesLost(RealFault):
         await stage.until(ask, f"node {member.node_id} at {peer_address}")
 
     async def heal(self, stage: ChaosStage) -> None:
-        """The member goes by its number again; who runs with changed names ends so at its next start."""
+        """Address the member by its number again; nodes with changed names get the right ones when restarted."""
         if self._named is None:
             return
         self._say(LookupAnswer())

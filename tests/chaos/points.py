@@ -34,7 +34,7 @@ LEADING = ("membership.", "propose.", "send.timeout_now", "transfer.", "transfer
 """Reached by a leader."""
 
 TRY_S = 15.0
-"""For a failpoint to be reached, before the node is started anew: some need a start that meets more than others."""
+"""How long to wait for a failpoint before the node is started anew: some are reached only by certain starts."""
 
 TRIES = 4
 
@@ -111,7 +111,7 @@ class KilledAt(RealFault):
         await until_answers(stage, other)
 
     async def _drive(self, stage: ChaosStage, node: NodeProcess, name: str) -> None:
-        """Do again and again what leads to the failpoint; that it ends in the middle is the point of it."""
+        """Do again and again what leads to the failpoint, until the node is killed there."""
         while True:
             with contextlib.suppress(RaftKVError):
                 if name.startswith(LEADING):
@@ -131,7 +131,7 @@ class KilledAt(RealFault):
             await asyncio.sleep(POLL_S)
 
     async def _send_snapshot(self, stage: ChaosStage, node: NodeProcess) -> None:
-        """Somebody else is left behind, and comes back to this one, which leads."""
+        """Leave another node behind, and have it come back while this one leads."""
         other = self._dice.choice([each for each in stage.cluster.nodes.values() if each is not node])
         try:
             other.kill()
@@ -200,7 +200,7 @@ class HandoverDropped(RealFault):
 
 
 class PowerCutAt(KilledAt):
-    """The same, and the power goes at that moment: what the node had not synced then is gone, names too."""
+    """Like `KilledAt`, with a power cut at that moment: whatever the node had not synced is gone, names included."""
 
     rows = "F1 F6 F7 F12 F59 F60"
 
@@ -248,7 +248,7 @@ async def ends(node: NodeProcess, within_s: float) -> bool:
 
 
 def check_killed(stage: ChaosStage, node: NodeProcess, *names: str) -> None:
-    """The process was killed at one of these: it has said so itself. Raises `AssertionError`."""
+    """Raises `AssertionError` unless the process noted itself that it was killed at one of these."""
     assert node.process is not None
     code, known = node.process.poll(), " or ".join(names)
     assert any(was_reached(stage, node, name) for name in names), (

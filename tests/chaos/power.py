@@ -1,8 +1,8 @@
 """Loss of power: of one node, of the leader, of all at once, and in the middle of what a node does with names.
 
 Each node's data directory is a file system of its own (`filesystem.Image`). A cut takes what was not synced, then
-the process is killed, the image mounted again, and the node started on what is left. What was acknowledged is what
-clients heard, and they have no part in the cut.
+the process is killed, the image mounted again, and the node started on what is left. Clients are not affected
+by the cut: what they heard is what was acknowledged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DEAD_S = (0.0, 0.0, 0.02, 0.2)
 """For how long a process may go on after its disk is gone: it must not acknowledge anything in that time."""
 
 WATCHED_S = 5.0
-"""For a moment to be met; snapshots of small states take a few milliseconds, some hundred times as often."""
+"""How long to wait for a moment. Snapshots of small states take only milliseconds, but there are hundreds of them."""
 
 
 async def cut(stage: ChaosStage, node_ids: Sequence[NodeId], dead_s: float = 0.0) -> None:
@@ -51,7 +51,7 @@ async def restore(stage: ChaosStage, node_ids: Sequence[NodeId]) -> None:
 
 
 async def until_answers(stage: ChaosStage, node: NodeProcess) -> None:
-    """Wait until a node that was started says of itself that it serves. Raises `AssertionError` when it ends."""
+    """Wait until a started node's status says that it serves. Raises `AssertionError` when it ends."""
 
     async def look() -> bool | None:
         assert node.is_running, f"node {node.node_id} has ended: see {node.log_path}"
@@ -104,7 +104,7 @@ class PowerCut(RealFault):
 
 
 class WholePowerCut(PowerCut):
-    """The power of all nodes at once: what is left of what was acknowledged is on their disks, or nowhere."""
+    """The power of all nodes at once: what was acknowledged is on their disks, or lost."""
 
     rows = "F2 F4 F5 F7 F12"
 
@@ -120,13 +120,13 @@ class WholePowerCut(PowerCut):
 
 
 class CutMoment:
-    """Something in a data directory that is there for a short while, or has just come to be."""
+    """A moment at which a name appears in a data directory, perhaps for a short while only."""
 
     def __init__(self, name: str, pattern: str, *, is_install: bool = False) -> None:
         self.name = name
         self._pattern = pattern
         self.is_install = is_install
-        """Whether it comes when a snapshot is installed, not when one is taken."""
+        """Whether the moment is in the installing of a snapshot, and not in the taking of one."""
 
     def watch(self, data_dir: str) -> Callable[[], bool]:
         """A question that is answered with yes as soon as there is a name that was not there before."""
@@ -170,7 +170,7 @@ class CutAtMoment(RealFault):
             node_id = self._dice.choice(sorted(stage.cluster.nodes.keys() - {leader.node_id}))
             node = stage.cluster.nodes[node_id]
             if moment.is_install:
-                # Down until the others' logs begin behind what it has: it needs a snapshot then.
+                # Down until the others' logs begin behind its own end: then it needs a snapshot.
                 node.kill()
                 await leave_behind(stage, node)
                 node.start()
@@ -187,7 +187,7 @@ class CutAtMoment(RealFault):
         end, met = loop.time() + WATCHED_S, False
         while not met and loop.time() < end:
             met = has_come()
-            await asyncio.sleep(0)  # milliseconds are too long for what is there only for some of them
+            await asyncio.sleep(0)  # a longer sleep could miss a name that is there for a few milliseconds only
         if taking is not None:
             taking.cancel()
             await asyncio.wait([taking])
@@ -198,7 +198,7 @@ class CutAtMoment(RealFault):
 
 
 async def leave_behind(stage: ChaosStage, node: NodeProcess) -> None:
-    """Wait until the logs of the others begin behind what a node that is down may have."""
+    """Wait until the other nodes' logs begin behind the end of a stopped node's log."""
     statuses = await stage.statuses()
     last = max((status.last_index for status in statuses), default=0)
 
@@ -236,7 +236,7 @@ def _move_in(stage: ChaosStage, kind: str) -> None:
 
 
 def move_out(stage: ChaosStage) -> None:
-    """Nodes, which must not run, have plain directories again; what was on images is in them, if it can be read."""
+    """Give the nodes, which must not run, plain directories again, with what can be read from their images."""
     for node_id, image in list(stage.images.items()):
         place, moved = (
             Path(stage.cluster.nodes[node_id].data_dir),

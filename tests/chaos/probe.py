@@ -1,4 +1,4 @@
-"""What a node's process takes of its host, and what its log says of it."""
+"""What a node's process uses of its host, and which events its log has."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from raftkv.processes.cluster import NodeProcess
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Of one process, now."""
+    """What one process uses now."""
 
     rss_bytes: int
-    """Memory that is really there."""
+    """Resident memory."""
     descriptors: int
     threads: int
 
@@ -34,7 +34,7 @@ def usage(node: NodeProcess) -> Usage:
 
 
 def disk_bytes(node: NodeProcess) -> int:
-    """What is in a node's data directory; a file with two names counts once."""
+    """Bytes in a node's data directory; a file with two names counts once."""
     sizes: dict[int, int] = {}
     for place, _, names in os.walk(node.data_dir):
         for name in names:

@@ -1,8 +1,8 @@
 """A proxy on every link of a cluster of real processes: between nodes, and between clients and nodes.
 
-It knows the frames of the protocol, so that whatever it does to a link is done to whole frames, and can be
-counted. It is not TCP: a connection whose frames vanish, come twice or overtake each other goes on, which is
-more than any network does to a protocol, and what its messages have to endure anyhow.
+It knows the frames of the protocol, so that faults hit whole frames and can be counted. It is not TCP: a connection
+goes on although its frames vanish, come twice or overtake each other. No network does that, but the protocol's
+messages have to endure it anyhow.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ T = TypeVar("T")
 class LinkProxy:
     """Stands at `doors`; `of` makes one on all links of a cluster that was made with `apart`.
 
-    It has an event loop and a thread of its own, so that a link never waits for whoever uses it. What
-    happens on a way (`from`, `to`) is the same on the connections of both. Every condition that did something to
-    a frame is counted in `counts`, by its name, and so are "reset" and "half open" connections.
+    It has an event loop and a thread of its own, so that a link never waits for the test. A way (`from`, `to`) is
+    treated alike on the connections that either node has made. `counts` has, by name, how often each condition did
+    something to a frame, and the "reset" and "half open" connections.
     """
 
     def __init__(self, doors: Sequence[Door], seed: int) -> None:
         self.nodes = sorted({door.target for door in doors})
         self.told = {door.target: "{}:{}".format(*door.front) for door in doors if door.source is None}
-        """Where nodes are looked for by others."""
+        """The address by which others dial each node."""
         self.counts: Counter[str] = Counter()
         self._doors = doors
         self._lanes = Lanes(seed, self.counts)
         self._relays: dict[Relay, None] = {}
-        """Each puts itself in when somebody connects, and takes itself out when nothing is left of it."""
+        """The open ones: each adds itself when it is connected to, and removes itself when it has ended."""
         self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="raftkv-proxy", daemon=True)
@@ -149,7 +149,7 @@ class LinkProxy:
         return self._run(change)
 
     def connections(self) -> Counter[Way]:
-        """How many connections there are, by who made them and to whom."""
+        """How many connections there are, by (source, target)."""
         return self._run(lambda: Counter((relay.source or CLIENTS, relay.target) for relay in self._relays))
 
 

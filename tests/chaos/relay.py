@@ -24,10 +24,10 @@ STRANGER = -1
 """Who has not said who it is."""
 
 FRAME_BYTES_MAX = 64 * 1024 * 1024
-"""Longer than any node or client takes: what claims to be longer is handed on, for them to refuse."""
+"""Longer than any node or client takes: a frame that claims to be longer is handed on, for them to refuse."""
 
 WAITING_BYTES_MAX = 1024 * 1024
-"""What may wait in one direction; over it the sender isn't read, as with any network that is slow."""
+"""Bytes that may wait in one direction; over it the sender isn't read, as on any slow network."""
 
 _RESET = struct.pack("ii", 1, 0)
 
@@ -35,17 +35,17 @@ _END = b""
 
 
 class Door(msgspec.Struct, frozen=True):
-    """An address where somebody expects a node, and where that node really is."""
+    """An address at which others expect a node, and the node's real address."""
 
     target: NodeId
     front: tuple[str, int]
     behind: tuple[str, int]
     source: int | None
-    """Who connects here: `CLIENTS`, or None for nodes, whose hello says who they are."""
+    """The side that connects here: `CLIENTS`, or None for nodes, which say their ids in their hello."""
 
 
 class Side(asyncio.Protocol):
-    """One of the two sockets of a relayed connection: what it says goes to `other`."""
+    """One of the two sockets of a relayed connection: what it receives goes to `other`."""
 
     def __init__(self, relay: Relay, *, dialled: bool) -> None:
         self._relay = relay
@@ -70,7 +70,7 @@ class Side(asyncio.Protocol):
         if (sock := transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not self._dialled:
-            self.transport.pause_reading()  # until there is somebody to say it to
+            self.transport.pause_reading()  # until the other side is connected
             self._relay.begin()
 
     def data_received(self, data: bytes) -> None:
@@ -94,7 +94,7 @@ class Side(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The other side hears of it behind what is under way, unless the link is cut."""
+        """Let the other side hear of it after what is under way, unless the link is cut."""
         self.is_over = True
         if self.other.is_over:
             self._relay.gone()
@@ -141,7 +141,7 @@ class Side(asyncio.Protocol):
             self.other.transport.write(b"".join(ready))
 
     def _press(self) -> None:
-        """Read this side only while what it says finds room."""
+        """Read this side only while the other one has room for what it says."""
         stuffed = self._waiting_bytes > WAITING_BYTES_MAX or self.other.is_unread
         if stuffed == self._stuffed or self.transport is None or self.is_over:
             return
@@ -176,9 +176,9 @@ class Side(asyncio.Protocol):
 
 
 class Relay:
-    """A connection that somebody made to a door of the proxy, and the one to the node behind it.
+    """A connection to a door of the proxy, and the one to the node behind it.
 
-    `told` says where nodes are looked for by others; in `relays` is each that is open.
+    `told` has the address by which others dial each node; `relays` has each relay that is open.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Relay:
         self._relays = relays
         self._dialling: asyncio.Task[None] | None = None
         self.source = door.source
-        """Who made the connection: known at once for clients, and from the first frame for nodes."""
+        """The side that made the connection: known at once for clients, and from the first frame for nodes."""
         self.accepted = Side(self, dialled=False)
         self.dialled = Side(self, dialled=True)
         self.accepted.other, self.dialled.other = self.dialled, self.accepted
@@ -202,7 +202,7 @@ class Relay:
         return self._door.target
 
     def begin(self) -> None:
-        """Somebody has connected: connect to the node, and if it is not there, be gone as it would be."""
+        """Connect to the node behind the door; if it is not there, close the connection as the node's host would."""
         self._relays[self] = None
         self._dialling = asyncio.get_running_loop().create_task(self._dial())
 
@@ -228,7 +228,7 @@ class Relay:
         return self._lanes.of(*self.way(side))
 
     def as_told(self, frame: bytes) -> bytes:
-        """A handshake in which nodes listen where others were told: else these would dial past the proxy next."""
+        """A handshake with addresses of the proxy in place of the nodes' own: else they would dial past it next."""
         if self._door.source is not None:
             return frame
         try:

@@ -412,7 +412,7 @@ def test_old_digests_are_forgotten():
 
 
 class Unspeakable(Exception):
-    """An exception that can't say what it is."""
+    """An exception that can't be made into text."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
@@ -479,7 +479,7 @@ class Careless(StateMachine):
 
     @command
     def put(self) -> None:
-        """Write what this process has in mind."""
+        """Write a value that depends on this process."""
         self.table["key"] = Careless.written
 
 

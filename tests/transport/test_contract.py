@@ -59,7 +59,7 @@ def test_big_messages_arrive(world: type[World]) -> None:
 
 
 def test_the_caller_may_change_a_message_that_it_has_sent(world: type[World]) -> None:
-    """Nothing is shared between nodes, nor between a queue and who fills it."""
+    """Nodes share nothing with each other, nor does a queue with the code that fills it."""
 
     async def story(world: World) -> None:
         _, two = await world.pair()
@@ -141,7 +141,7 @@ def test_a_message_that_nobody_would_take_is_not_sent(world: type[World]) -> Non
 
 
 def test_set_peers_opens_and_closes_links(world: type[World]) -> None:
-    """Who is not named any more is not connected any more; that is no loss."""
+    """A node that is not named any more is not connected any more; that is no loss."""
 
     async def story(world: World) -> None:
         one, two = await world.pair()
@@ -197,7 +197,7 @@ def test_a_refused_handshake_says_what_to_do(world: type[World]) -> None:
 
 
 def test_a_peer_that_is_dropped_is_lost_and_asked_anew(world: type[World]) -> None:
-    """Both connections end, and nothing arrives of what was under way; the handler decides whether there are others."""
+    """Both connections end, and nothing under way arrives; the handler decides whether new ones are accepted."""
 
     async def story(world: World) -> None:
         one, two = await world.pair()

@@ -131,7 +131,7 @@ def test_a_stranger_that_hangs_up_is_nobody(world: type[TcpWorld]) -> None:
 
 
 def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
-    """Over so many open handshakes the next is closed at once; who is in stays in."""
+    """Beyond so many open handshakes the next is closed at once; connected peers stay connected."""
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, strangers_max=3)
@@ -151,7 +151,7 @@ def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
 
 
 def test_nodes_that_are_no_peers_are_bounded(world: type[TcpWorld]) -> None:
-    """A stranger may say to be as many nodes as it likes: they count as strangers until they are peers."""
+    """A stranger may claim any number of ids: they count as strangers until they are peers."""
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, strangers_max=3)
@@ -205,7 +205,7 @@ def test_a_refusal_arrives_before_the_end(world: type[TcpWorld]) -> None:
 
 
 def test_a_silent_peer_is_given_up_in_both_directions(world: type[TcpWorld]) -> None:
-    """One that doesn't answer pings, and one that doesn't ping, are dead as far as anybody can tell."""
+    """A peer that doesn't answer pings and one that doesn't ping are both taken for dead."""
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, **QUICK)

@@ -27,7 +27,7 @@ UNKNOWN = NameAnswer(())
 
 
 class NamedWorld(MemoryWorld):
-    """Lookups come to what `answers` says; addresses that it does not have stand for themselves, at once."""
+    """Names are looked up in `answers`; addresses that are not there stand for themselves, at once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the log says of those who were refused."""
+"""How refusals are logged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes that only talk: what a contract test needs of a network, whichever it is."""
+"""Nodes that only exchange messages, on any network, for contract tests."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_message_arrives_as_it_was_sent(message):
 
 
 def test_every_kind_of_message_is_tried():
-    """Whoever adds a message adds it here."""
+    """A message that is added to the union must be added here, too."""
     from raftkv.wire.peer import PeerMessage
 
     assert {type(message) for message in MESSAGES} == set(PeerMessage.__args__)
