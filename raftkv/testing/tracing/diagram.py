@@ -55,14 +55,14 @@ CLIENTS = -1
 
 
 class _Arrows(msgspec.Struct):
-    """One message, or the same one to several."""
+    """One message, or the same message to several nodes."""
 
     first: SentMessage
     all: list[SentMessage]
 
 
 class _Arrival(msgspec.Struct):
-    """A message that took its time is here."""
+    """The arrival of a message, in a row of its own, because time has passed since it was sent."""
 
     message: SentMessage
     at: float
@@ -70,7 +70,7 @@ class _Arrival(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    """A client heard something."""
+    """The answer to a client's call."""
 
     call: Calling
     at: float
@@ -93,7 +93,7 @@ class _Row(msgspec.Struct):
 def text_diagram(
     trace: Trace, *, since: float = 0.0, until: float = math.inf, rows: int = ROWS, width: int = WIDTH
 ) -> str:
-    """The last `rows` of what happened between two times (virtual seconds), in lines of at most `width` characters."""
+    """The last `rows` rows between two times (in virtual seconds), in lines of at most `width` characters."""
     shown = _rows(_items(trace, since, until))
     left_out, shown = max(0, len(shown) - rows), shown[-rows:]
     if not shown:
@@ -130,7 +130,7 @@ def _items(trace: Trace, since: float, until: float) -> list[_Item]:
 
 
 def _rows(items: list[_Item]) -> list[_Row]:
-    """What happens at once, to different nodes, shares a row."""
+    """Put items into rows. Items of the same time and of different nodes share a row."""
     rows: list[_Row] = []
     for item in items:
         last = rows[-1] if rows else None
@@ -158,7 +158,7 @@ def _is_one(arrows: _Arrows, message: SentMessage) -> bool:
 
 
 def _words(item: Happening | Calling | _Arrival | _Answer) -> tuple[int | None, str, str]:
-    """(column, mark, text); no column for what concerns all."""
+    """An item's column, mark and text; no column if it concerns the whole world."""
     match item:
         case Happening():
             return item.node, MARKS.get(item.what, ""), item.label
@@ -173,7 +173,7 @@ def _words(item: Happening | Calling | _Arrival | _Answer) -> tuple[int | None, 
 
 
 def _columns(trace: Trace, rows: list[_Row]) -> list[int]:
-    """Those in which something happens, and those of all who were up meanwhile."""
+    """The columns in which something happens, and those of all nodes that were up in that time."""
     used: set[int] = set()
     for row in rows:
         used |= set(row.texts)
@@ -197,7 +197,7 @@ class _Canvas:
         return TIME_WIDTH + self._columns.index(column) * self._step
 
     def _lanes(self, row: _Row, *, before: bool = False) -> list[str]:
-        """An empty line: nothing but the columns."""
+        """A line with the nodes' columns, and nothing else."""
         line = [" "] * self._width
         for column in self._columns:
             line[self._x(column)] = self._lane(column, row.at, row.number - before)
@@ -207,7 +207,7 @@ class _Canvas:
         return "│" if column == CLIENTS else LINES.get(self._lives[column].state(at, number), "│")
 
     def header(self) -> str:
-        """Who is where."""
+        """The line that says which column is which node's."""
         line = [" "] * self._width
         _write(line, 0, "   seconds")
         for column in self._columns:
@@ -215,13 +215,13 @@ class _Canvas:
         return "".join(line)
 
     def gap(self, row: _Row, seconds: float) -> str:
-        """Nothing is shown for a while."""
+        """A line for a time in which nothing is shown."""
         line = self._lanes(row, before=True)
         _write(line, 0, f"{f'+{seconds:.2f}':>{TIME_WIDTH - 2}}")
         return "".join(line)
 
     def line(self, row: _Row) -> str:
-        """A row of the diagram."""
+        """Draw a row of the diagram as one line."""
         line = self._lanes(row)
         _write(line, 0, f"{row.at:{TIME_WIDTH - 2}.3f}")
         if row.banner:

@@ -1,4 +1,4 @@
-"""Messages in words: a few characters for an arrow, a line for whoever points at it."""
+"""Messages in words: a few characters beside an arrow, and a line that shows when one points at it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT_MAX = 24
 
 
 def label(message: PeerMessage) -> str:
-    """What an arrow says: `append 5-7`, `vote t3?`."""
+    """The text at a message's arrow: `append 5-7`, `vote t3?`."""
     match message:
         case RequestVote():
             return f"{_vote(message)} t{message.term}?"
@@ -95,7 +95,7 @@ def describe(message: PeerMessage) -> str:
 
 
 def short(value: Any, room: int = TEXT_MAX) -> str:
-    """A value in at most `room` characters; text and numbers plainly."""
+    """A value in at most `room` characters; text and numbers without quotes."""
     text = _plain(value)
     return text if len(text) <= room else text[: room - 1] + "…"
 
@@ -128,14 +128,14 @@ def members(membership: Membership) -> str:
 
 
 def is_routine(message: PeerMessage) -> bool:
-    """Whether it is one of those that come all the time: a heartbeat, a digest."""
+    """Whether a message is one of those that nodes send all the time: a heartbeat, a digest."""
     return isinstance(message, DigestReport) or (
         isinstance(message, AppendEntries) and message.last_index == message.prev_index
     )
 
 
 def key_of(message: PeerMessage) -> bytes:
-    """What tells a message from others between the same two nodes, but for the bulk of it."""
+    """A key that is equal for equal messages between two nodes. Bulk data is left out of it."""
     match message:
         case AppendEntries():
             return msgspec.msgpack.encode(msgspec.structs.replace(message, entries=[]))

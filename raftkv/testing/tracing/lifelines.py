@@ -1,4 +1,4 @@
-"""What each node of a trace was when, and which of its records a diagram shows."""
+"""The states of each node over time, and which records of a trace a diagram shows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ENDS = {What.CRASH: DOWN, What.START: STARTING}
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A node was one thing for a time."""
+    """A time in which a node kept one state."""
 
     state: str
     """Its role, `STARTING`, or `DOWN`."""
@@ -46,12 +46,12 @@ class Lifeline:
         self._start = now if first is None else _state_before(first)
 
     def state(self, at: float, number: float = math.inf) -> str:
-        """What the node was after the record `number`, or at the end of that time."""
+        """The node's state at the time `at`, after the record `number` if several have that time."""
         place = bisect.bisect_right(self._times, (at, number))
         return self._states[place - 1] if place else self._start
 
     def spans(self, since: float, until: float) -> list[Span]:
-        """The node's life between two times, without gaps; equal neighbours are one."""
+        """The node's states between two times, without gaps; equal neighbours are merged."""
         found: list[Span] = []
         at, state = since, self.state(since)
         for (time, _), following in zip(self._times, self._states, strict=True):
@@ -62,14 +62,14 @@ class Lifeline:
 
 
 def state_after(happening: Happening) -> str | None:
-    """What a happening made of its node, or None when it says nothing of that."""
+    """The state of a node after a happening; None if the happening does not change it."""
     if happening.what is What.STOP and happening.label == "stopped":
         return DOWN
     return _ENDS.get(happening.what) if happening.what in _ENDS else happening.role or None
 
 
 def _state_before(first: Happening) -> str:
-    """What a node was before the oldest of its happenings that are kept."""
+    """The state of a node before the oldest of its happenings that are kept."""
     match first.what:
         case What.START:
             return DOWN
@@ -80,7 +80,7 @@ def _state_before(first: Happening) -> str:
 
 
 def lifelines(trace: Trace) -> dict[NodeId, Lifeline]:
-    """Of all nodes, in their order."""
+    """The lifelines of all nodes, in the order of their ids."""
     own: dict[NodeId, list[Happening]] = {node_id: [] for node_id in trace.nodes}
     for happening in trace.happenings:
         if happening.node is not None:
@@ -89,7 +89,7 @@ def lifelines(trace: Trace) -> dict[NodeId, Lifeline]:
 
 
 def without_echoes(happenings: Iterable[Happening]) -> list[Happening]:
-    """Leave out a note of the world where the nodes or the network show at once what it speaks of."""
+    """Leave out notes of the world about events that the records of nodes and network show as well."""
     kept = list(happenings)
     shown = {each.at for each in kept if each.what not in (What.WORLD, What.COMMIT, What.TERM)}
     return [each for each in kept if each.what is not What.WORLD or each.at not in shown]

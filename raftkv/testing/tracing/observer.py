@@ -1,4 +1,4 @@
-"""Sees what changes in a simulated world, for its trace; nothing in the world knows that it is looked at."""
+"""Finds what has changed in a simulated world, for its trace, without any help of the world."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THREAD_NAMES = ("log", "state", "transfers")
 
 
 class _Seen(msgspec.Struct):
-    """What was last seen of one machine."""
+    """The values of one machine at the last look."""
 
     is_up: bool = False
     starts: int = 0
@@ -60,11 +60,11 @@ class Observer:
         self._notes = 0
 
     def time(self) -> float:
-        """The world's."""
+        """The world's time, in virtual seconds."""
         return self._loop.time()
 
     def look(self) -> None:
-        """See what has changed."""
+        """Record what has changed in the world since the last look."""
         self.recording.now = self._loop.time()
         events = self._cluster.events
         while self._notes < len(events):
@@ -76,7 +76,7 @@ class Observer:
         self._look_at_network()
 
     def look_at(self, node_id: NodeId) -> None:
-        """See what has changed at one machine."""
+        """Record what has changed at one machine since the last look."""
         self.recording.now = self._loop.time()
         sim = self._cluster.nodes[node_id]
         seen = self._seen.get(node_id)
@@ -91,7 +91,7 @@ class Observer:
         self._look_at_machine(sim, seen)
 
     def _look_at_process(self, sim: SimNode, seen: _Seen) -> _Seen:
-        """A process has begun or ended, or both since the last look."""
+        """Record that a process has begun or ended, or both, since the last look."""
         node_id = sim.node_id
         if seen.is_up:
             self._ended(node_id, gracefully=seen.is_stopping)
@@ -212,7 +212,7 @@ def links(cut: Collection[tuple[NodeId, NodeId]]) -> str:
 
 
 class TracedTransport(MemoryTransport):
-    """A `MemoryTransport` whose messages are recorded, each behind what its node did before."""
+    """A `MemoryTransport` whose messages are recorded, each after what its node did before it."""
 
     def __init__(self, observer: Observer, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -229,7 +229,7 @@ class TracedTransport(MemoryTransport):
 
 
 class _TracedHandler:
-    """Records what it hears, then tells the handler."""
+    """Records what the transport reports, then passes it on to the node's handler."""
 
     def __init__(self, handler: TransportHandler, node_id: NodeId, observer: Observer) -> None:
         self._handler = handler

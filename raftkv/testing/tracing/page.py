@@ -1,4 +1,4 @@
-"""A space-time diagram as a file that any browser opens: all in one, no script, nothing from elsewhere."""
+"""A space-time diagram as one file for any browser, without scripts or links to other files."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ rect.call.open { fill: none; stroke: var(--bad); stroke-dasharray: 3 2; }
 def html_diagram(
     trace: Trace, *, title: str, verdict: str, failed: bool, since: float = 0.0, until: float = math.inf
 ) -> str:
-    """A page with the diagram of what a trace kept between two times (virtual seconds)."""
+    """A page with the diagram of a trace between two times (in virtual seconds)."""
     drawing = Drawing(trace, since, until)
     names = "".join(f'<b style="left:{x}px">{escape(name)}</b>' for x, name in drawing.headings)
     hidden = "\n".join(

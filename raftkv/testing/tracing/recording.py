@@ -1,4 +1,4 @@
-"""The record of a simulated world: its messages and their fate, and what happened to nodes and network."""
+"""A recording of a simulated world: its messages and their fates, and what happened to nodes and network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNMATCHED_MAX = 512
 
 
 class _Link:
-    """What one node has sent to another and may still arrive."""
+    """The messages from one node to another that may still arrive."""
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[bytes, SentMessage]] = deque()
@@ -27,7 +27,7 @@ class _Link:
         """Of the last answer to an append: the same one again is no news."""
 
     def match(self, key: bytes) -> SentMessage | None:
-        """What this is that has arrived: the oldest such message that has not, else one that comes again."""
+        """Find the message with this key that has arrived: the oldest that is on its way, else one that comes again."""
         for place, (other, sending) in enumerate(self.waiting):
             if other == key:
                 del self.waiting[place]
@@ -43,7 +43,7 @@ class _Link:
 
 
 class Recording:
-    """What nodes and network did; `kept` bounds each kind of record."""
+    """Records what nodes and network do. It keeps the newest `kept` records of each kind."""
 
     def __init__(self, kept: int) -> None:
         self.messages: deque[SentMessage] = deque(maxlen=kept)
@@ -57,12 +57,12 @@ class Recording:
         self._links: dict[tuple[NodeId, NodeId], _Link] = {}
 
     def next_number(self) -> int:
-        """For the next record of any kind: records are in the order of their numbers."""
+        """The number of the next record, of whatever kind: records are ordered by these numbers."""
         self._number += 1
         return self._number
 
     def sent(self, sender: NodeId, to: NodeId, message: PeerMessage, *, queued: bool) -> None:
-        """A node has handed a message to its transport, which has `queued` it, or not."""
+        """A node has handed a message to its transport; `queued` says whether that has taken it."""
         kind = type(message).__name__
         link = self._links.setdefault((sender, to), _Link())
         sending = SentMessage(
@@ -94,7 +94,7 @@ class Recording:
         return is_routine(message) or (was_closed and not queued and isinstance(message, AppendEntries | AppendReply))
 
     def received(self, sender: NodeId, to: NodeId, message: PeerMessage) -> None:
-        """A message has arrived."""
+        """A message has arrived at the node `to`: note when, on the record of its sending."""
         link = self._links.get((sender, to))
         sending = link.match(key_of(message)) if link is not None else None
         if sending is not None:
@@ -103,7 +103,7 @@ class Recording:
             sending.arrivals.append(self.now)
 
     def broke(self, sender: NodeId, to: NodeId | None = None) -> None:
-        """The connection from one node to another, or all to and from it, broke, and what was on it is lost."""
+        """The connection from one node to another broke, or all connections of a node; what was on it is lost."""
         for ends, link in self._links.items():
             if ends == (sender, to) or (to is None and sender in ends):
                 while link.waiting:
@@ -115,7 +115,7 @@ class Recording:
         self.counts[Fate.LOST] += 1
 
     def happened(self, what: What, node: NodeId | None, text: str, detail: str, *, role: str = "") -> None:
-        """Something that is no message happened."""
+        """Record a happening, which is anything but a message."""
         self.counts[what] += 1
         self.happenings.append(
             Happening(
@@ -124,7 +124,7 @@ class Recording:
         )
 
     def broken(self, at: float, text: str) -> None:
-        """A promise was broken, as it turned out at `at`."""
+        """Record that a promise was broken, at the time `at`."""
         self.happenings.append(
             Happening(
                 number=self.next_number(),

@@ -1,6 +1,6 @@
 """A trace as a space-time diagram in SVG: time goes down, a line for each node, messages are arrows.
 
-Time is elastic: a busy millisecond gets the room that its labels need, a second of silence not more than some.
+Time is elastic: a busy millisecond gets the room that its labels need, a second of silence only a little.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Label(msgspec.Struct):
 
 
 class Scale:
-    """From virtual seconds to pixels: monotonic, and so that no two labels of a slot lie on each other."""
+    """Maps virtual seconds to pixels: monotonic, and so that no two labels of a slot overlap."""
 
     def __init__(self, times: Iterable[float], labels: list[_Label]) -> None:
         waiting: dict[float, list[_Label]] = {}
@@ -101,14 +101,14 @@ class Scale:
         self.height = y + 3 * TEXT
 
     def __call__(self, time: float) -> float:
-        """The pixel of a time that the scale was made with; of another one, that of the nearest end."""
+        """The pixel of a time; outside of the scale, that of its nearest end."""
         if time in self._places:
             return self._places[time]
         return self.height if self.times and time > self.times[-1] else 0.0
 
 
 class Drawing:
-    """The diagram of what a trace kept between two times."""
+    """Draws a trace between two times, in virtual seconds."""
 
     def __init__(self, trace: Trace, since: float = 0.0, until: float = math.inf) -> None:
         records = trace.records(since, until)
@@ -134,12 +134,12 @@ class Drawing:
         return [node for node in trace.nodes if node in used or lives[node].state(self._since) != DOWN]
 
     def x(self, column: int) -> int:
-        """The pixel of a column."""
+        """The horizontal position of a column, in pixels."""
         return LEFT + COLUMN * self._columns.index(column)
 
     @property
     def headings(self) -> list[tuple[int, str]]:
-        """What stands above each line."""
+        """For each line its horizontal position in pixels, and its heading."""
         return [(self.x(each), "clients" if each == CLIENTS else f"node {each}") for each in self._columns]
 
     def _labels(self) -> list[_Label]:
@@ -159,7 +159,7 @@ class Drawing:
         return message.at, self._arrow_slot(message), message.label
 
     def svg(self) -> str:
-        """The element, with nothing that it needs from elsewhere but the page's style."""
+        """The diagram as an SVG element, which needs only the page's style."""
         body = [*self._draw_cuts(), *self._draw_lives(), *self._draw_messages(), *self._draw_calls()]
         body += [*self._draw_happenings(), *self._draw_times()]
         height = self._scale.height
@@ -255,7 +255,7 @@ class Drawing:
             yield f"<g><title>{escape(title)}</title>{bar}{text}</g>"
 
     def _draw_cuts(self) -> Iterable[str]:
-        """Across all lines what concerns the network or all; beside the times, how long something was cut."""
+        """Draw events of the network or the world across all lines, and how long a cut lasted beside the times."""
         cut_from: float | None = None
         at = self.x(self.nodes[0]) - 16 if self.nodes else self.width
         for each in self._happenings:
@@ -285,7 +285,7 @@ class Drawing:
         )
 
     def _draw_times(self) -> Iterable[str]:
-        """A time every now and then, and wherever the scale is pressed together."""
+        """Write times at intervals, and where the scale leaves out silence."""
         last_y = -math.inf
         for time in self._scale.times:
             y = self._scale(time)

@@ -53,18 +53,18 @@ class Trace(Recording):
         return TracedTransport(self._observer, *args, **settings)
 
     def records(self, since: float = 0.0, until: float = math.inf) -> list[Record]:
-        """Everything kept of some time, in the order in which it happened (a message's is that of its sending)."""
+        """The records that were kept between two times, in their order; a message counts when it was sent."""
         found: list[Record] = []
         for kept in (self.messages, self.happenings, self.calls):
             found += [record for record in kept if since <= record.at <= until]
         return sorted(found, key=lambda record: record.number)
 
     def summary(self) -> str:
-        """What there was in all, in a line."""
+        """How many records of each kind there were in all, in a line."""
         return ", ".join(f"{count} × {what}" for what, count in sorted(self.counts.items()))
 
     def called(self, operation: Operation) -> None:
-        """A client calls."""
+        """A client has begun a call."""
         text = words_of(operation)
         calling = Calling(number=self.next_number(), at=operation.called, client=operation.client, label=text)
         self.calls.append(calling)
@@ -72,7 +72,7 @@ class Trace(Recording):
         self.counts["call"] += 1
 
     def answered(self, operation: Operation, *, refused: bool) -> None:
-        """A client heard the result, or that nothing was done."""
+        """A client has its result, or knows that nothing was done."""
         assert self._observer is not None
         calling = self._open.pop(id(operation), None)
         if calling is not None:

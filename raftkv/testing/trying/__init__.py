@@ -1,1 +1,1 @@
-"""How worlds are tried: scripts of an application's calls, seeds, shrinking, and files to see a failure again."""
+"""Tests of applications: scripts of calls and faults, the worlds in which they run, shrinking, and saved failures."""

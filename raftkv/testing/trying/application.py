@@ -1,4 +1,4 @@
-"""`fault_test`: one declaration, and an application is tested under everything that raftkv is tested under."""
+"""`fault_test`: one declaration tests an application under all the faults under which raftkv itself is tested."""
 
 from __future__ import annotations
 
@@ -108,7 +108,10 @@ class FaultTest:
 
 
 class _Enough(BaseException):
-    """The budget is used up, or nothing can be tried. Hypothesis, which would go on for minutes, lets it pass."""
+    """Ends the search, because the budget is used up, or nothing can be tried.
+
+    Hypothesis lets it pass, as it is no `Exception`; from any other it would go on to shrink for minutes.
+    """
 
 
 class _Hunt:
@@ -124,7 +127,7 @@ class _Hunt:
         self._trouble: TwinDied | InvalidArgument | None = None
 
     def run(self) -> tuple[Script, CounterExample] | None:
-        """The smallest script that failed, if one did."""
+        """Search, and return the failure of the smallest script that failed; None without one."""
         with contextlib.suppress(CounterExample, _Enough):
             self._hypothesis()()
         if self._trouble is not None:
@@ -139,11 +142,11 @@ class _Hunt:
         return self._smallest, error
 
     def _hypothesis(self) -> Callable[[], None]:
-        """What tries scripts, and then smaller ones than the last that failed."""
+        """Make hypothesis's search, which tries scripts, and after a failure smaller ones."""
         case, budget = self._case, self._budget
         seed = chosen.seed
         if seed is None:
-            # The same every time, but for a soak, which is to see something new.
+            # The same scripts every time, except in a soak, which should try new ones.
             seed = 0 if budget.name != "soak" else random.SystemRandom().getrandbits(32)
         settings = hypothesis.settings(
             max_examples=budget.examples,

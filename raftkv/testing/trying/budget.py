@@ -1,4 +1,4 @@
-"""How much is tried: `quick` while one works, `ci` before something lands, `soak` over night."""
+"""Budgets: `quick` while you work, `ci` before a change lands, `soak` over night."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VARIABLE = "RAFTKV_BUDGET"
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """What one `fault_test` may spend."""
+    """How many scripts one `fault_test` may try, and how large these may be."""
 
     name: str
     examples: int
@@ -38,7 +38,7 @@ BUDGETS = {
 
 
 class Chosen(msgspec.Struct):
-    """What the command line or a configuration file of pytest says; None where it says nothing."""
+    """The options of pytest's command line or configuration file; None where one is not given."""
 
     budget: str | None = None
     seed: int | None = None

@@ -1,4 +1,4 @@
-"""Whether calls do the same everywhere: they run in two other processes, and what differs is named."""
+"""Checks that calls are deterministic: runs them in two other processes, and names what differs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ They are always these, so that what was found is found again, whatever the hash 
 
 
 class TwinDied(Failure):
-    """A process in which calls were to be run again did not; the text says why."""
+    """One of the two processes could not run the calls; the text says why."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class _Twin:
-    """One of the processes; started when it is needed, and used until this process ends."""
+    """One of the two processes. It is started when it is needed, and used until this process ends."""
 
     def __init__(self, setting: Setting, environment: dict[str, str]) -> None:
         environment = {
@@ -64,7 +64,7 @@ class _Twin:
         self._requests, self._replies = self._process.stdin, self._process.stdout
 
     def ask(self, request: TwinRequest) -> None:
-        """Begin; `reply` waits for the end."""
+        """Send a request, and don't wait; `reply` waits for the answer."""
         try:
             write_frame(self._requests, request)
         except BrokenPipeError as exc:
@@ -92,7 +92,7 @@ _twins: list[_Twin] = []
 
 
 def close_twins() -> None:
-    """End the processes, if there are any; the next use starts new ones."""
+    """End the two processes, if they run; the next use starts new ones."""
     while _twins:
         _twins.pop().close()
 
@@ -101,7 +101,8 @@ atexit.register(close_twins)
 
 
 def find_difference(machine: type[StateMachine], steps: list[Step]) -> Finding | None:
-    """The first of the calls that does not do the same everywhere. Raises `NotImportable`, `TwinDied`."""
+    """The first call whose effects differ between the processes; None if all agree. Raises `NotImportable`,
+    `TwinDied`."""
     request = TwinRequest(Reference.of(machine), steps)
     if not _twins:
         _twins.extend(_Twin(setting, environment) for setting, environment in SETTINGS)
@@ -130,7 +131,7 @@ def _first(machine: type[StateMachine], cause: Cause, ones: list[Effect], others
 
 
 def _difference(machine: type[StateMachine], one: Effect, other: Effect) -> tuple[str, str, str]:
-    """Where two effects of one call differ, and what is there."""
+    """The place in which two effects of one call differ, and the two values there."""
     for place in [*one.changes, *other.changes]:
         here, there = one.changes.get(place, b""), other.changes.get(place, b"")
         if here != there:
@@ -149,7 +150,7 @@ def _outcome(effect: Effect) -> str:
 
 
 class _Nothing:
-    """Stands for what is not there."""
+    """Stands for a value that is missing on one side."""
 
     def __init__(self, word: str) -> None:
         self._word = word
@@ -189,7 +190,7 @@ def _narrowed(place: str, one: Any, other: Any) -> tuple[str, str, str]:
 
 
 def _parts(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
-    """The parts of two values of a type, side by side; none when they can't be laid side by side."""
+    """The parts of two values, in pairs; empty if the two don't have the same parts."""
     fields = getattr(one, "__struct_fields__", None) or getattr(one, "__dataclass_fields__", None)
     if fields is not None:
         return [(f".{field}", getattr(one, field), getattr(other, field)) for field in fields]

@@ -1,7 +1,7 @@
-"""Another place to run: this process's clocks show another time, and its global dice fall otherwise.
+"""Makes this process differ from others: its clocks show another time, and its global dice have another seed.
 
-What a module has taken by `from time import time` before is not reached, so `move` comes before the import of what is
-to be deceived; `datetime`'s classes stand in types, so they are exchanged behind it (`exchange_dates`).
+A module that has run `from time import time` keeps the real function, so call `move` before the application is
+imported. The classes of `datetime` are used in types, so they are replaced after that (`exchange_dates`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 
 def move(now_s: float) -> None:
-    """From now on the time of day is `now_s` (seconds since the epoch), and goes on by a millisecond a look."""
+    """Set the time of day to `now_s` (seconds since the epoch); each reading moves it on by a millisecond."""
     looks = itertools.count()
 
     def now(*_args: Any) -> float:
@@ -40,7 +40,7 @@ def _at_now(function: Any, now: Any) -> Any:
 
 
 class _Shifted(type):
-    """Makes the exchanged classes stand for the real ones in `isinstance`."""
+    """Lets real dates be instances of the replaced classes."""
 
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, cls.__mro__[1])
@@ -73,7 +73,7 @@ class _Date(_real_date, metaclass=_Shifted):
 
 
 def exchange_dates(module: ModuleType) -> None:
-    """`datetime.now()` and `date.today()` tell the moved time, in `module` and wherever they are looked up there."""
+    """Make `datetime.now()` and `date.today()` tell the moved time, in `module` and for later users of `datetime`."""
     for name, value in list(vars(module).items()):
         if value is _real_datetime:
             setattr(module, name, _Datetime)
@@ -84,5 +84,5 @@ def exchange_dates(module: ModuleType) -> None:
 
 
 def throw_dice(seed: int) -> None:
-    """Let the dice that all of a process share fall as `seed` says."""
+    """Seed the dice that a whole process shares."""
     random.seed(seed)

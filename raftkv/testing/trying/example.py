@@ -28,8 +28,8 @@ def run_example(
 ) -> None:
     """Raises `CounterExample` when `script` shows a mistake; `NotImportable` or `TwinDied` when it can't be run.
 
-    What needs no cluster is looked at first and without one, as it names the call that is at fault. With `only`, just
-    for failures of that cause.
+    What can be checked without a cluster is checked first, because that names the wrong call. With `only`, failures of
+    other causes are ignored.
     """
     calls = sorted(script.calls, key=lambda call: call.at_ms)
     steps = [
@@ -48,7 +48,7 @@ def run_example(
 
 
 def _check_elsewhere(machine: type[StateMachine], calls: list[Call], steps: list[Step]) -> None:
-    """Do the calls come to the same in another process?"""
+    """Check that the calls have the same effects in other processes."""
     finding = find_difference(machine, steps)
     if finding is None:
         return
@@ -63,14 +63,14 @@ def _check_elsewhere(machine: type[StateMachine], calls: list[Call], steps: list
 
 
 def _check_beside(machine: type[StateMachine], model: type, calls: list[Call], steps: list[Step]) -> None:
-    """Do the calls come to what the model says?"""
+    """Check that the calls have the results that the model gives."""
     replica, state = Replica(machine), ModelState(model())
     for call, step in zip(calls, steps, strict=True):
         state = _check_call(machine, replica.run(step), call, state)
 
 
 def _check_call(machine: type[StateMachine], effect: Effect, call: Call, state: ModelState) -> ModelState:
-    """Compare one call's effect with what the model says; the model's next state."""
+    """Compare one call's effect with the model's answer; returns the model's next state."""
     if effect.failed is not None:
         raise CounterExample(Cause.FAILED, f"{call.described} stops every node: {effect.failed}")
     expected, following = state.call(call.name, arguments(machine, call.name, call.args))
@@ -86,7 +86,7 @@ def _check_call(machine: type[StateMachine], effect: Effect, call: Call, state: 
 
 
 def answer_of(machine: type[StateMachine], name: str, effect: Effect) -> Answer:
-    """What a client would have heard."""
+    """The answer that a client would have got for this effect."""
     if effect.rejected is not None:
         return Raised(*effect.rejected)
     assert effect.result is not None, "a call that was not rejected has a result"

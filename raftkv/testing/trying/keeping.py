@@ -1,4 +1,4 @@
-"""What is kept of a failure: a file that shows it again, and a diagram of what happened in its world."""
+"""Saves a failure: a file with which it can be run again, and a diagram of its world."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 40
 
 
 def keep(error: CounterExample, script: Script, machine: type[StateMachine], model: type, key: str | None) -> None:
-    """Save a failure under the name of the test that runs, and tell `error` where. Raises `OSError`."""
+    """Save a failure under the name of the running test, and set `error.path`. Raises `OSError`."""
     path = _path()
     path.parent.mkdir(parents=True, exist_ok=True)
     path.parent.joinpath(".gitignore").write_text("*\n")
@@ -44,6 +44,6 @@ def _draw(error: CounterExample, page: Path) -> None:
 
 
 def _path() -> Path:
-    """Where the failure of the test that runs is saved: the same file every time."""
+    """The file for a failure of the running test, which is the same every time."""
     name = os.environ.get("PYTEST_CURRENT_TEST", "fault_test").rpartition(" (")[0] or "fault_test"
     return Path(chosen.directory) / (re.sub(r"[^\w.-]+", "-", name.replace(".py::", "-")) + ".json")

@@ -1,4 +1,4 @@
-"""The world in which a script is played: clients with sessions call, faults strike, everything recovers."""
+"""Plays a script in a world: clients with sessions make its calls, its faults happen, and all nodes recover."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ_AGAIN_MAX = 20
 
 
 class Performance:
-    """Plays one script. `run` raises `CounterExample`."""
+    """One script in one world. `run` raises `CounterExample`."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Performance:
             await client.close()
 
     async def _read_again(self, cluster: SimCluster) -> None:
-        """What was acknowledged before must be there now."""
+        """Read everything once more after the recovery: what was acknowledged must be there."""
         again: dict[str, Call] = {}
         for call in self._script.calls:
             if self._machine.methods[call.name].is_query and len(again) < READ_AGAIN_MAX:

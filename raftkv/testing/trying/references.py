@@ -1,4 +1,4 @@
-"""Classes by name, for another process or another day: "package.module:Class", and where the module is found."""
+"""References to classes, for another process or a later run: "package.module:Class", and the module's file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raftkv.errors import InvalidArgument
 
 
 class NotImportable(InvalidArgument):
-    """A class can't be found by its name in another process; the text says where it must stand."""
+    """A class can't be imported by its name in another process; the text says where it must be defined."""
 
 
 class Reference(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""A saved failure of an application's test once more, with all of it recorded."""
+"""Runs a saved failure of an application's test again, and records its world."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEPT_MAX = 500_000
 
 
 class Replay(msgspec.Struct, kw_only=True):
-    """What a world came to when it was run again."""
+    """The outcome of a world that was run again, and its trace."""
 
     title: str
     """The command that shows it."""
@@ -30,7 +30,7 @@ class Replay(msgspec.Struct, kw_only=True):
 
 
 def replay_file(path: str) -> Replay:
-    """Run a failure that was saved. Raises `InvalidArgument` for what is none."""
+    """Run a saved failure again. Raises `InvalidArgument` for a file that is none."""
     if not os.path.isfile(path):
         raise InvalidArgument(f"{path!r} is neither a seed nor a file")
     trace = Trace(KEPT_MAX)

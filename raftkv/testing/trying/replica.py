@@ -1,4 +1,4 @@
-"""One instance of a state machine on a store of its own, and what each call does to it."""
+"""A state machine with its own store, without a cluster, and the effects of calls on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from raftkv.state import Applied, Changes, MemoryStore
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
-    """One call as it comes to a state machine."""
+    """One call as a state machine gets it: the entry's time, the method's name, and encoded arguments."""
 
     time_ms: int
     name: str
@@ -25,7 +25,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Effect(msgspec.Struct, frozen=True, array_like=True):
-    """What a call came to: its encoded result, or the exception's name and text, and what it changed."""
+    """The effect of a call: its encoded result, or the exception's name and text, and the changes of the store."""
 
     result: bytes | None = None
     rejected: tuple[str, str] | None = None
@@ -35,7 +35,7 @@ class Effect(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _RecordingStore(MemoryStore):
-    """Keeps the last changes."""
+    """Remembers the changes of the last command."""
 
     def __init__(self) -> None:
         super().__init__(SimDisk(), "/state", {})
@@ -47,7 +47,7 @@ class _RecordingStore(MemoryStore):
 
 
 class Replica:
-    """Runs calls one by one, each as an entry of its own, beginning with empty tables."""
+    """Runs calls one after the other on a new state machine, each as an entry of its own."""
 
     def __init__(self, machine: type[StateMachine]) -> None:
         self._machine = machine
@@ -56,7 +56,7 @@ class Replica:
         self._chain = GENESIS_CHAIN
 
     def run(self, step: Step) -> Effect:
-        """Run one call."""
+        """Run one call, and return its effect."""
         if self._machine.methods[step.name].is_query:
             try:
                 return Effect(result=self._runner.query(encode_query(step.name, step.args)))
@@ -77,7 +77,7 @@ class Replica:
 
 
 def effects_of(machine: type[StateMachine], steps: Iterable[Step]) -> list[Effect]:
-    """What each of the calls does, one after the other; ends behind one that stops the node."""
+    """The effects of calls that are run one after the other, up to one that would stop a node."""
     replica, effects = Replica(machine), []
     for step in steps:
         effects.append(replica.run(step))

@@ -1,4 +1,4 @@
-"""Failures in files: the script of a counterexample, which anybody with the application's code can run again.
+"""Failures in files: the script of a counterexample, to be run again by anyone who has the application's code.
 
 ```python
 saved = load(".raftkv/test_inventory.json")
@@ -31,11 +31,11 @@ FORMAT_VERSION = 1
 
 
 class BadFile(InvalidArgument):
-    """A file is no saved failure, or of another version; the text says which."""
+    """A file is no saved failure, or one of another version; the text says which."""
 
 
 class SavedCall(msgspec.Struct, frozen=True, kw_only=True):
-    """A `Call`, with its arguments as they would travel."""
+    """A `Call` with its arguments encoded as for a node."""
 
     described: str
     """For the reader: `receive('apple', 3)`."""
@@ -47,7 +47,7 @@ class SavedCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SavedFailure(msgspec.Struct, frozen=True, kw_only=True):
-    """What stands in such a file."""
+    """The contents of a failure's file."""
 
     format: int = FORMAT_VERSION
     machine: Reference

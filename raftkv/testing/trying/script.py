@@ -45,7 +45,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a world depends on but the state machine itself."""
+    """All that a world depends on, except the state machine."""
 
     seed: int = 0
     """The network's delays, the disks' speed, election time-outs."""
@@ -56,7 +56,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _written(kind: str, name: str, args: tuple[Any, ...] | None, **fields: tuple[int, int]) -> str:
-    """A constructor's call; fields at their defaults are left out."""
+    """The source of a constructor's call, without the fields that have their defaults."""
     parts = [_quoted(name)]
     if args is not None:
         parts.append(pprint.pformat(args, width=1_000_000, compact=True, sort_dicts=False))
@@ -85,7 +85,7 @@ def program(script: Script, machine: type, model: type) -> str:
 
 
 def _kinds(value: Any) -> Iterator[type]:
-    """The classes that stand in the repr of `value`."""
+    """The classes that the repr of `value` names, which a program has to import."""
     fields = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None)
     if fields is not None:
         yield type(value)

@@ -1,4 +1,4 @@
-"""Stories of one's own in a simulated world: a coroutine that gets a cluster, and is looked at all the time."""
+"""Your own stories in a simulated world: a coroutine that gets a cluster, while all invariants are checked."""
 
 from __future__ import annotations
 
