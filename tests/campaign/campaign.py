@@ -1,4 +1,4 @@
-"""Many simulated worlds, in processes beside each other: what came of them, added up."""
+"""Runs many simulated worlds in parallel processes, and adds up their outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.campaign.coverage import by_kind, by_row
 
 
 class WorldOutcome(msgspec.Struct):
-    """What one world came to."""
+    """The outcome of one world."""
 
     seed: int
     operations: int = 0
@@ -54,7 +54,7 @@ def run_world(seed: int, virtual_s: float, *, keep_events: bool = False) -> Worl
 
 
 def tell(outcome: WorldOutcome) -> str:
-    """A world in a line."""
+    """A world's outcome in one line."""
     return (
         f"seed {outcome.seed}: {outcome.operations} operations, {outcome.unknown} with unknown ends, "
         f"{sum(outcome.faults.values())} faults, {outcome.virtual_s:.0f} virtual seconds"
@@ -62,7 +62,7 @@ def tell(outcome: WorldOutcome) -> str:
 
 
 class Total(msgspec.Struct):
-    """What some worlds, of seeds one behind the other, came to."""
+    """The outcomes of worlds with consecutive seeds, added up."""
 
     first: int
     worlds: int = 0
@@ -82,7 +82,7 @@ class Total(msgspec.Struct):
 
 
 class Campaign:
-    """Worlds from a seed on."""
+    """Runs worlds of consecutive seeds."""
 
     def __init__(self, first: int, virtual_s: float, processes: int | None = None) -> None:
         self._first = first
@@ -115,7 +115,7 @@ class Campaign:
                 yield outcome
 
     def _in_pieces(self, imap: object, seeds: Iterator[tuple[int, float]]) -> Iterator[WorldOutcome]:
-        """A pool takes all it can get at once, so it gets little: else it would know no end."""
+        """Hands the pool few seeds at a time: it takes all that it is given at once, so it would never end."""
         while piece := list(itertools.islice(seeds, 8 * self._processes)):
             found: IMapIterator[WorldOutcome] = imap(_work, piece)  # type: ignore[operator]
             yield from found
@@ -136,7 +136,7 @@ class Campaign:
         return self._seconds - self._batch_began
 
     def next_batch(self) -> dict[str, object]:
-        """End a batch, and begin another one behind it; returns what it came to, for a ledger."""
+        """End a batch, and begin the next one; returns the ended batch's outcomes, for a ledger."""
         found, seconds = self.batch, self.batch_s
         self.batch, self._batch_began = Total(found.first + found.worlds), self._seconds
         return {
@@ -156,7 +156,7 @@ class Campaign:
 
 
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who began us is told, and ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process gets Ctrl-C, and ends this one
 
 
 def _work(task: tuple[int, float]) -> WorldOutcome:

@@ -1,7 +1,7 @@
 """Which rows of the table of faults are covered, and by what: kinds of simulated faults, counted, and named tests.
 
-A row is a bug that some system shipped, or something that disks, networks and people do. Worlds meet what their
-kinds stand for by chance, again and again; a test or a scenario meets one thing on purpose, every time.
+A row is a bug that some system shipped, or something that disks, networks and people do. Worlds meet the rows of
+their kinds of faults by chance, again and again; a test or a scenario meets one row on purpose, every time.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ KINDS: dict[str, str] = {
     "6 voters": "F58",
     "7 voters": "F58",
 }
-"""By kind of fault, as `WorldReport.faults` counts them: the rows that it stands for."""
+"""By kind of fault, as `WorldReport.faults` counts them: the rows that the kind stands for."""
 
 FAULTS: dict[int, str] = {
     1: "a vote that is not durable when it is given",

@@ -13,7 +13,7 @@ from tests.core.one import SETTINGS, One, entries_of, kinds, of
 
 
 def test_a_newer_term_is_taken_over_at_once():
-    """§5.1: whoever sees a larger term updates its own to it."""
+    """§5.1: a server that sees a larger term updates its own to it."""
     node = One(term=3)
     node.hear(2, term=7)
     assert node.raft.term == 7
@@ -510,7 +510,7 @@ def test_a_learner_is_never_told_to_lead_and_never_campaigns():
 
 
 def test_a_transfer_to_a_silent_node_is_refused():
-    """Leadership given to one who is not there would be lost time (F46)."""
+    """To give leadership to a node that is not there would cost time (F46)."""
     node = One(voters=(1, 2, 3, 4, 5)).lead()
     for _ in range(6):
         node.tick(2)

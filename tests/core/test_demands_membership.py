@@ -107,7 +107,7 @@ def test_the_final_membership_is_not_appended_before_the_joint_one_is_committed(
 
 
 def test_learners_change_without_a_joint_membership():
-    """Thesis §4.2.1: who has no vote changes no majority."""
+    """Thesis §4.2.1: a node without a vote changes no majority."""
     node = leader()
     node.raft.change_membership(Membership.of((1, 2, 3), (4,)))
     node.take()

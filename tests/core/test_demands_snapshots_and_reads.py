@@ -466,7 +466,7 @@ def leased(**settings):
 
 
 def test_leases_are_off_by_default():
-    """A wrong clock must not make a stale read; whoever wants leases says so."""
+    """A wrong clock must not make a stale read; leases must be asked for."""
     assert RaftConfig().lease_reads is False
     with pytest.raises(ConfigError, match="check_quorum"):
         RaftConfig(lease_reads=True, check_quorum=False)

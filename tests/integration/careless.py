@@ -1,4 +1,4 @@
-"""`raftkv serve` without any fsync: what tests of power loss must find out, or they would find out nothing.
+"""`raftkv serve` without any fsync: tests of power loss must notice it, or they would notice nothing.
 
 `python -m tests.integration.careless serve …` says "durable" as soon as the kernel has the data. Never use it
 for anything else.
@@ -14,7 +14,7 @@ from raftkv.cli import main
 
 
 def lie() -> None:
-    """From now on nothing that this process writes through `os` is synced, and nobody is told."""
+    """From now on every sync of this process through `os` does nothing, and reports success."""
     write = os.pwritev
 
     def write_unsynced(descriptor: int, buffers: Sequence[Any], offset: int, _flags: int = 0, /) -> int:

@@ -17,7 +17,7 @@ from tests.chaos.proxy import LinkProxy
 from tests.chaos.stage import ChaosStage
 
 CAMPAIGN = pytest.mark.skipif(os.environ.get("CAMPAIGNS") != "1", reason="takes long: run with CAMPAIGNS=1, as CI does")
-"""Marks tests whose faults a run of chaos plays as well, in the same or a larger form."""
+"""Marks tests whose faults a run of `tools/chaos` makes as well, in the same or a larger form."""
 
 
 def start(cluster: ProcessCluster, directory: Path, *, seed: int = 1, proxy: LinkProxy | None = None) -> ChaosStage:

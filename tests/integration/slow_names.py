@@ -18,7 +18,7 @@ NEVER_S = 60.0
 
 
 def delay() -> None:
-    """From now on, lookups of those names in this process take that long."""
+    """From now on, lookups of these names in this process are slow."""
     lookup = socket.getaddrinfo
 
     def look_up_late(host: Any, *args: Any, **more: Any) -> Any:

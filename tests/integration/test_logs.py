@@ -17,7 +17,7 @@ from tests.cli.commands import invoke
 from tests.integration.nodes import start, tell
 
 END_S = 15
-"""For a process to end: some seconds are for handing over and for flushing the log, the rest for a busy machine."""
+"""How long a process may take to end: some seconds to hand over and flush the log, the rest for a busy machine."""
 
 
 def put(node: NodeProcess, key: str) -> None:

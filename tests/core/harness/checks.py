@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Checks:
-    """Remembers what was seen, so that what contradicts it is noticed at once."""
+    """Remembers what it saw of all nodes, and notices at once when something contradicts that."""
 
     def __init__(self) -> None:
         self.leaders: dict[Term, NodeId] = {}
@@ -54,7 +54,7 @@ class Checks:
         raft = node.core
         self.leaders[raft.term] = node.node_id
         for index, entry in self.committed.items():
-            # Votes that come late may still make a leader of an old term; it can commit nothing any more.
+            # Late votes may still elect a leader of an old term; it can commit nothing any more.
             if index > raft.log.start.index and self._committed_in[index] < raft.term:
                 assert index <= raft.log.last_index and raft.log.chain(index) == entry.chain, (
                     f"Leader Completeness: node {node.node_id} leads in term {raft.term} without {entry!r}, "
