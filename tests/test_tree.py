@@ -30,6 +30,17 @@ def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+def places_of(pattern: str, paths: list[Path]) -> list[str]:
+    """Every line in which `pattern` is found, as file and number."""
+    sought = re.compile(pattern)
+    return [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in paths
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if sought.search(line)
+    ]
+
+
 def tracked() -> list[str]:
     """What git tracks; the rules about the tree hold only where there is a checkout to ask."""
     if not (ROOT / ".git").exists():
@@ -74,13 +85,7 @@ def test_every_folder_of_tests_is_a_package() -> None:
 
 def test_no_test_sleeps() -> None:
     """Tests wait for conditions or turn virtual clocks; a sleep is either too long or too short."""
-    sleep = re.compile(r"\b(?:time|asyncio)\.sleep\((?!0\))")
-    found = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in TESTS
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if sleep.search(line)
-    ]
+    found = places_of(r"\b(?:time|asyncio)\.sleep\((?!0\))", TESTS)
     assert not found, f"sleeps in {found}"
 
 
@@ -176,20 +181,11 @@ def test_no_constructor_takes_more_than_can_be_told_apart() -> None:
 
 def test_nobody_asks_whether_a_node_is_whole() -> None:
     """A node is made with all of its parts, so there is none that it might not have yet."""
-    asked = re.compile(r"hasattr\(\s*[\w.]*\b_?node\b")
-    found = [
-        f"{path.relative_to(ROOT)}:{number}"
-        for path in MODULES
-        for number, line in enumerate(path.read_text().splitlines(), 1)
-        if asked.search(line)
-    ]
+    found = places_of(r"hasattr\(\s*[\w.]*\b_?node\b", MODULES)
     assert not found, f"hasattr on nodes in {found}"
 
 
-def test_walls_are_modules_and_not_rulers() -> None:
-    """A line of dashes between two parts of a file says that they are two files, or that nothing is to be said."""
-    ruler = re.compile(r"^ *# ?-{10,}", re.M)
-    places = [path for folder in ("raftkv", "tests", "benchmarks") for path in sorted(ROOT.glob(f"{folder}/**/*.py"))]
-    places += [path for path in sorted((ROOT / "tools").iterdir()) if path.is_file()]
-    ruled = [str(path.relative_to(ROOT)) for path in places if ruler.search(path.read_text())]
-    assert not ruled, ruled
+def test_no_rulers_stand_for_walls() -> None:
+    """What needs a line drawn through its file is two things, and wants two classes or two modules."""
+    found = places_of(r"^\s*#\s*[-=~*#]{4,}", [*PYTHON, *TOOLS])
+    assert not found, f"rulers in {found}"
