@@ -32,7 +32,7 @@ def cases(run: Run) -> list[tuple[int, int, Target]]:
 
 
 def measure(run: Run) -> Report:
-    """All that the run wants."""
+    """Measure the cases of this run, and enter them in its report."""
     return compare(run, cases(run))
 
 

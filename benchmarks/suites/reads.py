@@ -72,7 +72,7 @@ def fill(cluster: Cluster) -> None:
 
 
 def measure(run: Run) -> Report:
-    """All that the run wants."""
+    """Measure the cases of this run, and enter them in its report."""
     return compare(run, cases(run))
 
 

@@ -31,9 +31,9 @@ class _InOrder(click.Group):
         return list(self.commands)
 
     def main(self, *args: Any, **settings: Any) -> Any:
-        """As every click command, but when there is no room for what is printed, that is said in one line.
+        """Run the command as click does. If its output can't be written, say so in one line.
 
-        Whatever it opens, it has the descriptors that every process has.
+        Descriptors 0 to 2 are opened if the process was started without them.
         """
         descriptors.open_standard()
         given = args[0] if args else settings.get("args")

@@ -18,7 +18,7 @@ from raftkv.node.status import ClockReset, NodeStatus, seconds_text
 
 
 class NodeClock(msgspec.Struct, frozen=True):
-    """One node's clock as the leader knows it; None when it does not."""
+    """One node's clock as the leader knows it; fields are None when it does not."""
 
     node_id: NodeId
     role: str

@@ -47,13 +47,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return KeyValueClient(self.addresses, deadline_s=self.timeout_s, ssl=self.ssl)
 
     def admin(self, address: str | None = None) -> Admin:
-        """An operator's client: of the whole cluster, or of the one node at `address`."""
+        """An operator's client, for the whole cluster or for the one node at `address`."""
         return Admin(self.addresses if address is None else [address], ssl=self.ssl)
 
     def run(self, work: Callable[[], Awaitable[T]], what: str | None) -> T:
-        """Run `work` on a loop of its own; errors are printed and end the process with their code.
+        """Run `work` on a new event loop. An error is printed, and ends the process with its exit code.
 
-        `what` is said when it takes long; None for work that shows by itself how far it is.
+        `what` is printed when the work takes long; None for work that shows its progress itself.
         """
 
         async def patient() -> T:
@@ -68,7 +68,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextlib.asynccontextmanager
 async def progress(what: str) -> AsyncIterator[None]:
-    """Say on stderr what is being waited for, once it takes longer than two seconds."""
+    """Print on stderr what is being waited for, once that takes longer than two seconds."""
     shown = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -94,7 +94,7 @@ async def progress(what: str) -> AsyncIterator[None]:
 
 
 class Seconds(click.FloatRange):
-    """A time from `min` to `max` seconds; to click, nan is in every range."""
+    """A time from `min` to `max` seconds. It also refuses nan, which click takes for part of every range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Raises `click.BadParameter`."""

@@ -20,7 +20,7 @@ hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values
 
 
 def to_bytes(text: str, as_hex: bool) -> bytes:
-    """An argument as bytes: UTF-8 (what the shell passed, to the byte), or hexadecimal."""
+    """An argument as bytes: exactly those that the shell passed, or decoded from hexadecimal."""
     if not as_hex:
         return text.encode("utf-8", "surrogateescape")
     try:
@@ -30,13 +30,13 @@ def to_bytes(text: str, as_hex: bool) -> bytes:
 
 
 def to_text(value: bytes, as_hex: bool) -> str:
-    """Bytes for people; what is no UTF-8 is escaped."""
+    """Bytes as text for people; bytes that are no UTF-8 are escaped."""
     return value.hex() if as_hex else value.decode("utf-8", "backslashreplace")
 
 
 def to_line(value: bytes, as_hex: bool) -> str:
-    """Bytes as part of a line: tabs, line ends and whatever else a terminal would act on are escaped, as backslashes
-    then are, so that a script can tell where a key ends and nobody's data can pass for another line."""
+    """Bytes as part of a line. Tabs, line ends, control characters and backslashes are escaped, so that a script can
+    tell where a key ends, and no value can look like another line."""
     text = to_text(value.replace(b"\\", b"\\\\"), as_hex)
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
@@ -74,7 +74,7 @@ def read_value(value: str | None, file: Any, as_hex: bool) -> bytes:
 
 
 def print_answer(target: Target, good: bool, value: Any, text: str) -> None:
-    """Print what came out, and exit with 1 when it is a "no"."""
+    """Print the result of a command, and exit with 1 when it is negative, such as a missing key."""
     if target.as_json:
         print_json(value)
     elif text:
@@ -299,7 +299,7 @@ def _print_range(
 
 
 async def _fetch(target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int) -> tuple[Page, list[int]]:
-    """Pages until `limit` items are there; each page is read at an index of its own, which nobody is told."""
+    """Read pages until there are `limit` items. Each page is read at its own index."""
     async with target.key_value() as kv:
 
         async def read(start: bytes, end: bytes | None, count: int) -> Page:
@@ -311,7 +311,7 @@ async def _fetch(target: Target, start: bytes, end: bytes | None, reverse: bool,
 async def _fetch_stale(
     target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int
 ) -> tuple[Page, list[int]]:
-    """The same from any node, with the indexes of the pages."""
+    """As `_fetch`, but stale, from any node; also returns the indexes of the pages."""
     indexes: list[int] = []
     async with target.key_value() as kv:
 
@@ -326,7 +326,7 @@ async def _fetch_stale(
 async def _fetch_at_one_index(
     target: Target, start: bytes, end: bytes | None, reverse: bool, limit: int
 ) -> tuple[Page, list[int]]:
-    """The same of the state at one index."""
+    """As `_fetch`, but all pages are of the state at one index, which is returned as well."""
     async with target.key_value() as kv, kv.at_one_index() as view:
 
         async def read(start: bytes, end: bytes | None, count: int) -> Page:

@@ -33,7 +33,7 @@ VALUE_CHARS_MAX = 8192
 
 
 class ProcessLog:
-    """What a process says, while it runs."""
+    """The log of a running process."""
 
     def __init__(self, *, as_json: bool, out: Sink, err: Sink) -> None:
         self._as_json = as_json
@@ -55,7 +55,8 @@ class ProcessLog:
 
 @contextmanager
 def process_log(*, as_json: bool, level: str) -> Iterator[ProcessLog]:
-    """Set up all that this process says; `level` is debug, info, warning or error. At the end it is as before."""
+    """Send all output of this process through queues; `level` is debug, info, warning or error. At the end all is set
+    back."""
     streams = sys.stdout, sys.stderr
     is_terminal = streams[1].isatty()
     renderers = _renderers(as_json=as_json, colors=is_terminal)
@@ -99,7 +100,7 @@ def _renderers(*, as_json: bool, colors: bool) -> list[Processor]:
 
 
 def _leave_out(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
-    """What is not known needs no mention to people: `leader=None` says less than no leader."""
+    """Leave out fields that are None: to people, `leader=None` says nothing."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -142,7 +143,7 @@ def _write_to(stream: TextIO) -> Write:
 
 
 class _ToSink:
-    """What structlog writes lines to."""
+    """The file to which structlog writes its lines."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -154,7 +155,7 @@ class _ToSink:
 
 
 class _ToLog(logging.Handler):
-    """Other libraries' log as part of this one."""
+    """A handler that makes other libraries' log records part of this log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -165,7 +166,7 @@ class _ToLog(logging.Handler):
 
 
 class _Lines(io.TextIOBase):
-    """What stands for `sys.stdout` or `sys.stderr`: hands on whole lines."""
+    """A replacement of `sys.stdout` or `sys.stderr`, which passes on whole lines."""
 
     def __init__(self, stream: TextIO, put: Callable[[str], None]) -> None:
         self._stream = stream

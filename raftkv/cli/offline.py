@@ -1,4 +1,4 @@
-"""A disk that is only read: what would be written is noted instead, and does not happen."""
+"""A disk that is only read: writes are noted, but not done."""
 
 from __future__ import annotations
 

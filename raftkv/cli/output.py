@@ -35,7 +35,7 @@ EXIT_CODES = {
 
 
 def exit_code(error: RaftKVError) -> int:
-    """The exit code that says who must act."""
+    """The exit code of an error, by which a script can tell what to do."""
     match error:
         case InvalidArgument():
             return 2
@@ -52,7 +52,7 @@ def exit_code(error: RaftKVError) -> int:
 
 
 def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
-    """Print an error the way that was asked for, and exit with its code."""
+    """Print an error, as text or as JSON, and exit with its code."""
     if as_json:
         print_json({"error": type(error).__name__, "message": str(error)})
     else:
@@ -82,7 +82,7 @@ def print_json(value: Any) -> None:
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """As wide as the terminal; where there is none, tables are wide enough and other lines are not broken.
+    """A console as wide as the terminal. Without a terminal, tables get all the width they need, and no line is broken.
 
     Nothing is made a picture: to rich, `:1234:` in `host:1234: refused` is the name of one, and so is a part of some
     keys and of some addresses of IPv6.
@@ -93,7 +93,7 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def size_of(count: int) -> str:
-    """Bytes in the largest fitting unit."""
+    """A number of bytes for people, in the largest unit that fits."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":

@@ -1,4 +1,5 @@
-"""How `raftkv serve` is told its settings: flags over environment over file over defaults, each wrong one named."""
+"""The settings of `raftkv serve`: flags win over the environment, that over a file, and that over the defaults. Errors
+name the wrong setting and where it came from."""
 
 from __future__ import annotations
 
@@ -113,7 +114,7 @@ def _members(given: Any) -> tuple[Member, ...]:
 
 
 def asks_for_json(flags: Mapping[str, Any]) -> bool:
-    """Whether errors are to be JSON, where it is just the settings that can't be read."""
+    """Whether errors are to be JSON. It is asked when the settings can't be read, so it looks only for this one."""
     try:
         return bool(flags["log_json"]) or _flag(os.environ.get("RAFTKV_LOG_JSON", "false"))
     except ValueError:
@@ -207,7 +208,7 @@ def _checked(name: str, given: Found[Any], parse: Callable[[Any], T]) -> T:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Variables that look like settings but are none: typing errors, or somebody else's."""
+    """Environment variables that look like settings but are none: typing errors, or another program's."""
     known = {"RAFTKV_" + name.upper() for name in (*PARSERS, *_config_fields(), "config")}
     return sorted({name for name in environment if name.startswith("RAFTKV_")} - known - set(CLIENT_VARIABLES))
 
@@ -258,7 +259,7 @@ def _checked_config(given: Mapping[str, Found[Any]]) -> Config:
 
 
 def _settle(found: dict[str, Found[Any]], config: Config) -> Settings:
-    """Fill in what follows from the rest, and refuse what contradicts itself."""
+    """Fill in settings that follow from others, and refuse settings that contradict each other."""
     values = {name: given.value for name, given in found.items() if name not in ("member", "listen", "peer_listen")}
     if "http" in found:
         values["http"] = found["http"]

@@ -1,7 +1,7 @@
-"""Where the lines of a process go: a bounded queue, and a thread of its own that writes them out.
+"""The output of a process: a bounded queue of lines, and a thread that writes them.
 
-Whoever says something never waits for the descriptor and never hears of its errors (F78): a pipe that nobody reads
-holds up this thread alone, and what doesn't fit into the queue meanwhile is lost, the oldest first, and counted.
+Code that logs or prints never waits for the descriptor, and never gets its errors (F78). A pipe that is not read holds
+up only this thread; lines that don't fit into the queue meanwhile are lost, the oldest first, and counted.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def to_descriptor(descriptor: int) -> Write:
 
 
 class Sink:
-    """Lines on their way to `write`; every method may be called by any thread, and none but `close` waits.
+    """A queue of lines for `write`. All methods may be called on any thread, and only `close` waits.
 
     `notice` makes the line that says how many lines were lost, once lines get through again.
     """
@@ -58,7 +58,7 @@ class Sink:
     def __init__(self, name: str, write: Write, notice: Callable[[int], bytes]) -> None:
         self._write = write
         self._notice = notice
-        # Reentrant: a handler of a signal may say something while its thread is in here.
+        # Reentrant: a signal handler may log something while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
         self._lines: deque[bytes] = deque()
         self._bytes = 0
@@ -95,7 +95,7 @@ class Sink:
             return LogHealth(self._lost, problem)
 
     def close(self, within_s: float) -> bool:
-        """Write what is queued, if that can be done in time; returns whether it was. Nothing is taken afterwards."""
+        """Write what is queued, and take no more; returns whether all was written in time."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -109,7 +109,7 @@ class Sink:
         self._is_done = True
 
     def _next(self) -> bytes:
-        """The next lines to write, when there are any; nothing at the end."""
+        """Wait for lines to write, and return them; returns nothing at the end."""
         with self._changed:
             self._writing_since = None
             while not self._lines and not self._closing:
@@ -127,7 +127,7 @@ class Sink:
             return b"".join(taken)
 
     def _write_out(self, batch: bytes) -> bool:
-        """Write all of it, however long that takes; False when the end came first."""
+        """Write all lines, however long that takes; returns False when the end came first."""
         pause_s, longest_s = RETRY_S
         while batch:
             try:

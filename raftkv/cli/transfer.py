@@ -1,4 +1,4 @@
-"""Shows, while a command waits for a node, how far the snapshot on its way there is."""
+"""Shows how far a snapshot is on its way to a node, while a command waits for that node."""
 
 from __future__ import annotations
 
@@ -62,6 +62,6 @@ def _update(shown: Progress, bar: TaskID, view: ClusterView, node_id: NodeId) ->
 
 
 def seen_by_leader(view: ClusterView, node_id: NodeId) -> PeerStatus | None:
-    """What the leader knows of `node_id`."""
+    """The node `node_id` as the leader sees it; None without a leader, or if the leader does not name it."""
     peers = view.leader.peers if view.leader is not None else []
     return next((peer for peer in peers if peer.node_id == node_id), None)

@@ -31,7 +31,7 @@ ToBytes = Callable[[str], bytes]
 
 
 class ParsedTransaction(msgspec.Struct):
-    """A transaction: conditions, and what to do when they hold and when they don't."""
+    """A transaction as it was read: its conditions, and the operations for when they hold and when they don't."""
 
     conditions: list[Condition]
     then: list[Operation]

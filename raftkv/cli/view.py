@@ -1,4 +1,4 @@
-"""A look at the whole cluster: every node that any of the asked ones names, and what is wrong, in words."""
+"""The status of the whole cluster: of all nodes that are asked, and of those that these name; and what is wrong."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ Answers: TypeAlias = dict[str, NodeStatus | Silent]
 
 
 class ClusterView(msgspec.Struct, frozen=True):
-    """What all nodes say of themselves, by their ids, and who says nothing."""
+    """The statuses of all nodes by their ids, and the nodes that don't answer."""
 
     nodes: list[NodeStatus]
     silent: list[Silent]
 
     @property
     def leader(self) -> NodeStatus | None:
-        """The leader of the newest term; one that was deposed may not know it yet."""
+        """The leader of the newest term. Others may still take themselves for leaders, of older terms."""
         leaders = [node for node in self.nodes if node.role == "leader"]
         return max(leaders, key=lambda node: node.term, default=None)
 
@@ -59,7 +59,7 @@ class ClusterView(msgspec.Struct, frozen=True):
 
     @property
     def newest(self) -> NodeStatus:
-        """The node that knows most of the log, and so of the membership."""
+        """The status of the node with most of the log, which has the newest membership."""
         return max(self.nodes, key=lambda node: (node.commit_index, node.term))
 
     def problems(self) -> list[str]:
@@ -85,9 +85,9 @@ def _name(silent: Silent) -> str:
 
 
 async def look(target: Target) -> ClusterView:
-    """Ask the nodes at the target's addresses, then whomever they name. Raises `Unavailable` when nobody answers.
+    """Ask the nodes at the target's addresses, then those that they name. Raises `Unavailable` when none answers.
 
-    What is shown of them was said within one round, the leader's word last: else it would be behind its followers.
+    All statuses are of one round, and the leader is asked last; otherwise it might seem to be behind its followers.
     """
     answers = await _ask_all(target, target.addresses)
     if not any(isinstance(answer, NodeStatus) for answer in answers.values()) and target.timeout_s > ANSWER_S:
@@ -111,7 +111,7 @@ async def look(target: Target) -> ClusterView:
 
 
 def informed(target: Target, view: ClusterView) -> Target:
-    """The target and whoever is a member now, for who goes on asking when the nodes are gone that were given."""
+    """The target with the addresses of all present members, for asking again when the given nodes are gone."""
     members = [member.client_address for member in view.newest.membership.members if is_usable(member.client_address)]
     return msgspec.structs.replace(target, addresses=list(dict.fromkeys((*target.addresses, *members))))
 
@@ -123,7 +123,7 @@ async def _ask_all(target: Target, addresses: Sequence[str], within_s: float = A
 
 
 async def _ask_anew(target: Target, answers: Answers) -> Answers:
-    """Everybody who has answered, at once; then the leaders."""
+    """Ask all nodes that have answered again at the same time, then the leaders."""
     answered = {address: answer for address, answer in answers.items() if isinstance(answer, NodeStatus)}
     leaders = [address for address, answer in answered.items() if answer.role == "leader"]
     found = await _ask_all(target, [address for address in answered if address not in leaders])
@@ -131,7 +131,7 @@ async def _ask_anew(target: Target, answers: Answers) -> Answers:
 
 
 async def ask(target: Target, address: str, within_s: float = ANSWER_S) -> NodeStatus | Silent:
-    """What the node at `address` says of itself."""
+    """Ask the node at `address` for its status; a `Silent` says why there is none."""
     try:
         async with target.admin(address) as admin:
             return msgspec.convert(await admin.status(min(within_s, target.timeout_s)), NodeStatus)
@@ -140,7 +140,7 @@ async def ask(target: Target, address: str, within_s: float = ANSWER_S) -> NodeS
 
 
 def _members(answers: object) -> tuple[Member, ...]:
-    """The members as the node sees them that knows most of the log."""
+    """The members, by the newest membership that a node knows."""
     nodes = [answer for answer in answers if isinstance(answer, NodeStatus)]  # type: ignore[attr-defined]
     newest = max(nodes, key=lambda node: (node.commit_index, node.term), default=None)
     return newest.membership.members if newest is not None else ()
@@ -213,7 +213,7 @@ def _row(node: NodeStatus, newest: int) -> list[str]:
 
 
 def status_value(view: ClusterView) -> dict[str, object]:
-    """The same for JSON."""
+    """The cluster's status for JSON; nodes have the fields of `NodeStatus`."""
     return {
         "leader": view.leader.node_id if view.leader is not None else None,
         "nodes": view.nodes,

@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         """Since when the handshake or a frame is awaited whose beginning has arrived."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected."""
+        """Called when a client has connected; its hello must come within a bounded time."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
         if not self._crowd.admit(self):

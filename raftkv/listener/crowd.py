@@ -95,7 +95,7 @@ class Crowd(Generic[G]):
         return f"{len(self.connections)} connections are open, and connections_max allows no more"
 
     def release(self, connection: G) -> None:
-        """A connection is gone."""
+        """Called when a connection is gone, which makes room for another."""
         if connection in self.connections:
             del self.connections[connection]
             self.stats.held_bytes -= connection.held_bytes

@@ -84,11 +84,11 @@ class Service(Protocol):
 
     @property
     def node_id(self) -> NodeId:
-        """Which node this is."""
+        """The id that the node has in the membership."""
 
     @property
     def cluster_id(self) -> str:
-        """The cluster that it belongs to."""
+        """Empty before the node has joined a cluster."""
 
     @property
     def fingerprint(self) -> str:

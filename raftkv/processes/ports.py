@@ -46,7 +46,7 @@ _shares: list[_Share] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on, and nobody else who asks here will. Raises `OSError`."""
+    """TCP ports of loopback on which nothing listens, and which no other process gets from here. Raises `OSError`."""
     if not _shares:
         _shares.append(_Share())
     return [_shares[0].take() for _ in range(count)]

@@ -34,14 +34,14 @@ class Stage:
         self.cluster = cluster
 
     def asked(self) -> Iterable[NodeId]:
-        """Who is asked when all are."""
+        """The nodes that `statuses` asks."""
         return self.cluster.nodes
 
     def check(self) -> None:
-        """Raises what makes any further waiting vain; by default there is no such thing."""
+        """Raises an error after which waiting makes no sense; by default there is none."""
 
     async def status(self, node_id: NodeId) -> NodeStatus | None:
-        """What a node says of itself; None when it does not answer."""
+        """A node's status; None when it does not answer."""
         node = self.cluster.nodes[node_id]
         if not node.is_running:
             return None
@@ -52,7 +52,7 @@ class Stage:
             return None
 
     async def statuses(self) -> list[NodeStatus]:
-        """What all who are asked say, as far as they answer."""
+        """The statuses of the nodes that answer."""
         found = await asyncio.gather(*[self.status(node_id) for node_id in self.asked()])
         return [status for status in found if status is not None]
 

@@ -1,1 +1,1 @@
-"""The worlds in which raftkv itself is tried, each by its seed: their clients, what these ask for and may see."""
+"""The simulated worlds in which raftkv itself is tested, each with its seed: their clients, calls and checks."""

@@ -1,4 +1,4 @@
-"""The world of a seed once more, with all of it recorded."""
+"""Runs the world of a seed again, and records it."""
 
 from __future__ import annotations
 

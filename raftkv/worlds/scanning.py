@@ -31,7 +31,7 @@ class Scanner:
         self.is_wanted = self._dice.random() < WORLDS_PART
 
     async def act(self, client: Client[Workload], is_over: Callable[[], bool]) -> None:
-        """Until it is over."""
+        """Fill, delete and sum up rows until the world ends."""
         dice = self._dice
         try:
             while not is_over():

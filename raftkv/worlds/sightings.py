@@ -1,4 +1,4 @@
-"""What worlds come to by themselves: states that some rows of the table of faults are about, each counted when seen."""
+"""Counts states that some rows of the table of faults are about, and that worlds reach by themselves."""
 
 from __future__ import annotations
 

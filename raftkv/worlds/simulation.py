@@ -41,7 +41,7 @@ took 7, 2, 4 and 8: half of that is links that notice that they are dead, and di
 
 
 class WorldReport(msgspec.Struct):
-    """What a world came to."""
+    """The figures of a world that has run."""
 
     seed: int
     operations: int = 0

@@ -1,4 +1,4 @@
-"""What the clients of a simulated world do, and what must come of it: counters, registers and lists."""
+"""The clients of a simulated world, and what must come of their calls: counters, registers and lists."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Clients:
         self.stopping = False
 
     async def act(self, client: Client[Workload], number: int) -> None:
-        """Until `stopping`."""
+        """Do one operation after the other until `stopping`."""
         dice = random.Random(f"{self._seed}.{number}")
         try:
             while not self.stopping:
@@ -191,7 +191,7 @@ class Clients:
                 return tuple(await remote.items(key))
 
     async def read_lists(self, client: Client[Workload]) -> dict[Any, Any]:
-        """What the lists are when all is over."""
+        """Read all lists, at the end of the world."""
         remote: Any = client.remote
         keys = [b"l%d" % number for number in range(KEYS)]
         return {key: await remote.items(key) for key in keys}
@@ -203,7 +203,7 @@ class Clients:
         return {kind: times for kind, times in {**self._met, DONE_AFTER_ALL: done}.items() if times}
 
     def problems(self, lists: dict[Any, Any]) -> list[str]:
-        """What can't be true of one machine, by all three checkers."""
+        """What one machine could not have answered, by all three checkers."""
         operations = self._history.operations
         appends = [each for each in operations if each.key[:1] == b"l"]  # type: ignore[index]
         witnessed = [each for each in self._witnessed if each[2].key not in self._unwitnessed]

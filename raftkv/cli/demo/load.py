@@ -1,4 +1,4 @@
-"""Writers that never rest, and the ledger of what was acknowledged to them."""
+"""Writers that write without a pause, and the ledger of their acknowledged writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNTER_EVERY = 10
 
 
 class Ledger:
-    """Every write that was acknowledged, and every one whose outcome nobody knows.
+    """All writes that were acknowledged, and all whose outcome is unknown.
 
     Invariant: a key is written once, so it is in at most one of `acknowledged` and `unknown`.
     """
@@ -33,7 +33,7 @@ class Ledger:
 
     @property
     def count(self) -> int:
-        """Acknowledged writes of both kinds."""
+        """How many writes were acknowledged, of keys and of counters."""
         return len(self.acknowledged) + sum(self.increments)
 
     @property
@@ -41,12 +41,12 @@ class Ledger:
         return len(self.unknown) + sum(self.unknown_increments)
 
     def note(self, started: float) -> None:
-        """Something that was sent at `started` was acknowledged."""
+        """Note that a write was acknowledged that was sent at `started`."""
         self.newest_started = max(self.newest_started, started)
         self._news.set()
 
     async def acknowledged_after(self, moment: float) -> float:
-        """Wait until something is acknowledged that was sent after `moment`; returns the time of it."""
+        """Wait until a write is acknowledged that was sent after `moment`; returns when that was."""
         while self.newest_started <= moment:
             self._news.clear()
             await self._news.wait()
@@ -60,7 +60,7 @@ class Ledger:
 
 
 class Writers:
-    """Tasks that write through one client, each its next write as soon as the one before is answered."""
+    """Tasks that share one client. Each sends its next write as soon as the last one is answered."""
 
     def __init__(self, addresses: Sequence[str], ledger: Ledger, *, value_bytes: int, deadline_s: float) -> None:
         self._client = KeyValueClient(addresses, options=ClientOptions(deadline_s=deadline_s))
@@ -70,12 +70,12 @@ class Writers:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin; there are as many writers as the ledger has counters."""
+        """Start one writer for each counter of the ledger."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._run(number)) for number in range(len(self._ledger.increments))]
 
     async def stop(self) -> None:
-        """Let each finish the write it is at, then close the session. Raises what a writer failed with."""
+        """Let each writer finish its present write, then close the session. Raises a failed writer's error."""
         self._stopping = True
         try:
             await asyncio.gather(*self._tasks)
@@ -83,14 +83,14 @@ class Writers:
             await self._client.close()
 
     async def cancel(self) -> None:
-        """End at once; what was under way is of no interest any more."""
+        """End all writers at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.close()
 
     def check(self) -> None:
-        """Raises what a writer failed with, if one has."""
+        """Raises the error of a writer that has failed, if there is one."""
         for task in self._tasks:
             if task.done():
                 task.result()
@@ -132,5 +132,5 @@ class Writers:
 
 
 def counter_key(number: int) -> bytes:
-    """The key of a writer's counter; outside of `PREFIX`."""
+    """The key of a writer's counter, which does not begin with `PREFIX`."""
     return b"demo-counter/%02d" % number

@@ -15,7 +15,7 @@ from raftkv.cli.demo.load import Ledger
 
 
 class Narrator:
-    """A line for everything that has happened; below them, on a terminal, what is being waited for."""
+    """Prints a line for each event; on a terminal there is one more line, which shows what is being waited for."""
 
     def __init__(self, console: Console, ledger: Ledger) -> None:
         self._console = console
@@ -24,7 +24,7 @@ class Narrator:
 
     @property
     def seconds(self) -> float:
-        """Since the demo began."""
+        """How many seconds ago the demo began."""
         return time.monotonic() - self._began
 
     @contextmanager
@@ -43,5 +43,5 @@ class Narrator:
             yield
 
     def say(self, text: str) -> None:
-        """Something has happened; `text` may have rich markup."""
+        """Print that something has happened; `text` may have rich's markup."""
         self._console.print(f"[dim]{self.seconds:5.1f} s[/]  {text}")

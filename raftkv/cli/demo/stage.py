@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DemoFailed(Exception):
-    """Something did not happen in time, or a node ended by itself."""
+    """An event of the demo did not happen in time, or a node's process ended by itself."""
 
 
 class DemoStage(Stage):
@@ -36,7 +36,7 @@ class DemoStage(Stage):
         return sorted(self.expected)
 
     def start(self, *node_ids: NodeId) -> None:
-        """Start processes."""
+        """Start the processes of these nodes; does not wait until they serve."""
         for node_id in node_ids:
             self.cluster.nodes[node_id].start()
             self.expected.add(node_id)

@@ -16,7 +16,7 @@ from raftkv.node.status import NodeStatus
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """What came out."""
+    """The figures that the demo prints at its end."""
 
     acknowledged: int = 0
     unknown: int = 0
@@ -38,7 +38,7 @@ class Figures(msgspec.Struct, kw_only=True):
 
     @property
     def is_kept(self) -> bool:
-        """Whether everything that was acknowledged is on every node, once."""
+        """Whether every acknowledged write is on every node, exactly once."""
         return bool(self.nodes) and self.same_state and all(node.is_whole for node in self.nodes)
 
 
@@ -55,7 +55,7 @@ class Story:
         self._rate_from = (0.0, 0)
 
     async def play(self, kills: int) -> Figures:
-        """All of it. Raises `DemoFailed` when something does not happen in time."""
+        """Play all acts. Raises `DemoFailed` when something does not happen in time."""
         await self.begin()
         for _ in range(kills):
             await self.kill_leader()

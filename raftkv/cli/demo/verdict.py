@@ -17,7 +17,7 @@ from raftkv.node.status import NodeStatus
 
 
 class Readback(msgspec.Struct, kw_only=True):
-    """What one node has of what was acknowledged."""
+    """How one node's data compares with the writes that were acknowledged."""
 
     node_id: NodeId
     read: int = 0
