@@ -20,7 +20,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
 def list_suites(console: Console) -> None:
-    """What there is to run."""
+    """Print the names of the suites, and what each measures."""
     table = Table("suite", "what it measures", title="python -m benchmarks SUITE…", title_justify="left")
     for suite in SUITES.values():
         table.add_row(suite.name, suite.title)

@@ -30,7 +30,7 @@ class Latencies:
 
     @classmethod
     def from_text(cls, text: str) -> Latencies:
-        """What `to_text` gave."""
+        """Read what `to_text` wrote."""
         found = cls()
         if text:
             found._histogram.decode_and_add(text)

@@ -54,7 +54,7 @@ class Shop(StateMachine):
 
     @query
     def order(self, number: str) -> Order | None:
-        """An order, or None."""
+        """The order under that number, or None if there is none."""
         return self.orders.get(number)
 
 

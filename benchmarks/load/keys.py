@@ -11,7 +11,7 @@ DRAWN = 1 << 16
 
 
 def key(number: int) -> bytes:
-    """The key of this number: 16 bytes."""
+    """The key with this number, which has 16 bytes."""
     return b"key-%012d" % number
 
 

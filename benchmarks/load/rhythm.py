@@ -70,7 +70,7 @@ class Recorder:
         self.rhythm: ClosedLoop | OpenLoop | None = None
 
     def window(self, begin_ns: int, end_ns: int) -> None:
-        """What is measured."""
+        """Count only operations of this time, which begins after the warm-up."""
         self._begin, self._end = begin_ns, end_ns
 
     def stop(self) -> None:

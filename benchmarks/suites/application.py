@@ -27,7 +27,7 @@ def case_name(connections: int, outstanding: int, target: Target) -> str:
 
 
 def cases(run: Run) -> list[tuple[int, int, Target]]:
-    """What this run measures."""
+    """The cases that the run wants."""
     return [shape for shape in SHAPES if run.wants(case_name(*shape))]
 
 

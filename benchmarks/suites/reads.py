@@ -44,7 +44,7 @@ def case_name(kind: Kind, connections: int) -> str:
 
 
 def cases(run: Run) -> list[tuple[Kind, int]]:
-    """What this run measures."""
+    """The cases that the run wants."""
     found = [(kind, connections) for kind in KINDS for connections in ((64,) if run.quick else CONNECTIONS)]
     return [each for each in found if run.wants(case_name(*each))]
 
