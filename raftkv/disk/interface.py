@@ -141,16 +141,20 @@ class Disk(ABC):
         finally:
             file.close()
 
-    def write_atomic(self, path: str, data: bytes) -> None:
-        """Replace a file's content: a crash leaves either the old or the new one, whole. Durable on return."""
-        temporary = path + ".tmp"
-        file = self.open(temporary, create=True)
+    def write_synced(self, path: str, data: bytes) -> None:
+        """Write a file where a torn one does no harm; content (not the name) durable on return."""
+        file = self.open(path, create=True)
         try:
             file.truncate(0)
             file.pwrite([data], 0)
             file.sync()
         finally:
             file.close()
+
+    def write_atomic(self, path: str, data: bytes) -> None:
+        """Replace a file's content: a crash leaves either the old or the new one, whole. Durable on return."""
+        temporary = path + ".tmp"
+        self.write_synced(temporary, data)
         failpoints.reach("atomic.before_rename")
         self.rename(temporary, path)
         failpoints.reach("atomic.after_rename")

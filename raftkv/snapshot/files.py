@@ -47,17 +47,6 @@ def checksum_of(disk: Disk, path: str, *, sync: bool = False) -> tuple[int, byte
     return size, hasher.digest()
 
 
-def write_synced(disk: Disk, path: str, data: bytes) -> None:
-    """Write a file where a torn one does no harm; content (not the name) durable on return."""
-    file = disk.open(path, create=True)
-    try:
-        file.truncate(0)
-        file.pwrite([data], 0)
-        file.sync()
-    finally:
-        file.close()
-
-
 def copy_synced(disk: Disk, source: str, target: str) -> None:
     """Copy a file in pieces; content (not the name) durable on return."""
     reading = disk.open(source)

@@ -21,7 +21,7 @@ from raftkv import failpoints
 from raftkv.disk import Disk
 from raftkv.errors import Corruption, DiskError, DiskFull, FormatError, SafetyViolation, SnapshotCorruption
 from raftkv.model import SnapshotMeta
-from raftkv.snapshot.files import IMMUTABLE_SUFFIXES, checksum_of, link_files, write_synced
+from raftkv.snapshot.files import IMMUTABLE_SUFFIXES, checksum_of, link_files
 from raftkv.snapshot.manifest import MANIFEST_NAME, Manifest, SealedManifest, SnapshotFile, read_manifest
 from raftkv.snapshot.receipts import Receipts
 from raftkv.snapshot.staging import STAGING, Source, Sources, Staging
@@ -250,7 +250,7 @@ class SnapshotStore:
             raise SnapshotCorruption(f"the checkpoint can't be the snapshot at {snapshot.id}: {'; '.join(problems)}")
         sealed = SealedManifest.seal(manifest)
         failpoints.reach("snapshot.manifest.before")
-        write_synced(self.disk, posixpath.join(draft, MANIFEST_NAME), sealed.data)
+        self.disk.write_synced(posixpath.join(draft, MANIFEST_NAME), sealed.data)
         failpoints.reach("snapshot.manifest.after")
         self.disk.sync_dir(draft)
         return sealed

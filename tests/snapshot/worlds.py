@@ -18,7 +18,6 @@ from raftkv.snapshot import (
     SnapshotStore,
     TransferSettings,
 )
-from raftkv.snapshot.files import write_synced
 
 CLUSTER = "cluster"
 OWNER = Identity(cluster_id=CLUSTER, node_id=1, incarnation="i1")
@@ -41,7 +40,7 @@ def write_files(disk, directory, files):
     """Make a directory with these files."""
     disk.mkdir(directory)
     for name, data in files.items():
-        write_synced(disk, posixpath.join(directory, name), data)
+        disk.write_synced(posixpath.join(directory, name), data)
 
 
 def open_store(disk, directory):

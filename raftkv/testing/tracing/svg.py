@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from raftkv.model import NodeId
+from raftkv.testing.tracing.diagram import MARKS as TEXT_MARKS
 from raftkv.testing.tracing.labels import short
 from raftkv.testing.tracing.lifelines import DOWN, lifelines, without_echoes
 from raftkv.testing.tracing.records import Fate, Happening, SentMessage, What
@@ -45,23 +46,7 @@ GROUPS = {
 }
 """Kinds of messages by the colour that they share; all others are of snapshots."""
 
-MARKS = {
-    What.START: "○",
-    What.UP: "●",
-    What.CRASH: "✖",
-    What.FAILED: "✖",
-    What.STOP: "■",
-    What.ROLE: "•",
-    What.TERM: "•",
-    What.ELECTED: "★",
-    What.COMMIT: "✓",
-    What.SNAPSHOT: "▣",
-    What.INSTALL: "▣",
-    What.MEMBERS: "◇",
-    What.PAUSE: "‖",
-    What.DISK: "⚠",
-    What.CLOCK: "◷",
-}
+MARKS = TEXT_MARKS | {What.DISK: "⚠"}
 
 
 class _Label(msgspec.Struct):
