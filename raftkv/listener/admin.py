@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from raftkv.errors import UNREADABLE, FrameError, InvalidArgument
-from raftkv.listener.port import Service
+from raftkv.listener.interface import Service
 from raftkv.model import Member, NodeId
 from raftkv.wire import Request, RequestKind, Response, Status
 

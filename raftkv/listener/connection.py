@@ -13,7 +13,7 @@ from raftkv.forks import let_go_of
 from raftkv.listener.admin import read_argument, run_admin
 from raftkv.listener.answers import error_response, outcome_response, result_response
 from raftkv.listener.crowd import Crowd
-from raftkv.listener.port import Service
+from raftkv.listener.interface import Service
 from raftkv.transport import address_text
 from raftkv.wire import (
     NOTICE_ID,

@@ -8,8 +8,8 @@ from raftkv.forks import leave, tell_of_fork
 from raftkv.listener.connection import Connection
 from raftkv.listener.crowd import Crowd
 from raftkv.listener.entrance import Entrance
+from raftkv.listener.interface import Service
 from raftkv.listener.limits import Limits, ServerStats
-from raftkv.listener.port import Service
 
 TOLD_AT_ONCE = 100
 """Clients that are told of new members before others get a turn: with ten thousand of them it takes a while."""

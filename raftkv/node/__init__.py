@@ -2,9 +2,9 @@
 
 from raftkv.node.node import Node, start_node
 from raftkv.node.paths import Options, Paths
-from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.recovery import Hosting, Recovered, recover
 from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.workers import ThreadWorker, Worker
 from raftkv.node.world import World
 
 __all__ = [

@@ -12,8 +12,8 @@ from raftkv.entry import Entry
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.machine import SliceOver
 from raftkv.model import Index
-from raftkv.node.ports import Worker, error_of
 from raftkv.node.waiting import Commands, Queries, Query
+from raftkv.node.workers import Worker, error_of
 
 if TYPE_CHECKING:
     from raftkv.log import Log

@@ -10,7 +10,7 @@ from raftkv.core.raft import Raft
 from raftkv.errors import NodeStopped
 from raftkv.model import NodeId
 from raftkv.node.paths import Options, Paths
-from raftkv.node.ports import error_of
+from raftkv.node.workers import error_of
 from raftkv.node.world import World
 from raftkv.transport import Transport
 

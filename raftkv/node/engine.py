@@ -17,8 +17,8 @@ from raftkv.machine import CommandDone
 from raftkv.model import Index, NodeId, SnapshotMeta, Term
 from raftkv.node.applier import Applier
 from raftkv.node.body import Body
-from raftkv.node.ports import error_of
 from raftkv.node.waiting import Commands, Queries, Query, no_leader
+from raftkv.node.workers import error_of
 from raftkv.node.writer import Writer
 
 failpoints.declare(

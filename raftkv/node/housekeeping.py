@@ -10,9 +10,9 @@ from raftkv.errors import DiskError
 from raftkv.logs import EventLog
 from raftkv.node.body import Body
 from raftkv.node.leaderless import Leaderless
-from raftkv.node.ports import error_of
 from raftkv.node.room import DiskRoom
 from raftkv.node.watchdog import DiskWatch
+from raftkv.node.workers import error_of
 from raftkv.node.writer import Writer
 
 logger = EventLog("raftkv")

@@ -22,7 +22,6 @@ from raftkv.node.orders import Orders
 from raftkv.node.paths import Options
 from raftkv.node.peers.peers import Peers
 from raftkv.node.peers.removal import removed, removed_since
-from raftkv.node.ports import Worker
 from raftkv.node.recovery import Hosting, NoHost, Recovered, recover
 from raftkv.node.report import Report
 from raftkv.node.requests import Requests
@@ -37,6 +36,7 @@ from raftkv.node.views import Views
 from raftkv.node.waiters import Waiters
 from raftkv.node.waiting import Commands, Queries
 from raftkv.node.watchdog import DiskWatch
+from raftkv.node.workers import Worker
 from raftkv.node.world import World
 from raftkv.node.writer import Writer
 from raftkv.transport import Transport

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from raftkv.config import Config
 from raftkv.errors import Busy, NodeStopped, RaftKVError, TooMuchWork, Unavailable
 from raftkv.machine import Interrupted
-from raftkv.node.ports import Worker, error_of
 from raftkv.node.views import Views
 from raftkv.node.waiting import Query
+from raftkv.node.workers import Worker, error_of
 
 if TYPE_CHECKING:
     from raftkv.machine import Runner

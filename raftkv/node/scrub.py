@@ -21,7 +21,7 @@ from raftkv.log import Log
 from raftkv.log.scrub import STEP_BYTES, scrub_segment
 from raftkv.logs import EventLog
 from raftkv.model import EntryId, SnapshotMeta
-from raftkv.node.ports import Worker, error_of
+from raftkv.node.workers import Worker, error_of
 from raftkv.snapshot import SnapshotFile, SnapshotStore
 
 logger = EventLog("raftkv")

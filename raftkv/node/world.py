@@ -12,7 +12,7 @@ import msgspec
 from raftkv import failpoints, logs
 from raftkv.disk import Disk, RealDisk
 from raftkv.logs import LogHealth
-from raftkv.node.ports import ThreadWorker, Worker, monotonic_clock_ms, wall_clock_ms
+from raftkv.node.workers import ThreadWorker, Worker, monotonic_clock_ms, wall_clock_ms
 from raftkv.state import RocksStates, States
 
 SCANS_AT_ONCE = 2

@@ -11,7 +11,7 @@ import msgspec
 from raftkv import failpoints
 from raftkv.core.messages import Message
 from raftkv.model import HardState, Index
-from raftkv.node.ports import Worker
+from raftkv.node.workers import Worker
 
 if TYPE_CHECKING:
     from raftkv.log import Log, VoteFile, Write

@@ -29,10 +29,10 @@ from raftkv.machine import (
 )
 from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, Applier
-from raftkv.node.ports import ThreadWorker, Worker
 from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.views import Views
 from raftkv.node.waiting import Commands, Queries, Query
+from raftkv.node.workers import ThreadWorker, Worker
 from raftkv.state import Applied, MemoryStore, RocksStates
 from raftkv.testing.world.loop import SimLoop, elapse
 

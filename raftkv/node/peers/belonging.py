@@ -11,7 +11,7 @@ from raftkv.disk import Disk
 from raftkv.log import VoteFile
 from raftkv.logs import EventLog
 from raftkv.node.identity import Founding, join_cluster
-from raftkv.node.ports import Worker
+from raftkv.node.workers import Worker
 
 logger = EventLog("raftkv")
 

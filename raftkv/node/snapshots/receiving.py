@@ -9,7 +9,7 @@ from raftkv import failpoints
 from raftkv.core.messages import InstallSnapshot
 from raftkv.logs import EventLog
 from raftkv.node.body import Body
-from raftkv.node.ports import error_of
+from raftkv.node.workers import error_of
 from raftkv.snapshot import (
     ReceiverStep,
     Refusal,

@@ -10,7 +10,7 @@ from raftkv.errors import NodeStopped, SnapshotCorruption
 from raftkv.logs import EventLog
 from raftkv.model import NodeId, SnapshotMeta
 from raftkv.node.body import Body
-from raftkv.node.ports import error_of
+from raftkv.node.workers import error_of
 from raftkv.snapshot import (
     ChunkPlan,
     Refusal,

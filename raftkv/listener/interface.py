@@ -1,4 +1,4 @@
-"""What the client-facing listener needs of a node."""
+"""What the listener for clients needs of a node."""
 
 from __future__ import annotations
 
