@@ -219,6 +219,19 @@ async def test_who_was_started_since_is_not_heard_any_more(cluster):
     assert node.links.hello().known[2] == Acquaintance(hello.incarnation, hello.boot + 2, "next")
 
 
+@scenario(KeyValue, seed=1)
+async def test_what_a_hello_tells_counts_from_that_moment(cluster):
+    """A new member has met nobody: else it would let in whom all others refuse, until they have told it more (F20)."""
+    node = cluster.leader
+    hello = msgspec.structs.replace(
+        node.links.hello(), node_id=77, boot=1, nonce="n", starts=[], known={88: Acquaintance("first", 3, "m")}
+    )
+    node.links.check_hello(hello)
+    wiped = msgspec.structs.replace(hello, node_id=88, incarnation="second", known={})
+    with pytest.raises(HandshakeRefused, match="88"):
+        node.links.check_hello(wiped)
+
+
 @scenario(KeyValue, seed=1, started=False)
 async def test_a_leader_asks_everybody_anew_when_one_of_its_voters_is_in_doubt(cluster):
     """What that one acknowledged must not be counted later, together with what others acknowledge (F22)."""
