@@ -8,7 +8,7 @@ import ssl as tls
 from raftkv.errors import Unavailable
 from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.listener.limits import Limits
-from raftkv.transport import ProtocolFactory, Refused, Resolver, Shut, TlsServer
+from raftkv.transport import ProtocolFactory, Refused, Resolver, Shut, TlsServer, listen
 
 BACKLOG = 1024
 """Connections that the system takes before this node does: all clients may come at once when a leader has gone."""
@@ -40,8 +40,7 @@ class Entrance:
                 )
                 self.address = server.listen(hosts, port, BACKLOG)
             else:
-                loop = asyncio.get_running_loop()
-                self._server = await loop.create_server(lambda: self._factory(), hosts, port, backlog=BACKLOG)
+                self._server = await listen(lambda: self._factory(), hosts, port, BACKLOG)
                 name = self._server.sockets[0].getsockname()
                 self.address = str(name[0]), int(name[1])
         except OSError as exc:

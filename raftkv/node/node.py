@@ -251,8 +251,7 @@ class Node:
         await self._close_on(world.log_worker, self._close_log)
         await self._close_on(world.background_worker, lambda: self.applier.runner.store.close())
         await self._close_on(world.background_worker, self._close_files)
-        for worker in (world.log_worker, world.background_worker, world.transfer_worker, *world.scan_workers):
-            await worker.close()
+        await world.close()
         if not self.stopped.done():
             self.stopped.set_result(body.failure)
         if body.failure is None:

@@ -163,7 +163,12 @@ async def _recover(
     worker = world.background_worker
     is_second_try = False
     while True:
-        opened = await worker.run(open_directory, options, world)
+        found: list[Opened] = []
+        try:
+            opened = await worker.run(_open_into, found, options, world)
+        except asyncio.CancelledError:
+            worker.run(_close_all, found)  # after what it may still be opening, which nobody would close otherwise
+            raise
         try:
             return Recovered(machine, options, transport, world, host, opened)
         except BaseException as exc:
@@ -173,3 +178,14 @@ async def _recover(
             is_second_try = True
             await worker.run(mark_unfit, world.disk, Paths(options.data_dir), exc)
             logger.error("state_damaged", node=options.node_id, error=str(exc))
+
+
+def _open_into(found: list[Opened], options: Options, world: World) -> Opened:
+    opened = open_directory(options, world)
+    found.append(opened)
+    return opened
+
+
+def _close_all(found: list[Opened]) -> None:
+    for opened in found:
+        close_directory(opened)

@@ -69,3 +69,8 @@ class World(msgspec.Struct, kw_only=True):
             draw=random.SystemRandom().randrange,
             nonce=secrets.token_hex(8),
         )
+
+    async def close(self) -> None:
+        """Wait for what the workers were given, and end their threads. It may be repeated."""
+        for worker in (self.log_worker, self.background_worker, self.transfer_worker, *self.scan_workers):
+            await worker.close()

@@ -24,7 +24,7 @@ from raftkv.server.http import HttpServer
 from raftkv.server.serving import Serving, serve
 from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
 from raftkv.server.tls import Renewal, Tls
-from raftkv.transport import Resolver, TcpTransport
+from raftkv.transport import Resolver, TcpTransport, listen
 
 
 class Surroundings(NamedTuple):
@@ -85,6 +85,7 @@ async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surrou
     """
     tls, limits = surroundings.tls, surroundings.room.server_limits(plan.config)
     async with AsyncExitStack() as undo:
+        undo.push_async_callback(surroundings.world.close)
         serving, clients, peers = await _take_part(machine, plan, surroundings, limits, undo)
         http = _serve_http(plan.http, serving.node, tls) if plan.http is not None else None
         running = Running(serving, (clients, peers), http, tls)
@@ -201,7 +202,7 @@ async def _check_free(name: str, given: Found[str]) -> None:
     host, port = parse_address(given.value)
     try:
         hosts = await Resolver().hosts(host)
-        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, hosts, port)
+        server = await listen(asyncio.Protocol, hosts, port)
     except OSError as exc:
         raise Unavailable(f"{name} = {given.value!r} (from {given.source}): {exc.strerror or exc}") from exc
     server.close()

@@ -2,6 +2,7 @@
 
 from raftkv.transport.interface import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
+from raftkv.transport.listening import listen
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.refusals import NO_TLS, Refusals, address_text
@@ -32,4 +33,5 @@ __all__ = [
     "TransportLimits",
     "TransportStats",
     "address_text",
+    "listen",
 ]

@@ -12,6 +12,7 @@ from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.forks import let_go
 from raftkv.model import NodeId
 from raftkv.transport.limits import TransportLimits
+from raftkv.transport.listening import BACKLOG, listen
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import NameUnknown
@@ -19,9 +20,6 @@ from raftkv.transport.resolver import Resolver
 from raftkv.transport.streams import PlaceFactory, ProtocolFactory, Refused, Streams
 from raftkv.transport.tls import SOCKET, CertificateStatus, credentials_of, explain
 from raftkv.transport.tls_server import TlsServer
-
-BACKLOG = 100
-"""Connections that the system accepts ahead of this node: asyncio's default, while a cluster has a handful."""
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -78,7 +76,7 @@ class TcpStreams(Streams):
                 refused=refused,
             )
             return self._server.listen(hosts, self._port, BACKLOG)
-        self._server = await asyncio.get_running_loop().create_server(factory, hosts, self._port)
+        self._server = await listen(factory, hosts, self._port)
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 

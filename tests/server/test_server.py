@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import urllib.request
 
 import pytest
@@ -27,7 +28,7 @@ from raftkv import (
     command,
     query,
 )
-from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError
+from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError, WrongDataDir
 from raftkv.processes.ports import free_ports
 from raftkv.server.tls import client_context
 from tests.certificates import Authority
@@ -258,6 +259,43 @@ def test_what_was_begun_is_closed_when_the_last_port_is_taken(tmp_path):
         holder.close()
         async with Server(Inventory, data_dir=tmp_path) as server, Client(Inventory, [server.address]) as inventory:
             assert await inventory.on_hand("apple") == 3
+
+    run(story())
+
+
+def test_a_failed_start_leaves_no_thread_behind(tmp_path):
+    """A program may try for as long as it likes: each attempt ends the threads that it began."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path):
+            pass
+        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        address = f"127.0.0.1:{holder.sockets[0].getsockname()[1]}"
+        with pytest.raises(Unavailable, match="peer_listen"):
+            await Server(Inventory, data_dir=tmp_path, listen=Listen(peers=address)).start()
+        with pytest.raises(WrongDataDir):
+            await Server(Inventory, data_dir=tmp_path, node_id=2).start()
+        holder.close()
+        assert [thread.name for thread in threading.enumerate() if thread.name == "raftkv-background"] == []
+
+    run(story())
+
+
+def test_a_start_that_is_given_up_lets_go_of_the_directory(tmp_path):
+    """Cancelled while its files are being opened: they are closed again, and the next start finds no lock."""
+
+    async def story():
+        async with Server(Inventory, data_dir=tmp_path):
+            pass
+        for turns in range(12):
+            start = asyncio.ensure_future(Server(Inventory, data_dir=tmp_path).start())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            start.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await start
+            async with Server(Inventory, data_dir=tmp_path):
+                pass
 
     run(story())
 
