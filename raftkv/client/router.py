@@ -59,7 +59,8 @@ class Router:
         self._calls: dict[PendingCall, None] = {}
         self._waiting: OrderedDict[PendingCall, None] = OrderedDict()
         self._failures = 0
-        self._search: asyncio.TimerHandle | None = None
+        self._search: asyncio.Handle | None = None
+        self._search_at = 0.0
         self._dialling: dict[str, asyncio.Task[None]] = {}
         self._problems: dict[str, str] = {}
         """What went wrong at each address since the last answer."""
@@ -245,10 +246,12 @@ class Router:
 
     def _try_in(self, delay_s: float) -> None:
         """Try the next address after `delay_s` seconds, unless one is to be tried sooner."""
+        at = self._loop.time() + delay_s
         if self._search is not None:
-            if self._search.when() <= self._loop.time() + delay_s:
+            if self._search_at <= at:
                 return
             self._search.cancel()
+        self._search_at = at  # uvloop's handle doesn't say when it is due, if that is at once
         self._search = self._loop.call_later(delay_s, self._try_next)
 
     def _backoff(self, failures: int, longest_s: float) -> float:

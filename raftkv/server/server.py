@@ -102,6 +102,7 @@ class Server(Generic[M]):
         self._tls = tls if tls is not None else Tls()
         self._running: Running | None = None
         self._starting = self._has_stopped = False
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self, *, rebuild: bool = False) -> None:
         """Recover, take part, and serve clients; with `rebuild`, a damaged state is replaced by a snapshot.
@@ -128,16 +129,18 @@ class Server(Generic[M]):
     async def stop(self) -> None:
         """Hand leadership over, take no more requests, answer those that are due, and close everything.
 
-        A leader of several nodes takes three seconds for its heir at most. Nothing happens when it does not run.
+        A leader of several nodes takes three seconds for its heir at most. Nothing happens when it does not run. It
+        goes on when nobody waits for it any more, and another call waits for its end.
         """
-        if self._running is None or self._has_stopped:
+        running = self._running
+        if running is None or isinstance(running.node.failure, WrongProcess):
             return
-        if not isinstance(self._running.node.failure, WrongProcess):
-            self._has_stopped = True
-        try:
-            await self._running.hand_over()
-        finally:
-            await self._running.stop()
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
+            return
+        self._has_stopped = True
+        self._stopping = asyncio.get_running_loop().create_task(_stop(running), name="raftkv-stop")
+        await asyncio.shield(self._stopping)
 
     @property
     def _started(self) -> Running:
@@ -181,6 +184,13 @@ class Server(Generic[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+async def _stop(running: Running) -> None:
+    try:
+        await running.hand_over()
+    finally:
+        await running.stop()
 
 
 def _given(address: str, name: str) -> Found[str]:

@@ -300,6 +300,25 @@ def test_a_start_that_is_given_up_lets_go_of_the_directory(tmp_path):
     run(story())
 
 
+def test_a_stop_that_nobody_waits_for_goes_on(tmp_path):
+    """Given up after any number of turns, it ends all the same: who asks again waits for that, and finds no lock."""
+
+    async def story():
+        for turns in range(0, 12, 2):
+            server = Server(Inventory, data_dir=tmp_path)
+            await server.start()
+            stop = asyncio.ensure_future(server.stop())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            stop.cancel()
+            await asyncio.wait([stop])
+            await server.stop()
+            async with Server(Inventory, data_dir=tmp_path):
+                pass
+
+    run(story())
+
+
 def test_nothing_is_founded_where_nobody_could_reach_it(tmp_path):
     """A cluster of one at 0.0.0.0 would send its clients there."""
 
