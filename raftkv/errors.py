@@ -198,6 +198,15 @@ class Diverged(NodeStopped):
     """This replica's state is not what the others have at the same index."""
 
 
+class NoAgreement(Diverged):
+    """The replicas' states differ and none has a majority: no node serves until an operator has seen to it."""
+
+    def __init__(self, text: str, agreed_index: int = 0) -> None:
+        super().__init__(text)
+        self.agreed_index = agreed_index
+        """The last log index at which a majority is known to have agreed."""
+
+
 class UnknownCommand(NodeStopped):
     """The log holds a command that this version of the state machine does not know."""
 

@@ -50,12 +50,12 @@ class ClusterView(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """For scripts: 3 without a leader, 1 when a voter is silent or has stopped, else 0."""
+        """For scripts: 3 without a leader, 1 when a voter is silent or has stopped, or none is served, else 0."""
         if self.leader is None:
             return 3
         voters = self.newest.membership.all_voters()
         silent = any(each.node_id is None or each.node_id in voters for each in self.silent)
-        return int(silent or any(node.stopped is not None for node in self.nodes))
+        return int(silent or any(node.stopped is not None or node.doubt is not None for node in self.nodes))
 
     @property
     def newest(self) -> NodeStatus:

@@ -73,7 +73,9 @@ class Applier:
         self.target: Index = runner.applied.index
         """The last committed entry that was handed in."""
         self._scheduled = False
+        self._is_replaced = self._is_held = False
         self._paused = False
+        """Either of the two."""
         self._stopped = False
 
     @property
@@ -94,15 +96,29 @@ class Applier:
 
     def pause(self) -> None:
         """Apply nothing until `resume`: the state is being replaced."""
-        self._paused = True
+        self._is_replaced = self._paused = True
 
     def resume(self, runner: Runner) -> None:
         """Go on with the state that `runner` has."""
         self.runner = runner
         self.target = max(self.target, runner.applied.index)
-        self._paused = False
+        self._is_replaced = False
+        self._go_on_again()
+
+    def hold(self) -> None:
+        """Apply nothing and answer nobody until `release`: what is applied here may be wrong."""
+        self._is_held = self._paused = True
+
+    def release(self) -> None:
+        """Go on. Nothing happens when nothing is held."""
+        if self._is_held:
+            self._is_held = False
+            self._go_on_again()
+
+    def _go_on_again(self) -> None:
+        self._paused = self._is_replaced or self._is_held
         self._schedule()
-        if not self._answering:
+        if not self._answering and not self._paused:
             self._answer_later()
 
     def stop(self) -> None:

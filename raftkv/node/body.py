@@ -42,6 +42,9 @@ class Body:
         self.wake = wake
         self.fail = fail
         self.failure: NodeStopped | None = None
+        self.doubt: str | None = None
+        """Why this leader tells clients nothing: others' states differ from its own, and it may be the one that is
+        wrong. None while all is well, and where others lead."""
         self.is_closing = False
         """Whether the node was asked to stop, or let go of."""
 

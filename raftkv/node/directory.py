@@ -28,7 +28,8 @@ The table says what happens to a file that should not be there. A *foreign* file
 - members: the membership where the log begins is not known here. The node does not start unless it is told to get a
   snapshot from a peer (`--rebuild`).
 - ignored: the node starts without using the file, leaves it there, and says so in its log and status.
-- rebuilt: the state is made anew from one of this node's snapshots and the log.
+- rebuilt: the state is made anew from one of this node's snapshots and the log; after a stop without agreement
+  (`NoAgreement`) only when an operator says so (`--rebuild`), and from before the replicas differed.
 - used: nothing is lost. An older state catches up from the log. Older `starts` are noticed by peers that have met later
   ones. Missing `peers` or `receipts` are begun anew; without receipts, a snapshot counts if the log has its entry. An
   older or newer `cluster` says the same, as long as the node has not joined a cluster in between.

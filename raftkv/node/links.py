@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from raftkv.core.messages import AppendEntries, AppendReply
+from raftkv.core.messages import AppendEntries, AppendReply, ReadIndex
 from raftkv.errors import PeerError
 from raftkv.logs import EventLog
 from raftkv.model import NodeId
@@ -18,9 +18,11 @@ from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     Acquaintances,
     DigestReport,
+    DigestRequest,
     DivergedNotice,
     Hello,
     HelloReply,
+    NoAgreementNotice,
     PeerMessage,
     Ping,
     Pong,
@@ -64,13 +66,20 @@ class Links:
         match message:
             case AppendEntries() | AppendReply() if message.sender == sender and message.to == self._body.node_id:
                 self._engine.step(message)  # the first arm, as most messages are these
+            case ReadIndex() if message.sender == sender and self._divergence.refuses(sender, message):
+                pass  # it is told so
             case DigestReport():
                 self._divergence.on_report(sender, message)
             case Acquaintances():
                 self._peers.gossip.hear(message.known)
+            case DigestRequest():
+                self._divergence.on_request(sender, message)
             case DivergedNotice():
                 if sender == self._body.raft.leader:
                     self._divergence.told(message.index)
+            case NoAgreementNotice():
+                if sender == self._body.raft.leader:
+                    self._divergence.told_all(message)
             case Hello() | HelloReply() | Ping() | Pong():
                 raise PeerError(f"node {sender} sent a {type(message).__name__} in the middle of a connection")
             case _:

@@ -86,7 +86,7 @@ class Node:
             known=opened.known,
             moved=opened.moved,
         )
-        self.divergence = Divergence(body, self.applier)
+        self.divergence = Divergence(body, self.applier, self.commands, self.queries)
         self.snapshots = Snapshotter(
             body,
             recovered,
@@ -347,8 +347,7 @@ class Node:
     def _tick(self, count: int) -> None:
         """`count` ticks have passed."""
         self.engine.tick(count)
-        if not self.raft.is_leader:
-            self.divergence.tick()
+        self.divergence.tick()
 
     def _ticked(self) -> None:
         """Called each time the ticks were counted, even when none had passed."""

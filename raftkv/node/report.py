@@ -104,6 +104,8 @@ class Report:
             misplaced=self._peers.places.misplaced,
             certificates=body.transport.certificates(),
             stopped=str(body.failure) if body.failure is not None else None,
+            stopped_error=type(body.failure).__name__ if body.failure is not None else None,
+            doubt=body.doubt if body.failure is None else None,
             log_lines_lost=log_health.lines_lost,
             log_problem=log_health.problem,
         )

@@ -37,7 +37,7 @@ class Requests:
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
         or with an error. Raises `NotAccepted` (safe to retry) when it is refused at once."""
-        if self._body.failure is not None:
+        if self._body.failure is not None or self._body.doubt is not None:
             raise self._refusal()
         if self._body.raft.is_leader:
             # Checked here, before it gets into the log: an entry that no node can apply would stop all of them.
@@ -62,6 +62,8 @@ class Requests:
         """
         if self._body.failure is not None:
             raise self._refusal()
+        if self._body.doubt is not None and not stale:
+            raise self._refusal()
         if not stale:
             self._engine.query(Query(payload, done, deadline_s, gone))
             return
@@ -77,7 +79,7 @@ class Requests:
 
         Only the leader does that, because clients keep their connection to the leader. Raises `NotLeader` elsewhere.
         """
-        if self._body.failure is not None:
+        if self._body.failure is not None or self._body.doubt is not None:
             raise self._refusal()
         if not self._body.raft.is_leader:
             raise NotLeader(self._body.raft.leader)
@@ -102,4 +104,6 @@ class Requests:
         self._views.close(number)
 
     def _refusal(self) -> Unavailable:
+        if self._body.failure is None and self._body.doubt is not None:
+            return Unavailable(self._body.doubt)
         return Unavailable(f"node {self._body.node_id} has stopped: {self._body.failure}")

@@ -7,11 +7,12 @@ node's state is refused, but not removed; a lost or damaged one is rebuilt from 
 from __future__ import annotations
 
 import posixpath
+import re
 
 from raftkv import failpoints
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
-from raftkv.errors import Corruption, DiskError, Diverged, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.errors import Corruption, DiskError, Diverged, NoAgreement, SafetyViolation, StateCorruption, WrongDataDir
 from raftkv.log import Identity, load_owned, save_owned
 from raftkv.logs import EventLog
 from raftkv.model import Index, SnapshotMeta
@@ -23,6 +24,7 @@ from raftkv.state import OWNER_FILE, Store
 logger = EventLog("raftkv")
 
 _DIVERGED = "diverged"
+_NO_AGREEMENT = re.compile(r"no agreement after (\d+): ", re.ASCII)
 _MAGIC = b"RKVowns\n"
 
 failpoints.declare(
@@ -78,6 +80,11 @@ def open_state(
     for leftover in leftovers:
         disk.remove_tree(leftover)
     needed = view.start.index
+    if (found := _NO_AGREEMENT.match(mark := _read_mark(disk, paths) or "")) is not None:
+        agreed = int(found[1])
+        if not options.rebuild:
+            raise NoAgreement(mark[found.end() :], agreed)
+        return _state_before(agreed, world, paths, snapshots, needed, owner)
     # No snapshot is ahead of the state that it was made of. If one is, the state was lost, even if an empty one opens.
     newest = max((snapshot.index for snapshot in snapshots.list()), default=0)
     try:
@@ -116,6 +123,46 @@ def open_state(
         f"(from entry {needed + 1}) could continue. Nothing is lost as long as the other nodes have it: "
         "start this node with --rebuild, and it gets a snapshot from a peer."
     )
+
+
+def _state_before(
+    agreed: Index, world: World, paths: Paths, snapshots: SnapshotStore, needed: Index, owner: Identity
+) -> Store:
+    """The state from when a majority agreed, for the log to continue. Until that is there, nothing is given up.
+
+    No replica's state is known to be right, so no peer's is taken instead. Raises `NoAgreement` when the log does not
+    reach back so far.
+    """
+    base = None
+    for candidate in reversed(snapshots.list()):
+        if needed <= candidate.index <= agreed:
+            try:
+                snapshots.verify(candidate)
+            except Corruption as exc:
+                snapshots.mark_damaged(candidate, str(exc))
+                logger.error("snapshot_damaged", index=candidate.index, error=str(exc))
+            else:
+                base = candidate
+                break
+    if base is None and needed > 0:
+        raise NoAgreement(
+            f"no state has a majority, and this node can't make its own anew: its log begins behind entry {needed}, "
+            f"and it has no snapshot from there up to entry {agreed}, where a majority agreed for the last time. "
+            "Nothing was changed. Start the others with --rebuild; when a majority of them serves, remove this node, "
+            "and add it under a new id with an empty directory",
+            agreed,
+        )
+    for snapshot in snapshots.list():
+        if snapshot.index > agreed:
+            snapshots.drop(snapshot)
+    if base is not None:
+        store = restore_state(world, paths, snapshots, base, owner)
+    else:
+        world.states.destroy(paths.state)
+        store = _new_state(world, paths, owner)
+    logger.warning("state_made_anew", since=store.applied.index, agreed=agreed)
+    _unmark(world.disk, paths)
+    return store
 
 
 def _say_damaged(error: StateCorruption) -> None:
@@ -177,6 +224,8 @@ def _check_says_whose_it_is(disk: Disk, paths: Paths) -> None:
 def mark_unfit(disk: Disk, paths: Paths, error: StateCorruption | Diverged) -> None:
     """Write down that the state must be rebuilt at the next start, and why. Blocking; durable on return."""
     kind = _DIVERGED if isinstance(error, Diverged) else "damaged"
+    if isinstance(error, NoAgreement):
+        kind = f"no agreement after {error.agreed_index}"
     disk.write_atomic(paths.unfit_state, f"{kind}: {error}".encode())
 
 

@@ -155,6 +155,10 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """The certificates of the links between nodes; empty without TLS."""
     stopped: str | None = None
     """Why the node has stopped, with what to do; None while it serves."""
+    stopped_error: str | None = None
+    """The same as the error's name."""
+    doubt: str | None = None
+    """Why this leader tells clients nothing: replicas differ, and it is not decided who is wrong."""
     log_lines_lost: int = 0
     """How many lines its process could not log, because nothing read them in time."""
     log_problem: str | None = None
@@ -165,6 +169,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         found = []
         if self.stopped is not None:
             found.append(f"node {self.node_id} has stopped: {self.stopped}")
+        if self.doubt is not None:
+            found.append(f"nothing is served: {self.doubt}")
         if self.leader is None:
             found.append(
                 f"node {self.node_id} knows no leader: start nodes until a majority of "

@@ -81,7 +81,7 @@ class Commands:
             done(0, Indeterminate("leadership was lost before the command was committed"))
 
     def fail_all(self, error: RaftKVError) -> None:
-        """The node stops."""
+        """The node stops, or can't say what will become of them."""
         waiting, self._waiting = self._waiting, deque()
         for _, _, done in waiting:
             done(0, error)

@@ -63,6 +63,7 @@ class NodeCollector(Collector):
                 int(bool(status.misplaced)),
             ),
             "damaged_files": ("Damaged snapshots and files found and not mended", len(status.damaged)),
+            "states_doubted": ("1 on a leader that serves nothing as replicas differ", int(status.doubt is not None)),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
         if (clock := status.clock) is not None:
@@ -102,6 +103,10 @@ class NodeCollector(Collector):
             peers.add_metric([str(peer.node_id)], int(peer.connected))
             if peer.match_index is not None:
                 lag.add_metric([str(peer.node_id)], status.last_index - peer.match_index)
+        reasons = GaugeMetricFamily("raftkv_stopped_by", "1 when the node stopped, for this error", labels=["error"])
+        if status.stopped_error is not None:
+            reasons.add_metric([status.stopped_error], 1)
+        yield reasons
         yield peers
         yield unreachable
         expiry = GaugeMetricFamily(
@@ -117,8 +122,8 @@ class NodeCollector(Collector):
 class HttpServer:
     """Serves `/metrics`, `/health` (200 while the node serves), `/ready` and `/status`.
 
-    `/ready` is 200 when a leader is known, unless that is this node and it refuses writes. All are only read:
-    `GET` and `HEAD`, and nothing that anybody sends changes anything.
+    `/ready` is 200 when a leader is known, unless that is this node and it refuses writes, or serves nothing because
+    replicas differ. All are only read: `GET` and `HEAD`, and nothing that anybody sends changes anything.
     """
 
     def __init__(
@@ -168,7 +173,7 @@ class HttpServer:
         status = self._ask()
         if status is None:
             return b'{"problems":["the event loop does not answer"]}\n', "503 Service Unavailable"
-        ready = status.leader is not None and status.writes_refused is None
+        ready = status.leader is not None and status.writes_refused is None and status.doubt is None
         good = status.stopped is None and (path != "/ready" or ready)
         content: object = status if path == "/status" else _summary(status)
         return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"

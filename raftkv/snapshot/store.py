@@ -202,6 +202,12 @@ class SnapshotStore:
         self._damaged[name] = reason
         self._published.pop(name, None)
 
+    def drop(self, snapshot: SnapshotMeta) -> None:
+        """Remove a published snapshot, which must not be pinned, for good. *Worker.*"""
+        name = snapshot_name(snapshot)
+        del self._published[name]
+        self.prune([name])
+
     def begin(self) -> str:
         """A directory for `Store.checkpoint` to make and fill; it is not there yet. *Loop.*"""
         self._temporaries += 1

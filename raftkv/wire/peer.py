@@ -110,6 +110,20 @@ class DivergedNotice(msgspec.Struct, array_like=True, tag=65):
     index: Index
 
 
+class DigestRequest(msgspec.Struct, array_like=True, tag=67):
+    """From the leader, when replicas differ: what is your state's digest after the entry `index`?"""
+
+    index: Index
+
+
+class NoAgreementNotice(msgspec.Struct, array_like=True, tag=68):
+    """From the leader: the states differ at the entry `index` and none has a majority. Everybody stops."""
+
+    index: Index
+    agreed_index: Index
+    sides: tuple[tuple[NodeId, ...], ...]
+
+
 class Acquaintances(msgspec.Struct, array_like=True, tag=66):
     """The nodes that the sender has met since its `Hello`."""
 
@@ -117,7 +131,17 @@ class Acquaintances(msgspec.Struct, array_like=True, tag=66):
 
 
 PeerMessage: TypeAlias = (
-    Message | SnapshotMessage | Hello | HelloReply | Ping | Pong | DigestReport | DivergedNotice | Acquaintances
+    Message
+    | SnapshotMessage
+    | Hello
+    | HelloReply
+    | Ping
+    | Pong
+    | DigestReport
+    | DigestRequest
+    | DivergedNotice
+    | NoAgreementNotice
+    | Acquaintances
 )
 """Everything that travels between nodes."""
 

@@ -364,6 +364,9 @@ TESTS: dict[int, tuple[str, ...]] = {
     ),
     76: (
         "tests/node/test_divergence.py::test_a_diverged_replica_is_found_and_stopped",
+        "tests/node/test_agreement.py::test_a_majority_goes_on_and_without_one_nobody_does",
+        "tests/node/test_agreement.py::test_all_start_again_with_a_mended_class_and_nothing_is_lost",
+        "tests/node/test_agreement.py::test_a_leader_that_may_be_wrong_tells_clients_nothing",
         "tests/testing/test_determinism.py::test_what_depends_on_the_process_is_named",
     ),
     77: (

@@ -79,6 +79,7 @@ def test_the_exit_code_tells_a_silent_voter_from_none(monkeypatch):
     assert ClusterView(well, [Silent("10.0.0.4:7001", "no answer", 4)]).exit_code == 0, "it is no voter"
     assert ClusterView(well, [Silent("10.0.0.4:7001", "no answer")]).exit_code == 1, "nobody knows who that is"
     assert ClusterView([*well, status_of(3, stopped="damaged")], []).exit_code == 1
+    assert ClusterView([status_of(1, doubt="replicas differ"), status_of(2)], []).exit_code == 1
     assert ClusterView([status_of(node, leader=None) for node in (1, 2, 3)], []).exit_code == 3
 
 

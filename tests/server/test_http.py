@@ -75,3 +75,19 @@ def test_a_leader_that_refuses_writes_is_not_ready_and_says_why():
     assert ask("127.0.0.1", refused, "GET", "/health")[0] == 200
     assert ask("127.0.0.1", status_of(2, disk_low=True), "GET", "/ready")[0] == 200
     assert ask("127.0.0.1", status_of(2, leader=None), "GET", "/ready")[0] == 503
+
+
+def test_a_leader_in_doubt_is_not_ready_and_nobody_is_who_has_stopped():
+    """Replicas differ: it is not decided who is wrong, or it never can be; both are said, and counted."""
+    doubted = status_of(1, doubt="node 2 differs")
+    code, body, _ = ask("127.0.0.1", doubted, "GET", "/ready")
+    assert code == 503 and b"node 2 differs" in body
+    assert ask("127.0.0.1", doubted, "GET", "/health")[0] == 200
+    assert b"raftkv_states_doubted 1.0" in ask("127.0.0.1", doubted, "GET", "/metrics")[1]
+    stopped = status_of(1, stopped="no state has a majority", stopped_error="NoAgreement")
+    for path in ("/ready", "/health"):
+        code, body, _ = ask("127.0.0.1", stopped, "GET", path)
+        assert code == 503 and b"no state has a majority" in body
+    assert b'raftkv_stopped_by{error="NoAgreement"} 1.0' in ask("127.0.0.1", stopped, "GET", "/metrics")[1]
+    well = ask("127.0.0.1", status_of(1), "GET", "/metrics")[1]
+    assert b"raftkv_states_doubted 0.0" in well and b"raftkv_stopped_by{" not in well

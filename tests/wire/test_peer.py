@@ -36,10 +36,12 @@ from raftkv.wire import (
     Acquaintance,
     Acquaintances,
     DigestReport,
+    DigestRequest,
     DivergedNotice,
     FrameDecoder,
     Hello,
     HelloReply,
+    NoAgreementNotice,
     Ping,
     Pong,
     decode_message,
@@ -75,7 +77,9 @@ MESSAGES = [
     Ping(5),
     Pong(5),
     DigestReport(5, 2**64 - 1),
+    DigestRequest(5),
     DivergedNotice(5),
+    NoAgreementNotice(5, 4, ((1,), (2, 3))),
     Acquaintances({3: Acquaintance("incarnation", 4, "nonce")}),
 ]
 

@@ -27,7 +27,7 @@ from raftkv.snapshot import (
     SnapshotRefused,
 )
 from raftkv.testing.judging.history import Operation
-from raftkv.wire import DigestReport, DivergedNotice, PeerMessage
+from raftkv.wire import DigestReport, DigestRequest, DivergedNotice, NoAgreementNotice, PeerMessage
 
 TEXT_MAX = 24
 """Characters of an argument or a result; who needs all of it has the history."""
@@ -58,6 +58,10 @@ def label(message: PeerMessage) -> str:
             return f"read {message.index if message.index is not None else 'no'}"
         case DigestReport():
             return f"digest {message.index}"
+        case DigestRequest():
+            return f"digest? {message.index}"
+        case NoAgreementNotice():
+            return f"no agreement {message.index}"
         case DivergedNotice():
             return f"diverged {message.index}"
         case _:

@@ -42,6 +42,8 @@ GROUPS = {
     "ReadIndex": "read",
     "ReadIndexReply": "read",
     "DigestReport": "digest",
+    "DigestRequest": "digest",
+    "NoAgreementNotice": "digest",
     "DivergedNotice": "digest",
 }
 """Kinds of messages by the colour that they share; all others are of snapshots."""
