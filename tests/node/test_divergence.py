@@ -253,6 +253,7 @@ def test_learners_never_outvote_a_leader():
     digests, three = comparer(), Membership.of((1, 2, 3), (4, 5))
     assert digests.report(4, 10, 998, three) is None
     assert digests.doubt(three) is None
+    digests = comparer()
     assert digests.report(2, 10, 999, three) is None
     assert digests.report(4, 10, 998, three) is None
     assert digests.report(5, 10, 997, three) is None
