@@ -136,8 +136,8 @@ class HttpServer:
         self._registry.register(NodeCollector(self._ask))
         try:
             self._server = make_server(host, port, self._answer, server_class=BoundedServer, handler_class=QuietHandler)
-        except OSError as exc:
-            raise ConfigError(f"http {host}:{port}: {exc.strerror or exc}") from exc
+        except (OSError, UnicodeError) as exc:  # the latter for a name that is none
+            raise ConfigError(f"http {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc
         self._server.tls = tls
         self.port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, name="raftkv-http", daemon=True)

@@ -202,8 +202,13 @@ class Host:
         self._machine = machine_of(self.objects, self.objects.codec.name)
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
-        node = Node(await recover(self._machine, options, mesh, World.real(), self))
-        self._serving = await serve(node, ClientLimits.of(settings.config))
+        world = World.real()
+        try:
+            node = Node(await recover(self._machine, options, mesh, world, self))
+            self._serving = await serve(node, ClientLimits.of(settings.config))
+        except BaseException:
+            await world.close()
+            raise
         self.node = node
         self.role_changed()
         streams.clients = self._serving.listener.connection

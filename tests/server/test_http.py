@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+from raftkv.errors import ConfigError
 from raftkv.node.status import NodeStatus
 from raftkv.server.http import HttpServer
 from tests.cli.test_view import status_of
@@ -51,6 +52,16 @@ def test_it_listens_on_either_kind_of_address(host):
     if host == "::1" and not has_ipv6():
         pytest.skip("this host has no IPv6")
     assert ask(host, status_of(1), "GET", "/health")[0] == 200
+
+
+def test_a_name_that_is_none_is_refused_with_the_reason():
+    """An empty label is no OSError to Python."""
+
+    async def story():
+        with pytest.raises(ConfigError, match=r"http a\.\.b:0: .*label empty"):
+            HttpServer("a..b", 0, lambda: status_of(1))
+
+    asyncio.run(story())
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
