@@ -275,13 +275,13 @@ def test_a_node_without_a_journal_comes_back_as_another_one():
             other = made[places[(number + 1) % 3]]
             other.add(number, sync=True, timeout=DEADLINE_S)
             expected.append(number)
-            old = made[place]._node.options.node_id
+            old = made[place]._node.node_id
             made[place].destroy()
             again = made[place] = Forgetful(place, others(place, places))
             again.waitReady()
             assert again.readBarrier(DEADLINE_S)
             assert again.numbers == expected
-            assert again._node.options.node_id > max(old, 3)
+            assert again._node.node_id > max(old, 3)
             eventually(lambda again=again: len(again._node.raft.membership.voters) == 3)
     finally:
         for each in made.values():
