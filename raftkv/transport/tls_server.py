@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Sequence
@@ -106,5 +107,8 @@ class TlsServer:
         """Stop listening, and break off handshakes; established connections stay as they are."""
         for task in [*self._accepting, *self._shaking]:
             task.cancel()
+        for each in self._sockets:
+            with contextlib.suppress(OSError):  # not all systems can
+                each.shutdown(socket.SHUT_RDWR)  # it is closed some turns later, but the address is free now
         for each in self._sockets[len(self._accepting) :]:
             each.close()

@@ -378,6 +378,29 @@ def test_a_leader_that_stops_hands_leadership_over(tmp_path):
     run(story())
 
 
+def test_a_failed_start_with_tls_may_be_repeated_at_once(tmp_path):
+    """The address for clients, which was free, is free again: each attempt names the one that is taken."""
+    authority = Authority(tmp_path / "tls")
+    cert, key = map(str, authority.issue("node"))
+
+    async def story():
+        (port,) = free_ports(1)
+        holder = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+        peers = f"127.0.0.1:{holder.sockets[0].getsockname()[1]}"
+        tls = Tls.from_files(ca=str(authority.path), cert=cert, key=key)
+        listen = Listen(clients=f"127.0.0.1:{port}", peers=peers)
+        server = Server(Inventory, data_dir=tmp_path / "data", listen=listen, tls=tls)
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="peer_listen"):
+                await server.start()
+        holder.close()
+        await holder.wait_closed()
+        async with server:
+            assert server.address == f"127.0.0.1:{port}"
+
+    run(story())
+
+
 def test_all_its_ports_speak_tls_from_files(tmp_path):
     """Clients show a certificate of the authority; who speaks no TLS gets nothing."""
     authority = Authority(tmp_path / "tls")
