@@ -1,12 +1,19 @@
-"""How deep arguments may be nested, so that every node that applies a command can read what the leader could read.
+"""How much room on the interpreter's stack a command has: the same wherever, and whenever, it is applied.
 
-msgspec reads nested values by calling itself, and so can go only as deep as the interpreter's stack has room. There
-may be less room when a command is applied, in another thread and perhaps at the next start, than when it arrived.
-A command that can be read then but not applied would be in the log, and stop every node that comes to it.
+A command that calls itself too often, or meets values nested too deep (msgspec reads and writes them by calling
+itself), raises RecursionError. That is its own error, rejected alike on every node, only if every node gives it the
+same room. By itself none does: the leader applies below a callback of its disk, a follower or a restart below others,
+and a process may have any `sys.setrecursionlimit`. So a batch is applied exactly `ROOM` frames below the limit.
+
+A command that fits into the room within a few frames may fit on one node only, as Python counts some calls once or
+twice. What follows from that differs is found by the digest, as always.
 """
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -14,20 +21,69 @@ import msgspec.inspect as kinds
 
 T = TypeVar("T")
 
-SPARE_FRAMES = 200
-"""Stack frames that are kept free for applying the command: some ten of this package, and the method's own."""
+ROOM = 1_000
+"""Frames that a batch of entries has: about what Python gives a whole program, whatever this one was given."""
+
+ROOM_TO_CHECK = 700
+"""Frames to read arguments with before a command is in the log: so few that it can be read wherever it is applied."""
+
+_one_at_a_time = threading.RLock()
+"""The limit is one for all threads, and is not to change while a batch counts on it."""
 
 
-def with_less_room(call: Callable[[Any], T], argument: Any, frames: int = SPARE_FRAMES) -> T:
-    """`call(argument)` with so many stack frames less to use; raises RecursionError when it needs one of them."""
+def _after_fork() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()  # a thread that is not there may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def with_room(call: Callable[[Any], T], argument: Any, frames: int) -> T:
+    """`call(argument)` with exactly so many frames to the recursion limit. Takes about 2 µs: once for a batch.
+
+    The limit is never lowered below other threads: what is too much is filled with frames, where there are any.
+    Raises RecursionError when this is called from so deep that the limit would have to be raised again and again.
+    """
+    with _one_at_a_time:
+        depth, limit = _depth(), sys.getrecursionlimit()
+        spare = limit - depth - frames
+        if spare < 0:
+            if depth > ROOM:
+                raise RecursionError(f"a state machine is called from {depth} frames below")
+            # For good: a thread that is now deeper than the old limit must not find that again.
+            sys.setrecursionlimit(limit - spare)
+            return call(argument)
+        if spare <= _FEW or threading.active_count() > 1:
+            return with_less_room(call, argument, spare - 1) if spare else call(argument)
+        sys.setrecursionlimit(limit - spare)
+        try:
+            return call(argument)
+        finally:
+            sys.setrecursionlimit(limit)
+
+
+_FEW = 16
+
+
+def _depth() -> int:
+    """How deep the caller is, as the interpreter counts for its limit: calls of C functions are among them."""
+    try:
+        sys.setrecursionlimit(1)  # changes nothing, as whoever calls is deeper, and is told how deep
+    except RecursionError as exc:
+        return int(str(exc).partition(" depth ")[2].partition(":")[0])
+    raise AssertionError("a function runs at a depth below 1")
+
+
+def with_less_room(call: Callable[[Any], T], argument: Any, frames: int) -> T:
+    """`call(argument)` with so many frames less on the stack; raises RecursionError where they would be missed."""
     return call(argument) if frames == 0 else with_less_room(call, argument, frames - 1)
 
 
 def is_shallow(types: Iterable[Any]) -> bool:
     """Whether no value of these types is nested deeper than the types themselves are written.
 
-    Values for `Any` may be nested without limit, and so may fields that a class does not know, and classes that hold
-    their own kind.
+    Any value at all may stand for `Any`, and in a field that a class does not know; classes may hold their like.
     """
     return all(_is_shallow(kind) for kind in kinds.multi_type_info(types))
 

@@ -51,7 +51,14 @@ _encoder = msgspec.msgpack.Encoder()
 
 def rejected(error: BaseException) -> Outcome:
     """The outcome of a command that raised."""
+    if type(error) is RecursionError:
+        return TOO_DEEP
     return Outcome(OutcomeKind.REJECTED, _encoder.encode((_clean(type(error).__name__), _text_of(error))))
+
+
+TOO_DEEP = Outcome(OutcomeKind.REJECTED, _encoder.encode(("RecursionError", "maximum recursion depth exceeded")))
+"""Of a command that ran out of frames. Python's text says what it was doing then, which differs between nodes: a
+function that ran often is called in another way than before."""
 
 
 def _text_of(error: BaseException) -> str:

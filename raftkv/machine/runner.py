@@ -19,9 +19,9 @@ from raftkv.errors import (
     TooMuchWork,
     UnknownCommand,
 )
-from raftkv.machine.depth import with_less_room
+from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
 from raftkv.machine.methods import Method
-from raftkv.machine.outcome import Outcome, OutcomeKind, rejected, rejection_of
+from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, rejected, rejection_of
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
@@ -43,7 +43,7 @@ DIGESTS_KEPT = 65_536
 RESULT_BYTES_MAX = 8 * MIB
 """The limit of one encoded result: it is kept with the session, and must fit into a frame."""
 
-_NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, RecursionError, SystemError)
+_NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, SystemError)
 """Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""
 
 _NOTHING = msgspec.msgpack.encode(None)
@@ -102,7 +102,7 @@ class Runner:
         """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log."""
         command = decode_command(payload)
         if command.name in (OPEN_SESSION, CLOSE_SESSION):
-            with_less_room(decode_command, payload)
+            with_room(decode_command, payload, ROOM_TO_CHECK)
             return
         method = self.machine.methods.get(command.name)
         if method is None or method.is_query:
@@ -110,8 +110,8 @@ class Runner:
         if method.is_shallow:
             method.decode_args(command.args)
         else:
-            with_less_room(decode_command, payload)
-            with_less_room(method.decode_args, command.args)
+            with_room(decode_command, payload, ROOM_TO_CHECK)
+            with_room(method.decode_args, command.args, ROOM_TO_CHECK)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         """Apply committed entries, as one write to the store; an outcome for each, None for entries without a command.
@@ -121,6 +121,9 @@ class Runner:
         """
         if entries[0].index != self.applied.index + 1:
             raise SafetyViolation(f"entry {entries[0].index} is to be applied behind {self.applied.index}")
+        return with_room(self._apply_all, entries, ROOM)
+
+    def _apply_all(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         outcomes: list[Outcome | None] = []
         digest, last = self.applied.digest, None
         overlay = self._overlay
@@ -152,16 +155,19 @@ class Runner:
             return None, xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
         command = self._decode(entry)
         sessions.begin(entry.time_ms)
-        outcome = self._perform(command, entry)
+        outcome = TOO_DEEP if command is None else self._perform(command, entry)
         overlay.own.update(sessions.changes)
         effects = _encoder.encode((entry.chain, outcome.kind, outcome.payload, list(overlay.own.items())))
         overlay.keep()
         return outcome, xxhash.xxh3_64_intdigest(effects, digest)
 
-    def _decode(self, entry: Entry) -> CommandPayload:
+    def _decode(self, entry: Entry) -> CommandPayload | None:
+        """The command; None when it is nested too deep to be read."""
         try:
             return decode_command(entry.payload)
         except InvalidArgument as exc:
+            if isinstance(exc.__cause__, RecursionError):
+                return None
             raise MachineFailed(f"entry {entry.index} holds {exc}: it was not applied") from exc
 
     def _perform(self, command: CommandPayload, entry: Entry) -> Outcome:
@@ -183,6 +189,8 @@ class Runner:
     def _run(self, command: CommandPayload, entry: Entry) -> Outcome:
         """Run the command's method; its changes are in the overlay, or undone when it raised."""
         method, args = self._method(command, entry)
+        if args is None:
+            return TOO_DEEP
         moment, overlay = self._moment, self._overlay
         moment.index, moment.time_ms, moment.chain, moment.random = entry.index, entry.time_ms, entry.chain, None
         overlay.writable = True
@@ -194,7 +202,8 @@ class Runner:
                 raise
             raise MachineFailed(
                 f"the command {method.name} in entry {entry.index} failed with {type(exc).__name__}: {exc}, which need "
-                f"not happen on every node. It was not applied. Mend the cause ({method.line}), then start the node"
+                f"not happen on every node. It was not applied. Mend the cause ({method.line}), then start the node; "
+                "if it stops every node, start all of them with a mended class"
             ) from exc
         except KeyboardInterrupt:
             raise  # Ctrl-C, not the command
@@ -204,7 +213,8 @@ class Runner:
         finally:
             overlay.writable = False
 
-    def _method(self, command: CommandPayload, entry: Entry) -> tuple[Method, tuple[object, ...]]:
+    def _method(self, command: CommandPayload, entry: Entry) -> tuple[Method, tuple[object, ...] | None]:
+        """The method and its arguments, or None for those that are nested too deep to be read."""
         method = self.machine.methods.get(command.name)
         if method is None or method.is_query:
             raise UnknownCommand(
@@ -214,6 +224,8 @@ class Runner:
         try:
             return method, method.decode_args(command.args)
         except InvalidArgument as exc:
+            if isinstance(exc.__cause__, RecursionError):
+                return method, None
             raise MachineFailed(
                 f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
                 "that the others run; types of arguments must not change while old entries are in the log"

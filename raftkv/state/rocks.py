@@ -67,8 +67,8 @@ def _translated(what: str, path: str) -> Iterator[None]:
     """RocksDB's errors are plain exceptions whose text begins with a kind; only here they become ours."""
     try:
         yield
-    except NodeStopped:
-        raise
+    except (NodeStopped, RecursionError):
+        raise  # the latter is the command's that reads, and not the database's
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{what} {path}: {exc}: {_FREE_SPACE}") from exc

@@ -19,7 +19,7 @@ from raftkv.syncobj.machine import ImageWriter, SyncObjMachine
 
 logger = TextLog("raftkv.syncobj")
 
-_NOT_ITS_OWN = (MemoryError, RecursionError, SystemError)
+_NOT_ITS_OWN = (MemoryError, SystemError)
 """What a method may raise on one node and not on the next: going on would let them differ."""
 
 
@@ -122,6 +122,9 @@ class Objects:
             return method(*args, _doApply=True, **kwargs), FAIL_REASON.SUCCESS
         except (*_NOT_ITS_OWN, KeyboardInterrupt):
             raise
+        except RecursionError as exc:
+            # A table would be as it was before, but nobody can tell how far a method came with objects in memory.
+            raise MachineFailed(f"a call of {method} did not fit the stack, and was perhaps done in part") from exc
         except BaseException as exc:  # noqa: BLE001 (whatever else a method raises is its caller's)
             return None, MethodRaised(exc)
 

@@ -29,10 +29,10 @@ ROWS_EACH = 4
 LARGE_MAX = 64 * KIB
 """Limits of commands above this are not tried: the world would be about nothing else."""
 
-RAISED, DONE_AFTER_ALL = "command that raises", "unknown outcome that was done"
+RAISED, ENDLESS, DONE_AFTER_ALL = "command that raises", "command that calls itself", "unknown outcome that was done"
 AT_LIMIT, OVER_LIMIT = "command at the limit", "command over the limit"
 
-ENCOUNTERS = (RAISED, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT)
+ENCOUNTERS = (RAISED, ENDLESS, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT)
 
 
 class Workload(KeyValue):
@@ -55,6 +55,12 @@ class Workload(KeyValue):
         """Append, and then raise: all of it is undone."""
         self.lists[key] = [*self.lists.get(key, []), item]
         raise ValueError("spoiled")
+
+    @command
+    def dig(self, key: bytes, item: bytes) -> None:
+        """Append, and then never end; no frame is left, and all of it is undone."""
+        self.lists[key] = [*self.lists.get(key, []), item]
+        self.dig(key, item)
 
     @command
     def litter(self, number: int, deletes: bool) -> None:
@@ -119,13 +125,15 @@ class Clients:
         if kind == "append" and dice.random() < 0.1:
             kind = "spoil"
         step = self._numbers[number] = self._numbers.get(number, 0) + 1
+        if kind == "spoil" and step % 2:
+            kind = "dig"
         value = b"%d.%d" % (number, step)
         is_large = kind == "put" and self._command_bytes_max is not None and dice.random() < 0.1
         if is_large:
             value = self._at_the_limit(value, dice)
         old = b"%d.%d" % (number, max(1, step - dice.randrange(1, 9))) if dice.random() < 0.5 else None
         argument = {"increment": 1, "compare": (old, value)}.get(kind, None if kind in _READS else value)
-        name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append"}.get(kind, kind)
+        name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append", "dig": "append"}.get(kind, kind)
         loop = asyncio.get_running_loop()
         operation = self._history.call(number, key, name, argument, loop.time())
         try:
@@ -136,7 +144,8 @@ class Clients:
             self._doubtful.append(operation)
         except (NotAccepted, Rejected) as exc:
             self._refused(operation)
-            self._met[RAISED] += isinstance(exc, Rejected) and kind == "spoil"
+            if isinstance(exc, Rejected) and kind in _FAILING:
+                self._met[_FAILING[kind]] += 1
         except InvalidArgument as exc:
             assert is_large, f"{kind} ended with {exc!r}"
             self._refused(operation)
@@ -144,7 +153,7 @@ class Clients:
         except RaftKVError as exc:
             raise AssertionError(f"{kind} ended with {exc!r}, which no client should see") from exc
         else:
-            assert kind != "spoil", "a command that raises was answered"
+            assert kind not in _FAILING, "a command that raises was answered"
             self._met[AT_LIMIT] += is_large
             self._history.returned(operation, result, loop.time())
 
@@ -187,6 +196,8 @@ class Clients:
                 return await remote.append(key, value)
             case "spoil":
                 return await remote.spoil(key, value)
+            case "dig":
+                return await remote.dig(key, value)
             case _:
                 return tuple(await remote.items(key))
 
@@ -214,6 +225,7 @@ class Clients:
         ]
 
 
+_FAILING = {"spoil": RAISED, "dig": ENDLESS}
 _READS = ("count", "look", "get", "list")
 
 _KINDS = {

@@ -74,6 +74,7 @@ KINDS: dict[str, str] = {
     "command at the limit": "F32 F33",
     "command over the limit": "F33",
     "command that raises": "F75",
+    "command that calls itself": "F75",
     "unknown outcome that was done": "F36",
     "leader before its first commit": "F27 F49",
     "old terms' entries wait for a commit": "F25",

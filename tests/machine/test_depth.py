@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import os
+import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -12,8 +16,19 @@ import pytest
 from raftkv.disk.simulated import SimDisk
 from raftkv.entry import make_entry
 from raftkv.errors import InvalidArgument
-from raftkv.machine import CLOSE_SESSION, OPEN_SESSION, Runner, StateMachine, Table, command, encode_command
-from raftkv.machine.depth import is_shallow, with_less_room
+from raftkv.machine import (
+    CLOSE_SESSION,
+    OPEN_SESSION,
+    LocalMachine,
+    OutcomeKind,
+    Runner,
+    StateMachine,
+    Table,
+    command,
+    encode_command,
+)
+from raftkv.machine.depth import ROOM, _depth, is_shallow, with_less_room, with_room
+from raftkv.machine.outcome import Outcome
 from raftkv.model import EntryKind
 from raftkv.state import MemoryStore
 
@@ -127,3 +142,192 @@ class Flat(msgspec.Struct):
 def test_which_types_can_be_nested(kind: Any, expected: bool) -> None:
     """Only those whose depth stands in their name are spared the second look."""
     assert is_shallow([int, kind]) is expected
+
+
+class Digger(StateMachine):
+    """Goes as deep as it is told."""
+
+    holes = Table(str, int)
+    kept = Table(str, Any)
+
+    @command
+    def dig(self, frames: int) -> int:
+        """Set a hole on every step of the way down."""
+        self.holes[str(frames)] = frames
+        return 0 if frames == 0 else 1 + self.dig(frames - 1)
+
+    @command
+    def room(self) -> int:
+        """What there is."""
+        return sys.getrecursionlimit() - _depth()
+
+    @command
+    def nest(self, depth: int, how: str) -> Any:
+        """A value as deep as told: returned, stored, or compared."""
+        value: Any = 0
+        for _ in range(depth):
+            value = [value]
+        if how == "store":
+            self.kept["a"] = value
+        if how == "say":
+            raise ValueError(value)
+        return value if how == "return" else None
+
+    @command
+    def keep(self, name: str, document: Any) -> None:
+        """Store it."""
+        self.kept[name] = document
+
+    @command
+    def grumble(self) -> None:
+        """A text of its own, with the place in it where it came about."""
+        raise RecursionError(f"at {sys.getrecursionlimit()} {_depth()}")
+
+
+def deep_payloads() -> list[bytes]:
+    """Calls that fit, that nearly fit, that don't, and that never end."""
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("room", ()),
+        ("dig", (10,)),
+        ("grumble", ()),
+        *(("dig", (frames,)) for frames in (400, *range(800, 1_000, 7), 2_000, 1 << 40)),
+        *(("nest", (depth, how)) for how in ("return", "store", "say") for depth in (100, 800, 970, 1_010, 3_000)),
+    ]
+    encoded = [encode_command(0, 0, 0, name, msgspec.msgpack.encode(args)) for name, args in calls]
+    return [*encoded, *(encode_command(0, 0, 0, "keep", b"\x92\xa1a" + nested(depth)) for depth in (600, 800, 2_000))]
+
+
+def applied(payloads: list[bytes], *, at_once: bool = False) -> tuple[list[Outcome | None], int]:
+    """Apply them to a machine of its own; the outcomes, and the digest behind them."""
+    runner = Runner(Digger, MemoryStore.open(SimDisk(), "/s"))
+    entries, chain = [], 0
+    for index, payload in enumerate(payloads, 1):
+        entries.append(make_entry(index, 1, 1, EntryKind.COMMAND, payload, chain))
+        chain = entries[-1].chain
+    if at_once:
+        return runner.apply(entries), runner.applied.digest
+    return [outcome for entry in entries for outcome in runner.apply([entry])], runner.applied.digest
+
+
+@pytest.fixture(autouse=True)
+def _limit() -> Iterator[None]:
+    limit = sys.getrecursionlimit()
+    yield
+    sys.setrecursionlimit(limit)
+
+
+def in_a_thread(call: Callable[[], Any]) -> Any:
+    """What it returns, while this thread waits."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def at_limit(limit: int, call: Callable[[], Any]) -> Any:
+    """The same with another limit."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        return call()
+    finally:
+        sys.setrecursionlimit(before)
+
+
+PLACES: dict[str, Callable[[Callable[[], Any]], Any]] = {
+    "here": lambda call: call(),
+    "deeper": lambda call: with_less_room(lambda _: call(), None, 300),
+    "in a thread": in_a_thread,
+    "deeper in a thread": lambda call: in_a_thread(lambda: with_less_room(lambda _: call(), None, 77)),
+    "with a low limit": lambda call: at_limit(600, call),
+    "with a high limit": lambda call: at_limit(20_000, call),
+    "with a high limit in a thread": lambda call: at_limit(9_000, lambda: in_a_thread(call)),
+    "below C functions": lambda call: functools.reduce(lambda _, each: each(), [functools.partial(call)], None),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_command_has_the_same_room_wherever_it_is_applied(place: str, at_once: bool) -> None:
+    """What does not fit the stack is rejected alike, with the same digest: below whatever calls, at any limit (F75)."""
+    payloads = deep_payloads()
+    expected, digest = applied(payloads)
+    found = PLACES[place](lambda: applied(payloads, at_once=at_once))
+    assert found == (expected, digest)
+    assert {outcome.kind for outcome in expected if outcome} == {OutcomeKind.APPLIED, OutcomeKind.REJECTED}
+    rejections = {outcome.payload for outcome in expected if outcome and outcome.kind is OutcomeKind.REJECTED}
+    assert [msgspec.msgpack.decode(each) for each in rejections if b"RecursionError" in each] == [
+        ["RecursionError", "maximum recursion depth exceeded"]
+    ], "Python's own texts tell what a node was doing"
+
+
+def test_code_that_has_warmed_up_has_the_same_room() -> None:
+    """Python calls a function in another way once it ran often: a node that was just started has not seen that."""
+    payloads = deep_payloads()
+    first = applied(payloads)
+    for _ in range(20):
+        assert applied(payloads) == first
+
+
+def test_the_room_is_what_it_says() -> None:
+    """In frames, whether some are filled, the limit is raised, or lowered."""
+
+    def left(_: object) -> int:
+        return sys.getrecursionlimit() - _depth()
+
+    limit = sys.getrecursionlimit()
+    rooms = {with_room(left, None, frames) + ROOM - frames for frames in (ROOM, ROOM - 300, ROOM - 1)}
+    assert sys.getrecursionlimit() >= limit
+    sys.setrecursionlimit(8_000)
+    rooms |= {with_room(left, None, ROOM), in_a_thread(lambda: with_room(left, None, ROOM))}
+    assert rooms == {ROOM - 1}, "one is the function's own"
+
+
+def test_no_other_thread_meets_a_lower_limit() -> None:
+    """Also not for the time of a command: it may be deeper than that, and an interpreter that finds itself far above
+    its limit ends the process."""
+    sys.setrecursionlimit(5_000)
+    seen = in_a_thread(lambda: with_room(lambda _: sys.getrecursionlimit(), None, ROOM))
+    assert (seen, sys.getrecursionlimit()) == (5_000, 5_000)
+    assert with_room(lambda _: sys.getrecursionlimit(), None, ROOM) < 5_000, "nobody else is there"
+    assert sys.getrecursionlimit() == 5_000
+
+
+def test_a_machine_that_is_called_ever_deeper_does_not_raise_the_limit_for_ever() -> None:
+    """Else an endless recursion through a `LocalMachine` would take all memory."""
+    local = LocalMachine(Digger)
+
+    def endless() -> None:
+        local.dig(1)
+        endless()
+
+    with pytest.raises(RecursionError):
+        endless()
+    assert sys.getrecursionlimit() < 3 * ROOM
+    assert local.dig(3) == 3
+
+
+def test_a_machine_within_a_machine() -> None:
+    """A command that runs another machine in memory does not wait for itself."""
+
+    class Outer(StateMachine):
+        @command
+        def go(self) -> int:
+            return LocalMachine(Digger).dig(500)
+
+    assert LocalMachine(Outer).go() == 500
+
+
+def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
+    """A fork while another thread applies."""
+    inside, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=with_room, args=(lambda _: (inside.set(), done.wait(10)), None, ROOM))
+    thread.start()
+    inside.wait(10)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if LocalMachine(Digger).dig(3) == 3 else 1)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

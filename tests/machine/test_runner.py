@@ -55,7 +55,7 @@ class Counter(StateMachine):
             raise LookupError(f"{object()}")
         if how == "type":
             return "text"  # type: ignore[return-value]
-        raise {"os": OSError("no network"), "memory": MemoryError(), "deep": RecursionError(), "disk": DiskError("x")}[
+        raise {"os": OSError("no network"), "memory": MemoryError(), "system": SystemError(), "disk": DiskError("x")}[
             how
         ]
 
@@ -134,7 +134,7 @@ def test_a_result_of_another_type_is_a_rejection():
     assert get(run, "fail") == 0
 
 
-@pytest.mark.parametrize("how", ["os", "memory", "deep"])
+@pytest.mark.parametrize("how", ["os", "memory", "system"])
 def test_an_error_that_is_not_the_commands_own_stops_before_it(how):
     """What may happen on one node and not on another is never taken for the command's answer (F75)."""
     run, chain = runner(), Chain()
