@@ -23,7 +23,7 @@ from raftkv.errors import (
     Unavailable,
     ViewExpired,
 )
-from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
+from raftkv.machine import LocalMachine, Rejection, StateMachine, Table, Value, command, query
 from raftkv.model import Member, Membership
 from raftkv.node import NodeStatus
 from raftkv.server import Listen, Server, Tls
@@ -50,6 +50,7 @@ __all__ = [
     "NotLeader",
     "RaftKVError",
     "Rejected",
+    "Rejection",
     "Server",
     "SessionExpired",
     "StaleRead",

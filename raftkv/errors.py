@@ -43,13 +43,16 @@ class MachineError(RaftKVError, TypeError):
 class Rejected(RaftKVError):
     """The command itself raised: the same on every node, and without any effect.
 
-    `error_type` is the name of the exception's class, `message` its text.
+    `error_type` is the name of the exception's class, `message` its text. An error that the state machine declares
+    arrives as its own class, a subclass of `Rejection`, which is one of this.
     """
 
-    def __init__(self, error_type: str, message: str) -> None:
+    def __init__(self, error_type: str, message: str, fields: bytes = b"") -> None:
+        """`fields` are the encoded fields of a declared error."""
         super().__init__(f"{error_type}: {message}" if message else error_type)
         self.error_type = error_type
         self.message = message
+        self.fields = fields
 
 
 class TooMuchWork(RaftKVError):

@@ -21,9 +21,9 @@ from raftkv.client.reads import Read, StaleRead
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
 from raftkv.client.view import View, open_view
-from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, SessionExpired, Unavailable
+from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, Rejected, SessionExpired, Unavailable
 from raftkv.forks import leave, tell_of_fork
-from raftkv.machine import NO_SESSION, Method, StateMachine
+from raftkv.machine import NO_SESSION, Method, StateMachine, as_declared
 from raftkv.wire import RequestKind
 
 CLOSE_DEADLINE_S = 1.0
@@ -52,7 +52,7 @@ class Client(Generic[M]):
     A call ends in one of these ways:
 
     - with the result, which is durable on a majority;
-    - `Rejected`: the command has raised this exception itself;
+    - `Rejected`: the command has raised this exception itself; a `Rejection` that its machine declares, as that;
     - `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`): it was certainly not done;
     - `Indeterminate`: it is not known whether it was done;
     - `SessionExpired`: the same, because the cluster has forgotten the session;
@@ -179,20 +179,28 @@ class Client(Generic[M]):
             raise Unavailable("the client is closed")
         values = method.encode_args(args, kwargs)
         self._channel.check(len(values), deadline_s)
-        if method.is_query:
-            return await self._request(RequestKind.QUERY, method.query_payload(values), deadline_s)
-        if self.options.sessions:
-            return await self._invoke_once(method, values, deadline_s)
-        payload = method.command_payload(NO_SESSION, 0, 0, values)
-        call = self._channel.new_call(RequestKind.COMMAND, payload, deadline_s, changes_state=True, repeatable=False)
-        return await self._channel.perform(call)
+        try:
+            if method.is_query:
+                return await self._request(RequestKind.QUERY, method.query_payload(values), deadline_s)
+            if self.options.sessions:
+                return await self._invoke_once(method, values, deadline_s)
+            payload = method.command_payload(NO_SESSION, 0, 0, values)
+            call = self._channel.new_call(
+                RequestKind.COMMAND, payload, deadline_s, changes_state=True, repeatable=False
+            )
+            return await self._channel.perform(call)
+        except Rejected as rejected:
+            raise as_declared(rejected, method) from None
 
     async def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
         """Ask any node a stale query. Raises as the class says."""
         payload = method.query_payload(method.encode_args(args, kwargs))
-        answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
+        try:
+            answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
+        except Rejected as rejected:
+            raise as_declared(rejected, method) from None
         return StaleRead(method.decode_result(answer.payload), answer.index)
 
     async def open_view(self, deadline_s: float | None = None) -> View:

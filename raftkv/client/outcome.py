@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
-import msgspec
-
 from raftkv.client.call import Answer
 from raftkv.errors import (
+    UNREADABLE,
     Busy,
     ChangeRefused,
     DiskLow,
@@ -23,6 +22,7 @@ from raftkv.errors import (
     Unavailable,
     ViewExpired,
 )
+from raftkv.machine import read_rejection
 from raftkv.wire import Response, Status
 
 
@@ -39,16 +39,6 @@ class Verdict(Enum):
     """Certainly not done: the same node may do it in a moment."""
     UNKNOWN = "unknown"
     """It may have been done, and this node can't tell."""
-
-
-class Rejection(msgspec.Struct, array_like=True, frozen=True):
-    """The payload of `Status.REJECTED`."""
-
-    error_type: str
-    message: str
-
-
-_rejections = msgspec.msgpack.Decoder(Rejection)
 
 
 def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
@@ -87,7 +77,6 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
 
 def _rejected(payload: bytes) -> Rejected:
     try:
-        rejection = _rejections.decode(payload)
-    except msgspec.MsgspecError as exc:
+        return read_rejection(payload)
+    except UNREADABLE as exc:
         raise FrameError(f"an unreadable rejection: {exc}") from exc
-    return Rejected(rejection.error_type, rejection.message)

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from raftkv.client.call import Answer
-from raftkv.errors import InvalidArgument, RaftKVError
-from raftkv.machine import Method
+from raftkv.errors import InvalidArgument, RaftKVError, Rejected
+from raftkv.machine import Method, as_declared
 from raftkv.model import Index
 from raftkv.wire import RequestKind, ViewQuery
 
@@ -39,7 +39,10 @@ class View:
         if not method.is_query:
             raise InvalidArgument(f"{method.name} is a command: a view is only read")
         query = ViewQuery(self._number, method.query_payload(method.encode_args(args, kwargs)))
-        answer = await self._ask(RequestKind.VIEW_QUERY, _encoder.encode(query), deadline_s)
+        try:
+            answer = await self._ask(RequestKind.VIEW_QUERY, _encoder.encode(query), deadline_s)
+        except Rejected as rejected:
+            raise as_declared(rejected, method) from None
         if answer.index != self.index:
             raise RaftKVError(f"a view of index {self.index} was answered at index {answer.index}")
         return method.decode_result(answer.payload)

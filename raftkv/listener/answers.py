@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from raftkv.errors import (
     Busy,
     ChangeRefused,
@@ -20,14 +18,12 @@ from raftkv.errors import (
     TooMuchWork,
     ViewExpired,
 )
-from raftkv.machine import OutcomeKind
+from raftkv.machine import OutcomeKind, rejection_payload
 from raftkv.model import Index, Member
 from raftkv.wire import Response, Status
 
 if TYPE_CHECKING:
     from raftkv.machine import Outcome
-
-_encoder = msgspec.msgpack.Encoder()
 
 _STATUSES: dict[OutcomeKind, Status] = {
     OutcomeKind.APPLIED: Status.OK,
@@ -57,7 +53,7 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
     text = str(error).encode()
     match error:
         case Rejected():
-            return Response(request_id, Status.REJECTED, _encoder.encode([error.error_type, error.message]))
+            return Response(request_id, Status.REJECTED, rejection_payload(error))
         case NotLeader():
             address = error.address or (leader.client_address if leader is not None else "")
             return Response(request_id, Status.NOT_LEADER, text, leader=address)

@@ -21,13 +21,14 @@ assert LocalMachine(Inventory).receive("apple", 3) == 3      # no cluster needed
 
 Every node applies every command, at another time and in another process. So a command may depend on its
 arguments, the tables, `self.now`, `self.random` and `self.index`, and on nothing else: no clock, no dice, no
-files, no sets' order. What it raises is the caller's `Rejected`, and has no effect.
+files, no sets' order. What it raises is the caller's `Rejected`, or the `Rejection` itself that it declares, and has
+no effect.
 """
 
 from raftkv.machine.keys import prefix_end
 from raftkv.machine.local import LocalMachine
 from raftkv.machine.methods import Method, command, query
-from raftkv.machine.outcome import CommandDone, Outcome, OutcomeKind, QueryDone
+from raftkv.machine.outcome import CommandDone, Outcome, OutcomeKind, QueryDone, read_rejection, rejection_payload
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
     NO_SESSION,
@@ -36,6 +37,7 @@ from raftkv.machine.payloads import (
     encode_query,
 )
 from raftkv.machine.reading import Interrupted, SliceOver
+from raftkv.machine.rejection import Rejection, as_declared
 from raftkv.machine.runner import Runner
 from raftkv.machine.statemachine import StateMachine
 from raftkv.machine.tables import Table, Value
@@ -51,14 +53,18 @@ __all__ = [
     "Outcome",
     "OutcomeKind",
     "QueryDone",
+    "Rejection",
     "Runner",
     "SliceOver",
     "StateMachine",
     "Table",
     "Value",
+    "as_declared",
     "command",
     "encode_command",
     "encode_query",
     "prefix_end",
     "query",
+    "read_rejection",
+    "rejection_payload",
 ]

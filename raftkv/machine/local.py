@@ -9,8 +9,9 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import Rejected
 from raftkv.machine.methods import Method
-from raftkv.machine.outcome import Outcome, OutcomeKind, rejection_of
+from raftkv.machine.outcome import Outcome, OutcomeKind, read_rejection
 from raftkv.machine.payloads import NO_SESSION, encode_command, encode_query
+from raftkv.machine.rejection import as_declared
 from raftkv.machine.runner import Runner
 from raftkv.machine.statemachine import StateMachine
 from raftkv.model import GENESIS_CHAIN, EntryKind
@@ -62,10 +63,13 @@ class LocalMachine(Generic[M]):
     def _call(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         encoded = method.encode_args(args, kwargs)
         if method.is_query:
-            return method.decode_result(self._runner.query(encode_query(method.name, encoded)))
+            try:
+                return method.decode_result(self._runner.query(encode_query(method.name, encoded)))
+            except Rejected as rejected:
+                raise as_declared(rejected, method) from rejected.__cause__
         outcome = self.apply(encode_command(NO_SESSION, 0, 0, method.name, encoded))
         if outcome.kind is OutcomeKind.REJECTED:
-            raise Rejected(*rejection_of(outcome))
+            raise as_declared(read_rejection(outcome.payload), method)
         return method.decode_result(outcome.payload)
 
     def apply(self, payload: bytes) -> Outcome:

@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from raftkv.errors import RaftKVError
+from raftkv.config import KIB
+from raftkv.errors import RaftKVError, Rejected
+from raftkv.machine.rejection import Rejection
 from raftkv.model import Index
 
 
@@ -19,7 +21,8 @@ class OutcomeKind(IntEnum):
     APPLIED = 0
     """The payload is its result."""
     REJECTED = 1
-    """It raised, without effect; the payload is [the exception's name, its text]."""
+    """It raised, without effect; the payload is [the exception's name, its text], and its fields if it has declared
+    some."""
     SESSION_EXPIRED = 2
     """Its session is not known (any more); this time it had no effect."""
     STALE_DUPLICATE = 3
@@ -42,6 +45,9 @@ QueryDone: TypeAlias = Callable[[Index, bytes | RaftKVError], None]
 SESSION_EXPIRED = Outcome(OutcomeKind.SESSION_EXPIRED)
 STALE_DUPLICATE = Outcome(OutcomeKind.STALE_DUPLICATE)
 
+FIELDS_BYTES_MAX = 64 * KIB
+"""Of a rejection that has declared them; they are stored with the session too."""
+
 TEXT_MAX = 4_096
 """Characters of a rejection's text that are kept; it is stored with the session."""
 
@@ -53,12 +59,29 @@ def rejected(error: BaseException) -> Outcome:
     """The outcome of a command that raised."""
     if type(error) is RecursionError:
         return TOO_DEEP
+    if isinstance(error, Rejection):
+        return _declared(error)
     return Outcome(OutcomeKind.REJECTED, _encoder.encode((_clean(type(error).__name__), _text_of(error))))
 
 
 TOO_DEEP = Outcome(OutcomeKind.REJECTED, _encoder.encode(("RecursionError", "maximum recursion depth exceeded")))
 """Of a command that ran out of frames. Python's text says what it was doing then, which differs between nodes: a
 function that ran often is called in another way than before."""
+
+
+def _declared(error: Rejection) -> Outcome:
+    try:
+        fields = error.fields
+        if len(fields) > FIELDS_BYTES_MAX:
+            raise ValueError(f"{error.error_type} has {len(fields)} bytes: must be at most {FIELDS_BYTES_MAX}")
+        text = _clean(_ADDRESS.sub("", error.message))
+    except BaseException as exc:  # noqa: BLE001 (it is the command's, like the exception itself)
+        return rejected(exc) if not isinstance(exc, Rejection) else UNSPEAKABLE
+    return Outcome(OutcomeKind.REJECTED, _encoder.encode((_clean(error.error_type), text, msgspec.Raw(fields))))
+
+
+UNSPEAKABLE = Outcome(OutcomeKind.REJECTED, _encoder.encode(("Rejection", "its fields can't be read")))
+"""Of a command whose rejection can't even be encoded without raising a rejection."""
 
 
 def _text_of(error: BaseException) -> str:
@@ -75,6 +98,24 @@ def _clean(text: str) -> str:
     return text[:TEXT_MAX].encode("utf-8", "backslashreplace").decode()
 
 
-def rejection_of(outcome: Outcome) -> tuple[str, str]:
-    """The exception's name and its text, from an outcome of kind `REJECTED`."""
-    return msgspec.msgpack.decode(outcome.payload, type=tuple[str, str])
+class _Payload(msgspec.Struct, array_like=True, frozen=True):
+    """The payload of a rejection; what stands behind these is of a later version."""
+
+    error_type: str
+    message: str
+    fields: msgspec.Raw = msgspec.Raw()
+
+
+_payloads = msgspec.msgpack.Decoder(_Payload)
+
+
+def read_rejection(payload: bytes) -> Rejected:
+    """A rejection, from the payload of its outcome. Raises what msgspec raises when it is none."""
+    read = _payloads.decode(payload)
+    return Rejected(read.error_type, read.message, bytes(read.fields))
+
+
+def rejection_payload(rejection: Rejected) -> bytes:
+    """The other way round."""
+    fields = [msgspec.Raw(rejection.fields)] if rejection.fields else []
+    return _encoder.encode([rejection.error_type, rejection.message, *fields])

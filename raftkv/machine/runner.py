@@ -14,14 +14,13 @@ from raftkv.errors import (
     MachineFailed,
     NodeStopped,
     RaftKVError,
-    Rejected,
     SafetyViolation,
     TooMuchWork,
     UnknownCommand,
 )
 from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
 from raftkv.machine.methods import Method
-from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, rejected, rejection_of
+from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, read_rejection, rejected
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
@@ -264,7 +263,7 @@ class Runner:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
-            raise Rejected(*rejection_of(rejected(exc))) from exc
+            raise read_rejection(rejected(exc).payload) from exc
 
 
 def _bounded(method: Method, result: bytes) -> bytes:

@@ -20,6 +20,7 @@ from raftkv import (
     Listen,
     Member,
     Rejected,
+    Rejection,
     Server,
     StateMachine,
     Table,
@@ -436,5 +437,64 @@ def test_a_state_that_rots_is_rebuilt_at_the_next_start(tmp_path):
             for number in range(3000):
                 assert await inventory.on_hand(f"sku-{number:05d}") == number + 1
         assert not (tmp_path / "state.unfit").exists()
+
+    run(story())
+
+
+class Spoiled(Rejection):
+    """Nobody wants it."""
+
+    sku: str
+    days: int = 0
+
+
+class Larder(StateMachine):
+    """Refuses everything."""
+
+    @command
+    def put(self, sku: str) -> None:
+        """Raise."""
+        raise Spoiled(sku, days=self.index)
+
+    @query
+    def look(self, sku: str) -> int:
+        """Raise."""
+        raise Spoiled(sku)
+
+
+def test_every_client_gets_a_declared_error_as_itself(tmp_path):
+    """For asyncio or blocking, with a session or without, of a command, a query, a stale one, and one of a view."""
+
+    async def story():
+        async with Server(Larder, data_dir=tmp_path) as server:
+
+            def blocking() -> list[Spoiled]:
+                with BlockingClient(Larder, [server.address]) as larder:
+                    return [caught(call) for call in (larder.put, larder.look, larder.look.stale)]
+
+            def caught(call):
+                with pytest.raises(Spoiled) as found:
+                    call("fish")
+                return found.value
+
+            errors = await asyncio.to_thread(blocking)
+            for sessions in (True, False):
+                client = Client(Larder, [server.address], sessions=sessions)
+                view = await client.open_view()
+                calls = [
+                    client.remote.put("fish"),
+                    client.call("put", "fish"),
+                    client.remote.look("fish"),
+                    client.remote.look.stale("fish"),
+                    client.read("look", "fish"),
+                    view.invoke(client.method("look"), ("fish",), {}, 5.0),
+                ]
+                for call in calls:
+                    with pytest.raises(Spoiled, match=r"^Spoiled: sku='fish', days=") as found:
+                        await call
+                    errors.append(found.value)
+                await client.close()
+        assert {(type(error), error.sku) for error in errors} == {(Spoiled, "fish")}
+        assert sum(error.days > 0 for error in errors) == 5
 
     run(story())

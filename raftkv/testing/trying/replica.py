@@ -11,7 +11,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.entry import make_entry
 from raftkv.errors import MachineFailed, Rejected
 from raftkv.machine import NO_SESSION, OutcomeKind, Runner, StateMachine, encode_command, encode_query
-from raftkv.machine.outcome import rejection_of
+from raftkv.machine.outcome import read_rejection
 from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.state import Applied, Changes, MemoryStore
 
@@ -72,7 +72,8 @@ class Replica:
         self._chain = entry.chain
         assert outcome is not None
         if outcome.kind is OutcomeKind.REJECTED:
-            return Effect(rejected=rejection_of(outcome), changes=self._store.last)
+            rejection = read_rejection(outcome.payload)
+            return Effect(rejected=(rejection.error_type, rejection.message), changes=self._store.last)
         return Effect(result=outcome.payload, changes=self._store.last)
 
 
