@@ -23,7 +23,7 @@ from raftkv.errors import (
     Unavailable,
     ViewExpired,
 )
-from raftkv.machine import LocalMachine, Rejection, StateMachine, Table, Value, command, query
+from raftkv.machine import Limits, LocalMachine, Rejection, StateMachine, Table, TooLarge, Value, command, query
 from raftkv.model import Member, Membership
 from raftkv.node import NodeStatus
 from raftkv.server import Listen, Server, Tls
@@ -39,6 +39,7 @@ __all__ = [
     "ConfigError",
     "Indeterminate",
     "InvalidArgument",
+    "Limits",
     "Listen",
     "LocalMachine",
     "MachineError",
@@ -57,6 +58,7 @@ __all__ = [
     "StateMachine",
     "Table",
     "Tls",
+    "TooLarge",
     "TooMuchWork",
     "Unavailable",
     "Value",

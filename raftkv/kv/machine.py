@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import msgspec
 
+from raftkv.config import KIB
 from raftkv.errors import TooMuchWork
 from raftkv.kv.model import (
     COUNTER_MAX,
     COUNTER_MIN,
     KEY_BYTES_MAX,
     PAGE_BYTES_MAX,
+    VALUE_BYTES_MAX,
     ChangedAt,
     Condition,
     Delete,
@@ -37,7 +39,7 @@ from raftkv.kv.model import (
     check_transaction,
     check_value,
 )
-from raftkv.machine import StateMachine, Table, command, query
+from raftkv.machine import Limits, StateMachine, Table, command, query
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -53,7 +55,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return Stamp(self.created_index, self.changed_index, self.version)
 
 
-class KeyValue(StateMachine):
+class KeyValue(StateMachine, limits=Limits(value_bytes=VALUE_BYTES_MAX + KIB)):
     """Ordered keys with values, both bytes; see `raftkv.kv.model` for limits.
 
     Invariants: `created_index ≤ changed_index`; `version` starts at 1 and goes up by one each time the

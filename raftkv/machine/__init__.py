@@ -26,6 +26,7 @@ no effect.
 """
 
 from raftkv.machine.keys import prefix_end
+from raftkv.machine.limits import Limits, TooLarge
 from raftkv.machine.local import LocalMachine
 from raftkv.machine.methods import Method, command, query
 from raftkv.machine.outcome import CommandDone, Outcome, OutcomeKind, QueryDone, read_rejection, rejection_payload
@@ -48,6 +49,7 @@ __all__ = [
     "OPEN_SESSION",
     "CommandDone",
     "Interrupted",
+    "Limits",
     "LocalMachine",
     "Method",
     "Outcome",
@@ -58,6 +60,7 @@ __all__ = [
     "SliceOver",
     "StateMachine",
     "Table",
+    "TooLarge",
     "Value",
     "as_declared",
     "command",

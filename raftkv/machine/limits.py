@@ -1,4 +1,4 @@
-"""How much a command may write: limits of the machine's class, as they decide outcomes, which are alike on all nodes."""
+"""How much a command may write: limits of the machine's class, as they decide outcomes, alike on all nodes."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Iterator
 from typing import Protocol
 
+from raftkv.machine.limits import Limits, TooLarge
 from raftkv.state import Store
 
 
@@ -15,8 +16,11 @@ class Access(Protocol):
     def get(self, key: bytes) -> bytes | None:
         """The value at `key`."""
 
-    def put(self, key: bytes, value: bytes | None) -> None:
-        """Set or (None) delete. Raises `TypeError` outside of a command."""
+    def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
+        """Set or (None) delete; so many bytes of the key are not the application's.
+
+        Raises `TypeError` outside of a command, and `TooLarge`.
+        """
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values from `start` to before `end`."""
@@ -25,11 +29,14 @@ class Access(Protocol):
 class Overlay:
     """What a command reads and writes: its own changes, then the batch's, then the store.
 
-    Invariants: `batch` holds the changes of finished commands only; `own` is empty between commands.
+    Invariants: `batch` holds the changes of finished commands only; `own` is empty between commands; a command's
+    changes in `own` are within `limits`, and `own_bytes` is their size.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, limits: Limits) -> None:
         self.store = store
+        self._key_max, self._value_max, self._change_max = limits.key_bytes, limits.value_bytes, limits.change_bytes
+        self.own_bytes = 0
         self.batch: dict[bytes, bytes | None] = {}
         self.own: dict[bytes, bytes | None] = {}
         self.writable = False
@@ -41,20 +48,38 @@ class Overlay:
             return self.batch[key]
         return self.store.get(key)
 
-    def put(self, key: bytes, value: bytes | None) -> None:
-        """Set or (None) delete. Raises `TypeError` outside of a command."""
+    def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
+        """Set or (None) delete; so many bytes of the key are not the application's.
+
+        Raises `TypeError` outside of a command, and `TooLarge`.
+        """
         if not self.writable:
             raise TypeError("only a command may change a table; this is a query")
-        self.own[key] = value
+        size = len(key)
+        if size - prefix > self._key_max:
+            raise TooLarge(what="a key", size=size - prefix, limit=self._key_max)
+        if value is not None:
+            if len(value) > self._value_max:
+                raise TooLarge(what="a value", size=len(value), limit=self._value_max)
+            size += len(value)
+        own = self.own
+        if key in own:
+            size -= len(key) + len(own[key] or b"")
+        if self.own_bytes + size > self._change_max:
+            raise TooLarge(what="what a command changes", size=self.own_bytes + size, limit=self._change_max)
+        self.own_bytes += size
+        own[key] = value
 
     def keep(self) -> None:
         """The command is done: move its changes to the batch."""
         self.batch.update(self.own)
         self.own.clear()
+        self.own_bytes = 0
 
     def undo(self) -> None:
         """The command raised: drop its changes."""
         self.own.clear()
+        self.own_bytes = 0
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values from `start` to before `end`, as they are when the scan begins."""

@@ -55,7 +55,7 @@ class Reading:
             self._ask_for_more(None)
         return self._reader.get(key)
 
-    def put(self, key: bytes, value: bytes | None) -> None:
+    def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
         """Raises `TypeError`."""
         raise TypeError("only a command may change a table; this is a query")
 

@@ -69,7 +69,7 @@ class Runner:
         self.machine = machine
         self.store = store
         self.applied = store.applied
-        self._overlay = Overlay(store)
+        self._overlay = Overlay(store, machine._limits)
         self._sessions = Sessions(self._overlay, sessions_max, session_ttl_ms)
         self._moment = Moment()
         self._instance = machine.__new__(machine)
@@ -133,7 +133,7 @@ class Runner:
                 self._digests[entry.index % DIGESTS_KEPT] = digest
                 last = entry
         finally:
-            overlay.own.clear()
+            overlay.undo()
             if last is not None:
                 applied = Applied(last.index, last.term, last.time_ms, digest)
                 self.store.write(overlay.batch, applied)

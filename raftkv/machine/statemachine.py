@@ -11,6 +11,7 @@ import msgspec
 import xxhash
 
 from raftkv.errors import MachineError
+from raftkv.machine.limits import Limits
 from raftkv.machine.methods import Method, kind_of, line_of
 from raftkv.machine.overlay import Access
 from raftkv.machine.tables import Table, Value, _Part
@@ -55,11 +56,30 @@ class _MachineType(type):
     def __prepare__(cls, name: str, bases: tuple[type, ...], /, **kwargs: Any) -> _Namespace:
         return _Namespace()
 
-    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **kwargs: Any) -> Any:
-        made = super().__new__(cls, name, bases, dict(namespace), **kwargs)
-        # Types in annotations may be local names of the function that contains the class.
-        _declare(made, {**sys._getframe(1).f_locals, **namespace})
+    def __new__(
+        cls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        /,
+        limits: Limits | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        made: Any = super().__new__(cls, name, bases, dict(namespace), **kwargs)
+        frame = sys._getframe(1)
+        # Types in annotations may be names of the function in which the class is made.
+        _declare(made, {**frame.f_locals, **namespace})
+        if limits is not None:
+            made._limits = _checked(limits, f"{frame.f_code.co_filename}:{frame.f_lineno}: {name}")
         return made
+
+
+def _checked(limits: Any, where: str) -> Limits:
+    """Raises `MachineError`, beginning with `where`."""
+    try:
+        return msgspec.convert(msgspec.to_builtins(limits), Limits)
+    except (msgspec.ValidationError, TypeError) as exc:
+        raise MachineError(f"{where}: the limits: {exc}") from exc
 
 
 def _wraps_method(value: Any) -> bool:
@@ -95,6 +115,7 @@ def _declare(made: Any, names: dict[str, Any]) -> None:
 class StateMachine(metaclass=_MachineType):
     """The base of an application's state: tables, single values, commands and queries.
 
+    `class Inventory(StateMachine, limits=Limits(...))` gives its commands other limits than the default `Limits`.
     It has no other state: setting any other attribute raises, as it would neither be replicated nor survive a
     restart. Mistakes in a class raise `MachineError` when the class is made; the text names the line to change.
     """
@@ -103,6 +124,7 @@ class StateMachine(metaclass=_MachineType):
     """Commands and queries by name."""
     parts: ClassVar[dict[str, Table[Any, Any] | Value[Any]]] = {}
     """Tables and single values by name."""
+    _limits: ClassVar[Limits] = Limits()
     _overlay: Access
     _views: dict[str, Any]
     _moment: Moment
@@ -147,6 +169,8 @@ class StateMachine(metaclass=_MachineType):
         """The class's name and a hash of its declarations. Nodes of one cluster must agree in the name."""
         offered = sorted(f"{method.kind} {method.describe()}" for method in cls.methods.values())
         kept = sorted(cls.parts)
+        if cls._limits != Limits():
+            kept.append(repr(cls._limits))
         return f"{cls.__name__}/{xxhash.xxh3_64_hexdigest(chr(10).join([*offered, *kept]).encode())}"
 
 

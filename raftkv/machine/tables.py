@@ -143,13 +143,13 @@ class TableView(Generic[K, V]):
         return value
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._overlay.put(self._prefix + self._key(key), self._encode(value))
+        self._overlay.put(self._prefix + self._key(key), self._encode(value), len(self._prefix))
 
     def __delitem__(self, key: K) -> None:
         place = self._prefix + self._key(key)
         if self._overlay.get(place) is None:
             raise KeyError(key)
-        self._overlay.put(place, None)
+        self._overlay.put(place, None, len(self._prefix))
 
     def __contains__(self, key: K) -> bool:
         return self._overlay.get(self._prefix + self._key(key)) is not None
@@ -163,7 +163,7 @@ class TableView(Generic[K, V]):
         value = self.get(key, _MISSING)
         if value is _MISSING:
             return default
-        self._overlay.put(self._prefix + self._key(key), None)
+        self._overlay.put(self._prefix + self._key(key), None, len(self._prefix))
         return value
 
     def range(
@@ -234,7 +234,7 @@ class Value(_Part, Generic[V]):
         return self._codec.decode(self._default_data if data is None else data, self.name)
 
     def __set__(self, machine: Machine, value: V) -> None:
-        machine._overlay.put(self.prefix, self._codec.encode(value))
+        machine._overlay.put(self.prefix, self._codec.encode(value), len(self.prefix))
 
     def encoded(self, value: V) -> tuple[bytes, bytes]:
         """The key of this value, and `value` encoded, for code that writes to the store without a command."""

@@ -16,9 +16,9 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from raftkv.config import KIB
+from raftkv.config import KIB, MIB
 from raftkv.errors import StateCorruption
-from raftkv.machine import StateMachine, Table, Value, command, query
+from raftkv.machine import Limits, StateMachine, Table, Value, command, query
 from raftkv.model import Index
 from raftkv.state import Store
 
@@ -42,7 +42,7 @@ class Hosted(Protocol):
         """Run the calls, and remember the results if this process (`origin`) waits for them."""
 
 
-class SyncObjMachine(StateMachine):
+class SyncObjMachine(StateMachine, limits=Limits(value_bytes=64 * MIB, change_bytes=256 * MIB)):
     """Runs calls on hosted objects. Each `SyncObj` has a subclass of its own, which knows them."""
 
     hosted: ClassVar[Hosted]
