@@ -40,7 +40,8 @@ class LocalMachine(Generic[M]):
     def __init__(self, machine: type[M], *, now_ms: int = START_MS) -> None:
         self.machine = machine
         self.now_ms = now_ms
-        self._runner = Runner(machine, MemoryStore.open(SimDisk(), "/state"))
+        self._runner = Runner(machine, MemoryStore.open(SimDisk(), "/state"), on_mistake=self._met)
+        self._mistake: BaseException | None = None
         self._chain = GENESIS_CHAIN
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -60,8 +61,12 @@ class LocalMachine(Generic[M]):
         """The state's rolling digest: equal commands at equal times give equal digests."""
         return self._runner.applied.digest
 
+    def _met(self, method: Method, error: BaseException) -> None:
+        self._mistake = error
+
     def _call(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         encoded = method.encode_args(args, kwargs)
+        self._mistake = None
         if method.is_query:
             try:
                 return method.decode_result(self._runner.query(encode_query(method.name, encoded)))
@@ -69,7 +74,7 @@ class LocalMachine(Generic[M]):
                 raise as_declared(rejected, method) from rejected.__cause__
         outcome = self.apply(encode_command(NO_SESSION, 0, 0, method.name, encoded))
         if outcome.kind is OutcomeKind.REJECTED:
-            raise as_declared(read_rejection(outcome.payload), method)
+            raise as_declared(read_rejection(outcome.payload), method) from self._mistake
         return method.decode_result(outcome.payload)
 
     def apply(self, payload: bytes) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -119,9 +120,30 @@ def _declare(made: type[Rejection], frame: FrameType) -> None:
     _declared.add(made)
 
 
+def is_mistake(error: BaseException) -> bool:
+    """Whether a command or query that raises this has a mistake in it, as far as anybody can tell.
+
+    Python's own exceptions are: TypeError, AttributeError, AssertionError, RecursionError, … But ValueError and
+    LookupError (KeyError, IndexError) are what methods raise to refuse a call, as are all classes of an application or
+    of a library, and every `Rejection`.
+    """
+    return type(error).__module__ == "builtins" and _is_mistake(type(error))
+
+
+def _is_mistake(kind: object) -> bool:
+    return (
+        isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(kind, (ValueError, LookupError))
+    )
+
+
 def as_declared(rejected: Rejected, method: Method) -> Rejected:
     """What `method` has raised: the rejection that it declares by this name, or `rejected` when nobody knows that."""
     if not rejected.fields:
+        if _is_mistake(getattr(builtins, rejected.error_type, None)):
+            rejected.add_note(
+                f"This looks like a mistake in {method.name} ({method.line}): the log of the nodes has the traceback, "
+                "in lines method_raised."
+            )
         return rejected
     kind = _find(rejected.error_type, method.function)
     if kind is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import xxhash
@@ -31,6 +31,7 @@ from raftkv.machine.payloads import (
     decode_query,
 )
 from raftkv.machine.reading import UNLIMITED, Asker, Interrupted, More, slice_over
+from raftkv.machine.rejection import is_mistake
 from raftkv.machine.sessions import Sessions
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.model import EntryKind, Index
@@ -64,6 +65,7 @@ class Runner:
         sessions_max: int = 4_096,
         session_ttl_ms: int = 3_600_000,
         slice_reads: int = UNLIMITED,
+        on_mistake: Callable[[Method, BaseException], None] | None = None,
     ) -> None:
         """`slice_reads` is how many keys `query` lets a query read."""
         self.machine = machine
@@ -76,6 +78,7 @@ class Runner:
         vars(self._instance).update(_overlay=self._overlay, _views={}, _moment=self._moment)
         self._asker = Asker(machine, store, slice_over)
         self._slice_reads = slice_reads
+        self._on_mistake = on_mistake
         self._digests = [0] * DIGESTS_KEPT
         self._digests_from = self.applied.index
         self._digests[self.applied.index % DIGESTS_KEPT] = self.applied.digest
@@ -208,6 +211,7 @@ class Runner:
             raise  # Ctrl-C, not the command
         except BaseException as exc:  # noqa: BLE001 (whatever else a command raises is the caller's)
             overlay.undo()
+            self._raised(method, exc)
             return rejected(exc)
         finally:
             overlay.writable = False
@@ -229,6 +233,10 @@ class Runner:
                 f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
                 "that the others run; types of arguments must not change while old entries are in the log"
             ) from exc
+
+    def _raised(self, method: Method, error: BaseException) -> None:
+        if self._on_mistake is not None and is_mistake(error):
+            self._on_mistake(method, error)
 
     def query(self, payload: bytes) -> bytes:
         """Run a query on the state as it is; returns the encoded result.
@@ -263,6 +271,7 @@ class Runner:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:
+            self._raised(method, exc)
             raise read_rejection(rejected(exc).payload) from exc
 
 

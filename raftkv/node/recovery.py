@@ -15,6 +15,7 @@ from raftkv.logs import EventLog
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
+from raftkv.node.mistakes import Mistakes
 from raftkv.node.paths import Options, Paths
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.world import World
@@ -88,6 +89,7 @@ class Recovered:
             applied_index=opened.store.applied.index,
             snapshot=opened.snapshot,
         )
+        self.mistakes = Mistakes(options.node_id, world.clock)
         self.runner = self.new_runner(opened.store)
         self._is_taken = False
         self._loop = asyncio.get_running_loop()
@@ -102,6 +104,7 @@ class Recovered:
             sessions_max=config.sessions_max,
             session_ttl_ms=int(config.session_ttl_s * 1000),
             slice_reads=config.query_slice_reads,
+            on_mistake=self.mistakes.met,
         )
         self.host.loaded(runner)
         return runner

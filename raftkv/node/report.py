@@ -40,6 +40,7 @@ class Report:
     ) -> None:
         self._body = body
         self._machine = recovered.machine
+        self._mistakes = recovered.mistakes
         self._store = recovered.opened.snapshots
         self._engine = engine
         self._writer = writer
@@ -108,6 +109,7 @@ class Report:
             doubt=body.doubt if body.failure is None else None,
             log_lines_lost=log_health.lines_lost,
             log_problem=log_health.problem,
+            mistakes=dict(self._mistakes.counts),
         )
 
     def _peer(self, member: Member) -> PeerStatus:

@@ -161,6 +161,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """Why this leader tells clients nothing: replicas differ, and it is not decided who is wrong."""
     log_lines_lost: int = 0
     """How many lines its process could not log, because nothing read them in time."""
+    mistakes: dict[str, int] = {}
+    """How often commands and queries raised what looks like a mistake in them, by name, since the start."""
     log_problem: str | None = None
     """Why its log does not get through now; None when it does."""
 

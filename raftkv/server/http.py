@@ -87,6 +87,12 @@ class NodeCollector(Collector):
         }
         for name, (text, number) in counters.items():
             yield CounterMetricFamily(f"raftkv_{name}", text, value=number)
+        mistakes = CounterMetricFamily(
+            "raftkv_method_mistakes", "Errors that look like mistakes in a command or query", labels=["method"]
+        )
+        for method, number in status.mistakes.items():
+            mistakes.add_metric([method], number)
+        yield mistakes
         peers = GaugeMetricFamily("raftkv_peer_connected", "1 when the peer can be reached", labels=["peer"])
         lag = GaugeMetricFamily("raftkv_peer_lag_entries", "Entries a follower lacks (leader only)", labels=["peer"])
         unreachable = GaugeMetricFamily(

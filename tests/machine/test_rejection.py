@@ -29,6 +29,7 @@ from raftkv.machine import (
     read_rejection,
 )
 from raftkv.machine.outcome import FIELDS_BYTES_MAX, rejected
+from raftkv.machine.rejection import is_mistake
 from raftkv.model import EntryKind
 from raftkv.state import MemoryStore
 
@@ -291,3 +292,57 @@ def test_mistakes_in_a_declaration_name_the_line():
         class Broken(Rejection):  # type: ignore[no-redef]
             hint: str = ""
             job: int  # type: ignore[misc]
+
+
+class Own(Exception):
+    """An application's own class."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (TypeError("x"), True),
+        (AttributeError("x"), True),
+        (AssertionError("x"), True),
+        (ZeroDivisionError("x"), True),
+        (RecursionError("x"), True),
+        (RuntimeError("x"), True),
+        (SystemExit(1), True),
+        (ValueError("x"), False),
+        (UnicodeError("x"), False),
+        (KeyError("x"), False),
+        (IndexError("x"), False),
+        (Own("x"), False),
+        (msgspec.ValidationError("x"), False),
+        (LeaseLost(1), False),
+    ],
+)
+def test_what_looks_like_a_mistake(error, expected):
+    """Python's own errors, but for those with which methods refuse a call; a client goes by the name alone."""
+    assert is_mistake(error) is expected
+    notes = getattr(as_seen_by(Jobs, error, "finish"), "__notes__", [])
+    assert bool(notes) is expected
+    if expected:
+        assert "a mistake in finish (" in notes[0]
+        assert "test_rejection.py:" in notes[0]
+        assert "method_raised" in notes[0]
+
+
+def test_a_local_machine_raises_from_the_mistake_itself():
+    """Its traceback is what a unit test wants; an error raised on purpose needs none."""
+
+    class Careless(StateMachine):
+        @command
+        def go(self, divisor: int) -> int:
+            if divisor < 0:
+                raise ValueError(divisor)
+            return 1 // divisor
+
+    local = LocalMachine(Careless)
+    with pytest.raises(Rejected) as found:
+        local.go(0)
+    assert isinstance(found.value.__cause__, ZeroDivisionError)
+    assert found.value.__cause__.__traceback__ is not None
+    with pytest.raises(Rejected) as found:
+        local.go(-1)
+    assert found.value.__cause__ is None

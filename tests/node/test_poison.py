@@ -60,7 +60,7 @@ def test_a_recursion_without_end_is_rejected_alike_on_every_node():
         client = cluster.client(sessions=True)
         assert await client.remote.note("a", "1") == 1
         for _ in range(3):
-            with pytest.raises(Rejected, match=r"^RecursionError: maximum recursion depth exceeded$"):
+            with pytest.raises(Rejected, match=r"^RecursionError: maximum recursion depth exceeded"):
                 await client.remote.expand("b")
         assert await client.remote.note("c", "2") == 2
         await cluster.until_equal()
