@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from raftkv.config import KIB, MIB
+from raftkv.disk.simulated import SimDisk
+from raftkv.entry import make_entry
 from raftkv.errors import MachineError
-from raftkv.machine import Limits, LocalMachine, StateMachine, Table, TooLarge, Value, command, query
+from raftkv.machine import (
+    Limits,
+    LocalMachine,
+    Runner,
+    StateMachine,
+    Table,
+    TooLarge,
+    Value,
+    command,
+    encode_command,
+    query,
+)
+from raftkv.model import EntryKind
+from raftkv.state import MemoryStore
 
 
 class Shelf(StateMachine):
@@ -100,6 +116,16 @@ def test_a_commands_changes_have_a_limit_together():
     assert "at most 200" in small.fill(40, 10, 0, False)
     for _ in range(5):
         assert small.fill(4, 10, 0, False) == ""
+
+
+def test_each_command_of_a_batch_has_the_whole_limit():
+    """They are written together, and counted apart."""
+    runner, entries, chain = Runner(Small, MemoryStore.open(SimDisk(), "/s")), [], 0
+    payload = encode_command(0, 0, 0, "fill", msgspec.msgpack.encode((4, 10, 0, False)))
+    for index in range(1, 21):
+        entries.append(make_entry(index, 1, 1, EntryKind.COMMAND, payload, chain))
+        chain = entries[-1].chain
+    assert {outcome.payload for outcome in runner.apply(entries)} == {msgspec.msgpack.encode("")}
 
 
 @pytest.mark.parametrize("machine", [Small, Smaller])
