@@ -2,8 +2,8 @@
 
 from raftkv.listener.entrance import Entrance, bind
 from raftkv.listener.interface import Service
-from raftkv.listener.limits import Limits, ServerStats
+from raftkv.listener.limits import ClientLimits, ServerStats
 from raftkv.listener.listener import Listener
 from raftkv.machine import CommandDone, QueryDone
 
-__all__ = ["CommandDone", "Entrance", "Limits", "Listener", "QueryDone", "ServerStats", "Service", "bind"]
+__all__ = ["ClientLimits", "CommandDone", "Entrance", "Listener", "QueryDone", "ServerStats", "Service", "bind"]

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
 from raftkv.errors import Busy
-from raftkv.listener.limits import Limits, ServerStats
+from raftkv.listener.limits import ClientLimits, ServerStats
 from raftkv.transport import Refusals
 
 ADMIN_MAX = 64
@@ -43,7 +43,7 @@ class Crowd(Generic[G]):
     `closing` is set when no more are let in.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ClientLimits) -> None:
         self.limits = limits
         self.stats = ServerStats()
         self.refusals = Refusals("client_refused")

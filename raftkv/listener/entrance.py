@@ -7,7 +7,7 @@ import ssl as tls
 
 from raftkv.errors import Unavailable
 from raftkv.forks import leave, let_go, tell_of_fork
-from raftkv.listener.limits import Limits
+from raftkv.listener.limits import ClientLimits
 from raftkv.transport import ProtocolFactory, Refused, Resolver, Shut, TlsServer, listen
 
 BACKLOG = 1024
@@ -17,7 +17,7 @@ BACKLOG = 1024
 class Entrance:
     """An address that nobody else can have; who connects is turned away at once, until somebody `serve`s there."""
 
-    def __init__(self, limits: Limits, ssl: tls.SSLContext | None) -> None:
+    def __init__(self, limits: ClientLimits, ssl: tls.SSLContext | None) -> None:
         self.address = ("", 0)
         """Host and port, as the system gave them."""
         self._limits = limits
@@ -68,7 +68,7 @@ class Entrance:
         self._server = None
 
 
-async def bind(host: str, port: int, limits: Limits, *, ssl: tls.SSLContext | None = None) -> Entrance:
+async def bind(host: str, port: int, limits: ClientLimits, *, ssl: tls.SSLContext | None = None) -> Entrance:
     """Take an address for clients (port 0: any that is free). Raises `Unavailable` when it can't be had."""
     entrance = Entrance(limits, ssl)
     await entrance.take(host, port)

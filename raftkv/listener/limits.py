@@ -7,7 +7,7 @@ import msgspec
 from raftkv.config import MIB, Config
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of the listener, with the reasons for what isn't a setting of the node."""
 
     connections_max: int = 10_000
@@ -32,7 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How often connections are looked at for the two above."""
 
     @classmethod
-    def of(cls, config: Config) -> Limits:
+    def of(cls, config: Config) -> ClientLimits:
         """The limits that a node's settings give."""
         return cls(
             connections_max=config.connections_max,

@@ -9,7 +9,7 @@ from raftkv.listener.connection import Connection
 from raftkv.listener.crowd import Crowd
 from raftkv.listener.entrance import Entrance
 from raftkv.listener.interface import Service
-from raftkv.listener.limits import Limits, ServerStats
+from raftkv.listener.limits import ClientLimits, ServerStats
 
 TOLD_AT_ONCE = 100
 """Clients that are told of new members before others get a turn: with ten thousand of them it takes a while."""
@@ -30,10 +30,10 @@ class Listener:
     All methods are called on the event loop's thread.
     """
 
-    def __init__(self, service: Service, limits: Limits | None = None, entrance: Entrance | None = None) -> None:
+    def __init__(self, service: Service, limits: ClientLimits | None = None, entrance: Entrance | None = None) -> None:
         """Without an `entrance`, connections come in another way: who accepts them asks for `connection`s."""
         self.service = service
-        self.limits = limits if limits is not None else Limits()
+        self.limits = limits if limits is not None else ClientLimits()
         self.crowd: Crowd[Connection] = Crowd(self.limits)
         self._entrance = entrance
         self._sweeper: asyncio.TimerHandle | None = None

@@ -22,7 +22,7 @@ FRAMES_MAX = 8
 TEXT_MAX = 4_096
 
 
-class Mistakes:
+class MethodMistakes:
     """Every node says what it meets, as each applies every command; for any thread, as queries run on several."""
 
     def __init__(self, node_id: NodeId, clock: Callable[[], float]) -> None:

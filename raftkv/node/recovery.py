@@ -15,7 +15,7 @@ from raftkv.logs import EventLog
 from raftkv.machine import Runner, StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
-from raftkv.node.mistakes import Mistakes
+from raftkv.node.mistakes import MethodMistakes
 from raftkv.node.paths import Options, Paths
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.world import World
@@ -89,7 +89,7 @@ class Recovered:
             applied_index=opened.store.applied.index,
             snapshot=opened.snapshot,
         )
-        self.mistakes = Mistakes(options.node_id, world.clock)
+        self.mistakes = MethodMistakes(options.node_id, world.clock)
         self.runner = self.new_runner(opened.store)
         self._is_taken = False
         self._loop = asyncio.get_running_loop()

@@ -12,8 +12,7 @@ import msgspec
 from raftkv.addresses import join
 from raftkv.errors import ConfigError, Unavailable, WrongProcess
 from raftkv.forks import leave, tell_of_fork
-from raftkv.listener import Entrance, bind
-from raftkv.listener import Limits as ClientLimits
+from raftkv.listener import ClientLimits, Entrance, bind
 from raftkv.machine import StateMachine
 from raftkv.model import Member
 from raftkv.node import Node, Options, Paths, World, recover

@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from raftkv.config import Config
-from raftkv.listener import Limits as ServerLimits
+from raftkv.listener import ClientLimits
 from raftkv.logs import EventLog
 from raftkv.transport import TransportLimits
 
@@ -35,9 +35,9 @@ class Room(msgspec.Struct, frozen=True):
     own: int
     """What connections of clients and strangers leave free."""
 
-    def server_limits(self, config: Config) -> ServerLimits:
+    def server_limits(self, config: Config) -> ClientLimits:
         """For the listener: as configured, or fewer connections, which is said in the log."""
-        limits = ServerLimits.of(config)
+        limits = ClientLimits.of(config)
         if self.limit is None or limits.connections_max <= (fit := max(1, self.limit - self.own)):
             return limits
         logger.warning(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.errors import RaftKVError
-from raftkv.listener import Entrance, Limits, Listener
+from raftkv.listener import ClientLimits, Entrance, Listener
 from raftkv.logs import EventLog
 from raftkv.node import Node
 
@@ -38,7 +38,7 @@ class Serving:
         await self.node.stop()
 
 
-async def serve(node: Node, limits: Limits, entrance: Entrance | None = None) -> Serving:
+async def serve(node: Node, limits: ClientLimits, entrance: Entrance | None = None) -> Serving:
     """Start the node, which must know where it listens, and then serve its clients. Raises what `Node.start` raises."""
     await node.start()
     listener = Listener(node, limits, entrance)

@@ -18,7 +18,7 @@ from raftkv.client import Admin, Client, ClientOptions, Dial
 from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
-from raftkv.listener import Limits as ClientLimits
+from raftkv.listener import ClientLimits
 from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index

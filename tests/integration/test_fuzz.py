@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raftkv.client import Admin
-from raftkv.listener import Limits
+from raftkv.listener import ClientLimits
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
@@ -202,7 +202,7 @@ def test_plain_text_at_a_port_with_tls_is_refused_in_few_words(tmp_path: Path, c
                     assert _ends(stranger)
         with socket.create_connection(split_address(node.own.client_address), DEADLINE_S) as mute:
             mute.sendall(b"\x16\x03\x01\x02")  # the beginning of a handshake that does not go on
-            mute.settimeout(4 * Limits().hello_timeout_s)
+            mute.settimeout(4 * ClientLimits().hello_timeout_s)
             assert mute.recv(1) == b""
         assert asyncio.run(served()) == "leader"
 

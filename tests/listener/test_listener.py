@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
-from raftkv.listener import Limits, Listener
+from raftkv.listener import ClientLimits, Listener
 from raftkv.model import Member
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import (
@@ -36,7 +36,7 @@ class World:
     def __init__(self, **limits: Any) -> None:
         self.network = Network()
         self.service = FakeService(KeyValue)
-        self.listener = Listener(self.service, Limits(**limits))
+        self.listener = Listener(self.service, ClientLimits(**limits))
         self.listener.begin()
         self.network.listeners[ADDRESS] = self.listener.connection
 

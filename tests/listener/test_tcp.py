@@ -15,7 +15,7 @@ from raftkv.addresses import join
 from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
-from raftkv.listener import Limits, Listener, bind
+from raftkv.listener import ClientLimits, Listener, bind
 from raftkv.listener.connection import KEEPALIVE_S, keep_alive
 from raftkv.model import Member, Membership
 from tests.listener.service import FakeService
@@ -29,8 +29,8 @@ def running(service: FakeService) -> Iterator[str]:
     thread.start()
 
     async def serve() -> tuple[Listener, str]:
-        entrance = await bind("127.0.0.1", 0, Limits())
-        listener = Listener(service, Limits(), entrance)
+        entrance = await bind("127.0.0.1", 0, ClientLimits())
+        listener = Listener(service, ClientLimits(), entrance)
         listener.begin()
         return listener, join(*entrance.address)
 
@@ -130,7 +130,7 @@ def test_an_address_in_use_is_said_so() -> None:
 
         async def main() -> None:
             with pytest.raises(Unavailable, match=address):
-                await bind(host, int(port), Limits())
+                await bind(host, int(port), ClientLimits())
 
         asyncio.run(main())
 

@@ -19,7 +19,7 @@ from raftkv.client import Admin, Client, ClientOptions
 from raftkv.config import Config
 from raftkv.disk.simulated import Fault, SimDisk
 from raftkv.errors import DiskError, NodeStopped
-from raftkv.listener import Limits
+from raftkv.listener import ClientLimits
 from raftkv.logs import LogHealth
 from raftkv.machine import StateMachine
 from raftkv.model import Member, NodeId
@@ -197,7 +197,7 @@ class SimNode:
         try:
             recovered = await recover(self.cluster.machine, process.options, process.transport, process.world)
             node = self.node = Node(recovered)
-            serving = await serve(node, Limits.of(self.cluster.config))
+            serving = await serve(node, ClientLimits.of(self.cluster.config))
         except BaseException:
             if self._process is process:  # else it has crashed, and what is starting now is another process
                 process.starting = None
