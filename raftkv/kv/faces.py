@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import wraps
 from types import MethodType
@@ -25,18 +26,18 @@ class KeyValueRequest(msgspec.Struct, Generic[T], frozen=True, gc=False):
     is_stale: bool = False
 
 
-class Awaited:
+class Awaited(ABC):
     """A client or view whose calls are awaited."""
 
-    async def _perform(self, request: KeyValueRequest[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    async def _perform(self, request: KeyValueRequest[T]) -> T: ...
 
 
-class Blocking:
+class Blocking(ABC):
     """A client or view whose calls block until the answer is there."""
 
-    def _perform(self, request: KeyValueRequest[T]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    def _perform(self, request: KeyValueRequest[T]) -> T: ...
 
 
 class both(Generic[P, T]):  # noqa: N801 (a decorator)
