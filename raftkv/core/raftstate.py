@@ -102,6 +102,14 @@ class RaftState:
     def membership(self) -> Membership:
         return self.log.membership
 
+    @property
+    def committed_membership(self) -> tuple[Index, Membership]:
+        """The newest membership that is known to be committed, and an index since which it is in force.
+
+        A node that installs a snapshot may know of a commit before the beginning of its log.
+        """
+        return self.log.dated_membership(max(self.commit_index, self.log.start.index))
+
     def require_leader(self) -> Leader:
         """This node's leader role; `NotLeader` when it has none."""
         role = self.role

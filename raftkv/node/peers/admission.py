@@ -119,8 +119,7 @@ class Admission:
 
     def hang_up_on_removed(self) -> None:
         """Disconnect the nodes whose removal is committed: when they dial again, they are told about it."""
-        raft = self._body.raft
-        gone = set(raft.log.membership_at(max(raft.commit_index, raft.log.start.index)).removed)
+        gone = set(self._body.raft.committed_membership[1].removed)
         for peer in sorted(gone - self._hung_up_on):
             self._body.transport.drop(peer, "it was removed from the cluster")
         self._hung_up_on = gone

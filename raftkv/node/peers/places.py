@@ -63,8 +63,7 @@ class Places:
     def for_clients(self) -> Members:
         """Where the members listen for clients, as far as this node knows what is committed."""
         raft = self._body.raft
-        # A node that installs a snapshot may know of a commit behind the beginning of its log.
-        index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
+        index, membership = raft.committed_membership
         members = self._placed(membership).members
         addresses = [member.client_address for member in members if member.client_address]
         # A node that has moved may lead before the membership has its new address; clients must find it all the same.
@@ -134,7 +133,7 @@ class Places:
     def _maybe_forget_moved(self) -> None:
         """Remove the operator's addresses once a newer membership is committed."""
         body, raft, said = self._body, self._body.raft, self._moved
-        if said is None or raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))[0] <= said.index:
+        if said is None or raft.committed_membership[0] <= said.index:
             return
         self._moved = None
         removed = body.world.background_worker.run(body.world.disk.remove, body.paths.addresses)

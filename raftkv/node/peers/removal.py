@@ -34,7 +34,7 @@ GRACE = 2
 
 def removed_since(raft: Raft, node_id: NodeId) -> Index | None:
     """The index of the committed membership that names `node_id` as removed; None when no such one is committed."""
-    index, membership = raft.log.dated_membership(max(raft.commit_index, raft.log.start.index))
+    index, membership = raft.committed_membership
     return index if node_id in membership.removed else None
 
 

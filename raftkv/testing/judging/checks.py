@@ -400,10 +400,6 @@ class FollowersAreNotAheadOfTheirMatch(Check):
                 )
 
 
-def _committed(raft: Raft) -> Membership:
-    return raft.log.membership_at(max(raft.commit_index, raft.log.start.index))
-
-
 class NobodyStopsWithoutAReason(Check):
     """A node stops by itself only if the world has harmed its files or disk, or if it was really removed."""
 
@@ -414,12 +410,12 @@ class NobodyStopsWithoutAReason(Check):
 
     def look(self, cluster: SimCluster) -> None:
         for each in working(cluster):
-            self._removed |= set(_committed(each.raft).removed)
+            self._removed |= set(each.raft.committed_membership[1].removed)
         for sim in cluster.nodes.values():
             node = sim.node
             if node is not None and isinstance(node.failure, NodeRemoved):
                 raft = node.raft
-                known = self._removed | set(_committed(raft).removed)
+                known = self._removed | set(raft.committed_membership[1].removed)
                 assert sim.node_id in known, f"node {sim.node_id} was not removed, and ended: {node.failure}"
             elif node is not None and node.failure is not None:
                 is_harmed = sim.harm not in (None, Harm.COPIED)
