@@ -53,6 +53,11 @@ class Body:
         """Whether the node has stopped taking part: it failed, or was asked to stop."""
         return self.is_closing or self.failure is not None
 
+    def address_of(self, peer: NodeId) -> str:
+        """Where the link to `peer` goes, for log lines; "unknown" without a link."""
+        link = self.transport.links().get(peer)
+        return link.address if link is not None else "unknown"
+
     def check_background(self, future: asyncio.Future[Any]) -> None:
         """A callback for work that nobody awaits and that must not fail unnoticed: its error stops the node."""
         error = error_of(future)

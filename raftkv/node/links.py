@@ -96,7 +96,7 @@ class Links:
         """A connection to `peer` is up. Tell it again what this node has met: that may be more than the hello said."""
         self._peers.gossip.connected(peer)
         self._peers.places.tell_clients()  # it may have been reached elsewhere than the membership says
-        logger.info("peer_connected", node=self._body.node_id, peer=peer, address=self._address_of(peer))
+        logger.info("peer_connected", node=self._body.node_id, peer=peer, address=self._body.address_of(peer))
 
     def on_lost(self, peer: NodeId, reason: str) -> None:
         """A connection broke. For the core that is a hint that the peer's process may have died."""
@@ -108,12 +108,8 @@ class Links:
             raft.peer_lost(peer, campaigns=lag <= body.config.early_campaign_lag_max)
             body.wake()
         if raft.membership.member(peer) is not None:  # others come and go as they like, as often as they like
-            logger.warning("peer_lost", node=body.node_id, peer=peer, address=self._address_of(peer), reason=reason)
+            logger.warning("peer_lost", node=body.node_id, peer=peer, address=body.address_of(peer), reason=reason)
 
     def on_removed(self, peer: NodeId, removal: Removal) -> None:
         """A peer says that this node was removed. The node stops when that is proven."""
         self._peers.admission.told_removed(peer, removal)
-
-    def _address_of(self, peer: NodeId) -> str:
-        link = self._body.transport.links().get(peer)
-        return link.address if link is not None else "unknown"

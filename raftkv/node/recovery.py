@@ -17,6 +17,7 @@ from raftkv.model import Member, NodeId
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
 from raftkv.node.mistakes import MethodMistakes
 from raftkv.node.paths import Options, Paths
+from raftkv.node.peers.moved import placed
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.world import World
 from raftkv.state import Store
@@ -111,8 +112,7 @@ class Recovered:
 
     def member(self, node_id: NodeId) -> Member | None:
         """`node_id` with its addresses, by the newest membership and the operator's file; None if it is no member."""
-        membership, moved = self.raft.membership, self.opened.moved
-        return (membership if moved is None else moved.applied_to(membership)).member(node_id)
+        return placed(self.raft.membership, self.opened.moved).member(node_id)
 
     def settle(self, peer_address: str, client_address: str) -> None:
         """Set where this node listens, for a caller that had to look that up in the membership (`member`)."""

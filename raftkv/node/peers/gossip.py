@@ -88,8 +88,7 @@ class Gossip:
     def _suspect(self, peer: NodeId, known: Acquaintance) -> None:
         """Disconnect `peer`: it was let in before this was known, and its next handshake is checked against it."""
         body, raft = self._body, self._body.raft
-        link = body.transport.links().get(peer)
-        address = link.address if link is not None else "unknown"
+        address = body.address_of(peer)
         reason = doubt_text(peer, known.doubt) if known.doubt else f"others have met a later start of node {peer}"
         body.transport.drop(peer, reason)
         if known.doubt and raft.is_leader and peer in raft.membership.voters:

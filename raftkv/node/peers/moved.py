@@ -35,6 +35,11 @@ class Moved(msgspec.Struct, frozen=True):
         )
 
 
+def placed(membership: Membership, moved: Moved | None) -> Membership:
+    """The membership, with the operator's addresses in place of its own where there are any."""
+    return membership if moved is None else moved.applied_to(membership)
+
+
 def moved(index: Index, membership: Membership, members: Sequence[Member]) -> Moved:
     """Check new addresses for the membership of the entry `index`. Raises `InvalidArgument`."""
     if strangers := sorted({each.node_id for each in members} - set(membership.all_nodes())):
@@ -45,9 +50,9 @@ def moved(index: Index, membership: Membership, members: Sequence[Member]) -> Mo
     if len({each.node_id for each in members}) < len(members):
         raise InvalidArgument("a node is given twice: say each once, with its new addresses")
     found = Moved(index, tuple(sorted(members)))
-    placed = found.applied_to(membership)
+    changed = found.applied_to(membership)
     for member in found.members:
-        check_addresses(placed, member)
+        check_addresses(changed, member)
     return found
 
 

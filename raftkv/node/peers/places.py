@@ -12,7 +12,7 @@ from raftkv.errors import ChangeRefused
 from raftkv.logs import EventLog
 from raftkv.model import Member, Membership, NodeId
 from raftkv.node.body import Body
-from raftkv.node.peers.moved import Moved
+from raftkv.node.peers.moved import Moved, placed
 from raftkv.wire import Hello, Members
 
 logger = EventLog("raftkv")
@@ -57,8 +57,7 @@ class Places:
         return self._placed(self._body.raft.membership).member(node_id)
 
     def _placed(self, membership: Membership) -> Membership:
-        """The membership, with the operator's addresses in place of its own where there are any."""
-        return membership if self._moved is None else self._moved.applied_to(membership)
+        return placed(membership, self._moved)
 
     def for_clients(self) -> Members:
         """Where the members listen for clients, as far as this node knows what is committed."""
