@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import os
@@ -17,6 +16,7 @@ from raftkv.client import Admin
 from raftkv.errors import RaftKVError
 from raftkv.model import Index
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.stage import Stage
 
 EXIT_IN_DOUBT = 5
 """How `raftkv serve` ends when it will not go on with what it found."""
@@ -142,30 +142,30 @@ def empty_directory(directory: str | Path) -> None:
             path.unlink()
 
 
-async def start_and_judge(cluster: ProcessCluster, node: NodeProcess, *extra: str) -> StartVerdict:
+async def start_and_judge(stage: Stage, node: NodeProcess, *extra: str) -> StartVerdict:
     """Start a node and wait until it serves and has applied all that the others had committed, or has ended.
 
     Raises `AssertionError` when it ended in a way that leaves the operator alone, and when it did neither in time.
     """
     node.start(*extra)
-    target = await _committed(cluster, node)
-    deadline = asyncio.get_running_loop().time() + VERDICT_S
+    target = await _committed(stage.cluster, node)
     async with Admin([node.own.client_address]) as admin:
-        while asyncio.get_running_loop().time() < deadline:
+
+        async def look() -> StartVerdict | None:
             if not node.is_running:
                 return judge_end(node)
             try:
                 status = await admin.status(deadline_s=0.5)
             except RaftKVError:
-                await asyncio.sleep(0.02)
-                continue
+                return None
             refusals = [peer["refused"] for peer in status["peers"]]
             if refusals and all(refusals):
                 return StartVerdict(_advice_in(refusals[0]), refusals[0])
             if status["applied_index"] >= target and status["leader"] is not None and status["stopped"] is None:
                 return StartVerdict(None, "")
-            await asyncio.sleep(0.02)
-    raise AssertionError(f"node {node.node_id} neither serves nor ends; it said: {last_line(node)}")
+            return None
+
+        return await stage.until(look, f"node {node.node_id} serving or ended (see {node.log_path})", VERDICT_S)
 
 
 async def _committed(cluster: ProcessCluster, but: NodeProcess) -> Index:

@@ -76,7 +76,7 @@ class DiskFilled(RealFault):
             await asyncio.to_thread(image.sync)  # else the next loss of power brought the filler back
             stage.met(self.kind)
             if not node.is_running:
-                verdict = await start_and_judge(stage.cluster, node)
+                verdict = await start_and_judge(stage, node)
                 assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
 
     def describe(self) -> str:

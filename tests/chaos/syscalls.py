@@ -144,7 +144,7 @@ class CallsFail(RealFault):
         stage.met(self.kind, tracer.fired)
         if self._ends:
             stage.note(f"node {node.node_id}: {judge_end(node).said}")
-            verdict = await start_and_judge(stage.cluster, node)
+            verdict = await start_and_judge(stage, node)
             assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
 
     def _any(self, stage: ChaosStage) -> NodeProcess:

@@ -58,19 +58,19 @@ class FilesDamaged(RealFault):
         await _stop(node)
         await asyncio.to_thread(copy_directory, node.data_dir, older)
         await asyncio.to_thread(copy_directory, node.data_dir, good)
-        await _repair(stage, node, await start_and_judge(stage.cluster, node), good)
+        await _repair(stage, node, await start_and_judge(stage, node), good)
         for _ in range(self._times):
             await _stop(node)
             await asyncio.to_thread(copy_directory, node.data_dir, good)
             done = self._damage(Path(node.data_dir), older)
-            verdict = await start_and_judge(stage.cluster, node)
+            verdict = await start_and_judge(stage, node)
             if done:
                 stage.met(self.kind, len(done))
                 stage.note(f"node {node.node_id}, {', '.join(done)}: {verdict.said or 'it serves all the same'}")
             await _repair(stage, node, verdict, good)
         await _stop(node)
         # What no start looks at (a block that was not read) would be found at any time later.
-        await _repair(stage, node, await start_and_judge(stage.cluster, node, "--rebuild"), good)
+        await _repair(stage, node, await start_and_judge(stage, node, "--rebuild"), good)
 
     def _damage(self, data_dir: Path, older: Path) -> list[str]:
         """One file or more, each of another part, which are as likely as each other; says what was done to them."""
@@ -109,14 +109,14 @@ async def _repair(stage: ChaosStage, node: NodeProcess, verdict: StartVerdict, g
             case Advice.REPLACE:
                 node.kill()
                 await _put_back(stage, node, good)
-                verdict = await start_and_judge(stage.cluster, node)
+                verdict = await start_and_judge(stage, node)
             case Advice.REMOVE_FILE:
                 (Path(node.data_dir) / _file_to_remove(verdict.said)).unlink()
-                verdict = await start_and_judge(stage.cluster, node)
+                verdict = await start_and_judge(stage, node)
             case Advice.RESTART:
-                verdict = await start_and_judge(stage.cluster, node)
+                verdict = await start_and_judge(stage, node)
             case Advice.REBUILD:
-                verdict = await start_and_judge(stage.cluster, node, "--rebuild")
+                verdict = await start_and_judge(stage, node, "--rebuild")
     raise AssertionError(f"node {node.node_id} says after {REPAIRS_MAX} repairs: {verdict.said}")
 
 
@@ -170,7 +170,7 @@ class ForeignFiles(RealFault):
             await asyncio.to_thread(copy_directory, node.data_dir, good)
             source = self._dice.choice([source for source in (elsewhere, beside) if (source / name).exists()])
             await asyncio.to_thread(_exchange, Path(node.data_dir), source, name)
-            verdict = await start_and_judge(stage.cluster, node)
+            verdict = await start_and_judge(stage, node)
             assert verdict.advice is Advice.REPLACE, f"a foreign {name} leads to {verdict}"
             self._met(stage, node, verdict.said)
             await _put_back(stage, node, good)
@@ -254,7 +254,7 @@ class DirectoryLost(RealFault):
 
 async def _expect(stage: ChaosStage, node: NodeProcess, advice: Advice | None) -> None:
     """Start a node: it must serve (None), or be told that it does not belong here."""
-    verdict = await start_and_judge(stage.cluster, node)
+    verdict = await start_and_judge(stage, node)
     assert verdict.advice is advice, f"node {node.node_id}: expected {advice}, found {verdict}"
     if advice is not None:
         stage.met(DirectoryLost.kind)

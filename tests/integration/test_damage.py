@@ -62,7 +62,7 @@ def test_a_node_with_a_damaged_log_is_replaced_as_the_readme_says(tmp_path: Path
             with (Path(node.data_dir) / segment).open("r+b") as file:
                 file.seek(8)
                 file.write(b"\xff" * 8)
-            verdict = await start_and_judge(cluster, node)
+            verdict = await start_and_judge(stage, node)
             assert verdict.advice is Advice.REPLACE
             assert "new id" in verdict.said
             others = [cluster.nodes[node_id].member.client_address for node_id in (1, 2)]
