@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import pytest
 
 from raftkv.client import Admin
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess, ProcessCluster, member_argument
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.damage import Advice, Damage, durable_files, part_of, start_and_judge
+from tests.chaos.fault import RealFault
 from tests.chaos.stage import ChaosStage
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.vandals import DirectoryLost, FilesDamaged, ForeignFiles, impostor
@@ -18,7 +23,18 @@ MORE = ("--set", "snapshot_entries=50", "--set", "state_flush_entries=20")
 """So that there are snapshots, and states in several files, after a moment."""
 
 
-def test_files_that_are_damaged_are_noticed_or_do_no_harm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "makes",
+    [
+        [lambda dice: FilesDamaged(dice, times=6)],
+        [lambda dice: FilesDamaged(dice, [Damage.CUT, Damage.GONE, Damage.OLDER], times=5)],
+        [DirectoryLost, lambda dice: ForeignFiles(dice, times=1)],
+    ],
+    ids=["flipped", "cut", "of others"],
+)
+def test_files_that_are_damaged_are_noticed_or_do_no_harm(
+    makes: Sequence[Callable[[random.Random], RealFault]], tmp_path: Path
+) -> None:
     """F8 to F11, F19, F61: flipped bits in any file, files that end early, are missing, or are as they were before.
 
     No node serves or votes from damaged data, it says what to do, and that helps. F20, F21, F22: who comes with an
@@ -28,16 +44,10 @@ def test_files_that_are_damaged_are_noticed_or_do_no_harm(tmp_path: Path) -> Non
 
     async def story(stage: ChaosStage) -> None:
         await stage.leader()
-        others = [Damage.CUT, Damage.GONE, Damage.OLDER]
-        faults = [
-            FilesDamaged(stage.dice, times=6),
-            FilesDamaged(stage.dice, others, times=5),
-            DirectoryLost(stage.dice),
-            ForeignFiles(stage.dice, times=1),
-        ]
         async with recorded(stage.cluster.addresses, clients=12) as clients:
             await clients.more(150)
-            for fault in faults:
+            for make in makes:
+                fault = make(stage.dice)
                 await fault.inject(stage)
                 assert stage.fired[fault.kind] >= 2, f"{fault.kind} did too little: {stage.notes}"
                 await stage.leader()
