@@ -23,7 +23,7 @@ from raftkv.worlds.simulation import Simulation, simulate
 from tests.campaign.campaign import Campaign, run_world
 from tests.campaign.coverage import KINDS
 
-SOAK = Path(__file__).parent.parent.parent / "tools" / "soak"
+TOOLS = Path(__file__).parent.parent.parent / "tools"
 
 SCRIPT = """
 import hashlib
@@ -127,9 +127,18 @@ def test_a_campaign_adds_up_its_worlds():
     assert len(campaign.coverage()) > len(KINDS)
 
 
+@pytest.mark.parametrize("least", [0, 100_000])
+def test_a_campaign_that_has_no_time_left_says_so_and_fails_below_its_least(least):
+    """On a slow machine fewer worlds are run, but not so few that they show nothing."""
+    options = ["--worlds", "100000", "--seconds", "0.1", "--least", str(least), "--virtual", "1", "--processes", "1"]
+    done = subprocess.run([sys.executable, TOOLS / "simulate", *options], capture_output=True, text=True, check=False)
+    assert " of 100000 worlds were run" in done.stdout, done.stderr
+    assert done.returncode == (least > 0)
+
+
 def soak(ledger, *options):
     """What `tools/soak` is started with, for small worlds."""
-    return [sys.executable, SOAK, "--virtual", "1", "--processes", "2", "--ledger", ledger, *options]
+    return [sys.executable, TOOLS / "soak", "--virtual", "1", "--processes", "2", "--ledger", ledger, *options]
 
 
 def lines_of(ledger):
