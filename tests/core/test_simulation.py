@@ -13,10 +13,11 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.campaign.large import IS_LARGE
 from tests.core.harness.language import Script
 from tests.core.harness.simulation import Simulation
 
-SEEDS = 300
+SEEDS = 300 if IS_LARGE else 100
 STEPS = 350
 
 MUST_HAPPEN = (
@@ -27,7 +28,7 @@ MUST_HAPPEN = (
 
 
 def test_seeded_worlds_are_safe_and_make_progress():
-    """Three hundred worlds of up to eight nodes; every kind of trouble must have happened in some of them."""
+    """Hundreds of worlds of up to eight nodes; every kind of trouble must have happened in some of them."""
     counts: dict[str, int] = {}
     for seed in range(SEEDS):
         simulation = Simulation(random.Random(seed).randrange)

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from raftkv.processes.cluster import ProcessCluster
 from raftkv.processes.ports import free_ports
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.stage import ChaosStage
-
-CAMPAIGN = pytest.mark.skipif(os.environ.get("CAMPAIGNS") != "1", reason="takes long: run with CAMPAIGNS=1, as CI does")
-"""Marks tests whose faults a run of `tools/chaos` makes as well, in the same or a larger form."""
 
 
 def start(cluster: ProcessCluster, directory: Path, *, seed: int = 1, proxy: LinkProxy | None = None) -> ChaosStage:

@@ -16,6 +16,7 @@ import pytest
 from raftkv.client import Client
 from raftkv.processes.cluster import ProcessCluster
 from raftkv.worlds.workload import Workload
+from tests.campaign.large import CAMPAIGN
 from tests.chaos import certificates
 from tests.chaos.clients import MACHINE, Contradiction, recorded
 from tests.chaos.clocks import FAST, TEN_YEARS_MS, ClockWrong
@@ -35,7 +36,7 @@ from tests.chaos.stage import ChaosStage
 from tests.chaos.tally import check
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.waking import READS
-from tests.integration.nodes import CAMPAIGN, start, tell
+from tests.integration.nodes import start, tell
 
 ROOT = Path(__file__).parents[2]
 choose = runpy.run_path(str(ROOT / "tools/chaos"))["choose"]

@@ -9,11 +9,12 @@ import pytest
 
 from raftkv import failpoints
 from raftkv.processes.cluster import ProcessCluster
+from tests.campaign.large import CAMPAIGN
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.points import INSTALLING, LEADING, HandoverDropped, KilledAt
 from tests.chaos.round import Bounds, play_round
 from tests.chaos.transfers import SETTINGS
-from tests.integration.nodes import CAMPAIGN, start, tell
+from tests.integration.nodes import start, tell
 
 BOUNDS = Bounds(hold_s=(0.0, 0.1), operations_min=20, recover_s=30.0)
 
