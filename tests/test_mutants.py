@@ -36,6 +36,7 @@ def test_every_layer_has_mutants_and_no_name_is_used_twice():
         "disk",
         "snapshot",
         "sessions",
+        "schema",
         "node",
         "members",
         "client",

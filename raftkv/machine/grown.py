@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from raftkv.machine.schema import Argument, MethodSchema, PartSchema, Record, Schema, Shape, members_of
+from raftkv.machine.shadows import pruner
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -110,14 +111,21 @@ class _Comparison:
                 self._differs(where, str(argument.shape), "gone", "keep it, even if nothing uses it any more")
             else:
                 self.types(where, argument.shape, own[place].shape, _ARGUMENT)
-                self._defaults(where, argument.default, own[place].default)
+                self._defaults(where, argument.shape, argument.default, own[place].default)
         for argument in own[len(kept) :]:
             required = "" if argument.default is not None else "give it a default: clients of before don't send it"
             self._new(f"{command}, argument {argument.name}", str(argument.shape), required)
 
-    def _defaults(self, where: str, was: bytes | None, now: bytes | None) -> None:
-        if was != now:
+    def _defaults(self, where: str, shape: Shape, was: bytes | None, now: bytes | None) -> None:
+        if was != now and not (self._grown and was == self._narrowed(shape, now)):
             self._differs(where, _told(was), _told(now), "keep its default: it stands for what was left out")
+
+    def _narrowed(self, shape: Shape, default: bytes | None) -> bytes | None:
+        """What the old class would have encoded: there may be a record in a default, and it may have grown."""
+        try:
+            return None if default is None else pruner(shape, self._records)(default)
+        except msgspec.ValidationError:
+            return default
 
     def _parts(self, kept: dict[str, PartSchema], own: dict[str, PartSchema]) -> None:
         for name, part in kept.items():
@@ -130,7 +138,7 @@ class _Comparison:
                 if part.key is not None and mine.key is not None:
                     self._keys(f"{where}, key", part.key, mine.key)
                 self.types(where, part.value, mine.value, _TABLE)
-                self._defaults(where, part.default, mine.default)
+                self._defaults(where, part.value, part.default, mine.default)
         for name in sorted(own.keys() - kept.keys()):
             self._new(f"{own[name].kind} {name}", "there")
 
@@ -189,7 +197,7 @@ class _Comparison:
                 said = {True: "required", False: "optional"}
                 self._differs(where, said[field.required], said[mine.required], f"keep it {said[field.required]}")
             else:
-                self._defaults(where, field.default, mine.default)
+                self._defaults(where, field.shape, field.default, mine.default)
             remedy = "keep it as it is, add a field of another name with a default, and fill it in an upgrade"
             self._shapes(where, field.shape, mine.shape, remedy.replace("it", field.name, 1))
         for _, field in own.values():

@@ -390,6 +390,6 @@ def _problems_of_shape(records: dict[str, Record], depth: int, shape: Shape) -> 
 def _problems_of_default(default: bytes | None) -> Iterator[str]:
     if default is not None:
         try:
-            msgspec.msgpack.decode(default, type=msgspec.Raw)
-        except UNREADABLE as exc:
+            msgspec.msgpack.decode(default)
+        except (*UNREADABLE, TypeError) as exc:  # TypeError: a key of a dict that is none in Python
             yield f"the default {default!r} can't be read: {exc}"

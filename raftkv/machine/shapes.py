@@ -1,31 +1,18 @@
-"""Types made from a schema alone: what a node does for a class that it does not have.
-
-Each record becomes a Struct of its own, made for one of three purposes: to *check* values as the record would, to check
-them *strictly* (nothing is there that the record lacks), or to *prune* them. To prune is to leave out what the record
-lacks and else to keep each byte: an int that stands where a float may stand, or a text where a datetime may, must not
-become what the type says, as the class of before keeps what it was given. So what holds no record passes as it is.
-"""
+"""What nodes and clients do for classes that they do not have, of which they know the schema."""
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import functools
-import re
-import uuid
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Union
+from typing import Any
 
-import msgspec
-from msgspec import UNSET, Raw, UnsetType
-from msgspec.msgpack import Decoder, Encoder, Ext
+from msgspec import Raw
 
-from raftkv.errors import InvalidArgument
 from raftkv.machine.grown import same_shape
 from raftkv.machine.schema import Argument, Record, RecordField, Shape, describe
+from raftkv.machine.shadows import checker, pruner
+from raftkv.machine.sparing import sparing
 
-_encoder = Encoder()
-"""Keeps the order in which dicts were read: they are in a deterministic one already."""
+__all__ = ["narrower", "sparing", "strict_decoder"]
 
 
 def narrower(shape: Shape, records: dict[str, Record], own_type: Any) -> Callable[[bytes], bytes] | None:
@@ -35,23 +22,7 @@ def narrower(shape: Shape, records: dict[str, Record], own_type: Any) -> Callabl
     Raises `InvalidArgument` when msgspec has no such type.
     """
     (own,), own_records = describe([own_type])
-    if same_shape(shape, records, own, own_records):
-        return None
-    check = _decoder(_Checking(records), shape)
-    if not _holds_record(shape):
-        return functools.partial(_checked, check.decode)
-    return functools.partial(_pruned, _decoder(_Pruning(records), shape).decode, check.decode)
-
-
-def _checked(check: Callable[[bytes], Any], data: bytes) -> bytes:
-    check(data)
-    return data
-
-
-def _pruned(prune: Callable[[bytes], Any], check: Callable[[bytes], Any], data: bytes) -> bytes:
-    data = _encoder.encode(prune(data))
-    check(data)
-    return data
+    return None if same_shape(shape, records, own, own_records) else pruner(shape, records)
 
 
 def strict_decoder(arguments: Sequence[Argument], records: dict[str, Record]) -> Callable[[Raw | bytes], None]:
@@ -63,158 +34,9 @@ def strict_decoder(arguments: Sequence[Argument], records: dict[str, Record]) ->
     fields = tuple(RecordField(each.name, each.shape, each.default is None, each.default) for each in arguments)
     # No class has this name, as it is not a word.
     listed = {**records, "(arguments)": Record("array", fields)}
-    decode = _decoder(_Strict(listed), Shape("record", name="(arguments)")).decode
+    decode = checker(Shape("record", name="(arguments)"), listed, strict=True)
 
     def check(data: Raw | bytes) -> None:
         decode(data)
 
     return check
-
-
-def _decoder(types: _Types, shape: Shape) -> Decoder[Any]:
-    try:
-        return Decoder(types.type_of(shape))
-    except (TypeError, ValueError, RecursionError, re.error) as exc:
-        raise InvalidArgument(f"a schema of a state machine: {shape} is no type: {exc}") from exc
-
-
-_PLAIN: dict[str, Any] = {
-    "any": Any,
-    "none": None,
-    "bool": bool,
-    "int": int,
-    "float": float,
-    "str": str,
-    "bytes": bytes,
-    "datetime": datetime.datetime,
-    "time": datetime.time,
-    "date": datetime.date,
-    "timedelta": datetime.timedelta,
-    "uuid": uuid.UUID,
-    "decimal": decimal.Decimal,
-    "ext": Ext,
-}
-
-
-class _Types:
-    """Python types of shapes. Records are made once, when they are met, so that they may be within themselves."""
-
-    def __init__(self, records: dict[str, Record]) -> None:
-        self._records = records
-        self._made: dict[str, Any] = {}
-
-    def type_of(self, shape: Shape) -> Any:
-        items = [self.type_of(item) for item in shape.items]
-        match shape.kind:
-            case "record":
-                return self._record(shape.name)
-            case "union":
-                made: Any = Union[tuple(items)]  # noqa: UP007 (made of a list)
-            case "literal":
-                made = Literal[shape.values]
-            case "list":
-                made = list[items[0]]  # type: ignore[valid-type]
-            case "sequence":
-                made = tuple[items[0], ...]  # type: ignore[valid-type]
-            case "tuple":
-                made = tuple[tuple(items)] if items else tuple[()]  # type: ignore[misc]
-            case "dict":
-                made = dict[items[0], items[1]]  # type: ignore[valid-type]
-            case plain:
-                made = _PLAIN[plain]
-        limits: Any = dict(shape.limits)
-        return Annotated[made, msgspec.Meta(**limits)] if limits else made
-
-    def _record(self, name: str) -> Any:
-        made = self._made.get(name)
-        if made is None:
-            record = self._records[name]
-            fields = [
-                (f"field_{place}", Any, msgspec.field(name=field.name, default=self.default(record, field)))
-                for place, field in enumerate(record.fields)
-            ]
-            made = self._made[name] = msgspec.defstruct(
-                "Record",
-                fields,
-                array_like=record.kind in ("array", "tuple"),
-                tag_field=record.tag_field,
-                tag=record.tag,
-                forbid_unknown_fields=self.forbids_unknown(record),
-                frozen=True,  # it may be declared as a key
-                kw_only=True,  # a field without a default may follow one that has one
-            )
-            # msgspec reads them when a decoder is made, so that now records may refer to each other.
-            for place, field in enumerate(record.fields):
-                made.__annotations__[f"field_{place}"] = self.field_type(record, field)
-        return made
-
-    def default(self, record: Record, field: RecordField) -> Any:
-        """What stands for a field that is missing; NODEFAULT when none may be."""
-        return msgspec.NODEFAULT if field.required else UNSET
-
-    def field_type(self, record: Record, field: RecordField) -> Any:
-        return self.type_of(field.shape)
-
-    def forbids_unknown(self, record: Record) -> bool:
-        return record.forbids_unknown or record.kind == "tuple"
-
-
-class _Checking(_Types):
-    """Refuses what the records refuse."""
-
-
-class _Strict(_Types):
-    """Refuses more: what the records would ignore."""
-
-    def forbids_unknown(self, record: Record) -> bool:
-        return True
-
-
-class _Pruning(_Types):
-    """Leaves out what the records lack. It refuses what it can't read, and never because of a value that it passes."""
-
-    def type_of(self, shape: Shape) -> Any:
-        if not _holds_record(shape):
-            return Raw
-        match shape.kind:
-            case "union":
-                return Union[tuple(each for member in shape.items for each in self._member(member))]  # noqa: UP007
-            case "dict":
-                return dict[str, self.type_of(shape.items[1])]  # type: ignore[misc]  # others have no order, and are refused
-        return super().type_of(msgspec.structs.replace(shape, limits=()))
-
-    def _member(self, shape: Shape) -> tuple[Any, ...]:
-        """Raw can't stand beside others, so that here are the types which keep the bytes of a member."""
-        if _holds_record(shape):
-            return (self.type_of(shape),)
-        match shape.kind:
-            case "none" | "bool" | "int" | "bytes" | "ext":
-                return (_PLAIN[shape.kind],)
-            case "float":
-                return int, float
-            case "str" | "time" | "date" | "uuid":
-                return (str,)
-            case "datetime":
-                return str, int, float, Ext
-            case "decimal" | "timedelta":
-                return str, int, float
-            case "literal":
-                return tuple({type(value) for value in shape.values})
-            case "dict":
-                return (dict[str, Any],)
-        return (list[Any],)
-
-    def default(self, record: Record, field: RecordField) -> Any:
-        if field.default is not None and not record.omits_defaults:
-            return Raw(field.default)  # the class of now leaves out defaults, that of before did not
-        return msgspec.NODEFAULT if field.required or record.kind in ("array", "tuple") else UNSET
-
-    def field_type(self, record: Record, field: RecordField) -> Any:
-        return Union[self.type_of(field.shape), UnsetType]  # noqa: UP007 (made of what is no class)
-
-    def forbids_unknown(self, record: Record) -> bool:
-        return False
-
-
-def _holds_record(shape: Shape) -> bool:
-    return shape.kind == "record" or any(_holds_record(item) for item in shape.items)

@@ -96,6 +96,19 @@ class Two(enum.Enum):
     B = "b"
 
 
+class In(msgspec.Struct, frozen=True):
+    """In another record."""
+
+    a: int = 0
+
+
+class InGrown(msgspec.Struct, frozen=True):
+    """In another record, with more."""
+
+    a: int = 0
+    b: str = ""
+
+
 class Node(msgspec.Struct):
     """In itself."""
 
@@ -165,6 +178,9 @@ GROWN = [
     ("a new last element", keeping(record(A, array_like=True)), keeping(record(A, B, array_like=True))),
     ("a new last element of a NamedTuple", keeping(named_tuple(A)), keeping(named_tuple(A, B))),
     ("a new optional key", keeping(Old), keeping(Optionally)),
+    ("more in a default", single(record(A), b"\x81\xa1a\0"), single(record(A, B), b"\x82\xa1a\0\xa1b\xa0")),
+    ("more in the default of an argument", taking(In, In()), taking(InGrown, InGrown())),
+    ("more in the default of a field", keeping(record(("x", In, In()))), keeping(record(("x", InGrown, InGrown())))),
     ("a type that may be None", keeping(int), keeping(int | None)),
     ("one more member", keeping(int | None), keeping(int | str | None)),
     ("one more record", keeping(CAT | None), keeping(CAT | DOG | None)),
@@ -187,6 +203,8 @@ OTHER = [
         "table t, key",
     ),
     ("another default", single(int, b"\0"), single(int, b"\1"), "value v"),
+    ("another default, with more", taking(In, In()), taking(InGrown, InGrown(2)), "command c, argument a"),
+    ("a default that was refused", taking(Literal[1], 1), taking(Literal[1, 2], 2), "command c, argument a"),
     ("another type", keeping(int), keeping(str), "table items"),
     ("another type of a value", single(int, b"\0"), single(str, b"\0"), "value v"),
     ("a type that may be anything", keeping(int), keeping(Any), "table items"),

@@ -237,6 +237,7 @@ BROKEN = [
     (broken(parts=table(Shape("int"), kind="set")), "t is a 'set'"),
     (broken(parts=table(Shape("int"), key=Shape("strange"))), "no type 'strange'"),
     (broken(parts=table(Shape("int"), None, "value", b"\xc1")), "the default"),
+    (broken(parts=table(Shape("int"), None, "value", b"\xa1\xff")), "the default"),
     (broken(parts=table(nested(120))), "nested deeper than 100"),
     (broken(records={"Item": Record("heap", ())}), "Item is a 'heap'"),
     (broken(records={"Item": Record("object", (FIELD, FIELD))}), "two fields of one name"),
