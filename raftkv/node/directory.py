@@ -167,8 +167,11 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         _membership_is_lost(options, world, paths, view.start.index)
     store = open_state(options, world, paths, snapshots, view, vote.identity)
     try:
-        if snapshot is not None and view.start.index <= store.applied.index < snapshot.index:
-            # The snapshot has turned out to be damaged, like the state. The log is whole, and is applied again.
+        if snapshot is not None and (
+            snapshot not in snapshots.list() or view.start.index <= store.applied.index < snapshot.index
+        ):
+            # The snapshot has turned out to be damaged, like the state. The log is applied again if it is whole, and
+            # if not, the leader sends a snapshot, which may be an older one than this was.
             older = [each for each in snapshots.list() if each.index <= store.applied.index]
             snapshot = older[-1] if older else None
         _check_state_is_of_log(paths, store, view)
