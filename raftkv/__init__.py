@@ -23,7 +23,18 @@ from raftkv.errors import (
     Unavailable,
     ViewExpired,
 )
-from raftkv.machine import Limits, LocalMachine, Rejection, StateMachine, Table, TooLarge, Value, command, query
+from raftkv.machine import (
+    Limits,
+    LocalMachine,
+    Rejection,
+    StateMachine,
+    Table,
+    TooLarge,
+    Value,
+    command,
+    query,
+    upgrade,
+)
 from raftkv.model import Member, Membership
 from raftkv.node import NodeStatus
 from raftkv.server import Listen, Server, Tls
@@ -65,4 +76,5 @@ __all__ = [
     "ViewExpired",
     "command",
     "query",
+    "upgrade",
 ]

@@ -55,6 +55,16 @@ class Rejected(RaftKVError):
         self.fields = fields
 
 
+class NotActive(Rejected):
+    """The active version of the application has no such command (or argument): it had no effect, and was not logged.
+
+    It works once that version is active: when every node can run it (see `raftkv upgrade`).
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("NotActive", message)
+
+
 class TooMuchWork(RaftKVError):
     """A query read more keys, or took longer, than a node allows; it would do so again, on any node.
 
@@ -212,6 +222,15 @@ class NoAgreement(Diverged):
 
 class UnknownCommand(NodeStopped):
     """The log holds a command that this version of the state machine does not know."""
+
+
+class WrongVersion(NodeStopped):
+    """This node's class can't run the version of the application that is active: it is older, or newer by too much."""
+
+
+class SchemaChanged(NodeStopped):
+    """This node's class declares the active version otherwise than the cluster does; going on would lose data, or
+    make this node's state differ from the others'."""
 
 
 class MachineFailed(NodeStopped):

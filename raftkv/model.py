@@ -30,13 +30,15 @@ class EntryKind(IntEnum):
     """What an entry's payload is."""
 
     NOOP = 0
-    """A new leader's first entry (§8); empty payload."""
+    """A new leader's first entry (§8); empty, or the version of the application that a new cluster begins with."""
     COMMAND = 1
     """A command of the application, opaque to the core."""
     MEMBERSHIP = 2
     """An encoded `Membership`; the only payload that the core reads."""
     CLOCK = 3
     """Log time begins anew at this entry's time, which may be less than that of the entry before it; empty payload."""
+    UPGRADE = 4
+    """Another version of the application is active from here on, or a further piece of its upgrade is done."""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True):

@@ -153,7 +153,7 @@ def count_votes(raft: RaftState) -> None:
         # Before the first entry: a new leader may be the one whose clock is wrong.
         clocks.judge(raft, leader)
         # A no-op, so that what older terms left can be committed (§8).
-        tail.append_payloads(raft, EntryKind.NOOP, [b""])
+        tail.append_payloads(raft, EntryKind.NOOP, [raft.opening])
 
 
 def on_timeout_now(raft: RaftState, message: TimeoutNow) -> None:

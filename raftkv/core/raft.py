@@ -242,6 +242,13 @@ class Raft(RaftState):
         clocks.declare(self, role)
         return tail.append_at(self, EntryKind.CLOCK, [b""], clocks.stamp(self, role))[0]
 
+    def propose_upgrade(self, payload: bytes) -> Index:
+        """Append an `EntryKind.UPGRADE` with this payload; returns its index. Raises `NotLeader`, `Busy`."""
+        role = self.require_leader()
+        if (transfer := role.transfer) is not None:
+            raise Busy(f"leadership is being transferred to node {transfer.target}")
+        return tail.append_payloads(self, EntryKind.UPGRADE, [payload])[0]
+
     def read(self, token: int) -> None:
         """Ask for a linearizable read: `Ready.reads` names `token` and the index that it must wait for.
 

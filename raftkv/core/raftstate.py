@@ -60,6 +60,8 @@ class RaftState:
         """A snapshot that was handed out to be installed."""
         self.has_room = True
         """False while this node's disk is nearly full: then others lead if they can."""
+        self.opening = b""
+        """The payload of this node's first entry as a leader: it may found what the whole state is to begin with."""
         self.durability = Durability(log.last_index, hard_state.term)
         self.pending = Pending(log.last_index)
         # A restarted node has forgotten what it promised a leader, so with leases it acts as if it had promised.

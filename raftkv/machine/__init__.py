@@ -25,6 +25,8 @@ files, no sets' order. What it raises is the caller's `Rejected`, or the `Reject
 no effect.
 """
 
+from raftkv.machine.active import Active, listed, runs
+from raftkv.machine.grown import changed
 from raftkv.machine.keys import prefix_end
 from raftkv.machine.limits import Limits, TooLarge
 from raftkv.machine.local import LocalMachine
@@ -40,15 +42,23 @@ from raftkv.machine.payloads import (
 from raftkv.machine.reading import Interrupted, SliceOver
 from raftkv.machine.rejection import Rejection, as_declared
 from raftkv.machine.runner import Runner
+from raftkv.machine.schema import decode_schema, encode_schema
 from raftkv.machine.statemachine import StateMachine
 from raftkv.machine.tables import Table, Value
+from raftkv.machine.upgrades import upgrade
+from raftkv.machine.versions import Activation, Change, Founding, Kept, Step, decode_change, encode_change
 
 __all__ = [
     "CLOSE_SESSION",
     "NO_SESSION",
     "OPEN_SESSION",
+    "Activation",
+    "Active",
+    "Change",
     "CommandDone",
+    "Founding",
     "Interrupted",
+    "Kept",
     "Limits",
     "LocalMachine",
     "Method",
@@ -59,15 +69,24 @@ __all__ = [
     "Runner",
     "SliceOver",
     "StateMachine",
+    "Step",
     "Table",
     "TooLarge",
     "Value",
     "as_declared",
+    "changed",
     "command",
+    "decode_change",
+    "decode_schema",
+    "encode_change",
     "encode_command",
     "encode_query",
+    "encode_schema",
+    "listed",
     "prefix_end",
     "query",
     "read_rejection",
     "rejection_payload",
+    "runs",
+    "upgrade",
 ]

@@ -13,9 +13,11 @@ from raftkv.machine.outcome import Outcome, OutcomeKind, read_rejection
 from raftkv.machine.payloads import NO_SESSION, encode_command, encode_query
 from raftkv.machine.rejection import as_declared
 from raftkv.machine.runner import Runner
+from raftkv.machine.schema import encode_schema
 from raftkv.machine.statemachine import StateMachine
+from raftkv.machine.versions import Activation, Kept, Step, encode_change, encode_kept
 from raftkv.model import GENESIS_CHAIN, EntryKind
-from raftkv.state import MemoryStore
+from raftkv.state import VERSION_KEY, Applied, MemoryStore
 
 M = TypeVar("M", bound=StateMachine)
 
@@ -37,10 +39,22 @@ class LocalMachine(Generic[M]):
     of the next entry.
     """
 
-    def __init__(self, machine: type[M], *, now_ms: int = START_MS) -> None:
+    def __init__(
+        self,
+        machine: type[M],
+        *,
+        version: int | None = None,
+        begun_by: type[StateMachine] | None = None,
+        now_ms: int = START_MS,
+    ) -> None:
+        """`version` is the one that is active at first (the newest), as `begun_by` declares it (`machine` itself)."""
         self.machine = machine
         self.now_ms = now_ms
-        self._runner = Runner(machine, MemoryStore.open(SimDisk(), "/state"), on_mistake=self._met)
+        store = MemoryStore.open(SimDisk(), "/state")
+        if version is not None or begun_by is not None:
+            schema = (begun_by or machine).schema(version)
+            store.write({VERSION_KEY: encode_kept(Kept(schema.version, encode_schema(schema)))}, Applied())
+        self._runner = Runner(machine, store, on_mistake=self._met)
         self._mistake: BaseException | None = None
         self._chain = GENESIS_CHAIN
 
@@ -76,6 +90,28 @@ class LocalMachine(Generic[M]):
         if outcome.kind is OutcomeKind.REJECTED:
             raise as_declared(read_rejection(outcome.payload), method) from self._mistake
         return method.decode_result(outcome.payload)
+
+    @property
+    def version(self) -> int:
+        """The active one."""
+        return self._runner.active.version
+
+    def upgrade(self, version: int | None = None) -> None:
+        """Make a version (the newest) active, and do all of its upgrades.
+
+        Raises what a cluster's nodes would stop with, and `Rejected` for what an upgrade has raised.
+        """
+        schema = self.machine.schema(version)
+        self._apply_change(Activation(schema.version, encode_schema(schema)))
+        while (kept := self._runner.active.kept) is not None and not kept.failed and kept.left:
+            self._apply_change(Step(kept.version, kept.steps))
+        if kept is not None and kept.failed:
+            raise Rejected("UpgradeFailed", kept.failed)
+
+    def _apply_change(self, change: Activation | Step) -> None:
+        entry = make_entry(self.index + 1, 1, self.now_ms, EntryKind.UPGRADE, encode_change(change), self._chain)
+        self._runner.apply([entry])
+        self._chain = entry.chain
 
     def apply(self, payload: bytes) -> Outcome:
         """Apply an encoded command, with or without a session, as the next entry."""

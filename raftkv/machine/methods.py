@@ -4,32 +4,79 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints, overload
 
 import msgspec
 
 from raftkv.errors import UNREADABLE, InvalidArgument, MachineError
 from raftkv.machine.depth import is_shallow
 from raftkv.machine.payloads import encode_command, encode_query
+from raftkv.machine.schema import NO_DEFAULT
+from raftkv.machine.sparing import sparing
 from raftkv.machine.types import check_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _MARK = "_raftkv_kind"
+_SPAN = "_raftkv_span"
 # A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
 
-def command(function: F) -> F:
-    """Mark a method as a command: it may change tables, goes through the log, and every node runs it."""
-    setattr(function, _MARK, "command")
-    return function
+@overload
+def command(function: F, /) -> F: ...
+@overload
+def command(*, since: int = 1, until: int | None = None) -> Callable[[F], F]: ...
+def command(function: Any = None, /, *, since: int = 1, until: int | None = None) -> Any:
+    """Mark a method as a command: it may change tables, goes through the log, and every node runs it.
+
+    `@command(since=2, until=4)` is one of versions 2 and 3 of the machine only: while another is active, calls of it
+    are refused with `NotActive`.
+    """
+    return _mark("command", function, since, until)
 
 
-def query(function: F) -> F:
-    """Mark a method as a query: it only reads, on one node, and never gets into the log."""
-    setattr(function, _MARK, "query")
-    return function
+@overload
+def query(function: F, /) -> F: ...
+@overload
+def query(*, since: int = 1, until: int | None = None) -> Callable[[F], F]: ...
+def query(function: Any = None, /, *, since: int = 1, until: int | None = None) -> Any:
+    """Mark a method as a query: it only reads, on one node, and never gets into the log.
+
+    `since` and `until` as for a `command`.
+    """
+    return _mark("query", function, since, until)
+
+
+def _mark(kind: str, function: Any, since: int, until: int | None) -> Any:
+    def marked(function: Any) -> Any:
+        setattr(function, _MARK, kind)
+        setattr(function, _SPAN, Span(since, until))
+        return function
+
+    return marked if function is None else marked(function)
+
+
+class Span(msgspec.Struct, frozen=True):
+    """The versions of a machine that have something: from `since` on, and before `until`."""
+
+    since: int = 1
+    until: int | None = None
+
+    def has(self, version: int) -> bool:
+        """Whether `version` is one of them."""
+        return self.since <= version and (self.until is None or version < self.until)
+
+    def check(self, where: str) -> None:
+        """Raises `MachineError`, beginning with `where`."""
+        for name, value in (("since", self.since), ("until", self.until)):
+            if value is not None and (type(value) is not int or value < 1):
+                raise MachineError(f"{where}: {name} must be the number of a version, 1 or above, not {value!r}")
+        if self.until is not None and self.until <= self.since:
+            raise MachineError(f"{where}: no version has it, as it is until {self.until} and since {self.since}")
+
+
+ALWAYS = Span()
 
 
 def kind_of(value: Any) -> str | None:
@@ -52,6 +99,9 @@ class Method:
         self.is_query = self.kind == "query"
         self.line = line_of(function)
         self._where = f"{self.line}: {self.kind} {self.name}"
+        self.span: Span = getattr(function, _SPAN, ALWAYS)
+        """The versions of the machine that have it."""
+        self.span.check(self._where)
         signature = inspect.signature(function)
         parameters = self._check(list(signature.parameters.values()))
         hints = self._hints(names)
@@ -62,9 +112,10 @@ class Method:
         for parameter, kind in zip(parameters, self._types, strict=True):
             check_type(kind, f"{self._where}, argument {parameter.name}")
         check_type(self._result_type, f"{self._where}, result")
-        self._args: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(
-            tuple[tuple(self._types)] if self._types else tuple[()]  # type: ignore[misc]
-        )
+        self._args: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_arguments(self._types))
+        self._defaults = self._encoded_defaults(parameters)
+        self._required = len(self._types) - len(self._defaults)
+        self._sparing = sparing(self._types)
         self.is_shallow = is_shallow(self._types)
         """Whether arguments can't be nested deeper than their types are written."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
@@ -91,6 +142,32 @@ class Method:
         except Exception as exc:  # a NameError, a SyntaxError in a quoted annotation, or what making a type raises
             raise MachineError(f"{self._where}: {exc}; a type must be known where the class is made") from exc
 
+    def _encoded_defaults(self, parameters: list[inspect.Parameter]) -> list[bytes]:
+        """The defaults of the last arguments. Encoded once: one that could be changed in place would not be the same
+        on every node."""
+        encoded = []
+        for parameter, kind in zip(parameters, self._types, strict=True):
+            if parameter.default is parameter.empty:
+                continue  # Python lets none follow that has a default
+            try:
+                encoded.append(_encoder.encode(parameter.default))
+                msgspec.msgpack.decode(encoded[-1], type=kind)
+            except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
+                raise MachineError(f"{self._where}, argument {parameter.name}: the default: {exc}") from exc
+        return encoded
+
+    @property
+    def takes(self) -> list[tuple[str, Any, Any]]:
+        """The arguments: name, type, and the default, or `NO_DEFAULT`."""
+        given = [each.default for each in self.signature.parameters.values()]
+        defaults = [NO_DEFAULT if default is inspect.Parameter.empty else default for default in given]
+        return list(zip(self.signature.parameters, self._types, defaults, strict=True))
+
+    @property
+    def returns(self) -> Any:
+        """The type of the result."""
+        return self._result_type
+
     def describe(self) -> str:
         """`receive(sku: str, quantity: int) -> int`."""
         return self._described
@@ -104,7 +181,11 @@ class Method:
         return dict(zip(self.signature.parameters, self._types, strict=True))
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The arguments of a call, checked and encoded. Raises `InvalidArgument`."""
+        """The arguments of a call, checked and encoded. Raises `InvalidArgument`.
+
+        What is at its default is left out: a node of an older version can read that, and one of a newer version knows
+        the default.
+        """
         try:
             if kwargs or len(args) != len(self._types):
                 bound = self.signature.bind(*args, **kwargs)
@@ -114,7 +195,15 @@ class Method:
             self._args.decode(data)
         except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
             raise InvalidArgument(f"{self.describe()}: {exc}") from exc
-        return data
+        if self._defaults:
+            data = self._without_defaults(args, data)
+        return data if self._sparing is None else self._sparing(data)
+
+    def _without_defaults(self, args: tuple[Any, ...], data: bytes) -> bytes:
+        count = len(args)
+        while count > self._required and _encoder.encode(args[count - 1]) == self._defaults[count - 1 - self._required]:
+            count -= 1
+        return data if count == len(args) else _encoder.encode(args[:count])
 
     def command_payload(self, session_id: int, sequence: int, acked_below: int, args: bytes) -> bytes:
         """The command with these encoded arguments, as an entry's payload."""
@@ -136,9 +225,20 @@ class Method:
     def decode_args(self, args: msgspec.Raw) -> tuple[Any, ...]:
         """Raises `InvalidArgument`."""
         try:
+            if self._defaults:
+                args = self._with_defaults(args)
             return self._args.decode(args)  # type: ignore[no-any-return]
         except UNREADABLE as exc:
             raise InvalidArgument(f"{self.describe()}: {exc}") from exc
+
+    def _with_defaults(self, args: msgspec.Raw) -> msgspec.Raw:
+        """The encoded arguments, and behind them the defaults of those that were left out."""
+        count, body = read_array_header(args)
+        missing = len(self._types) - count
+        if not 0 < missing <= len(self._defaults):
+            return args
+        header = write_array_header(len(self._types))
+        return msgspec.Raw(b"".join([header, memoryview(args)[body:], *self._defaults[-missing:]]))
 
     def encode_result(self, result: Any) -> bytes:
         """Raises `TypeError` when it is not of the annotated type."""
@@ -148,6 +248,26 @@ class Method:
         except msgspec.MsgspecError as exc:
             raise TypeError(f"{self.name} returned {result!r}, but says that it returns {self._result_type}") from exc
         return data
+
+
+def _arguments(types: list[Any]) -> Any:
+    return tuple[tuple(types)] if types else tuple[()]  # type: ignore[misc]
+
+
+def read_array_header(data: msgspec.Raw | bytes) -> tuple[int, int]:
+    """How many items a msgpack array has, and where the first begins; (-1, 0) for what is no array."""
+    view = memoryview(data)
+    if not view:
+        return -1, 0
+    if view[0] & 0xF0 == 0x90:
+        return view[0] & 0x0F, 1
+    size = {0xDC: 2, 0xDD: 4}.get(view[0], 0)
+    return (int.from_bytes(view[1 : 1 + size], "big"), 1 + size) if size else (-1, 0)
+
+
+def write_array_header(count: int) -> bytes:
+    """How a msgpack array of so many items begins."""
+    return bytes([0x90 | count]) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
 
 
 def _written(annotation: Any) -> str:

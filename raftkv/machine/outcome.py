@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from raftkv.config import KIB
-from raftkv.errors import RaftKVError, Rejected
+from raftkv.errors import NotActive, RaftKVError, Rejected
 from raftkv.machine.rejection import Rejection
 from raftkv.model import Index
 
@@ -67,6 +67,11 @@ def rejected(error: BaseException) -> Outcome:
 TOO_DEEP = Outcome(OutcomeKind.REJECTED, _encoder.encode(("RecursionError", "maximum recursion depth exceeded")))
 """Of a command that ran out of frames. Python's text says what it was doing then, which differs between nodes: a
 function that ran often is called in another way than before."""
+
+
+def not_active(text: str) -> Outcome:
+    """The outcome of a command that the active version does not have."""
+    return Outcome(OutcomeKind.REJECTED, _encoder.encode((NotActive.__name__, text)))
 
 
 def _declared(error: Rejection) -> Outcome:

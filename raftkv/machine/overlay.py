@@ -9,6 +9,8 @@ from typing import Protocol
 from raftkv.machine.limits import Limits, TooLarge
 from raftkv.state import Store
 
+NO_COMMAND = "only a command may change a table; this is a query"
+
 
 class Access(Protocol):
     """Through this, tables and values read and change the state."""
@@ -26,6 +28,37 @@ class Access(Protocol):
         """Keys and values from `start` to before `end`."""
 
 
+class Ghost:
+    """What stands for the state in a table that the active version lacks: what a command writes is there for itself.
+
+    Nothing of it is kept, as a node whose class has no such table keeps nothing either.
+    """
+
+    def __init__(self, *, writable: bool) -> None:
+        self._own: dict[bytes, bytes] = {}
+        self._writable = writable
+
+    def clear(self) -> None:
+        """The command has ended."""
+        self._own.clear()
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._own.get(key)
+
+    def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
+        """Raises `TypeError` in a query."""
+        if not self._writable:
+            raise TypeError(NO_COMMAND)
+        if value is None:
+            self._own.pop(key, None)
+        else:
+            self._own[key] = value
+
+    def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values from `start` to before `end`."""
+        yield from sorted([pair for pair in self._own.items() if start <= pair[0] < end], reverse=reverse)
+
+
 class Overlay:
     """What a command reads and writes: its own changes, then the batch's, then the store.
 
@@ -35,11 +68,15 @@ class Overlay:
 
     def __init__(self, store: Store, limits: Limits) -> None:
         self.store = store
-        self._key_max, self._value_max, self._change_max = limits.key_bytes, limits.value_bytes, limits.change_bytes
+        self.limit(limits)
         self.own_bytes = 0
         self.batch: dict[bytes, bytes | None] = {}
         self.own: dict[bytes, bytes | None] = {}
         self.writable = False
+
+    def limit(self, limits: Limits) -> None:
+        """From now on these are the limits."""
+        self._key_max, self._value_max, self._change_max = limits.key_bytes, limits.value_bytes, limits.change_bytes
 
     def get(self, key: bytes) -> bytes | None:
         if key in self.own:
@@ -54,7 +91,7 @@ class Overlay:
         Raises `TypeError` outside of a command, and `TooLarge`.
         """
         if not self.writable:
-            raise TypeError("only a command may change a table; this is a query")
+            raise TypeError(NO_COMMAND)
         size = len(key)
         if size - prefix > self._key_max:
             raise TooLarge(what="a key", size=size - prefix, limit=self._key_max)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from raftkv.machine.active import Active
 from raftkv.machine.methods import Method
+from raftkv.machine.overlay import NO_COMMAND, Ghost
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.state import Applied, Reader
 
@@ -57,7 +59,7 @@ class Reading:
 
     def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
         """Raises `TypeError`."""
-        raise TypeError("only a command may change a table; this is a query")
+        raise TypeError(NO_COMMAND)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values from `start` to before `end`."""
@@ -70,13 +72,22 @@ class Reading:
 
 
 class Asker:
-    """Answers queries to a machine from one reader of its state, for one thread."""
+    """Answers queries to the active version of a machine from one reader of its state, for one thread."""
 
-    def __init__(self, machine: type[StateMachine], reader: Reader, more: More) -> None:
+    def __init__(self, active: Active, reader: Reader, more: More) -> None:
+        self.active = active
+        machine: type[StateMachine] = active.machine
         self._reading = Reading(reader, more)
         self._moment = Moment()
         self._instance = machine.__new__(machine)
-        vars(self._instance).update(_overlay=self._reading, _views={}, _moment=self._moment)
+        vars(self._instance).update(
+            version=active.version,
+            _overlay=self._reading,
+            _views={},
+            _moment=self._moment,
+            _ghosts=dict.fromkeys(active.ghosts, Ghost(writable=False)),
+            _narrowers={},
+        )
 
     def ask(self, method: Method, args: tuple[object, ...], applied: Applied, reads: int) -> object:
         """What the method returns or raises. It may do `reads` reads, and as many as `more` allows then."""

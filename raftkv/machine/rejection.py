@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 import msgspec
 
-from raftkv.errors import UNREADABLE, MachineError, Rejected
+from raftkv.errors import UNREADABLE, MachineError, NotActive, Rejected
 from raftkv.machine.methods import Method
 from raftkv.machine.types import check_type
 
@@ -67,7 +67,8 @@ class Rejection(Rejected):
         """The fields as they are sent. Raises `TypeError` when one is not of its type."""
         try:
             data = _encoder.encode(self._fields())
-            self._decoder.decode(data)
+            # Without those that are at their defaults: a node of an older version has no field that was added later.
+            data = _encoder.encode(self._decoder.decode(data))
         except (msgspec.MsgspecError, TypeError, OverflowError, AttributeError) as exc:
             raise TypeError(f"{self!r} can't be sent: {exc}") from exc
         return data
@@ -116,7 +117,7 @@ def _declare(made: type[Rejection], frame: FrameType) -> None:
             kept.append((field.name, hints[field.name], msgspec.field(default_factory=field.default_factory)))
         else:
             kept.append((field.name, hints[field.name]))
-    made._decoder = msgspec.msgpack.Decoder(msgspec.defstruct(made.__name__, kept, kw_only=True))
+    made._decoder = msgspec.msgpack.Decoder(msgspec.defstruct(made.__name__, kept, kw_only=True, omit_defaults=True))
     _declared.add(made)
 
 
@@ -139,6 +140,8 @@ def _is_mistake(kind: object) -> bool:
 def as_declared(rejected: Rejected, method: Method) -> Rejected:
     """What `method` has raised: the rejection that it declares by this name, or `rejected` when nobody knows that."""
     if not rejected.fields:
+        if rejected.error_type == NotActive.__name__:
+            return NotActive(rejected.message)
         if _is_mistake(getattr(builtins, rejected.error_type, None)):
             rejected.add_note(
                 f"This looks like a mistake in {method.name} ({method.line}): the log of the nodes has the traceback, "

@@ -18,9 +18,10 @@ from raftkv.errors import (
     TooMuchWork,
     UnknownCommand,
 )
+from raftkv.machine.active import Active, Offered
 from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
-from raftkv.machine.methods import Method
-from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, read_rejection, rejected
+from raftkv.machine.methods import Method, read_array_header
+from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, not_active, read_rejection, rejected
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
@@ -34,6 +35,8 @@ from raftkv.machine.reading import UNLIMITED, Asker, Interrupted, More, slice_ov
 from raftkv.machine.rejection import is_mistake
 from raftkv.machine.sessions import Sessions
 from raftkv.machine.statemachine import Moment, StateMachine
+from raftkv.machine.upgrading import NOT_ITS_OWN, Upgrading
+from raftkv.machine.versions import read_kept
 from raftkv.model import EntryKind, Index
 from raftkv.state import Applied, StateView, Store
 
@@ -43,8 +46,7 @@ DIGESTS_KEPT = 65_536
 RESULT_BYTES_MAX = 8 * MIB
 """The limit of one encoded result: it is kept with the session, and must fit into a frame."""
 
-_NOT_ITS_OWN = (NodeStopped, OSError, MemoryError, SystemError)
-"""Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""
+_NOT_ITS_OWN = (NodeStopped, *NOT_ITS_OWN)
 
 _NOTHING = msgspec.msgpack.encode(None)
 _encoder = msgspec.msgpack.Encoder()
@@ -66,8 +68,13 @@ class Runner:
         session_ttl_ms: int = 3_600_000,
         slice_reads: int = UNLIMITED,
         on_mistake: Callable[[Method, BaseException], None] | None = None,
+        on_active: Callable[[Active], None] | None = None,
     ) -> None:
-        """`slice_reads` is how many keys `query` lets a query read."""
+        """`slice_reads` is how many keys `query` lets a query read. `on_active` is called with each version that
+        becomes active, now with the one that is.
+
+        Raises `WrongVersion` or `SchemaChanged` when the machine can't run the version that is active in the store.
+        """
         self.machine = machine
         self.store = store
         self.applied = store.applied
@@ -75,10 +82,11 @@ class Runner:
         self._sessions = Sessions(self._overlay, sessions_max, session_ttl_ms)
         self._moment = Moment()
         self._instance = machine.__new__(machine)
-        vars(self._instance).update(_overlay=self._overlay, _views={}, _moment=self._moment)
-        self._asker = Asker(machine, store, slice_over)
+        vars(self._instance).update(_overlay=self._overlay, _moment=self._moment)
         self._slice_reads = slice_reads
         self._on_mistake = on_mistake
+        self._on_active = on_active
+        self._upgrading = Upgrading(machine, self._overlay, self._instance, self._activated)
         self._digests = [0] * DIGESTS_KEPT
         self._digests_from = self.applied.index
         self._digests[self.applied.index % DIGESTS_KEPT] = self.applied.digest
@@ -87,6 +95,16 @@ class Runner:
     def sessions(self) -> int:
         """How many sessions are open."""
         return len(self._sessions)
+
+    @property
+    def active(self) -> Active:
+        """The version that is active, as this machine sees it."""
+        return self._upgrading.active
+
+    def _activated(self, active: Active) -> None:
+        self._asker = Asker(active, self.store, slice_over)
+        if self._on_active is not None:
+            self._on_active(active)
 
     @property
     def instance(self) -> StateMachine:
@@ -101,19 +119,19 @@ class Runner:
         return self._digests[index % DIGESTS_KEPT]
 
     def check(self, payload: bytes) -> None:
-        """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log."""
+        """Raises `InvalidArgument` for a command that this machine could not run, before it gets into the log, and
+        `NotActive` for one that is not of the active version."""
         command = decode_command(payload)
         if command.name in (OPEN_SESSION, CLOSE_SESSION):
             with_room(decode_command, payload, ROOM_TO_CHECK)
             return
-        method = self.machine.methods.get(command.name)
-        if method is None or method.is_query:
-            raise InvalidArgument(f"{self.machine.__name__} has no command {command.name!r}")
-        if method.is_shallow:
-            method.decode_args(command.args)
+        offered = self._upgrading.active.command(command.name)
+        if offered.method.is_shallow:
+            self._upgrading.active.check(offered, command.args)
         else:
             with_room(decode_command, payload, ROOM_TO_CHECK)
-            with_room(method.decode_args, command.args, ROOM_TO_CHECK)
+            with_room(offered.method.decode_args, command.args, ROOM_TO_CHECK)
+            self._upgrading.active.check(offered, command.args)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         """Apply committed entries, as one write to the store; an outcome for each, None for entries without a command.
@@ -147,14 +165,8 @@ class Runner:
     def _apply(self, entry: Entry, digest: int) -> tuple[Outcome | None, int]:
         """Apply one entry to the overlay; returns its outcome, and the digest after it."""
         overlay, sessions = self._overlay, self._sessions
-        if entry.kind == EntryKind.CLOCK:
-            sessions.clock_reset(entry.time_ms)
-            overlay.own.update(sessions.changes)
-            effects = _encoder.encode((entry.chain, list(overlay.own.items())))
-            overlay.keep()
-            return None, xxhash.xxh3_64_intdigest(effects, digest)
         if entry.kind != EntryKind.COMMAND:
-            return None, xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
+            return None, self._apply_other(entry, digest)
         command = self._decode(entry)
         sessions.begin(entry.time_ms)
         outcome = TOO_DEEP if command is None else self._perform(command, entry)
@@ -162,6 +174,26 @@ class Runner:
         effects = _encoder.encode((entry.chain, outcome.kind, outcome.payload, list(overlay.own.items())))
         overlay.keep()
         return outcome, xxhash.xxh3_64_intdigest(effects, digest)
+
+    def _apply_other(self, entry: Entry, digest: int) -> int:
+        """Apply an entry that is no command; returns the digest after it."""
+        overlay = self._overlay
+        if entry.kind == EntryKind.CLOCK:
+            self._sessions.clock_reset(entry.time_ms)
+            overlay.own.update(self._sessions.changes)
+        elif entry.kind == EntryKind.UPGRADE or (entry.kind == EntryKind.NOOP and entry.payload):
+            self._begin(entry)
+            self._upgrading.apply(entry)
+        else:
+            return xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
+        effects = _encoder.encode((entry.chain, list(overlay.own.items())))
+        overlay.keep()
+        return xxhash.xxh3_64_intdigest(effects, digest)
+
+    def _begin(self, entry: Entry) -> None:
+        """What a method may know of the entry that it is run for."""
+        moment = self._moment
+        moment.index, moment.time_ms, moment.chain, moment.random = entry.index, entry.time_ms, entry.chain, None
 
     def _decode(self, entry: Entry) -> CommandPayload | None:
         """The command; None when it is nested too deep to be read."""
@@ -190,15 +222,21 @@ class Runner:
 
     def _run(self, command: CommandPayload, entry: Entry) -> Outcome:
         """Run the command's method; its changes are in the overlay, or undone when it raised."""
-        method, args = self._method(command, entry)
-        if args is None:
-            return TOO_DEEP
-        moment, overlay = self._moment, self._overlay
-        moment.index, moment.time_ms, moment.chain, moment.random = entry.index, entry.time_ms, entry.chain, None
+        upgrading = self._upgrading
+        offered = upgrading.active.commands.get(command.name)
+        if offered is None:
+            return self._not_offered(command, entry)
+        method, args = offered.method, self._arguments(offered, command, entry)
+        if isinstance(args, Outcome):
+            return args
+        overlay = self._overlay
+        self._begin(entry)
         overlay.writable = True
         try:
-            result = method.function(self._instance, *args)
-            return Outcome(OutcomeKind.APPLIED, _bounded(method, method.encode_result(result)))
+            result = method.encode_result(method.function(self._instance, *args))
+            if offered.narrow is not None:
+                result = offered.narrow(result)
+            return Outcome(OutcomeKind.APPLIED, _bounded(method, result))
         except _NOT_ITS_OWN as exc:
             if isinstance(exc, NodeStopped):
                 raise
@@ -215,20 +253,32 @@ class Runner:
             return rejected(exc)
         finally:
             overlay.writable = False
+            if upgrading.active.ghosts:
+                upgrading.ghost.clear()
 
-    def _method(self, command: CommandPayload, entry: Entry) -> tuple[Method, tuple[object, ...] | None]:
-        """The method and its arguments, or None for those that are nested too deep to be read."""
-        method = self.machine.methods.get(command.name)
-        if method is None or method.is_query:
-            raise UnknownCommand(
-                f"entry {entry.index} holds the command {command.name!r}, which this {self.machine.__name__} does not "
-                "have. It was not applied. Start this node with the version of the application that the others run"
-            )
+    def _not_offered(self, command: CommandPayload, entry: Entry) -> Outcome:
+        """The active version lacks the command: the same on every node, as the schema is part of the state.
+
+        Raises `UnknownCommand` when no version is active yet, and so nothing tells what the others have.
+        """
+        if self._upgrading.active.kept is not None:
+            return not_active(f"version {self._upgrading.active.version} has no command {command.name}")
+        raise UnknownCommand(
+            f"entry {entry.index} holds the command {command.name!r}, which this {self.machine.__name__} does not "
+            "have. It was not applied. Start this node with the version of the application that the others run"
+        )
+
+    def _arguments(self, offered: Offered, command: CommandPayload, entry: Entry) -> tuple[object, ...] | Outcome:
+        """The decoded arguments; the outcome for those that are nested too deep to be read, or are too many."""
+        method = offered.method
+        if offered.takes != len(method.types) and read_array_header(command.args)[0] > offered.takes:
+            version = self._upgrading.active.version
+            return not_active(f"version {version} of the command {command.name} takes {offered.takes} arguments")
         try:
-            return method, method.decode_args(command.args)
+            return method.decode_args(command.args)
         except InvalidArgument as exc:
             if isinstance(exc.__cause__, RecursionError):
-                return method, None
+                return TOO_DEEP
             raise MachineFailed(
                 f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
                 "that the others run; types of arguments must not change while old entries are in the log"
@@ -252,17 +302,20 @@ class Runner:
         Also raises what `more` raises; nothing keeps the view open then.
         """
         try:
-            return self._ask(Asker(self.machine, view, more), payload, view.applied, 0)
+            return self._ask(Asker(self._active_in(view), view, more), payload, view.applied, 0)
         except (RaftKVError, Interrupted) as exc:
             # A traceback holds frames, and frames hold iterators, which would keep the closed store open.
             exc.__cause__ = exc.__context__ = None
             raise exc.with_traceback(None) from None
 
+    def _active_in(self, view: StateView) -> Active:
+        """The version that was active when the view was taken."""
+        active, kept = self._upgrading.active, read_kept(view)
+        return active if kept == active.kept else Active(self.machine, kept)
+
     def _ask(self, asker: Asker, payload: bytes, applied: Applied, reads: int) -> bytes:
         request = decode_query(payload)
-        method = self.machine.methods.get(request.name)
-        if method is None or not method.is_query:
-            raise InvalidArgument(f"{self.machine.__name__} has no query {request.name!r}")
+        method = asker.active.query(request.name)
         args = method.decode_args(request.args)
         try:
             return _bounded(method, method.encode_result(asker.ask(method, args, applied, reads)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -14,10 +15,16 @@ from raftkv.errors import MachineError
 from raftkv.machine.limits import Limits
 from raftkv.machine.methods import Method, kind_of, line_of
 from raftkv.machine.overlay import Access
+from raftkv.machine.schema import MethodTypes, PartTypes, Schema, make_schema
 from raftkv.machine.tables import Table, Value, _Part
+from raftkv.machine.upgrades import Upgrade, target_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_RESERVED = frozenset({"now", "now_ms", "random", "index", "fingerprint"})
+_RESERVED = frozenset(
+    {"now", "now_ms", "random", "index", "fingerprint", "version", "oldest_version", "schema"}
+    | {"methods", "parts", "upgrades"}
+)
+VERSION_MAX = 1_000_000
 
 
 class Moment(msgspec.Struct):
@@ -69,8 +76,11 @@ class _MachineType(type):
         frame = sys._getframe(1)
         # Types in annotations may be names of the function in which the class is made.
         _declare(made, {**frame.f_locals, **namespace})
+        where = f"{frame.f_code.co_filename}:{frame.f_lineno}: {name}"
         if limits is not None:
-            made._limits = _checked(limits, f"{frame.f_code.co_filename}:{frame.f_lineno}: {name}")
+            made._limits = _checked(limits, where)
+        _check_versions(made, where)
+        made._schemas = {}
         return made
 
 
@@ -90,9 +100,11 @@ def _declare(made: Any, names: dict[str, Any]) -> None:
     """Collect commands, queries, tables and values, inherited ones too. Raises `MachineError`."""
     methods: dict[str, Method] = {}
     parts: dict[str, Table[Any, Any] | Value[Any]] = {}
+    upgrades: dict[str, Upgrade] = {}
     for base in reversed(made.__mro__[1:]):
         methods.update(vars(base).get("methods", {}))
         parts.update(vars(base).get("parts", {}))
+        upgrades.update(vars(base).get("upgrades", {}))
     for name, value in list(vars(made).items()):
         if isinstance(value, (Table, Value)):
             _check_name(name, value.line)
@@ -109,13 +121,33 @@ def _declare(made: Any, names: dict[str, Any]) -> None:
             raise MachineError(
                 f"{line_of(value)}: a state machine has no __init__: what it is, is in its tables and values"
             )
-    made.methods, made.parts = methods, parts
+        elif target_of(value) is not None:
+            _check_name(name, line_of(value))
+            upgrades[name] = Upgrade(value, names)
+    made.methods, made.parts, made.upgrades = methods, parts, upgrades
+
+
+def _check_versions(made: Any, where: str) -> None:
+    """Raises `MachineError` for versions that make no sense."""
+    newest, oldest = made.version, made.oldest_version
+    for name, value in (("version", newest), ("oldest_version", oldest)):
+        if type(value) is not int or not 1 <= value <= VERSION_MAX:
+            raise MachineError(f"{where}: {name} must be 1 to {VERSION_MAX}, not {value!r}")
+    if oldest > newest:
+        raise MachineError(f"{where}: oldest_version is {oldest}, which is above version, {newest}")
+    late = {each.line: each.span.since for each in [*made.methods.values(), *made.parts.values()]}
+    late.update((each.line, each.to) for each in made.upgrades.values())
+    for line, version in late.items():
+        if version > newest:
+            raise MachineError(f"{line}: this is of version {version}, but the class is of version {newest}")
 
 
 class StateMachine(metaclass=_MachineType):
     """The base of an application's state: tables, single values, commands and queries.
 
     `class Inventory(StateMachine, limits=Limits(...))` gives its commands other limits than the default `Limits`.
+    `version = 2` in its body says that it is the application's second version: see "Changing your application" in the
+    README.
     It has no other state: setting any other attribute raises, as it would neither be replicated nor survive a
     restart. Mistakes in a class raise `MachineError` when the class is made; the text names the line to change.
     """
@@ -124,9 +156,18 @@ class StateMachine(metaclass=_MachineType):
     """Commands and queries by name."""
     parts: ClassVar[dict[str, Table[Any, Any] | Value[Any]]] = {}
     """Tables and single values by name."""
+    upgrades: ClassVar[dict[str, Upgrade]] = {}
+    """By name."""
+    version: int = 1
+    """In the class: the version that its code is of. In a method: the version that is active, which may be older."""
+    oldest_version: ClassVar[int] = 1
+    """The oldest version that the class can still run."""
     _limits: ClassVar[Limits] = Limits()
+    _schemas: ClassVar[dict[int, Schema]]
     _overlay: Access
     _views: dict[str, Any]
+    _ghosts: Mapping[str, Access]
+    _narrowers: Mapping[str, Callable[[bytes], bytes]]
     _moment: Moment
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -165,15 +206,43 @@ class StateMachine(metaclass=_MachineType):
         return moment.random
 
     @classmethod
+    def schema(cls, version: int | None = None) -> Schema:
+        """What the class declares of a version (the newest): tables, single values, commands, queries and limits."""
+        version = cls.version if version is None else version
+        known = cls._schemas.get(version)
+        if known is None:
+            known = cls._schemas[version] = make_schema(
+                cls.__name__,
+                version,
+                {
+                    name: MethodTypes(method.kind, method.takes, method.returns)
+                    for name, method in cls.methods.items()
+                    if method.span.has(version)
+                },
+                {name: _described(part) for name, part in cls.parts.items() if part.span.has(version)},
+                (cls._limits.key_bytes, cls._limits.value_bytes, cls._limits.change_bytes),
+            )
+        return known
+
+    @classmethod
     def fingerprint(cls) -> str:
         """The class's name and a hash of its declarations. Nodes of one cluster must agree in the name."""
         offered = sorted(f"{method.kind} {method.describe()}" for method in cls.methods.values())
         kept = sorted(cls.parts)
         if cls._limits != Limits():
             kept.append(repr(cls._limits))
+        if cls.version != 1:
+            kept.append(f"version {cls.version}")
         return f"{cls.__name__}/{xxhash.xxh3_64_hexdigest(chr(10).join([*offered, *kept]).encode())}"
 
 
+def _described(part: Table[Any, Any] | Value[Any]) -> PartTypes:
+    key, value = part.types
+    if isinstance(part, Value):
+        return PartTypes("value", key, value, part.default_data)
+    return PartTypes("table", key, value)
+
+
 def _check_name(name: str, line: str) -> None:
-    if name in _RESERVED or name in ("methods", "parts"):
+    if name in _RESERVED:
         raise MachineError(f"{line}: {name} is a name that every state machine has: choose another one")

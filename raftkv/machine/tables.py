@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import msgspec
 
 from raftkv.errors import MachineError, StateCorruption, TooMuchWork
 from raftkv.machine.keys import KeyCodec, prefix_end
+from raftkv.machine.methods import Span
 from raftkv.machine.overlay import Access
 from raftkv.machine.types import check_type
 from raftkv.state import TABLE_PREFIX
@@ -31,6 +32,10 @@ class Machine(Protocol):
     """They read and change the state through this."""
     _views: dict[str, Any]
     """The views of the tables that were used, by table name."""
+    _ghosts: Mapping[str, Access]
+    """What stands for the state in tables and values that the active version lacks."""
+    _narrowers: Mapping[str, Callable[[bytes], bytes]]
+    """By table or value, how the active version would have encoded what the class has encoded, where that differs."""
 
 
 class _Codec(Generic[V]):
@@ -53,6 +58,17 @@ class _Codec(Generic[V]):
             raise TypeError(f"{value!r} can't be stored: {exc}") from exc
         return data
 
+    def narrowed(self, narrower: Callable[[bytes], bytes]) -> Callable[[V], bytes]:
+        """`encode` as another version of the class would have it."""
+
+        def encode(value: V) -> bytes:
+            try:
+                return narrower(self.encode(value))
+            except msgspec.MsgspecError as exc:
+                raise TypeError(f"{value!r} can't be stored: {exc}") from exc
+
+        return encode
+
     def decode(self, data: bytes, where: str) -> V:
         try:
             return self._decoder.decode(data)
@@ -66,15 +82,18 @@ class _Codec(Generic[V]):
 class _Part:
     """Tables and values have this in common: a name, which gives them their place in the store."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: int, until: int | None) -> None:
         frame = sys._getframe(2)
         self.line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        self.span = Span(since, until)
+        """The versions of the machine that have it."""
         self.name = ""
         self.prefix = b""
         self.end = b""
 
     def bind(self, name: str) -> None:
         """Take the name that the class gives; raises `MachineError` for wrong types."""
+        self.span.check(f"{self.line}: {name}")
         self.name = name
         self.prefix = TABLE_PREFIX + name.encode() + b"\0"
         self.end = TABLE_PREFIX + name.encode() + b"\1"
@@ -84,12 +103,18 @@ class Table(_Part, Generic[K, V]):
     """An ordered, replicated mapping, on disk and not in memory: `stock = Table(str, int)` in the class's body.
 
     Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
-    serialises, but for sets. In a method, `self.stock` is a `TableView` of it.
+    serialises, but for sets. In a method, `self.stock` is a `TableView` of it. `until=3` says that version 3 of the
+    machine has no such table any more: what is in it then is deleted when version 3 becomes active.
     """
 
-    def __init__(self, key: type[K], value: type[V]) -> None:
-        super().__init__()
+    def __init__(self, key: type[K], value: type[V], *, since: int = 1, until: int | None = None) -> None:
+        super().__init__(since, until)
         self._key_type, self._value_type = key, value
+
+    @property
+    def types(self) -> tuple[Any, Any]:
+        """Those of its keys and its values."""
+        return self._key_type, self._value_type
 
     def bind(self, name: str) -> None:
         where = f"{self.line}: table {name}"
@@ -107,7 +132,8 @@ class Table(_Part, Generic[K, V]):
             return self
         view: TableView[K, V] | None = machine._views.get(self.name)
         if view is None:
-            view = machine._views[self.name] = TableView(self, machine._overlay)
+            access = machine._ghosts.get(self.name, machine._overlay)
+            view = machine._views[self.name] = TableView(self, access, machine._narrowers.get(self.name))
         return view
 
 
@@ -119,12 +145,12 @@ class TableView(Generic[K, V]):
 
     __slots__ = ("_decode", "_encode", "_key", "_overlay", "_prefix", "_table")
 
-    def __init__(self, table: Table[K, V], overlay: Access) -> None:
+    def __init__(self, table: Table[K, V], overlay: Access, narrower: Callable[[bytes], bytes] | None) -> None:
         self._table = table
         self._overlay = overlay
         self._prefix = table.prefix
         self._key = table.keys.encode
-        self._encode = table.values.encode
+        self._encode = table.values.encode if narrower is None else table.values.narrowed(narrower)
         self._decode = table.values.decode
 
     @overload
@@ -206,11 +232,24 @@ class TableView(Generic[K, V]):
 
 
 class Value(_Part, Generic[V]):
-    """A single replicated value: `total = Value(int, 0)` in the class's body; then `self.total += 1` in a command."""
+    """A single replicated value: `total = Value(int, 0)` in the class's body; then `self.total += 1` in a command.
 
-    def __init__(self, kind: type[V], default: V) -> None:
-        super().__init__()
+    `until` is as for a `Table`.
+    """
+
+    def __init__(self, kind: type[V], default: V, *, since: int = 1, until: int | None = None) -> None:
+        super().__init__(since, until)
         self._type, self._default = kind, default
+
+    @property
+    def types(self) -> tuple[None, Any]:
+        """That of its keys, as it has none, and that of the value."""
+        return None, self._type
+
+    @property
+    def default_data(self) -> bytes:
+        """The default, encoded."""
+        return self._default_data
 
     def bind(self, name: str) -> None:
         where = f"{self.line}: value {name}"
@@ -230,11 +269,13 @@ class Value(_Part, Generic[V]):
     def __get__(self, machine: Machine | None, owner: Any) -> Value[V] | V:
         if machine is None:
             return self
-        data = machine._overlay.get(self.prefix)
+        data = machine._ghosts.get(self.name, machine._overlay).get(self.prefix)
         return self._codec.decode(self._default_data if data is None else data, self.name)
 
     def __set__(self, machine: Machine, value: V) -> None:
-        machine._overlay.put(self.prefix, self._codec.encode(value), len(self.prefix))
+        narrower = machine._narrowers.get(self.name)
+        encode = self._codec.encode if narrower is None else self._codec.narrowed(narrower)
+        machine._ghosts.get(self.name, machine._overlay).put(self.prefix, encode(value), len(self.prefix))
 
     def encoded(self, value: V) -> tuple[bytes, bytes]:
         """The key of this value, and `value` encoded, for code that writes to the store without a command."""

@@ -19,6 +19,9 @@ OWNER_FILE = "OWNER"
 META_KEY = b"\x00applied"
 """The key at which a store keeps its `Applied`."""
 
+VERSION_KEY = b"\x00version"
+"""The key of the active version of the application."""
+
 SESSION_PREFIX = b"\x01"
 TABLE_PREFIX = b"\x02"
 

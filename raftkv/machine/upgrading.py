@@ -1,0 +1,150 @@
+"""Applies the entries that make a version of the machine active, and runs the upgrades that lead there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from raftkv.config import MIB
+from raftkv.entry import Entry
+from raftkv.errors import UNREADABLE, MachineFailed, NodeStopped
+from raftkv.machine.active import Active
+from raftkv.machine.outcome import read_rejection, rejected
+from raftkv.machine.overlay import Ghost, Overlay
+from raftkv.machine.versions import Activation, Change, Kept, Step, decode_change, encode_kept, read_kept
+from raftkv.state import TABLE_PREFIX, VERSION_KEY
+
+DROPPED_AT_ONCE = 1_000
+"""Rows of a table that no later version has, which one entry deletes."""
+
+DROP = "-"
+"""Stands before the name of such a table in `Kept.left`."""
+
+NOT_ITS_OWN = (OSError, MemoryError, SystemError)
+"""Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""
+
+
+class Upgrading:
+    """The active version of one state machine on one store, and what changes it."""
+
+    def __init__(self, machine: Any, overlay: Overlay, instance: Any, on_active: Callable[[Active], None]) -> None:
+        """`on_active` is called with each version that becomes active, now with that of the store.
+
+        Raises `WrongVersion` or `SchemaChanged` when the class can't run that, `StateCorruption`.
+        """
+        self._machine = machine
+        self._overlay = overlay
+        self._instance = instance
+        self._on_active = on_active
+        self.ghost = Ghost(writable=True)
+        """Stands for the tables that the active version lacks."""
+        self._activate(Active(machine, read_kept(overlay.store)))
+
+    def _activate(self, active: Active) -> None:
+        self.active = active
+        self._overlay.limit(active.limits)
+        vars(self._instance).update(
+            version=active.version,
+            _views={},
+            _ghosts=dict.fromkeys(active.ghosts, self.ghost),
+            _narrowers=active.narrowers,
+        )
+        self._on_active(active)
+
+    def apply(self, entry: Entry) -> None:
+        """Apply an entry that may change the version; what it changes in the state is in the overlay.
+
+        Raises `WrongVersion` or `SchemaChanged` when this class can't run the version: then nothing is changed.
+        """
+        try:
+            change: Change = decode_change(entry.payload)
+        except UNREADABLE as exc:
+            text = f"entry {entry.index} holds no change of the version: {exc}. It was not applied"
+            raise MachineFailed(text) from exc
+        kept = self.active.kept
+        if kept is None:
+            if not isinstance(change, Step):
+                self._keep(Kept(change.version, change.schema))
+        elif isinstance(change, Activation):
+            if change.version > kept.version and not kept.left:
+                self._raise_to(change, kept)
+        elif isinstance(change, Step) and kept.left and (change.version, change.number) == (kept.version, kept.steps):
+            self._step(kept)
+        # Else another leader was quicker.
+
+    def _keep(self, kept: Kept) -> None:
+        active = Active(self._machine, kept)
+        self._overlay.own[VERSION_KEY] = encode_kept(kept)
+        self._activate(active)
+
+    def _raise_to(self, change: Activation, before: Kept) -> None:
+        """Make a version active, and begin what leads there: all of it, or up to the first upgrade in pieces."""
+        old = self.active
+        upgrades = [each for each in self._machine.upgrades.values() if before.version < each.to <= change.version]
+        upgrades.sort(key=lambda each: each.to)
+        raised = Kept(change.version, change.schema)
+        new = Active(self._machine, raised)
+        gone = [DROP + name for name in old.schema.parts if name not in new.schema.parts]
+        left = (*(each.name for each in upgrades), *gone)
+        self._activate(new)
+        kept, error = self._run(msgspec.structs.replace(raised, left=left), first=True)
+        if error:
+            self._overlay.undo()
+            kept = msgspec.structs.replace(before, failed_version=change.version, failed=error)
+        self._keep(kept)
+
+    def _step(self, before: Kept) -> None:
+        kept, error = self._run(before, first=False)
+        if error:
+            self._overlay.undo()
+            kept = msgspec.structs.replace(before, failed_version=before.version, failed=error)
+        self._keep(msgspec.structs.replace(kept, steps=before.steps + 1))
+
+    def _run(self, kept: Kept, *, first: bool) -> tuple[Kept, str]:
+        """Run upgrades until one is in pieces, or its next piece; returns what is left then, and what was raised."""
+        kept = msgspec.structs.replace(kept, failed_version=0, failed="")
+        while kept.left:
+            name, *left = kept.left
+            in_pieces = name.startswith(DROP) or self._machine.upgrades[name].in_pieces
+            if first and in_pieces:
+                return kept, ""  # each piece is an entry of its own
+            cursor, error = self._drop(name[len(DROP) :]) if name.startswith(DROP) else self._call(name, kept.cursor)
+            if error:
+                return kept, f"{name}: {error}"
+            if cursor is not None:
+                return msgspec.structs.replace(kept, cursor=cursor), ""
+            kept = msgspec.structs.replace(kept, left=tuple(left), cursor=b"")
+            first = True
+        return kept, ""
+
+    def _call(self, name: str, cursor: bytes) -> tuple[bytes | None, str]:
+        upgrade, overlay = self._machine.upgrades[name], self._overlay
+        overlay.writable = True
+        try:
+            return upgrade.run(self._instance, cursor), ""
+        except NodeStopped:
+            raise
+        except NOT_ITS_OWN as exc:
+            raise MachineFailed(
+                f"the upgrade {name} ({upgrade.line}) failed with {type(exc).__name__}: {exc}, which need not happen "
+                "on every node. It was not applied. Mend the cause, then start the node"
+            ) from exc
+        except KeyboardInterrupt:
+            raise
+        except BaseException as exc:  # noqa: BLE001 (every node raises it alike)
+            return None, str(read_rejection(rejected(exc).payload))
+        finally:
+            overlay.writable = False
+
+    def _drop(self, name: str) -> tuple[bytes | None, str]:
+        """Delete the next rows of a table that the class does not have any more."""
+        prefix, size = TABLE_PREFIX + name.encode(), 0
+        overlay = self._overlay
+        for count, (key, value) in enumerate(overlay.scan(prefix + b"\0", prefix + b"\1", reverse=False), 1):
+            overlay.own[key] = None
+            size += len(key) + len(value)
+            if count == DROPPED_AT_ONCE or size > MIB:
+                return msgspec.msgpack.encode(key), ""
+        return None, ""
