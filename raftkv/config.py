@@ -165,13 +165,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The pause between two such passes."""
     rebuild_damaged_state: bool = False
     """Rebuild a damaged state from a snapshot of a peer without being told to."""
+    # Versions of the application:
+    auto_upgrade: bool = True
+    """Make a newer version active as soon as every member can run it; if not, an operator does (`raftkv upgrade`)."""
     # Sessions:
     sessions_max: int = 4_096
     session_ttl_s: float = 3_600.0
     """In log time, so that all nodes expire the same sessions at the same entry."""
 
     def __post_init__(self) -> None:
-        _check_flags(self, "lease_reads rebuild_damaged_state")
+        _check_flags(self, "lease_reads rebuild_damaged_state auto_upgrade")
         _check(self, "tick_ms", 1, 1000)
         _check(self, "heartbeat_ms", self.tick_ms)
         _check(self, "election_timeout_ms", 5 * self.heartbeat_ms)

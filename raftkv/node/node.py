@@ -23,7 +23,7 @@ from raftkv.node.paths import Options
 from raftkv.node.peers.peers import Peers
 from raftkv.node.peers.removal import removed, removed_since
 from raftkv.node.recovery import Hosting, NoHost, Recovered, recover
-from raftkv.node.report import Report
+from raftkv.node.report import DiskParts, Report
 from raftkv.node.requests import Requests
 from raftkv.node.room import DiskRoom
 from raftkv.node.scans import Scans
@@ -32,6 +32,7 @@ from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import NodeStatus
 from raftkv.node.ticks import Ticks
+from raftkv.node.upgrades import Upgrades
 from raftkv.node.views import Views
 from raftkv.node.waiters import Waiters
 from raftkv.node.waiting import Commands, Queries
@@ -85,7 +86,9 @@ class Node:
             starts=opened.starts,
             known=opened.known,
             moved=opened.moved,
+            active=lambda: self.applier.runner.active,
         )
+        self.upgrades = Upgrades(body, recovered.machine, self.applier, self.waiters, self.peers.admission.told)
         self.divergence = Divergence(body, self.applier, self.commands, self.queries)
         self.snapshots = Snapshotter(
             body,
@@ -182,21 +185,33 @@ class Node:
 
     def _build_doors(self, recovered: Recovered) -> None:
         """Build the parts that clients and operators call."""
-        self.requests = Requests(self.body, self.engine, self.applier, self.scans, self.views, self.peers.ending)
+        self.requests = Requests(
+            self.body,
+            self.engine,
+            self.applier,
+            self.scans,
+            self.views,
+            self.peers.ending,
+            not_active=self.upgrades.refusal,
+        )
         self.orders = Orders(
-            self.body, self.waiters, was_met=self.peers.was_met, clock=self.clock, snapshots=self.snapshots
+            self.body,
+            self.waiters,
+            was_met=self.peers.was_met,
+            clock=self.clock,
+            snapshots=self.snapshots,
+            upgrades=self.upgrades,
         )
         self._report = Report(
             self.body,
             recovered,
             engine=self.engine,
-            writer=self.writer,
             applier=self.applier,
             peers=self.peers,
             snapshots=self.snapshots,
-            scrubber=self.scrubber,
-            room=self.room,
+            disk=DiskParts(self.writer, self.scrubber, self.room),
             clock=self.clock,
+            upgrades=self.upgrades,
         )
 
     async def start(self) -> None:
@@ -214,6 +229,7 @@ class Node:
             await world.background_worker.run(close_directory, self.opened)
             raise
         self._look_at_membership(force=True)
+        self.upgrades.look()
         self._ticks.begin()
         self._housekeeping.begin()
         self.scrubber.start()
@@ -348,6 +364,7 @@ class Node:
         """`count` ticks have passed."""
         self.engine.tick(count)
         self.divergence.tick()
+        self.upgrades.look()
 
     def _ticked(self) -> None:
         """Called each time the ticks were counted, even when none had passed."""
@@ -358,6 +375,8 @@ class Node:
     def _applied(self, index: Index) -> None:
         if self.raft.installing is None:
             self.raft.applied(index)
+        if self.applier.runner.active.is_upgrading:
+            self.upgrades.look()
 
     def _role_changed(self) -> None:
         raft = self.raft

@@ -21,6 +21,7 @@ from raftkv.node.peers.members import (
 )
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import ClockReset
+from raftkv.node.upgrades import Upgrades
 from raftkv.node.waiters import Waiters
 
 failpoints.declare(
@@ -49,6 +50,7 @@ class Orders:
         was_met: Callable[[NodeId], bool],
         clock: ClockWatch,
         snapshots: Snapshotter,
+        upgrades: Upgrades,
     ) -> None:
         """`was_met` says whether any node is known to have met a data directory under an id."""
         self._body = body
@@ -56,6 +58,7 @@ class Orders:
         self._was_met = was_met
         self._clock = clock
         self._snapshots = snapshots
+        self._upgrades = upgrades
 
     async def change_membership(
         self, target: Membership, deadline_s: float = 30.0, *, unmet: tuple[NodeId, ...] = ()
@@ -180,6 +183,11 @@ class Orders:
         node runs a version that can't read this, or `Unavailable` (it may still happen, and may be repeated).
         """
         return await self._clock.reset(self._body.wake, self._waiters.until, deadline_s)
+
+    async def upgrade(self, version: int | None = None, deadline_s: float = 300.0) -> int:
+        """Make a version of the application active (the newest of the leader's class); returns it, when its upgrades
+        are done too. Raises as `Upgrades.upgrade`."""
+        return await self._upgrades.upgrade(version, deadline_s)
 
     async def take_snapshot(self) -> Index:
         """Take a snapshot on this node, leader or not, and return its index; it is durable and verified on return."""

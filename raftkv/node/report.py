@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple
 
 from raftkv.core.roles import Leader
 from raftkv.errors import WrongProcess
@@ -17,8 +18,17 @@ from raftkv.node.room import DiskRoom
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.upgrades import Upgrades
 from raftkv.node.writer import Writer
 from raftkv.version import package_version
+
+
+class DiskParts(NamedTuple):
+    """The parts of a node that see to its disk."""
+
+    writer: Writer
+    scrubber: Scrubber
+    room: DiskRoom
 
 
 class Report:
@@ -30,26 +40,24 @@ class Report:
         recovered: Recovered,
         *,
         engine: Engine,
-        writer: Writer,
         applier: Applier,
         peers: Peers,
         snapshots: Snapshotter,
-        scrubber: Scrubber,
-        room: DiskRoom,
+        disk: DiskParts,
         clock: ClockWatch,
+        upgrades: Upgrades,
     ) -> None:
         self._body = body
         self._machine = recovered.machine
         self._mistakes = recovered.mistakes
         self._store = recovered.opened.snapshots
         self._engine = engine
-        self._writer = writer
         self._applier = applier
         self._peers = peers
         self._snapshots = snapshots
-        self._scrubber = scrubber
-        self._room = room
+        self._writer, self._scrubber, self._room = disk
         self._clock = clock
+        self._upgrades = upgrades
         self._since = asyncio.get_running_loop().time()
         self.elections = 0
         """How often this node was elected since the start."""
@@ -110,6 +118,7 @@ class Report:
             log_lines_lost=log_health.lines_lost,
             log_problem=log_health.problem,
             mistakes=dict(self._mistakes.counts),
+            versions=self._upgrades.status(),
         )
 
     def _peer(self, member: Member) -> PeerStatus:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from raftkv.errors import InvalidArgument, NotLeader, Unavailable
+from raftkv.errors import InvalidArgument, NotActive, NotLeader, Unavailable
 from raftkv.machine import CommandDone, QueryDone
 from raftkv.node.applier import Applier
 from raftkv.node.body import Body
@@ -25,18 +25,32 @@ class Requests:
     """
 
     def __init__(
-        self, body: Body, engine: Engine, applier: Applier, scans: Scans, views: Views, ending: Ending
+        self,
+        body: Body,
+        engine: Engine,
+        applier: Applier,
+        scans: Scans,
+        views: Views,
+        ending: Ending,
+        *,
+        not_active: Callable[[NotActive], NotActive],
     ) -> None:
+        """`not_active` adds to an error what it takes for it to go away."""
         self._body = body
         self._engine = engine
         self._applier = applier
         self._scans = scans
         self._views = views
         self._ending = ending
+        self._not_active = not_active
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
-        or with an error. Raises `NotAccepted` (safe to retry) when it is refused at once."""
+        or with an error.
+
+        Raises `NotAccepted` (safe to retry) when it is refused at once, `NotActive` for a command that the active
+        version of the application lacks, `InvalidArgument` for one that no version has.
+        """
         if self._body.failure is not None or self._body.doubt is not None:
             raise self._refusal()
         if self._body.raft.is_leader:
@@ -44,7 +58,10 @@ class Requests:
             bytes_max = self._body.config.command_bytes_max
             if len(payload) > bytes_max:
                 raise InvalidArgument(f"a command of {len(payload)} bytes: must be at most {bytes_max}")
-            self._applier.runner.check(payload)
+            try:
+                self._applier.runner.check(payload)
+            except NotActive as exc:
+                raise self._not_active(exc) from None
         self._engine.submit(payload, done)
 
     def query(

@@ -96,6 +96,24 @@ def seconds_text(ms: int) -> str:
     return f"{ms / 1000:.1f} s"
 
 
+class UpgradeStatus(msgspec.Struct, frozen=True):
+    """What a node knows of the versions of the application."""
+
+    active: int
+    """The active version; 0 before there is one."""
+    oldest: int
+    newest: int
+    """This node's class runs these two and what is between them."""
+    left: tuple[str, ...] = ()
+    """Upgrades to the active version that are not done yet."""
+    steps: int = 0
+    """How many pieces of them were tried."""
+    failed: str | None = None
+    """Why the last upgrade, or a piece of it, had no effect."""
+    waits_for: str | None = None
+    """On a leader: why a newer version of its class is not active yet."""
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """What a node tells an operator about itself."""
 
@@ -161,6 +179,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """Why this leader tells clients nothing: replicas differ, and it is not decided who is wrong."""
     log_lines_lost: int = 0
     """How many lines its process could not log, because nothing read them in time."""
+    versions: UpgradeStatus | None = None
+    """The versions of the application."""
     mistakes: dict[str, int] = {}
     """How often commands and queries raised what looks like a mistake in them, by name, since the start."""
     log_problem: str | None = None
@@ -191,6 +211,7 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         found += [f"node {self.node_id}: {text}" for text in self.damaged]
         if self.writes_refused is not None:
             found.append(f"writes are refused: {self.writes_refused}")
+        found += self.version_problems()
         found += self.clock_problems()
         found += [
             f"node {self.node_id}: the certificate of {each.name!r} ({each.role}) "
@@ -219,6 +240,23 @@ class NodeStatus(msgspec.Struct, kw_only=True):
                 found.append(f"node {peer.node_id} is getting a snapshot: {done} % sent")
             elif peer.match_index is not None and self.commit_index - peer.match_index > 50_000:
                 found.append(f"node {peer.node_id} is {self.commit_index - peer.match_index} entries behind")
+        return found
+
+    def version_problems(self) -> list[str]:
+        """The problems with versions of the application."""
+        versions, found = self.versions, []
+        if versions is None:
+            return []
+        if versions.failed is not None:
+            found.append(
+                f"an upgrade of the application has failed, and had no effect: {versions.failed}: start all nodes with "
+                "a mended class, then raftkv upgrade"
+            )
+        if versions.waits_for is not None:
+            found.append(
+                f"version {versions.active} of the application is active and this leader runs up to {versions.newest}, "
+                f"which waits for this: {versions.waits_for}"
+            )
         return found
 
     def clock_problems(self) -> list[str]:

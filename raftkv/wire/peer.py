@@ -59,6 +59,14 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """What its cluster is called; empty where that is not known."""
     client_address: str = ""
     """Where the node says that it listens for clients: not what the membership says when the node has moved."""
+    oldest: int = 0
+    newest: int = 0
+    """The versions of the application that the node's class can run are these two, and what is between them; 0 from a
+    node of an older raftkv."""
+    active: int = 0
+    """The version that is active in the node's state; 0 for none."""
+    declared: bytes = b""
+    """The schema of `newest`, as the node's class declares it."""
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):

@@ -96,7 +96,7 @@ async def test_a_state_that_is_ahead_of_the_log_is_not_served(cluster):
     await sim.start()
     await cluster.until_leader()
     client = cluster.client()
-    await fill(client, 80, start=5)
+    await fill(client, 60, start=5)
     await client.close()
     await elapse(1.0)
     await sim.stop()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NoReturn
 
 from raftkv.errors import HandshakeRefused, PeerRemoved
 from raftkv.log import VoteFile
-from raftkv.machine import StateMachine
+from raftkv.machine import Active, StateMachine, encode_schema
 from raftkv.model import NodeId
 from raftkv.node.body import Body
 from raftkv.node.peers.belonging import Belonging
@@ -15,6 +16,7 @@ from raftkv.node.peers.gossip import Gossip
 from raftkv.node.peers.met import Met
 from raftkv.node.peers.places import Places
 from raftkv.node.peers.removal import Hearsay, removed, removed_since
+from raftkv.node.peers.told import Told, check_versions
 from raftkv.wire import PROTOCOL_VERSION, Hello, Removal
 
 
@@ -30,6 +32,7 @@ class Admission:
         vote: VoteFile,
         starts: list[tuple[int, str]],
         *,
+        active: Callable[[], Active],
         belonging: Belonging,
         met: Met,
         gossip: Gossip,
@@ -39,11 +42,14 @@ class Admission:
         self._machine = machine
         self._vote = vote
         self._starts = starts
+        self._active = active
         self._belonging = belonging
         self._met = met
         self._gossip = gossip
         self._places = places
         self._hearsay = Hearsay()
+        self.told: dict[NodeId, Told] = {}
+        """Which versions of the application those who were let in can run."""
         self._hung_up_on: set[NodeId] = set()
         """Removed nodes that were disconnected; when they dial again, they are told that they were removed."""
 
@@ -65,7 +71,15 @@ class Admission:
             starts=self._starts,
             cluster_name=self._belonging.cluster_name,
             client_address=body.options.client_address,
+            oldest=self._machine.oldest_version,
+            newest=self._machine.version,
+            active=self._active_version(),
+            declared=encode_schema(self._machine.schema()),
         )
+
+    def _active_version(self) -> int:
+        kept = self._active().kept
+        return 0 if kept is None else kept.version
 
     def check(self, hello: Hello) -> asyncio.Future[None] | None:
         """Let the peer in, or raise `HandshakeRefused` with a text that says what to do.
@@ -77,10 +91,12 @@ class Admission:
             raise HandshakeRefused(f"node {self._body.node_id} has stopped: {self._body.failure}")
         self._check_cluster(hello)
         self._check_settings(hello)
+        told = check_versions(self._machine, self._active_version(), hello, self._body.node_id)
         self._met.check(hello)
         self._gossip.check_what_it_has(hello)
         self._gossip.check_oneself(hello.known.get(self._body.node_id))
         self._let_in(hello)
+        self.told[hello.node_id] = told
         return self._met.until_durable(hello.node_id)
 
     def _check_cluster(self, hello: Hello) -> None:

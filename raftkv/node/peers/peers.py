@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from raftkv.log import VoteFile
-from raftkv.machine import StateMachine
+from raftkv.machine import Active, StateMachine
 from raftkv.model import NodeId
 from raftkv.node.body import Body
 from raftkv.node.identity import Founding
@@ -32,6 +33,7 @@ class Peers:
         starts: list[tuple[int, str]],
         known: dict[NodeId, Acquaintance],
         moved: Moved | None,
+        active: Callable[[], Active],
     ) -> None:
         world = body.world
 
@@ -49,6 +51,7 @@ class Peers:
             machine,
             vote,
             starts,
+            active=active,
             belonging=self.belonging,
             met=self.met,
             gossip=self.gossip,

@@ -1,0 +1,55 @@
+"""Which versions of the application a peer has said that it can run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from raftkv.errors import HandshakeRefused, InvalidArgument
+from raftkv.machine import StateMachine, changed, decode_schema, listed, runs
+from raftkv.model import NodeId
+from raftkv.wire import Hello
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The versions that a node's class runs, first to last; 0 when it did not say."""
+
+    oldest: int
+    newest: int
+
+
+def check_versions(machine: type[StateMachine], active: int, hello: Hello, own: NodeId) -> Told:
+    """What the peer can run. Raises `HandshakeRefused` when it, or this node, can't run what is active; or when both
+    classes are of one version and declare it differently.
+
+    `active` is the version that is active here, 0 for none. A node that is behind learns of a later one in time.
+    """
+    if not hello.newest:
+        return Told(0, 0)
+    name, peer = machine.__name__, hello.node_id
+    theirs, ours = runs(hello.oldest, hello.newest), runs(machine.oldest_version, machine.version)
+    both = max(active, hello.active)
+    if both and both == active and not hello.oldest <= both <= hello.newest:
+        raise HandshakeRefused(
+            f"version {both} of {name} is active, and node {peer} runs {theirs}: install a version of the application "
+            f"on node {peer} that runs version {both}"
+        )
+    if both and both == hello.active and not machine.oldest_version <= both <= machine.version:
+        raise HandshakeRefused(
+            f"version {both} of {name} is active on node {peer}, and node {own} runs {ours}: install a version of the "
+            f"application on node {own} that runs version {both}"
+        )
+    if hello.newest == machine.version:
+        _compare(machine, hello, own)
+    return Told(hello.oldest, hello.newest)
+
+
+def _compare(machine: type[StateMachine], hello: Hello, own: NodeId) -> None:
+    try:
+        theirs = decode_schema(hello.declared)
+    except InvalidArgument as exc:
+        raise HandshakeRefused(f"what node {hello.node_id} says of its state machine can't be read: {exc}") from exc
+    if differences := changed(machine.schema(), theirs):
+        raise HandshakeRefused(
+            f"nodes {own} and {hello.node_id} run different code under one version ({machine.version}) of "
+            f"{machine.__name__}; seen from node {own}: {listed(differences)}"
+        )

@@ -1,0 +1,233 @@
+"""Raises the active version of the application: when every member can run the next one, as soon as the leader knows.
+
+Each node says in its handshakes which versions its class can run. The leader makes the highest version active that all
+members can run, by an entry of its own (see `raftkv.machine.versions`), and asks for the pieces of an upgrade one after
+the other. With `auto_upgrade` off, an operator says when (`raftkv upgrade`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from raftkv import failpoints
+from raftkv.errors import ChangeRefused, Indeterminate, InvalidArgument, NotAccepted, NotActive, Unavailable
+from raftkv.logs import EventLog
+from raftkv.machine import (
+    Activation,
+    Active,
+    Change,
+    Founding,
+    Kept,
+    StateMachine,
+    Step,
+    encode_change,
+    encode_schema,
+    runs,
+)
+from raftkv.model import Index, NodeId, Term
+from raftkv.node.applier import Applier
+from raftkv.node.body import Body
+from raftkv.node.peers.told import Told
+from raftkv.node.status import UpgradeStatus
+from raftkv.node.waiters import Waiters
+
+logger = EventLog("raftkv")
+
+failpoints.declare(
+    __name__,
+    {
+        "upgrade.before_append": "another version, or the next piece of an upgrade, is about to be proposed",
+        "upgrade.after_append": "that is in the leader's log in memory only",
+    },
+)
+
+
+class Upgrades:
+    """Looks, at every tick, whether there is something to propose; and carries out the operator's order."""
+
+    def __init__(
+        self,
+        body: Body,
+        machine: type[StateMachine],
+        applier: Applier,
+        waiters: Waiters,
+        told: Mapping[NodeId, Told],
+    ) -> None:
+        """`told` is what peers have said in their handshakes."""
+        self._body = body
+        self._machine = machine
+        self._applier = applier
+        self._waiters = waiters
+        self._told = told
+        self._proposed: tuple[Term, Index] = (0, 0)
+        self._seen: Kept | None = None
+        self._offered = 0
+
+    @property
+    def _active(self) -> Active:
+        return self._applier.runner.active
+
+    def look(self) -> None:
+        """Propose what is due, if this node leads and knows what is active."""
+        kept = self._active.kept
+        if kept is not None:
+            self._say(kept)
+        self._offer(self._common_version() if self._is_new() else 0)
+        if self._may_propose() and (change := self._due(kept)) is not None:
+            with suppress(NotAccepted):  # then it is due at the next tick as well
+                self._propose(change)
+
+    def _is_new(self) -> bool:
+        """Whether the state is empty, and no node is known that could not read which version it is to begin with."""
+        is_empty = self._active.kept is None and self._applier.runner.applied.index == 0
+        return is_empty and all(told.newest for told in self._told.values())
+
+    def _offer(self, version: int) -> None:
+        """Have this node's first entry as a leader say which version a new state begins with; 0: it says nothing."""
+        if self._offered != version:
+            self._offered = version
+            self._body.raft.opening = encode_change(Founding(*self._declared(version))) if version else b""
+
+    def _due(self, kept: Kept | None) -> Change | None:
+        """What a leader that has applied everything is to propose."""
+        if kept is None:
+            # The state was begun by a raftkv that knew of no versions. Nodes that still run it could not read this.
+            version = self._common_version()
+            return None if self.behind(version) else Activation(*self._declared(version))
+        if kept.failed_version == kept.version:
+            return None  # its next piece has failed: an operator says when to try again
+        if kept.left:
+            return Step(kept.version, kept.steps)
+        if not self._body.config.auto_upgrade:
+            return None
+        target = self._reachable(kept.version)
+        return Activation(*self._declared(target)) if target not in (kept.version, kept.failed_version) else None
+
+    def _say(self, kept: Kept) -> None:
+        if self._seen is not None and self._seen == kept:
+            return
+        before, self._seen = self._seen, kept
+        if before is None or before.version != kept.version:
+            logger.info("version_active", node=self._body.node_id, version=kept.version, newest=self._machine.version)
+        if kept.failed and (before is None or before.failed != kept.failed or before.steps != kept.steps):
+            logger.error("upgrade_failed", node=self._body.node_id, version=kept.failed_version, error=kept.failed)
+
+    def _may_propose(self) -> bool:
+        """Whether this leader has applied all that earlier terms left, and what it proposed itself."""
+        raft, applied = self._body.raft, self._applier.runner.applied
+        if not raft.is_leader or self._body.doubt is not None or applied.term != raft.term:
+            return False
+        return self._proposed[0] != raft.term or applied.index >= self._proposed[1]
+
+    def _propose(self, change: Change) -> None:
+        raft = self._body.raft
+        failpoints.reach("upgrade.before_append")
+        raft.observe(self._body.world.now_ms(), self._body.world.monotonic_ms())
+        index = raft.propose_upgrade(encode_change(change))
+        self._proposed = raft.term, index
+        failpoints.reach("upgrade.after_append")
+        self._body.wake()
+
+    def _declared(self, version: int) -> tuple[int, bytes]:
+        return version, encode_schema(self._machine.schema(version))
+
+    def _common_version(self) -> int:
+        """What a new state begins with: the highest version that this node and all whom it has met can run."""
+        known = [told.newest for told in self._told.values() if told.newest]
+        return max(self._machine.oldest_version, min([self._machine.version, *known]))
+
+    def _reachable(self, active: int) -> int:
+        """The highest version that every member can run, as far as it has said so; `active` when there is none."""
+        for version in range(self._machine.version, active, -1):
+            if not self.behind(version):
+                return version
+        return active
+
+    def behind(self, version: int) -> str:
+        """Who can't run `version`, or is not known to, in words; empty when everybody can."""
+        links, words = self._body.transport.links(), []
+        for member in self._body.raft.membership.members:
+            node, told = member.node_id, self._told.get(member.node_id)
+            if node == self._body.node_id:
+                continue
+            link = links.get(node)
+            if told is None or link is None or not link.connected:
+                words.append(f"node {node} is not connected")
+            elif not told.newest:
+                words.append(f"node {node} runs an older raftkv, which knows of no versions")
+            elif not told.oldest <= version <= told.newest:
+                words.append(f"node {node} runs {runs(told.oldest, told.newest)}")
+        return ", ".join(words)
+
+    def refusal(self, error: NotActive) -> NotActive:
+        """`error` with what it takes for the version to become active."""
+        version = self._active.version
+        newest = self._machine.version
+        if newest <= version:
+            return error
+        why = self.behind(version + 1)
+        if not why:
+            why = "raftkv upgrade makes the next one active" if not self._body.config.auto_upgrade else "it is about to"
+        return NotActive(f"{error.message}: nothing was done; version {version + 1} is not active yet: {why}")
+
+    async def upgrade(self, version: int | None, deadline_s: float) -> int:
+        """Make `version` (the leader's newest) active and wait until its upgrades are done; returns it.
+
+        What has failed before is tried again. Raises `NotLeader`, `Busy`, `InvalidArgument`, `ChangeRefused` when a
+        member can't run it, or the upgrade fails; `Indeterminate` after the deadline (it may still happen).
+        """
+        raft, newest = self._body.raft, self._machine.version
+        raft.require_leader()
+        target = newest if version is None else version
+        if not self._machine.oldest_version <= target <= newest:
+            raise InvalidArgument(
+                f"the leader's class runs {runs(self._machine.oldest_version, newest)}: install version {target} on "
+                "all nodes first"
+            )
+        try:
+            await self._waiters.until(self._may_propose, deadline_s, "the leader has not applied what was before")
+            kept = self._active.kept
+            if kept is not None and target < kept.version:
+                raise InvalidArgument(f"version {kept.version} is active already: there is no way back to {target}")
+            if kept is None or target > kept.version:
+                if why := self.behind(target):
+                    raise ChangeRefused(f"version {target} can't be made active: {why}")
+                if kept is not None and kept.left:
+                    raise ChangeRefused(f"the upgrade to version {kept.version} is not done: {', '.join(kept.left)}")
+                self._propose(Activation(*self._declared(target)))
+            elif kept.left:
+                self._propose(Step(kept.version, kept.steps))
+            term = raft.term
+            await self._waiters.until(lambda: self._is_over(target, term), deadline_s, "the upgrade is not done")
+        except Unavailable as exc:
+            raise Indeterminate(f"{exc}; it may still be: look at the status") from exc
+        kept = self._active.kept
+        if kept is not None and kept.failed:
+            raise ChangeRefused(f"the upgrade to version {kept.failed_version} had no effect: {kept.failed}")
+        if kept is None or kept.version < target or kept.left:
+            raise Indeterminate("leadership was lost during the upgrade: look at the status, then try again")
+        return kept.version
+
+    def _is_over(self, target: int, term: Term) -> bool:
+        kept, raft = self._active.kept, self._body.raft
+        if raft.term != term or not raft.is_leader:
+            return True
+        if kept is None or not self._may_propose():
+            return False
+        return bool(kept.failed) or (kept.version >= target and not kept.left)
+
+    def status(self) -> UpgradeStatus:
+        """For the node's status."""
+        machine, kept = self._machine, self._active.kept
+        if kept is None:
+            return UpgradeStatus(0, machine.oldest_version, machine.version)
+        waits_for = None
+        if self._body.raft.is_leader and machine.version > kept.version:
+            waits_for = self.behind(kept.version + 1) or None
+            if waits_for is None and not self._body.config.auto_upgrade:
+                waits_for = "an operator (raftkv upgrade)"
+        failed = f"version {kept.failed_version}: {kept.failed}" if kept.failed else None
+        return UpgradeStatus(
+            kept.version, machine.oldest_version, machine.version, kept.left, kept.steps, failed, waits_for
+        )
