@@ -4,9 +4,10 @@ A schema tells which bytes a class accepts and keeps. Types are named by what th
 what a Struct with the same fields is, and an Enum what a Literal of its values is.
 
 Not described, and so never compared: what the code does; the names of classes (but for tags) and where they are
-defined; annotations beyond msgspec's constraints; `init=False` fields of dataclasses; keys of a TypedDict that it does
-not declare, and fields that only a subclass of a declared record has. A `default_factory` is called twice: one that
-gives something else the second time, or nothing that can be encoded, counts as "optional, without a constant default".
+defined; annotations beyond msgspec's constraints; an Enum's `_missing_`; keys of a TypedDict that it does not declare;
+fields that only a subclass of a declared record has; that a dataclass does not encode an `init=False` field until it is
+set; the errors that a command declares. A `default_factory` is called twice: one that gives something else the second
+time, or nothing that can be encoded, counts as "optional, without a constant default".
 """
 
 from __future__ import annotations

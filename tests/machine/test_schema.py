@@ -202,6 +202,20 @@ def test_what_has_no_description_is_a_mistake_of_the_class():
         make_schema("M", 1, {"x": MethodTypes("command", [("a", Any, object())], None)}, {}, LIMITS)
 
 
+def test_a_default_that_can_not_be_made_yet_is_none():
+    """It may need what is not there when the class is made, and no class is refused for it."""
+    broken = defstruct_with(lambda: 1 / 0)
+    unordered = defstruct_with(lambda: {1: 2})
+    _, records = describe([broken, unordered])
+    assert [record.fields[0].default for record in records.values()] == [None, None]
+    assert not any(record.fields[0].required for record in records.values())
+
+
+def defstruct_with(factory: Any) -> Any:
+    """A record with a field whose default `factory` makes."""
+    return msgspec.defstruct("Made", [("a", Any, msgspec.field(default_factory=factory))])
+
+
 def broken(**changes: Any) -> bytes:
     """A schema of a table of records, with one thing that is wrong."""
     return encode_schema(msgspec.structs.replace(schema_of(Item), **changes))
