@@ -34,7 +34,10 @@ def changed(kept: Schema, own: Schema) -> list[Difference]:
 
 
 def not_grown(kept: Schema, own: Schema) -> list[Difference]:
-    """Why a node with `own`, of a later version than `kept`, could not take part as long as `kept` is in force."""
+    """Why a node with `own`, of a later version than `kept`, could not take part as long as `kept` is in force.
+
+    Raises `InvalidArgument` when a type in `kept` is none.
+    """
     return _Comparison(kept.records, own.records, grown=True).schemas(kept, own)
 
 
@@ -117,7 +120,7 @@ class _Comparison:
             self._new(f"{command}, argument {argument.name}", str(argument.shape), required)
 
     def _defaults(self, where: str, shape: Shape, was: bytes | None, now: bytes | None) -> None:
-        if was != now and not (self._grown and was == self._narrowed(shape, now)):
+        if was != now and was != self._narrowed(shape, now):
             self._differs(where, _told(was), _told(now), "keep its default: it stands for what was left out")
 
     def _narrowed(self, shape: Shape, default: bytes | None) -> bytes | None:

@@ -332,7 +332,11 @@ _decoder = msgspec.msgpack.Decoder(Schema)
 
 
 def decode_schema(data: bytes) -> Schema:
-    """Raises `InvalidArgument` for what no `encode_schema` returned; types made of what is decoded exist."""
+    """Raises `InvalidArgument`, which says what is wrong.
+
+    That msgspec has types of these shapes (regular expressions that can be read, unions that can be told apart) is not
+    known before they are made: then that raises the same.
+    """
     try:
         schema = _decoder.decode(data)
         for problem in _problems(schema):

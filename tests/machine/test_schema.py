@@ -165,6 +165,12 @@ def test_two_records_of_one_name_are_told_apart():
     assert str(records["Box (2)"].fields[0].shape) == "str"
 
 
+def test_the_numbers_of_records_do_not_follow_the_order_of_a_union():
+    """Python makes one union of two that differ in their order: which one, is a matter of chance."""
+    one, two = (msgspec.defstruct("Item", [(name, int)], tag=name) for name in "ab")
+    assert encode_schema(schema_of(one | two)) == encode_schema(schema_of(two | one))
+
+
 def test_a_schema_is_the_same_however_a_class_is_written_down():
     """The order of declarations does not count, and that of a union does not either."""
     method = MethodTypes("command", [("a", Item, NO_DEFAULT), ("b", int | None, None)], None)
