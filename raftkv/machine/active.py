@@ -7,7 +7,15 @@ from typing import Any
 
 import msgspec
 
-from raftkv.errors import InvalidArgument, NotActive, RaftKVError, SchemaChanged, StateCorruption, WrongVersion
+from raftkv.errors import (
+    UNREADABLE,
+    InvalidArgument,
+    NotActive,
+    RaftKVError,
+    SchemaChanged,
+    StateCorruption,
+    WrongVersion,
+)
 from raftkv.machine.grown import Difference, changed, not_grown
 from raftkv.machine.limits import Limits
 from raftkv.machine.methods import Method
@@ -101,7 +109,7 @@ class Active:
         """Raises `InvalidArgument` for arguments that no version takes, `NotActive` for those that a later one does."""
         try:
             offered.check(args)
-        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as exc:
+        except UNREADABLE as exc:
             raise self._refusal(offered.method, args, exc) from exc
 
     def _refusal(self, method: Method, args: msgspec.Raw, error: Exception) -> RaftKVError:
