@@ -60,6 +60,8 @@ class SimNode:
     def __init__(self, cluster: SimCluster, member: Member, place: NodeId | None = None) -> None:
         self.cluster = cluster
         self.member = member
+        self.machine = cluster.machine
+        """What its next process runs: the cluster's, or another version of it."""
         self.place = member.node_id if place is None else place
         """What the network calls this machine: its node's id, unless another machine has that id too."""
         self.disk = SimDisk()
@@ -195,7 +197,7 @@ class SimNode:
     async def _start(self, process: _NodeStart) -> Node:
         """Runs as the node's process: `freeze` stops all that it begins."""
         try:
-            recovered = await recover(self.cluster.machine, process.options, process.transport, process.world)
+            recovered = await recover(self.machine, process.options, process.transport, process.world)
             node = self.node = Node(recovered)
             serving = await serve(node, ClientLimits.of(self.cluster.config))
         except BaseException:
@@ -419,11 +421,12 @@ class SimCluster:
     def addresses(self) -> list[str]:
         return [node.member.client_address for node in self.nodes.values()]
 
-    def client(self, *node_ids: NodeId, **options: Any) -> Client[Any]:
-        """A client of the machine that is told of some nodes, or of all; `options` are fields of `ClientOptions`."""
+    def client(self, *node_ids: NodeId, machine: type[StateMachine] | None = None, **options: Any) -> Client[Any]:
+        """A client of the machine (or of another version of it) that is told of some nodes, or of all; `options` are
+        fields of `ClientOptions`."""
         settings = ClientOptions(**options)
         chance = random.Random(self.dice.getrandbits(64))
-        return Client(self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
+        return Client(machine or self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
 
     def admin(self, *node_ids: NodeId) -> Admin:
         """An operator's client that is told of some nodes, or of all."""
