@@ -19,9 +19,10 @@ from raftkv.cli.common import stderr
 from raftkv.cli.offline import ReadOnlyDisk
 from raftkv.cli.output import errors_reported, make_console, print_json, size_of
 from raftkv.entry import Entry
-from raftkv.errors import Corruption, DataDirLocked, FormatError, InvalidArgument
+from raftkv.errors import UNREADABLE, Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile
 from raftkv.log.reader import SegmentSeen, read_log
+from raftkv.machine import Activation, Founding, Step, decode_change
 from raftkv.machine.payloads import decode_command
 from raftkv.model import EntryKind, Index, decode_membership
 
@@ -161,8 +162,8 @@ def entry_value(entry: Entry) -> dict[str, Any]:
 
 
 def _content(entry: Entry) -> str:
-    if entry.kind == EntryKind.NOOP:
-        return ""
+    if entry.kind in (EntryKind.NOOP, EntryKind.UPGRADE):
+        return _version_content(entry.payload) if entry.payload else ""
     if entry.kind == EntryKind.CLOCK:
         return "log time begins anew here"
     if entry.kind == EntryKind.MEMBERSHIP:
@@ -176,6 +177,20 @@ def _content(entry: Entry) -> str:
         return f"unreadable: {exc}"
     session = f", session {command.session_id} number {command.sequence}" if command.session_id else ""
     return command.name + session
+
+
+def _version_content(payload: bytes) -> str:
+    try:
+        change = decode_change(payload)
+    except UNREADABLE as exc:
+        return f"unreadable: {exc}"
+    match change:
+        case Founding():
+            return f"a new state begins with version {change.version} of the application"
+        case Activation():
+            return f"version {change.version} of the application becomes active"
+        case Step():
+            return f"piece {change.number + 1} of the upgrade to version {change.version}"
 
 
 def _print(report: LogReport) -> None:
