@@ -18,6 +18,7 @@ from raftkv.cli.output import EXIT_CODES, fail_usage
 from raftkv.cli.replay import replay
 from raftkv.cli.serve import serve
 from raftkv.cli.snapshots import snapshot
+from raftkv.cli.versions import upgrade
 from raftkv.server import descriptors
 from raftkv.version import package_version
 
@@ -69,5 +70,5 @@ def main() -> None:
     """
 
 
-for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, clock, snapshot, log, replay, completion):
+for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, upgrade, clock, snapshot, log, replay, completion):
     main.add_command(_command)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
+from raftkv.cli.versions import version_lines
 from raftkv.client.book import is_usable
 from raftkv.errors import RaftKVError, Unavailable
 from raftkv.model import Member, NodeId
@@ -154,11 +155,13 @@ COLUMNS_WIDTH = 96
 
 
 def status_display(view: ClusterView, width: int) -> RenderableType:
-    """A table with a row for each node, or a few lines for each, as fits into `width` columns; then the problems."""
+    """A table with a row for each node, or a few lines for each, as fits into `width` columns; then the versions of the
+    application, and the problems."""
     problems = [f"[yellow]![/] {escape(problem)}" for problem in view.problems()] or ["[green]no problems[/]"]
+    versions = [escape(line) for line in version_lines(view.nodes)]
     if width < COLUMNS_WIDTH:
-        return Group(*_lines(view), "", *problems)
-    return Group(_table(view), *problems)
+        return Group(*_lines(view), "", *versions, *problems)
+    return Group(_table(view), *versions, *problems)
 
 
 def _lines(view: ClusterView) -> list[str]:

@@ -1,4 +1,4 @@
-"""The operator's client: status, membership, leadership, snapshots."""
+"""The operator's client: status, membership, leadership, snapshots, versions of the application."""
 
 from __future__ import annotations
 
@@ -102,6 +102,17 @@ class Admin:
         answer = await self._ask(RequestKind.CLOCK_RESET, None, deadline_s, dict[str, int], changes_state=True)
         assert isinstance(answer, dict)
         return answer
+
+    async def upgrade(self, version: int | None = None, deadline_s: float = 300.0) -> int:
+        """Make `version` of the application active (None: the newest of the leader's class), and return it when its
+        upgrades are done. What has failed before is tried again.
+
+        Raises `ChangeRefused` while a member can't run it, and when an upgrade raises; `InvalidArgument` for a version
+        that the leader can't run, or one that was active before; `Indeterminate` after the deadline: it may go on.
+        """
+        active = await self._ask(RequestKind.UPGRADE, version, deadline_s, int, changes_state=True)
+        assert isinstance(active, int)
+        return active
 
     async def take_snapshot(self, deadline_s: float = 300.0) -> Index:
         """Make a node take a snapshot; returns its index. It is durable and verified on return."""

@@ -1,4 +1,4 @@
-"""What operators ask of a node: status, membership, leadership, snapshots."""
+"""What operators ask of a node: status, membership, leadership, snapshots, versions of the application."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ async def run_admin(service: Service, request: Request) -> Response:
             result = await service.orders.take_snapshot()
         case RequestKind.CLOCK_RESET:
             result = await service.orders.reset_clock(deadline_s)
+        case RequestKind.UPGRADE:
+            result = await service.orders.upgrade(read_argument(request, int | None), deadline_s)
         case _:
             raise FrameError(f"a request of kind {request.kind!r}")
     return Response(request.id, Status.OK, _encoder.encode(result))

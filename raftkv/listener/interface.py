@@ -75,6 +75,9 @@ class OrderPort(Protocol):
     async def reset_clock(self, deadline_s: float) -> msgspec.Struct:
         """Let log time begin anew at what the clocks say."""
 
+    async def upgrade(self, version: int | None, deadline_s: float) -> int:
+        """Make a version of the application active, and wait until its upgrades are done; returns the version."""
+
     async def take_snapshot(self) -> Index:
         """Take a snapshot now; returns its index."""
 

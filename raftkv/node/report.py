@@ -135,6 +135,8 @@ class Report:
         )
         if link is not None and link.unreached is not None:
             status.unreached, status.unreached_reason = link.unreached.text, str(link.unreached.reason)
+        if (told := self._peers.admission.told.get(member.node_id)) is not None and told.newest:
+            status.oldest_version, status.newest_version = told.oldest, told.newest
         role = self._body.raft.role
         if isinstance(role, Leader) and (progress := role.progress.get(member.node_id)) is not None:
             status.match_index = progress.match_index

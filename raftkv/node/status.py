@@ -38,6 +38,9 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """Why it is not connected, as far as this node can tell; None while it is connected."""
     unreached_reason: str | None = None
     """The same as one word, as metrics have it (`raftkv.transport.reasons.Reason`)."""
+    oldest_version: int | None = None
+    newest_version: int | None = None
+    """Its class runs these versions of the application and what is between them; None when it did not say."""
     refused_here: bool = False
     """Whether this node refused the other one; otherwise the other one refused this node."""
 
@@ -111,7 +114,7 @@ class UpgradeStatus(msgspec.Struct, frozen=True):
     failed: str | None = None
     """Why the last upgrade, or a piece of it, had no effect."""
     waits_for: str | None = None
-    """On a leader: why a newer version of its class is not active yet."""
+    """On a leader: why version `active` + 1, which some node's class has, is not active yet."""
 
 
 class NodeStatus(msgspec.Struct, kw_only=True):
@@ -248,15 +251,9 @@ class NodeStatus(msgspec.Struct, kw_only=True):
         if versions is None:
             return []
         if versions.failed is not None:
-            found.append(
-                f"an upgrade of the application has failed, and had no effect: {versions.failed}: start all nodes with "
-                "a mended class, then raftkv upgrade"
-            )
+            found.append(f"{versions.failed}: start all nodes with a mended class, then raftkv upgrade")
         if versions.waits_for is not None:
-            found.append(
-                f"version {versions.active} of the application is active and this leader runs up to {versions.newest}, "
-                f"which waits for this: {versions.waits_for}"
-            )
+            found.append(f"version {versions.active + 1} of the application is not active yet: {versions.waits_for}")
         return found
 
     def clock_problems(self) -> list[str]:

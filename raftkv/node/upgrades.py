@@ -190,6 +190,8 @@ class Upgrades:
             kept = self._active.kept
             if kept is not None and target < kept.version:
                 raise InvalidArgument(f"version {kept.version} is active already: there is no way back to {target}")
+            if kept is not None and version is None and target == kept.version and (why := self._waits_for(kept)):
+                raise ChangeRefused(f"version {target + 1} can't be made active: {why}")
             if kept is None or target > kept.version:
                 if why := self.behind(target):
                     raise ChangeRefused(f"version {target} can't be made active: {why}")
@@ -204,7 +206,7 @@ class Upgrades:
             raise Indeterminate(f"{exc}; it may still be: look at the status") from exc
         kept = self._active.kept
         if kept is not None and kept.failed:
-            raise ChangeRefused(f"the upgrade to version {kept.failed_version} had no effect: {kept.failed}")
+            raise ChangeRefused(_failure(kept))
         if kept is None or kept.version < target or kept.left:
             raise Indeterminate("leadership was lost during the upgrade: look at the status, then try again")
         return kept.version
@@ -222,12 +224,31 @@ class Upgrades:
         machine, kept = self._machine, self._active.kept
         if kept is None:
             return UpgradeStatus(0, machine.oldest_version, machine.version)
-        waits_for = None
-        if self._body.raft.is_leader and machine.version > kept.version:
-            waits_for = self.behind(kept.version + 1) or None
-            if waits_for is None and not self._body.config.auto_upgrade:
-                waits_for = "an operator (raftkv upgrade)"
-        failed = f"version {kept.failed_version}: {kept.failed}" if kept.failed else None
+        waits_for = self._waits_for(kept) if self._body.raft.is_leader else None
+        failed = _failure(kept) if kept.failed else None
         return UpgradeStatus(
             kept.version, machine.oldest_version, machine.version, kept.left, kept.steps, failed, waits_for
         )
+
+    def _waits_for(self, kept: Kept) -> str | None:
+        """Why the version after the active one is not active, if any node's class has it."""
+        own, target = self._machine, kept.version + 1
+        members = [member.node_id for member in self._body.raft.membership.members]
+        theirs = [self._told[node].newest for node in members if node in self._told]
+        if target > max([own.version, *theirs]):
+            return None
+        if target > own.version:
+            return f"node {self._body.node_id}, which leads, runs {runs(own.oldest_version, own.version)}"
+        if why := self.behind(target):
+            return why
+        return None if self._body.config.auto_upgrade else "all nodes run it, and raftkv upgrade makes it active"
+
+
+def _failure(kept: Kept) -> str:
+    """What has failed, in words: all of an upgrade, or the next piece of one that has begun."""
+    if kept.failed_version == kept.version:
+        return (
+            f"version {kept.version} is active, and the upgrade to it stands still: its next piece raised what undid "
+            f"that piece: {kept.failed}"
+        )
+    return f"the upgrade to version {kept.failed_version} was undone by what it raised: {kept.failed}"

@@ -50,6 +50,8 @@ class RequestKind(IntEnum):
     """Run a query on a state that is held (a `ViewQuery`)."""
     VIEW_CLOSE = 26
     """Let go of a held state (the view's number)."""
+    UPGRADE = 28
+    """Make a version of the application active (the version, or None for the newest); the answer is the version."""
 
 
 @unique

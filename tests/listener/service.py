@@ -136,5 +136,9 @@ class FakeService:
         self.calls.append(("reset_clock", deadline_s))
         return Member(self.node_id)
 
+    async def upgrade(self, version: int | None, deadline_s: float) -> int:
+        self.calls.append(("upgrade", version))
+        return version or 3
+
     async def take_snapshot(self) -> Index:
         return self.log.index

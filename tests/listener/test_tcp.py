@@ -118,9 +118,11 @@ def test_operators_requests() -> None:
                 assert await admin.transfer_leadership() == 2
                 assert await admin.transfer_leadership(4) == 4
                 assert await admin.take_snapshot() == 0
+                assert (await admin.upgrade(), await admin.upgrade(2)) == (3, 2)
 
         asyncio.run(main())
-    assert [name for name, _ in service.calls] == ["add_learner", "promote", *["transfer_leadership"] * 2]
+    names = ["add_learner", "promote", *["transfer_leadership"] * 2, *["upgrade"] * 2]
+    assert [name for name, _ in service.calls] == names
 
 
 def test_an_address_in_use_is_said_so() -> None:
