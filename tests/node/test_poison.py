@@ -100,9 +100,9 @@ def test_all_nodes_with_a_mended_class_go_on_behind_an_entry_that_stopped_them_a
             assert "read_in in entry" in str(failure)
             assert "test_poison.py:" in str(failure)
             assert "start all of them with a mended class" in str(failure)
-        cluster.machine = Mended
         for sim in cluster.nodes.values():
             sim.crash()
+            sim.machine = Mended
         await cluster.start()
         assert await client.remote.note("c", "2") == 2
         assert await client.remote.all() == {"a": "1", "c": "2"}
