@@ -26,7 +26,7 @@ no effect.
 """
 
 from raftkv.machine.active import Active, listed, runs
-from raftkv.machine.grown import changed
+from raftkv.machine.grown import changed, not_grown
 from raftkv.machine.keys import prefix_end
 from raftkv.machine.limits import Limits, TooLarge
 from raftkv.machine.local import LocalMachine
@@ -83,6 +83,7 @@ __all__ = [
     "encode_query",
     "encode_schema",
     "listed",
+    "not_grown",
     "prefix_end",
     "query",
     "read_rejection",

@@ -192,7 +192,7 @@ class Node:
             self.scans,
             self.views,
             self.peers.ending,
-            not_active=self.upgrades.refusal,
+            explain=self.upgrades.explained,
         )
         self.orders = Orders(
             self.body,

@@ -33,16 +33,16 @@ class Requests:
         views: Views,
         ending: Ending,
         *,
-        not_active: Callable[[NotActive], NotActive],
+        explain: Callable[[NotActive | InvalidArgument], NotActive | InvalidArgument],
     ) -> None:
-        """`not_active` adds to an error what it takes for it to go away."""
+        """`explain` adds to an error of the active version what it takes for it to go away."""
         self._body = body
         self._engine = engine
         self._applier = applier
         self._scans = scans
         self._views = views
         self._ending = ending
-        self._not_active = not_active
+        self._explain = explain
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
@@ -60,8 +60,8 @@ class Requests:
                 raise InvalidArgument(f"a command of {len(payload)} bytes: must be at most {bytes_max}")
             try:
                 self._applier.runner.check(payload)
-            except NotActive as exc:
-                raise self._not_active(exc) from None
+            except (NotActive, InvalidArgument) as exc:
+                raise self._explain(exc) from None
         self._engine.submit(payload, done)
 
     def query(

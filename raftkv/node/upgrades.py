@@ -79,8 +79,8 @@ class Upgrades:
                 self._propose(change)
 
     def _is_new(self) -> bool:
-        """Whether the state is empty, and no node is known that could not read which version it is to begin with."""
-        is_empty = self._active.kept is None and self._applier.runner.applied.index == 0
+        """Whether there is no state yet, and no node is known that could not read which version it is to begin with."""
+        is_empty = self._active.kept is None and self._body.raft.log.last_index == 0
         return is_empty and all(told.newest for told in self._told.values())
 
     def _offer(self, version: int) -> None:
@@ -130,12 +130,19 @@ class Upgrades:
         self._body.wake()
 
     def _declared(self, version: int) -> tuple[int, bytes]:
-        return version, encode_schema(self._machine.schema(version))
+        """A version with its schema, as a class of that version declares it. A later one would not do: it has the
+        arguments and fields that came since."""
+        if version != self._machine.version:
+            for told in self._told.values():
+                if told.newest == version:
+                    return version, told.declared
+        return version, encode_schema(self._machine.schema(version))  # there is no such class in the cluster any more
 
     def _common_version(self) -> int:
-        """What a new state begins with: the highest version that this node and all whom it has met can run."""
-        known = [told.newest for told in self._told.values() if told.newest]
-        return max(self._machine.oldest_version, min([self._machine.version, *known]))
+        """What a new state begins with: the highest version that this node, and all whom it has met and with whom it
+        has any in common, can run."""
+        known = [told.newest for told in self._told.values() if told.newest >= self._machine.oldest_version]
+        return min([self._machine.version, *known])
 
     def _reachable(self, active: int) -> int:
         """The highest version that every member can run, as far as it has said so; `active` when there is none."""
@@ -160,10 +167,19 @@ class Upgrades:
                 words.append(f"node {node} runs {runs(told.oldest, told.newest)}")
         return ", ".join(words)
 
-    def refusal(self, error: NotActive) -> NotActive:
-        """`error` with what it takes for the version to become active."""
-        version = self._active.version
-        newest = self._machine.version
+    def explained(self, error: NotActive | InvalidArgument) -> NotActive | InvalidArgument:
+        """Why the leader refuses a command, with what it takes for that to go away.
+
+        What this class does not know may well be of a later version, if others run one.
+        """
+        version, newest = self._active.version, self._machine.version
+        if isinstance(error, InvalidArgument):
+            later = [node for node, told in self._told.items() if told.newest > newest]
+            if not later:
+                return error
+            behind = f"node {self._body.node_id}, which leads, runs {runs(self._machine.oldest_version, newest)}"
+            text = f"nothing was done; version {version} is active: node {later[0]} runs a later one, but {behind}"
+            return NotActive(f"{error}: {text}")
         if newest <= version:
             return error
         why = self.behind(version + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raftkv.errors import HandshakeRefused, InvalidArgument
-from raftkv.machine import StateMachine, changed, decode_schema, listed, runs
+from raftkv.machine import StateMachine, changed, decode_schema, listed, not_grown, runs
 from raftkv.model import NodeId
 from raftkv.wire import Hello
 
@@ -15,6 +15,8 @@ class Told(msgspec.Struct, frozen=True):
 
     oldest: int
     newest: int
+    declared: bytes = b""
+    """The encoded schema of the newest."""
 
 
 def check_versions(machine: type[StateMachine], active: int, hello: Hello, own: NodeId) -> Told:
@@ -38,18 +40,27 @@ def check_versions(machine: type[StateMachine], active: int, hello: Hello, own: 
             f"version {both} of {name} is active on node {peer}, and node {own} runs {ours}: install a version of the "
             f"application on node {own} that runs version {both}"
         )
-    if hello.newest == machine.version:
+    if machine.oldest_version <= hello.newest <= machine.version:
         _compare(machine, hello, own)
-    return Told(hello.oldest, hello.newest)
+    return Told(hello.oldest, hello.newest, hello.declared)
 
 
 def _compare(machine: type[StateMachine], hello: Hello, own: NodeId) -> None:
+    """That of an older class may be what becomes active next, so this one must be able to run it."""
+    peer, version = hello.node_id, hello.newest
     try:
         theirs = decode_schema(hello.declared)
+        is_same = version == machine.version
+        differences = changed(machine.schema(), theirs) if is_same else not_grown(theirs, machine.schema(version))
     except InvalidArgument as exc:
-        raise HandshakeRefused(f"what node {hello.node_id} says of its state machine can't be read: {exc}") from exc
-    if differences := changed(machine.schema(), theirs):
+        raise HandshakeRefused(f"what node {peer} says of its state machine can't be read: {exc}") from exc
+    if differences and is_same:
         raise HandshakeRefused(
-            f"nodes {own} and {hello.node_id} run different code under one version ({machine.version}) of "
-            f"{machine.__name__}; seen from node {own}: {listed(differences)}"
+            f"nodes {own} and {peer} run different code under one version ({version}) of {machine.__name__}; seen from "
+            f"node {own}: {listed(differences)}"
+        )
+    if differences:
+        raise HandshakeRefused(
+            f"node {peer} runs version {version} of {machine.__name__}, which the class of node {own} (of version "
+            f"{machine.version}) declares otherwise: {listed(differences)}"
         )
