@@ -71,7 +71,9 @@ async def test_a_leader_refuses_what_the_active_version_lacks(cluster, who):
     for names in commands_in_log(cluster).values():
         assert names.count("put") == 1
         assert "order" not in names
-    assert "waits" in " ".join(cluster.leader.status().problems()) or who == 3
+    if who == 1:
+        problems = " ".join(cluster.leader.status().problems())
+        assert "version 2 of the application is not active yet: node 3 runs version 1" in problems
 
 
 @scenario(Shop2, seed=1)
@@ -270,7 +272,7 @@ async def test_an_operator_may_say_when(cluster):
     leader = await lead(cluster, 1)
     await elapse(5)
     assert active(cluster) == [1, 1, 1]
-    assert "waits for this: an operator (raftkv upgrade)" in " ".join(leader.status().problems())
+    assert "raftkv upgrade" in " ".join(leader.status().problems())
     client = cluster.client(machine=Shop2)
     with pytest.raises(NotActive, match="version 2 is not active yet: raftkv upgrade makes the next one active"):
         await client.remote.order("a", 1)
