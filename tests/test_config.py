@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from raftkv.config import GIB, KIB, MIB, Config, RaftConfig
 from raftkv.errors import ConfigError, InvalidArgument
 
-FLAGS = {"pre_vote", "check_quorum", "lease_reads", "rebuild_damaged_state"}
+FLAGS = {"pre_vote", "check_quorum", "lease_reads", "rebuild_damaged_state", "auto_upgrade"}
 
 COUNTS = (
     "query_slice_reads",
@@ -166,7 +166,7 @@ def test_a_count_must_be_whole(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "name"),
-    [(Config, "lease_reads"), (Config, "rebuild_damaged_state")]
+    [(Config, "lease_reads"), (Config, "rebuild_damaged_state"), (Config, "auto_upgrade")]
     + [(RaftConfig, name) for name in ("pre_vote", "check_quorum", "lease_reads")],
 )
 @pytest.mark.parametrize("value", ["no", 0, None], ids=repr)

@@ -70,6 +70,13 @@ class NodeCollector(Collector):
             gauges["log_time_seconds"] = ("Time of the newest entry, since the epoch", clock.log_time_ms / 1000)
             gauges["clock_is_doubted"] = ("1 when the leader stamps by other clocks", int(clock.doubt is not None))
             gauges["log_time_ahead_seconds"] = ("How long log time stands still (leader)", (clock.ahead_ms or 0) / 1000)
+        if (versions := status.versions) is not None:
+            gauges["version_active"] = ("Active version of the application, 0 before there is one", versions.active)
+            gauges["version_oldest"] = ("Oldest version that this node's class runs", versions.oldest)
+            gauges["version_newest"] = ("Newest version that this node's class runs", versions.newest)
+            gauges["upgrade_pieces_done"] = ("Pieces done of the upgrade to the active version", versions.steps)
+            gauges["upgrades_left"] = ("Upgrades to the active version that are not done", len(versions.left))
+            gauges["upgrade_failed"] = ("1 when an upgrade has raised", int(versions.failed is not None))
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(f"raftkv_{name}", text, value=value)
         counters = {

@@ -51,11 +51,11 @@ def test_flags_win_over_the_environment_and_that_over_the_file(file):
 
 def test_the_nodes_settings_come_from_the_same_places(file):
     """--set over RAFTKV_NAME over the table [config]."""
-    path = file("[config]\nheartbeat_ms = 50\nsnapshot-entries = 7\nkeep_entries = 1\n")
+    path = file("[config]\nheartbeat_ms = 50\nsnapshot-entries = 7\nkeep_entries = 1\nauto-upgrade = false\n")
     environment = {"RAFTKV_SNAPSHOT_ENTRIES": "8", "RAFTKV_KEEP_ENTRIES": "2", "RAFTKV_LEASE_READS": "yes"}
     config = gather({}, ("keep-entries=3", "segment_bytes=2MiB"), path, environment).config
     assert (config.heartbeat_ms, config.snapshot_entries, config.keep_entries) == (50, 8, 3)
-    assert config.segment_bytes == 2 * MIB and config.lease_reads
+    assert config.segment_bytes == 2 * MIB and config.lease_reads and not config.auto_upgrade
 
 
 def test_members_come_as_a_list_or_with_commas(file):

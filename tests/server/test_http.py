@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from raftkv.errors import ConfigError
-from raftkv.node.status import NodeStatus
+from raftkv.node.status import NodeStatus, UpgradeStatus
 from raftkv.server.http import HttpServer
 from tests.cli.test_view import status_of
 
@@ -86,6 +86,29 @@ def test_a_leader_that_refuses_writes_is_not_ready_and_says_why():
     assert ask("127.0.0.1", refused, "GET", "/health")[0] == 200
     assert ask("127.0.0.1", status_of(2, disk_low=True), "GET", "/ready")[0] == 200
     assert ask("127.0.0.1", status_of(2, leader=None), "GET", "/ready")[0] == 503
+
+
+def test_versions_and_upgrades_are_metrics_and_nothing_to_be_unready_for():
+    """What waits, goes on or has failed is told, and clients are served as before; an older node says nothing."""
+
+    def metrics(versions: UpgradeStatus | None) -> str:
+        status = status_of(1, versions=versions)
+        assert ask("127.0.0.1", status, "GET", "/ready")[0] == 200
+        return ask("127.0.0.1", status, "GET", "/metrics")[1].decode()
+
+    found = metrics(UpgradeStatus(2, 1, 3, ("fill", "-old"), 7, "fill: ValueError", "node 3 runs version 2"))
+    for line in (
+        "version_active 2.0",
+        "version_oldest 1.0",
+        "version_newest 3.0",
+        "upgrade_pieces_done 7.0",
+        "upgrades_left 2.0",
+        "upgrade_failed 1.0",
+    ):
+        name = line.partition(" ")[0]
+        assert f"\nraftkv_{line}\n" in found and f"# HELP raftkv_{name} " in found
+    assert "raftkv_upgrade_failed 0.0" in metrics(UpgradeStatus(1, 1, 1))
+    assert "raftkv_version_active" not in metrics(None)
 
 
 def test_a_leader_in_doubt_is_not_ready_and_nobody_is_who_has_stopped():
