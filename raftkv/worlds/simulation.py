@@ -11,6 +11,7 @@ import msgspec
 
 from raftkv.client import Client
 from raftkv.errors import RaftKVError
+from raftkv.node import Node
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.checks import CoreInvariantsAfterEachInput, all_checks
 from raftkv.testing.judging.failure import Failure
@@ -22,6 +23,7 @@ from raftkv.testing.world.loop import Deadlock, SimLoop
 from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
+from raftkv.worlds import later
 from raftkv.worlds.scanning import Scanner
 from raftkv.worlds.sightings import Sightings
 from raftkv.worlds.workload import Clients, Workload, model
@@ -38,6 +40,16 @@ LEADER_WITHIN, SERVED_WITHIN, ANSWERED_WITHIN, EQUAL_WITHIN = 15, 10, 20, 20
 """Election time-outs (`SimCluster.election_timeout_s`) that it takes at most, once everything is mended, until somebody
 leads, one more command is done, all who still ask are answered, and all replicas are equal. Of 400 worlds the slowest
 took 7, 2, 4 and 8: half of that is links that notice that they are dead, and dial again."""
+
+
+RAISED_WITHIN = 20
+"""Likewise, until the version is active that all nodes can run, with its upgrades done."""
+
+FOUNDED_LATER_PART = 0.15
+"""Of those begin with the later version."""
+
+LATER_PART = 0.6
+"""Of all worlds have nodes of two versions: in the others nothing is new."""
 
 
 class WorldReport(msgspec.Struct):
@@ -82,6 +94,7 @@ class Simulation:
         self._client_count = clients
         self.history = History()
         self._variety = Variety(CONFIG, random.Random(self._dice.getrandbits(64)))
+        self._has_later = random.Random(f"versions in {seed}").random() < LATER_PART
         self._clients = Clients(seed, self.history, self._variety.command_bytes_max)
         self._lists: dict[Any, Any] = {}
         self.report = WorldReport(seed)
@@ -102,6 +115,8 @@ class Simulation:
     async def _run(self, loop: SimLoop) -> None:
         cluster = SimCluster(Workload, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
         cluster.variety = self._variety
+        if self._has_later:
+            cluster.later = later.Workload
         if self._observe is not None:
             self._observe(cluster)
             self.history.recorder = cluster.recorder
@@ -121,14 +136,18 @@ class Simulation:
 
     async def _live(self, cluster: SimCluster, nemesis: Nemesis, sightings: Sightings) -> None:
         """First whatever may go wrong does (safety), then everything is mended (liveness)."""
+        told = random.Random(f"who is told of whom in {self.seed}")
+        if self._has_later and told.random() < FOUNDED_LATER_PART:
+            for sim in cluster.nodes.values():
+                sim.machine = later.Workload
         await cluster.start()
         await cluster.until_leader()
         clients = []
-        told = random.Random(f"who is told of whom in {self.seed}")
         for _ in range(self._client_count):
             # Some are told of all founders, some of one only, which may be gone soon.
             seeds = told.sample(range(1, self._size + 1), told.randint(1, self._size))
-            clients.append(cluster.client(*seeds, deadline_s=DEADLINE_S, sessions=True))
+            machine = later.Workload if self._has_later and told.random() < 0.5 else None
+            clients.append(cluster.client(*seeds, machine=machine, deadline_s=DEADLINE_S, sessions=True))
             sightings.watch(clients[-1], seeds)
         workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
         scanner = Scanner(self.seed, cluster)
@@ -139,7 +158,7 @@ class Simulation:
             await nemesis.run(self._duration_s)
             await nemesis.mend()
             cluster.note("mended")
-            await self._settle(cluster, workers, clients, sightings)
+            await self._settle(cluster, workers, clients, sightings, nemesis)
         finally:
             for worker in workers:
                 worker.cancel()
@@ -151,6 +170,7 @@ class Simulation:
         workers: Sequence[asyncio.Future[None]],
         clients: Sequence[Client[Any]],
         sightings: Sightings,
+        nemesis: Nemesis,
     ) -> None:
         """With everything mended there is progress, and all replicas become equal (liveness)."""
         timeout_s = cluster.election_timeout_s
@@ -166,6 +186,9 @@ class Simulation:
         # Whoever knows of nobody that is there, as all have moved since it heard of them, asks for as long as it may.
         await asyncio.wait_for(asyncio.gather(*workers), GIVES_UP_WITHIN_S)
         self.report.terms = leader.raft.term
+        if not leader.body.config.auto_upgrade:
+            await nemesis.raise_version(_newest(cluster, leader))
+        await cluster.until(lambda: _is_raised(cluster), RAISED_WITHIN * timeout_s, "what all can run is active")
         await cluster.until_equal(EQUAL_WITHIN * timeout_s)
         client = cluster.client(deadline_s=SERVED_WITHIN * timeout_s)
         self._lists = await self._clients.read_lists(client)
@@ -181,6 +204,20 @@ class Simulation:
         if problems:
             self.broken_at = self.history.broken_at(model, None)
             raise AssertionError("\n".join(problems))
+
+
+def _is_raised(cluster: SimCluster) -> bool:
+    """Whether the highest version that all members can run is active, with its upgrades done."""
+    leader = cluster.leader
+    kept = leader.applier.runner.active.kept if leader is not None else None
+    if leader is None or kept is None:
+        return False
+    return not kept.left and not kept.failed and kept.version >= _newest(cluster, leader)
+
+
+def _newest(cluster: SimCluster, leader: Node) -> int:
+    """The highest version that all members can run."""
+    return min(cluster.nodes[member].machine.version for member in leader.raft.membership.all_nodes())
 
 
 def replay_command(seed: int, *, size: int | None = None, duration_s: float = 20.0, clients: int = 4) -> str:

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from raftkv.client import Client
 from raftkv.config import KIB
-from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, RaftKVError, Rejected, SessionExpired
+from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, NotActive, RaftKVError, Rejected, SessionExpired
 from raftkv.kv import KeyValue
 from raftkv.machine import Table, command, query
 from raftkv.model import Index
@@ -31,15 +33,36 @@ LARGE_MAX = 64 * KIB
 
 RAISED, ENDLESS, DONE_AFTER_ALL = "command that raises", "command that calls itself", "unknown outcome that was done"
 AT_LIMIT, OVER_LIMIT = "command at the limit", "command over the limit"
+TOO_NEW = "command of a later version"
 
-ENCOUNTERS = (RAISED, ENDLESS, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT)
+ENCOUNTERS = (RAISED, ENDLESS, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT, TOO_NEW)
+
+
+class Note(msgspec.Struct):
+    """How many items were noted, and the last of them."""
+
+    count: int = 0
+    last: bytes = b""
 
 
 class Workload(KeyValue):
-    """The key-value machine, and lists."""
+    """The key-value machine, and lists. `raftkv.worlds.later` has its second version."""
 
     lists = Table(bytes, list[bytes])
     rows = Table(int, int)
+    notes = Table(bytes, Note)
+
+    @command
+    def note(self, key: bytes, item: bytes) -> int:
+        """Keep the last item of many; returns how many there were."""
+        count = self.notes.get(key, Note()).count + 1
+        self.notes[key] = Note(count, item)
+        return count
+
+    @query
+    def noted(self, key: bytes) -> int:
+        """How many there were."""
+        return self.notes.get(key, Note()).count
 
     @command
     def append(self, key: bytes, item: bytes) -> int:
@@ -132,8 +155,11 @@ class Clients:
         if is_large:
             value = self._at_the_limit(value, dice)
         old = b"%d.%d" % (number, max(1, step - dice.randrange(1, 9))) if dice.random() < 0.5 else None
-        argument = {"increment": 1, "compare": (old, value)}.get(kind, None if kind in _READS else value)
+        if kind == "note" and client.machine.version > 1:
+            kind = ("note", "mark", "again")[step % 3]
+        argument = {"compare": (old, value), **_ONE_MORE}.get(kind, None if kind in _READS else value)
         name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append", "dig": "append"}.get(kind, kind)
+        name = "increment" if kind in _ONE_MORE else name
         loop = asyncio.get_running_loop()
         operation = self._history.call(number, key, name, argument, loop.time())
         try:
@@ -144,12 +170,16 @@ class Clients:
             self._doubtful.append(operation)
         except (NotAccepted, Rejected) as exc:
             self._refused(operation)
-            if isinstance(exc, Rejected) and kind in _FAILING:
+            if isinstance(exc, NotActive):
+                assert kind in _LATER, f"{kind} ended with {exc!r}, and is of the first version"
+                self._met[TOO_NEW] += 1
+            elif isinstance(exc, Rejected) and kind in _FAILING:
                 self._met[_FAILING[kind]] += 1
         except InvalidArgument as exc:
-            assert is_large, f"{kind} ended with {exc!r}"
+            # A leader of the first version that has met no later node yet can't know that there will be such a command.
+            assert is_large or kind in _LATER, f"{kind} ended with {exc!r}"
             self._refused(operation)
-            self._met[OVER_LIMIT] += 1
+            self._met[OVER_LIMIT if is_large else TOO_NEW] += 1
         except RaftKVError as exc:
             raise AssertionError(f"{kind} ended with {exc!r}, which no client should see") from exc
         else:
@@ -198,6 +228,14 @@ class Clients:
                 return await remote.spoil(key, value)
             case "dig":
                 return await remote.dig(key, value)
+            case "note":
+                return await remote.note(key, value)
+            case "mark":
+                return await remote.note(key, value, value)
+            case "again":
+                return await remote.note_again(key)
+            case "noted":
+                return await remote.noted(key)
             case _:
                 return tuple(await remote.items(key))
 
@@ -226,7 +264,10 @@ class Clients:
 
 
 _FAILING = {"spoil": RAISED, "dig": ENDLESS}
-_READS = ("count", "look", "get", "list")
+_READS = ("count", "look", "get", "list", "noted")
+_LATER = ("mark", "again")
+"""What only the second version has."""
+_ONE_MORE = dict.fromkeys(("increment", "note", *_LATER), 1)
 
 _KINDS = {
     "increment": b"c",
@@ -238,13 +279,19 @@ _KINDS = {
     "get": b"w",
     "append": b"l",
     "list": b"l",
+    "note": b"n",
+    "noted": b"n",
 }
 """What clients do, and the keys that they do it to."""
 
 
 def model(state: Any, operation: Operation) -> tuple[object, object]:
     """What an operation gives, and what it leaves behind, by its kind of key."""
-    models: dict[bytes, Callable[[Any, Operation], tuple[object, object]]] = {b"c": _counter, b"l": _list}
+    models: dict[bytes, Callable[[Any, Operation], tuple[object, object]]] = {
+        b"c": _counter,
+        b"n": _counter,
+        b"l": _list,
+    }
     return models.get(bytes(operation.key)[:1], register)(state, operation)  # type: ignore[call-overload]
 
 

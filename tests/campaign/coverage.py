@@ -90,6 +90,10 @@ KINDS: dict[str, str] = {
     "slow scan": "F79",
     "view of one index": "F79",
     "view that is gone": "F79",
+    "node of a later version": "F85",
+    "node back at the earlier version": "F85",
+    "upgrade that is ordered": "F85",
+    "command of a later version": "F85",
     "1 voter": "F58",
     "2 voters": "F58",
     "3 voters": "F58",
@@ -185,6 +189,7 @@ FAULTS: dict[int, str] = {
     82: "a leader's clock that is far ahead for a moment, or runs fast",
     83: "a founding that is half done, or at an address where nobody is, and nodes that move",
     84: "certificates that run out, are replaced, or are somebody else's",
+    85: "an application of two versions at once: nodes, clients and what is in the log",
     88: "a second crash in the middle of a recovery",
     89: "a fork with a live client or node",
 }
@@ -414,6 +419,7 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/transport/test_tls.py::test_new_files_are_used_for_new_connections_and_old_ones_stand",
         "tests/server/test_tls.py::test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart",
     ),
+    85: ("tests/node/test_older_leader.py::test_what_only_a_later_class_has_is_not_active_on_an_older_leader",),
     88: ("tests/node/test_recovery.py::test_a_second_crash_anywhere_in_the_recovery_changes_nothing",),
     89: (
         "tests/client/test_forks.py::test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent",

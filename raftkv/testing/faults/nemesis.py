@@ -21,6 +21,7 @@ from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
 from raftkv.testing.faults.naming import NAMES, NameFaults
 from raftkv.testing.faults.noise import Noise
 from raftkv.testing.faults.operators import Operators
+from raftkv.testing.faults.rolling import Rolling
 from raftkv.testing.faults.strangers import STRANGERS, Strangers
 from raftkv.testing.faults.vandal import Vandal
 from raftkv.testing.world.cluster import CLIENT, SimCluster, SimNode
@@ -69,6 +70,7 @@ class Nemesis:
         self._cluster = cluster
         self._dice = dice
         self._pause_s = dice.choice([0.05, 0.3, 1.0])
+        self._rolls_to_the_end = dice.random() < 0.7
         self._operators = Operators(cluster, dice, self._start)
         spawn = self._operators.spawn
         self._vandal = Vandal(
@@ -79,6 +81,7 @@ class Nemesis:
             lambda sim, disk: spawn(self._strangers.run_copy(sim, disk), changes=False),
         )
         self._strangers = Strangers(cluster, dice, spawn)
+        self._rolling = Rolling(cluster, dice, spawn, self._start)
         benign = {**Mistakes(cluster, dice, spawn).kinds, **self._strangers.kinds}
         self._names = cluster.network.naming = NameFaults(cluster, dice)
         kinds: dict[str, Fault] = {
@@ -112,10 +115,11 @@ class Nemesis:
             **self._names.kinds,
             **{str(harm): self._vandal.doing(harm) for harm in Harm},
             **self._operators.kinds,
+            **self._rolling.kinds,
             **benign,
         }
         self._every = kinds
-        always = {"restart", "heal", *self._operators.kinds}
+        always = {"restart", "heal", *self._operators.kinds, *self._rolling.kinds}
         # One node is harmed, once, so that simple kinds of harm don't take the place of those that need a story first.
         harm = dice.choice([*Harm])
         drawn = {name for name in kinds if name in always or dice.random() < 0.6}
@@ -177,6 +181,8 @@ class Nemesis:
         await self._operators.give_up()
         for sim in cluster.nodes.values():
             sim.mend_disk()
+        if self._rolls_to_the_end:
+            self._rolling.all_forward()
         # Not all nodes know yet which of them have just failed, or that their disks have room again.
         await asyncio.sleep(WORK_S + 2 * HOUSEKEEPING_S)
         for sim in cluster.nodes.values():
@@ -191,6 +197,10 @@ class Nemesis:
                 await self._replace(sim)
         for sim in list(cluster.nodes.values()):
             await self._insist(lambda leader, sim=sim: self._finish_move(leader, sim))  # type: ignore[misc]
+
+    async def raise_version(self, version: int) -> None:
+        """Make a version active that all can run, where nodes don't do it by themselves."""
+        await self._insist(lambda leader: leader.orders.upgrade(version, 10))
 
     async def _finish_move(self, leader: Node, sim: SimNode) -> None:
         """Write the new addresses of nodes that have moved into the membership, so that clients find them."""

@@ -72,6 +72,7 @@ class Operators:
         """Add a machine whose id was never used."""
         sim = self._cluster.add(self._next_id)
         self._next_id += 1
+        sim.machine = self._cluster.later or self._cluster.machine  # it can run whatever is active by then
         return sim
 
     async def _transfer(self) -> bool:

@@ -83,7 +83,7 @@ class Strangers:
         cluster, place = self._cluster, -next(self._places)
         member = Member(original.node_id, f"copy{place}-peer:1", f"copy{place}:1")
         second = SimNode(cluster, member, place)
-        second.disk = disk
+        second.disk, second.machine = disk, original.machine
         cluster.copies.append(second)
         try:
             node = await second.start()

@@ -10,6 +10,7 @@ from raftkv.core import invariants
 from raftkv.core.roles import Candidate, Leader
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskError, NodeRemoved, NodeStopped, StateCorruption
+from raftkv.machine import Kept
 from raftkv.model import EntryId, Index, Membership, NodeId, SnapshotMeta, Term
 from raftkv.state import MemoryStates
 from raftkv.testing.world.harm import Harm
@@ -258,6 +259,27 @@ class DigestsAgree(Check):
         assert digest == applied.digest, f"node {node.node_id} differs from another one at {applied.index}"
 
 
+class VersionsAgree(Check):
+    """Replicas at the same index have the same active version, and it never goes back along the log (F85)."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Index, Kept | None] = {}
+        self._raised: dict[int, Index] = {}
+        """By version: the first index at which it was seen to be active."""
+
+    def look_at(self, node: Node) -> None:
+        runner = node.applier.runner
+        index, kept = runner.applied.index, runner.active.kept
+        known = self._kept.setdefault(index, kept)
+        assert known == kept, f"node {node.node_id} has version {kept} at {index}, another one {known}"
+        version = kept.version if kept is not None else 0
+        since = self._raised[version] = min(index, self._raised.get(version, index))
+        for other, first in self._raised.items():
+            assert (other < version) == (first < since) or other == version, (
+                f"node {node.node_id}: version {version} is active at {since}, and {other} at {first}"
+            )
+
+
 class SnapshotsAreTheState(Check):
     """A snapshot is the state at exactly its index: its digest and chain are those that replicas had there (F61)."""
 
@@ -469,6 +491,7 @@ def all_checks() -> list[Check]:
         AppliedIsCommitted(),
         AppliedNeverGoesBack(),
         digests,
+        VersionsAgree(),
         SnapshotsAreTheState(digests, committed),
         SnapshotsHoldWhatTheySay(),
         TheLogIsCoveredBySnapshots(),

@@ -335,6 +335,8 @@ class SimCluster:
         delay_s: float = 0.001,
     ) -> None:
         self.machine = machine
+        self.later: type[StateMachine] | None = None
+        """A later version of the machine, if there is one to roll on."""
         self.config = config
         self.dice = random.Random(seed)
         self.network = MemoryNetwork(delay_s)

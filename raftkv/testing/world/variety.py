@@ -63,6 +63,7 @@ class Variety:
             **{
                 **msgspec.structs.asdict(config),
                 "lease_reads": self._has_leases,
+                "auto_upgrade": dice.random() < 0.75,
                 "records_bytes_max": self._records_bytes_max,
                 "command_bytes_max": self.command_bytes_max,
                 "inflight_messages_max": dice.choice([1, 3, config.inflight_messages_max]),
