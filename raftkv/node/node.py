@@ -193,6 +193,7 @@ class Node:
             self.views,
             self.peers.ending,
             explain=self.upgrades.explained,
+            explaining=self.upgrades.explaining,
         )
         self.orders = Orders(
             self.body,

@@ -34,8 +34,10 @@ class Requests:
         ending: Ending,
         *,
         explain: Callable[[NotActive | InvalidArgument], NotActive | InvalidArgument],
+        explaining: Callable[[QueryDone], QueryDone],
     ) -> None:
-        """`explain` adds to an error of the active version what it takes for it to go away."""
+        """`explain` adds to an error of the active version what it takes for it to go away; `explaining` has it done
+        to the errors of a query."""
         self._body = body
         self._engine = engine
         self._applier = applier
@@ -43,6 +45,7 @@ class Requests:
         self._views = views
         self._ending = ending
         self._explain = explain
+        self._explaining = explaining
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once, when it is durable on a majority and applied here,
@@ -81,6 +84,7 @@ class Requests:
             raise self._refusal()
         if self._body.doubt is not None and not stale:
             raise self._refusal()
+        done = self._explaining(done)
         if not stale:
             self._engine.query(Query(payload, done, deadline_s, gone))
             return

@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from raftkv import failpoints
-from raftkv.errors import ChangeRefused, Indeterminate, InvalidArgument, NotAccepted, NotActive, Unavailable
+from raftkv.errors import (
+    ChangeRefused,
+    Indeterminate,
+    InvalidArgument,
+    NotAccepted,
+    NotActive,
+    RaftKVError,
+    Unavailable,
+)
 from raftkv.logs import EventLog
 from raftkv.machine import (
     Activation,
@@ -19,6 +27,7 @@ from raftkv.machine import (
     Change,
     Founding,
     Kept,
+    QueryDone,
     StateMachine,
     Step,
     encode_change,
@@ -63,6 +72,7 @@ class Upgrades:
         self._proposed: tuple[Term, Index] = (0, 0)
         self._seen: Kept | None = None
         self._offered = 0
+        self._is_mixed = False
 
     @property
     def _active(self) -> Active:
@@ -73,6 +83,8 @@ class Upgrades:
         kept = self._active.kept
         if kept is not None:
             self._say(kept)
+        versions = {self._active.version, self._machine.version, *(told.newest for told in self._told.values())}
+        self._is_mixed = len(versions) > 1
         self._offer(self._common_version() if self._is_new() else 0)
         if self._may_propose() and (change := self._due(kept)) is not None:
             with suppress(NotAccepted):  # then it is due at the next tick as well
@@ -168,16 +180,17 @@ class Upgrades:
         return ", ".join(words)
 
     def explained(self, error: NotActive | InvalidArgument) -> NotActive | InvalidArgument:
-        """Why the leader refuses a command, with what it takes for that to go away.
+        """Why this node refuses a command or query, with what it takes for that to go away.
 
         What this class does not know may well be of a later version, if others run one.
         """
         version, newest = self._active.version, self._machine.version
         if isinstance(error, InvalidArgument):
-            later = [node for node, told in self._told.items() if told.newest > newest]
+            later = [node for node in self._members() if node in self._told and self._told[node].newest > newest]
             if not later:
                 return error
-            behind = f"node {self._body.node_id}, which leads, runs {runs(self._machine.oldest_version, newest)}"
+            leads = ", which leads," if self._body.raft.is_leader else ""
+            behind = f"node {self._body.node_id}{leads} runs {runs(self._machine.oldest_version, newest)}"
             text = f"nothing was done; version {version} is active: node {later[0]} runs a later one, but {behind}"
             return NotActive(f"{error}: {text}")
         if newest <= version:
@@ -186,6 +199,19 @@ class Upgrades:
         if not why:
             why = "raftkv upgrade makes the next one active" if not self._body.config.auto_upgrade else "it is about to"
         return NotActive(f"{error.message}: nothing was done; version {version + 1} is not active yet: {why}")
+
+    def _members(self) -> list[NodeId]:
+        return [member.node_id for member in self._body.raft.membership.members]
+
+    def explaining(self, done: QueryDone) -> QueryDone:
+        """`done`, which then is given refusals as `explained`; itself when all known classes are of one version."""
+        if not self._is_mixed:
+            return done
+
+        def explain(index: Index, result: bytes | RaftKVError) -> None:
+            done(index, self.explained(result) if isinstance(result, NotActive | InvalidArgument) else result)
+
+        return explain
 
     async def upgrade(self, version: int | None, deadline_s: float) -> int:
         """Make `version` (the leader's newest) active and wait until its upgrades are done; returns it.
@@ -249,8 +275,7 @@ class Upgrades:
     def _waits_for(self, kept: Kept) -> str | None:
         """Why the version after the active one is not active, if any node's class has it."""
         own, target = self._machine, kept.version + 1
-        members = [member.node_id for member in self._body.raft.membership.members]
-        theirs = [self._told[node].newest for node in members if node in self._told]
+        theirs = [self._told[node].newest for node in self._members() if node in self._told]
         if target > max([own.version, *theirs]):
             return None
         if target > own.version:
