@@ -109,7 +109,8 @@ class LocalMachine(Generic[M]):
             raise Rejected("UpgradeFailed", kept.failed)
 
     def _apply_change(self, change: Activation | Step) -> None:
-        entry = make_entry(self.index + 1, 1, self.now_ms, EntryKind.UPGRADE, encode_change(change), self._chain)
+        payload = encode_change(self._runner.tried(change))
+        entry = make_entry(self.index + 1, 1, self.now_ms, EntryKind.UPGRADE, payload, self._chain)
         self._runner.apply([entry])
         self._chain = entry.chain
 

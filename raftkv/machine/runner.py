@@ -36,7 +36,7 @@ from raftkv.machine.rejection import is_mistake
 from raftkv.machine.sessions import Sessions
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.machine.upgrading import NOT_ITS_OWN, Upgrading
-from raftkv.machine.versions import read_kept
+from raftkv.machine.versions import Change, read_kept
 from raftkv.model import EntryKind, Index
 from raftkv.state import Applied, StateView, Store
 
@@ -132,6 +132,15 @@ class Runner:
             with_room(decode_command, payload, ROOM_TO_CHECK)
             with_room(offered.method.decode_args, command.args, ROOM_TO_CHECK)
             self._upgrading.active.check(offered, command.args)
+
+    def tried(self, change: Change) -> Change:
+        """`change`, as a leader that has applied its whole log proposes it: with what upgrades raise, if they do.
+
+        Raises `WrongVersion` or `SchemaChanged` when the machine can't run that version, `StateCorruption`.
+        """
+        moment, applied = self._moment, self.applied
+        moment.index, moment.time_ms, moment.chain, moment.random = applied.index, applied.time_ms, applied.digest, None
+        return with_room(self._upgrading.tried, change, ROOM)
 
     def apply(self, entries: Sequence[Entry]) -> list[Outcome | None]:
         """Apply committed entries, as one write to the store; an outcome for each, None for entries without a command.

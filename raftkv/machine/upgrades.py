@@ -34,7 +34,8 @@ def upgrade(*, to: int) -> Callable[[F], F]:
 
     A method in pieces is called with None first, then with what it has returned, until it returns None; each piece is
     an entry of its own. Meanwhile `to` is active, and commands meet rows that are not rewritten yet. When an upgrade
-    raises, what it has changed is undone on every node, and `raftkv upgrade` tries again.
+    raises, nothing is changed on any node; `raftkv upgrade` tries again, with a mended class once all nodes run it.
+    Pieces that went well may be replayed: the mended method must do the same in them.
     """
 
     def marked(function: F) -> F:

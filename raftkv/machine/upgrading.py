@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -13,7 +13,7 @@ from raftkv.errors import UNREADABLE, MachineFailed, NodeStopped
 from raftkv.machine.active import Active
 from raftkv.machine.outcome import read_rejection, rejected
 from raftkv.machine.overlay import Ghost, Overlay
-from raftkv.machine.versions import Activation, Change, Kept, Step, decode_change, encode_kept, read_kept
+from raftkv.machine.versions import Activation, Change, Founding, Kept, Step, decode_change, encode_kept, read_kept
 from raftkv.state import TABLE_PREFIX, VERSION_KEY
 
 DROPPED_AT_ONCE = 1_000
@@ -67,12 +67,29 @@ class Upgrading:
         if kept is None:
             if not isinstance(change, Step):
                 self._keep(Kept(change.version, change.schema))
-        elif isinstance(change, Activation):
-            if change.version > kept.version and not kept.left:
+        elif _has_effect(change, kept):  # else another leader was quicker
+            if isinstance(change, Activation):
                 self._raise_to(change, kept)
-        elif isinstance(change, Step) and kept.left and (change.version, change.number) == (kept.version, kept.steps):
-            self._step(kept)
-        # Else another leader was quicker.
+            else:
+                self._step(change, kept)
+
+    def tried(self, change: Change) -> Change:
+        """`change` with what its upgrades raise on the state as it is; nothing of it stays."""
+        kept, active = self.active.kept, self.active
+        if kept is None or not _has_effect(change, kept):
+            return change
+        try:
+            if isinstance(change, Activation):
+                _, error = self._attempt(change, kept)
+            else:
+                _, error = self._run(kept, first=False)
+        except MachineFailed as exc:
+            error = str(exc)  # it might go well on others, but it is better to be on the safe side
+        finally:
+            self._overlay.undo()
+            if self.active is not active:
+                self._activate(active)
+        return msgspec.structs.replace(change, failed=error)
 
     def _keep(self, kept: Kept) -> None:
         active = Active(self._machine, kept)
@@ -80,7 +97,17 @@ class Upgrading:
         self._activate(active)
 
     def _raise_to(self, change: Activation, before: Kept) -> None:
-        """Make a version active, and begin what leads there: all of it, or up to the first upgrade in pieces."""
+        if change.failed:
+            self._keep(msgspec.structs.replace(before, failed_version=change.version, failed=change.failed))
+            return
+        kept, error = self._attempt(change, before)
+        if error:
+            raise _unlike_the_leader(error)
+        self._keep(kept)
+
+    def _attempt(self, change: Activation, before: Kept) -> tuple[Kept, str]:
+        """Make a version active, and begin what leads there: all of it, or up to the first upgrade in pieces; returns
+        what is to be kept then, and what was raised."""
         old = self.active
         upgrades = [each for each in self._machine.upgrades.values() if before.version < each.to <= change.version]
         upgrades.sort(key=lambda each: each.to)
@@ -89,17 +116,15 @@ class Upgrading:
         gone = [DROP + name for name in old.schema.parts if name not in new.schema.parts]
         left = (*(each.name for each in upgrades), *gone)
         self._activate(new)
-        kept, error = self._run(msgspec.structs.replace(raised, left=left), first=True)
-        if error:
-            self._overlay.undo()
-            kept = msgspec.structs.replace(before, failed_version=change.version, failed=error)
-        self._keep(kept)
+        return self._run(msgspec.structs.replace(raised, left=left), first=True)
 
-    def _step(self, before: Kept) -> None:
-        kept, error = self._run(before, first=False)
-        if error:
-            self._overlay.undo()
-            kept = msgspec.structs.replace(before, failed_version=before.version, failed=error)
+    def _step(self, step: Step, before: Kept) -> None:
+        if step.failed:
+            kept = msgspec.structs.replace(before, failed_version=before.version, failed=step.failed)
+        else:
+            kept, error = self._run(before, first=False)
+            if error:
+                raise _unlike_the_leader(error)
         self._keep(msgspec.structs.replace(kept, steps=before.steps + 1))
 
     def _run(self, kept: Kept, *, first: bool) -> tuple[Kept, str]:
@@ -148,3 +173,21 @@ class Upgrading:
             if count == DROPPED_AT_ONCE or size > MIB:
                 return msgspec.msgpack.encode(key), ""
         return None, ""
+
+
+def _has_effect(change: Change, kept: Kept) -> TypeGuard[Activation | Step]:
+    match change:
+        case Activation():
+            return change.version > kept.version and not kept.left
+        case Step():
+            return bool(kept.left) and (change.version, change.number) == (kept.version, kept.steps)
+        case Founding():
+            return False
+
+
+def _unlike_the_leader(error: str) -> MachineFailed:
+    return MachineFailed(
+        f"the upgrade {error}: it did not raise this on the leader that tried it before. It was not applied. Start "
+        "this node with the version of the application that the others run; if it stops every node, start all of them "
+        "with a mended class"
+    )

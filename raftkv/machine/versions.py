@@ -7,6 +7,10 @@ Entries change it, so it changes at the same place of the log on every node:
 - A leader whose state has no version yet offers one in its first entry (`Founding`); it counts if there still is none.
 - An `EntryKind.UPGRADE` holds an `Activation`: the next version, with its schema. The upgrades that lead there are run.
   One that goes on in pieces leaves pieces to further entries (`Step`), between which commands are applied.
+
+Whether an upgrade, or a piece, raises is known before it is proposed: the leader tries it on the state that the entry
+will find, and the entry says what came of it. So a failure is a fact of the log: a mended class that meets the entry
+again, at a start or on a new node, does not run what has failed.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ class Activation(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
     version: int
     schema: bytes
+    failed: str = ""
+    """What an upgrade has raised when the leader tried it: then nothing happens but that it is remembered."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -56,6 +62,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
     version: int
     number: int
+    failed: str = ""
+    """As for an `Activation`."""
 
 
 Change: TypeAlias = Founding | Activation | Step

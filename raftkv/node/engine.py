@@ -80,6 +80,7 @@ class Engine:
         self.refuse_writes: NotAccepted | None = None
         """The error for every command while none is accepted, even by a leader: the disk is nearly full. Else None."""
         self.stopped = False
+        self._holds = False
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once. Raises `NotAccepted` when it is refused at once."""
@@ -93,6 +94,17 @@ class Engine:
             raise Busy(f"{self._applier.lag} committed entries wait to be applied")
         self._proposals.append((payload, done))
         self.wake()
+
+    @property
+    def holds(self) -> bool:
+        """Whether commands that come in wait before they get into the log."""
+        return self._holds
+
+    def hold(self, on: bool) -> None:
+        """Let no further command into the log, or (when not `on`) let in those that wait."""
+        if self._holds and not on and self._proposals:
+            self.wake()
+        self._holds = on
 
     def query(self, query: Query) -> None:
         """Take in a linearizable query; its `done` is called exactly once. Raises `NotAccepted` if refused at once."""
@@ -186,7 +198,7 @@ class Engine:
             self._on_role()
 
     def _propose(self) -> None:
-        if not self._proposals:
+        if not self._proposals or self._holds:
             return
         proposals, self._proposals = self._proposals, []
         try:

@@ -88,7 +88,14 @@ class Node:
             moved=opened.moved,
             active=lambda: self.applier.runner.active,
         )
-        self.upgrades = Upgrades(body, recovered.machine, self.applier, self.waiters, self.peers.admission.told)
+        self.upgrades = Upgrades(
+            body,
+            recovered.machine,
+            self.applier,
+            self.waiters,
+            self.peers.admission.told,
+            hold=lambda on: self.engine.hold(on),
+        )
         self.divergence = Divergence(body, self.applier, self.commands, self.queries)
         self.snapshots = Snapshotter(
             body,
@@ -376,7 +383,7 @@ class Node:
     def _applied(self, index: Index) -> None:
         if self.raft.installing is None:
             self.raft.applied(index)
-        if self.applier.runner.active.is_upgrading:
+        if self.engine.holds or self.applier.runner.active.is_upgrading:
             self.upgrades.look()
 
     def _role_changed(self) -> None:

@@ -7,7 +7,7 @@ the other. With `auto_upgrade` off, an operator says when (`raftkv upgrade`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from raftkv import failpoints
@@ -15,6 +15,7 @@ from raftkv.errors import (
     ChangeRefused,
     Indeterminate,
     InvalidArgument,
+    NodeStopped,
     NotAccepted,
     NotActive,
     RaftKVError,
@@ -62,13 +63,18 @@ class Upgrades:
         applier: Applier,
         waiters: Waiters,
         told: Mapping[NodeId, Told],
+        *,
+        hold: Callable[[bool], None],
     ) -> None:
-        """`told` is what peers have said in their handshakes."""
+        """`told` is what peers have said in their handshakes. `hold` lets no further command into the log, or again."""
         self._body = body
         self._machine = machine
         self._applier = applier
         self._waiters = waiters
         self._told = told
+        self._hold = hold
+        self._orders = 0
+        """How many wait for the moment at which all that is in the log is applied."""
         self._proposed: tuple[Term, Index] = (0, 0)
         self._seen: Kept | None = None
         self._offered = 0
@@ -86,9 +92,22 @@ class Upgrades:
         versions = {self._active.version, self._machine.version, *(told.newest for told in self._told.values())}
         self._is_mixed = len(versions) > 1
         self._offer(self._common_version() if self._is_new() else 0)
-        if self._may_propose() and (change := self._due(kept)) is not None:
+        change = self._due(kept) if self._may_propose() else None
+        if change is not None and (self._is_quiet() or not self._may_raise(change, kept)):
             with suppress(NotAccepted):  # then it is due at the next tick as well
                 self._propose(change)
+            change = None
+        self._hold(change is not None or self._orders > 0)
+
+    def _may_raise(self, change: Change, kept: Kept | None) -> bool:
+        """Whether it has to be tried on the very state that it will find."""
+        if kept is None or not isinstance(change, Activation):
+            return isinstance(change, Step)
+        return any(kept.version < each.to <= change.version for each in self._machine.upgrades.values())
+
+    def _is_quiet(self) -> bool:
+        """Whether this leader has applied all that is in its log, so that the next entry will find that state."""
+        return self._body.raft.log.last_index == self._applier.runner.applied.index
 
     def _is_new(self) -> bool:
         """Whether there is no state yet, and no node is known that could not read which version it is to begin with."""
@@ -133,7 +152,13 @@ class Upgrades:
         return self._proposed[0] != raft.term or applied.index >= self._proposed[1]
 
     def _propose(self, change: Change) -> None:
+        """Try it, and append it at once, so that nothing gets in between."""
         raft = self._body.raft
+        try:
+            change = self._applier.runner.tried(change)
+        except NodeStopped as exc:
+            self._body.fail(exc)
+            return
         failpoints.reach("upgrade.before_append")
         raft.observe(self._body.world.now_ms(), self._body.world.monotonic_ms())
         index = raft.propose_upgrade(encode_change(change))
@@ -228,7 +253,7 @@ class Upgrades:
                 "all nodes first"
             )
         try:
-            await self._waiters.until(self._may_propose, deadline_s, "the leader has not applied what was before")
+            await self._until_quiet(deadline_s)
             kept = self._active.kept
             if kept is not None and target < kept.version:
                 raise InvalidArgument(f"version {kept.version} is active already: there is no way back to {target}")
@@ -252,6 +277,21 @@ class Upgrades:
         if kept is None or kept.version < target or kept.left:
             raise Indeterminate("leadership was lost during the upgrade: look at the status, then try again")
         return kept.version
+
+    async def _until_quiet(self, deadline_s: float) -> None:
+        """Wait until this leader may propose, and the entry will find the state that is here now."""
+        self._orders += 1
+        try:
+            while not (self._may_propose() and self._is_quiet()):
+                self._hold(self._body.raft.is_leader)
+                await self._waiters.until(
+                    lambda: self._may_propose() and self._is_quiet(),
+                    deadline_s,
+                    "the leader has not applied what was before",
+                )
+                self._body.raft.require_leader()
+        finally:
+            self._orders -= 1
 
     def _is_over(self, target: int, term: Term) -> bool:
         kept, raft = self._active.kept, self._body.raft

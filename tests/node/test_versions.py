@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from raftkv.errors import ChangeRefused, InvalidArgument, NotActive, WrongVersion
-from raftkv.machine import Activation, Founding, Step
+from raftkv.errors import ChangeRefused, InvalidArgument, MachineFailed, NotActive, WrongVersion
+from raftkv.machine import Activation, Founding, Step, upgrade
 from raftkv.node.upgrades import Upgrades
 from raftkv.state import VERSION_KEY
 from raftkv.testing import elapse, scenario
@@ -229,6 +231,60 @@ def _kept(node):
     return node.applier.runner.active.kept
 
 
+@called("Shop")
+class Failing(Shop2):
+    """Its upgrade changes something, and then can't go on."""
+
+    @upgrade(to=2)
+    def empty(self) -> None:
+        """Raises."""
+        for name in list(self.stock):
+            del self.stock[name]
+        raise ValueError("there is no shelf for it")
+
+
+@called("Shop")
+class Mended(Failing):
+    """The same without the mistake."""
+
+    @upgrade(to=2)
+    def empty(self) -> None:
+        """As it was meant."""
+        del self.stock["b"]
+
+
+@scenario(Shop1, seed=1)
+async def test_an_upgrade_that_raises_is_undone_and_goes_through_when_it_is_mended_and_ordered(cluster):
+    """Every node says it, the old version goes on, and nothing is tried again before somebody says so."""
+    client = cluster.client(machine=Shop1)
+    await client.remote.put("a", 1)
+    await client.remote.put("b", 2)
+    with capture_logs() as said:
+        await run(cluster, Failing)
+        await cluster.until(lambda: all(_kept(node).failed for node in cluster.running), 30, "a failure")
+        await elapse(5)
+    failed = [line for line in said if line["event"] == "upgrade_failed"]
+    assert sorted(line["node"] for line in failed) == [1, 2, 3]
+    assert all(line["version"] == 2 and line["log_level"] == "error" for line in failed)
+    assert all("empty: ValueError: there is no shelf for it" in line["error"] for line in failed)
+    for node in cluster.running:
+        problems = " ".join(node.status().problems())
+        assert "empty: ValueError: there is no shelf for it" in problems
+        assert "start all nodes with a mended class, then raftkv upgrade" in problems
+    assert active(cluster) == [1, 1, 1]
+    assert await client.remote.put("c", 3) == 3
+    with pytest.raises(ChangeRefused, match="empty: ValueError: there is no shelf"):
+        await cluster.leader.upgrades.upgrade(None, 10)
+    assert await client.remote.all() == {"a": 1, "b": 2, "c": 3}
+    await run(cluster, Mended)
+    await elapse(3)
+    assert active(cluster) == [1, 1, 1]
+    assert await cluster.leader.upgrades.upgrade(None, 10) == 2
+    await until_active(cluster, 2)
+    assert await client.remote.all() == {"a": 1, "c": 3}
+    assert not any("upgrade" in text for node in cluster.running for text in node.status().problems())
+
+
 @scenario(Shop1, seed=1)
 async def test_two_leaders_that_both_propose_raise_it_once(cluster):
     """One is cut off with its proposal; what two of them got into the log has an effect once."""
@@ -319,3 +375,78 @@ async def test_a_cluster_that_nodes_of_different_versions_found_begins_with_the_
     await cluster.until_equal()
     await run(cluster, Shop2, 3)
     await until_active(cluster, 2)
+
+
+@called("Shop")
+class Forgetful(Shop3):
+    """Its upgrade has a piece that can't go on."""
+
+    @upgrade(to=3)
+    def mark(self, after: str | None) -> str | None:
+        """Raises at the second piece."""
+        if after is not None:
+            raise ValueError("there is no second piece")
+        return next(iter(self.stock))
+
+
+@called("Shop")
+class Going(Forgetful):
+    """Goes on where that has failed."""
+
+    @upgrade(to=3)
+    def mark(self, after: str | None) -> str | None:
+        """The first piece is as before."""
+        if after is None:
+            return next(iter(self.stock))
+        self.seen += 1
+        return None
+
+
+@scenario(Shop2, seed=3)
+async def test_a_piece_that_raises_is_undone_and_the_rest_goes_through_when_it_is_mended(cluster):
+    """Its version is active, and stays so; commands go on under load; a new node goes the same way by the log."""
+    client = cluster.client(machine=Shop2)
+    for name in "abc":
+        await client.remote.put(name, 1)
+    await run(cluster, Forgetful)
+    await cluster.until(lambda: all(_kept(node).failed for node in cluster.running), 30, "a failure")
+    assert active(cluster) == [3, 3, 3]
+    assert {(_kept(node).steps, _kept(node).failed) for node in cluster.running} == {
+        (2, "mark: ValueError: there is no second piece")
+    }
+    for _ in range(3):
+        await client.remote.put("d", 1)
+    await run(cluster, Going)
+    await elapse(3)
+    assert {_kept(node).steps for node in cluster.running} == {2}  # an operator says when
+    writes = [asyncio.ensure_future(client.remote.put("e", number)) for number in range(20)]
+    assert await cluster.leader.upgrades.upgrade(None, 10) == 3
+    await asyncio.gather(*writes)
+    sim = cluster.add(4)
+    sim.machine = Going
+    await cluster.leader.orders.add_learner(sim.member, 10)
+    await sim.start()
+    await until_active(cluster, 3)
+    assert sim.node.snapshots.installed == 0  # it met the entries that had failed
+
+
+@scenario(Shop1, seed=1, without=["NobodyStopsWithoutAReason"])
+async def test_an_upgrade_that_raises_on_one_node_only_stops_that_node(cluster):
+    """It runs other code than the leader, which tried the same before; nothing of it is applied there."""
+    client = cluster.client(machine=Shop1)
+    await client.remote.put("b", 1)
+    await run(cluster, Mended, 1, 2)
+    await lead(cluster, 1)
+    sim = cluster.nodes[3]
+    await sim.stop()
+    sim.machine = Failing
+    with pytest.raises(MachineFailed) as found:
+        await sim.start()
+        await cluster.until(lambda: sim.node.failure is not None, 30, "the end of one")
+        raise sim.node.failure
+    assert "the upgrade empty: ValueError: there is no shelf for it" in str(found.value)
+    assert "with the version of the application that the others run" in str(found.value)
+    await sim.stop()
+    await run(cluster, Mended, 3)
+    await until_active(cluster, 2)
+    assert await client.remote.all() == {}
