@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import msgspec
@@ -330,6 +331,32 @@ def test_the_table_is_bounded_and_the_least_recently_used_goes():
         for session in (first, second, third)
     ]
     assert kinds == [OutcomeKind.APPLIED, OutcomeKind.SESSION_EXPIRED, OutcomeKind.APPLIED]
+
+
+@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_sessions_go_in_the_order_of_their_last_use_even_if_the_node_was_started_in_between(order, is_restarted):
+    """F74: a replica that was restarted forgets the same sessions as those that were not, by number and by time."""
+    for settings_, pause_ms, name in (
+        ({"sessions_max": 3}, 0, OPEN_SESSION),
+        ({"session_ttl_ms": 4_000}, 1_000, "tell"),
+    ):
+        store = MemoryStore.open(SimDisk(), "/s")
+        run, chain = runner(store, **settings_), Chain()
+        sessions = [msgspec.msgpack.decode(run.apply([chain.call(OPEN_SESSION)])[0].payload) for _ in range(3)]
+        for which in order:
+            chain.now_ms += pause_ms
+            run.apply([chain.call("add", "a", 1, session=sessions[which], sequence=1)])
+        if is_restarted:
+            run = runner(store, **settings_)
+        chain.now_ms += pause_ms
+        left = list(order)
+        while left:
+            left.pop(0)
+            chain.now_ms += pause_ms
+            run.apply([chain.call(name)])
+            found = {int.from_bytes(place[-8:], "big") for place, _ in store.scan(b"\x01s", b"\x01t")}
+            assert found & set(sessions) == {sessions[which] for which in left}
 
 
 def test_answers_of_one_session_are_bounded(monkeypatch):
