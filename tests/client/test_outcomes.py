@@ -383,6 +383,69 @@ def test_closing_ends_what_waits() -> None:
     run_world(story)
 
 
+@pytest.mark.parametrize("ends_session", [True, False])
+@pytest.mark.parametrize("sessions", [True, False])
+@pytest.mark.parametrize("moves", [True, False])
+def test_closing_says_of_each_call_whether_it_may_have_been_done(
+    ends_session: bool, sessions: bool, moves: bool
+) -> None:
+    """F36: the node is well and answers what else it is asked, so that nothing but the closing ends the calls. What was
+    sent may have been done, even if it went over a connection that is not the current one any more, or was lost and
+    waits to be sent again. What never left was not done; a query changes nothing."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        node = cluster.nodes[0]
+        assert await client.remote.increment(b"n") == 1
+
+        def swallow(request: Request) -> Response | None:
+            is_close = request.kind is RequestKind.COMMAND and b"close" in request.payload
+            return node.behave(request) if request.kind is RequestKind.STATUS or is_close else None
+
+        node.script = swallow
+        sent = [asyncio.ensure_future(client.remote.increment(b"n")) for _ in range(3)]
+        query = asyncio.ensure_future(client.remote.get(b"n"))
+        await elapse(0.1)
+        if moves:
+            cluster.leader = cluster.addresses[1]
+            cluster.nodes[1].script = cluster.nodes[1].behave
+            node.script = lambda request: None if request.kind is not RequestKind.QUERY else node.behave(request)
+            await client.remote.get(b"n")  # the leader is another one now; the old connection stays
+            assert client.connected_to == cluster.addresses[1]
+        waiting = [asyncio.ensure_future(client.remote.increment(b"n")) for _ in range(2)] if not moves else []
+        await elapse(0.1)
+        await client.close(end_session=ends_session)
+        for call in sent:
+            with pytest.raises(Indeterminate, match="closed, and the command may have been applied"):
+                await call
+        for call in (query, *waiting):
+            with pytest.raises(Unavailable, match="closed"):
+                await call
+
+    run_world(story, sessions=sessions, in_flight_max=5 if moves else 4)
+
+
+def test_closing_says_that_a_command_which_waits_to_be_sent_again_may_have_been_done() -> None:
+    """F36: its first attempt was lost with the connection, and now nobody leads."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.increment(b"n") == 1
+        cluster.nodes[0].script = lambda _: None
+        sent = asyncio.ensure_future(client.remote.increment(b"n"))
+        await elapse(0.1)
+        for node in cluster.nodes:
+            node.die()
+        await elapse(0.1)
+        new = asyncio.ensure_future(client.remote.increment(b"n"))
+        await elapse(0.1)
+        await client.close()
+        with pytest.raises(Indeterminate, match="closed"):
+            await sent
+        with pytest.raises(Unavailable, match="closed"):
+            await new
+
+    run_world(story)
+
+
 def test_closing_tells_the_cluster_that_the_session_is_over() -> None:
     """The session's place in the table is free again."""
 
