@@ -11,6 +11,7 @@ from raftkv.config import Config
 from raftkv.core.messages import AppendEntries
 from raftkv.core.ready import Ready
 from raftkv.errors import Corruption
+from raftkv.model import HardState
 from raftkv.node.engine import Engine
 from raftkv.testing.world.loop import SimLoop, elapse
 
@@ -34,10 +35,14 @@ class World:
             observe=lambda now_ms, monotonic_ms: None,
             step=lambda message: None,
             log=SimpleNamespace(start=SimpleNamespace(index=0)),
+            durability=SimpleNamespace(done=0),
+            persisted=self._persisted,
             ready=lambda: self.wanted.pop() if self.wanted else None,
         )
         self.read = asyncio.get_running_loop().create_future()
         self.sent, self.failures = [], []
+        self.queued = []
+        """What was handed to the writer."""
         nothing = SimpleNamespace(next_batch=lambda: None, leadership_lost=lambda: None)
         self.engine = Engine(
             SimpleNamespace(
@@ -53,8 +58,12 @@ class World:
                 ),
                 fail=self.failures.append,
             ),
-            log=SimpleNamespace(cached=lambda first, last: None, load=None),
-            writer=None,
+            log=SimpleNamespace(
+                cached=lambda first, last: None,
+                load=None,
+                stage=lambda truncate_from, entries: (truncate_from, entries),
+            ),
+            writer=SimpleNamespace(enqueue=lambda *task: self.queued.append(task)),
             applier=None,
             commands=nothing,
             queries=nothing,
@@ -64,6 +73,9 @@ class World:
             on_role=lambda: None,
         )
         self.engine.turn()
+
+    def _persisted(self, write):
+        self.raft.durability.done = write
 
 
 def tell(story):
@@ -126,5 +138,32 @@ def test_the_loop_turns_only_for_what_led_to_something(change, turns):
         if not change:
             world.engine.step(SimpleNamespace())
             assert not world.engine.has_pending
+
+    tell(story)
+
+
+@pytest.mark.parametrize("written", [{}, {"hard_state": HardState(3, 1)}, {"entries": ["entry"]}, {"truncate_from": 7}])
+@pytest.mark.parametrize("done", [0, 1, 2, 3])
+def test_what_must_be_durable_first_waits_for_its_write_and_for_all_before_it(done, written):
+    """F7: the third write is under way, and `done` of them are durable. A Ready with something to write waits for its
+    own; one without waits for the last that was handed out. What need not wait is on its way meanwhile."""
+
+    async def story(world):
+        world.raft.durability.done = done
+        at_once, later = SimpleNamespace(to=2), SimpleNamespace(to=2)
+        number = 4 if written else 3
+        world.wanted.append(Ready(write=number, messages=[at_once], durable_messages=[later], **written))
+        world.engine.turn()
+        if written:
+            truncate_from, entries = written.get("truncate_from"), written.get("entries", [])
+            write = (truncate_from, entries) if truncate_from is not None or entries else None
+            assert world.queued == [(4, write, truncate_from, written.get("hard_state"), [later])]
+        elif done < 3:
+            assert world.queued == [(3, None, None, None, [later])]
+        if written or done < 3:
+            assert world.sent == [at_once]
+            world.engine.durable(number, [later])
+            assert world.raft.durability.done == number
+        assert world.sent == [at_once, later]
 
     tell(story)

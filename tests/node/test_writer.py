@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
+from collections import deque
+
+import pytest
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.log import VoteFile
 from raftkv.model import HardState
-from raftkv.node.writer import Writer
-from raftkv.testing.world.loop import SimLoop
-from tests.log.logs import IDENTITY, VOTE, append, entries_behind, entry_behind, last_of, open_log
+from raftkv.node.writer import BOUND_ENTRIES, Writer
+from raftkv.testing.world.loop import SimLoop, elapse
+from raftkv.testing.world.workers import Crash
+from tests.log.logs import (
+    DIRECTORY,
+    IDENTITY,
+    VOTE,
+    append,
+    entries_behind,
+    entry_behind,
+    last_of,
+    open_log,
+    read_all,
+)
 
 
 class AtOnce:
@@ -19,6 +35,31 @@ class AtOnce:
         future = asyncio.get_running_loop().create_future()
         future.set_result(work(*args))
         return future
+
+
+class WhenTold:
+    """A worker that does one piece of work when a test says so."""
+
+    def __init__(self):
+        self._queue = deque()
+
+    def run(self, work, *args):
+        future = asyncio.get_running_loop().create_future()
+        self._queue.append((future, work, args))
+        return future
+
+    async def work(self):
+        """Do the next piece, and let whoever waits for it hear of it."""
+        future, work, args = self._queue.popleft()
+        try:
+            future.set_result(work(*args))
+        except Exception as exc:  # noqa: BLE001 (it belongs to whoever waits for the work)
+            future.set_exception(exc)
+        await elapse(0)
+
+    @property
+    def has_work(self):
+        return bool(self._queue)
 
 
 def test_a_cut_without_a_vote_lowers_what_the_vote_file_counts_on():
@@ -41,5 +82,208 @@ def test_a_cut_without_a_vote_lowers_what_the_vote_file_counts_on():
         assert found.hard_state == HardState(2, None)
         assert found.durable_index <= 5
         assert open_log(disk, found.durable_index).durable_index == 5
+
+    SimLoop().run(story())
+
+
+ENTRIES = 8
+"""How many entries the node's log has before, of term 1, all of which its vote file counts on."""
+SMALL_SEGMENT = 700
+"""So few bytes that the log has several segments, and a cut may reach into an earlier one."""
+
+
+class Group:
+    """A node's log and vote, and a writer whose disk is busy while Readys of several kinds come, to be written at once.
+
+    The log and vote grow in the order of the Readys: each is what a core with these would hand out.
+    """
+
+    def __init__(self):
+        self.disk = SimDisk()
+        self.disk.mkdir(DIRECTORY)
+        self.vote = VoteFile.create(self.disk, VOTE, IDENTITY, HardState())
+        self.log = open_log(self.disk, segment_bytes=SMALL_SEGMENT)
+        self.entries = []
+        for entry in entries_behind(self.log.start, 1, [40] * ENTRIES):
+            append(self.log, [entry])  # each a batch of its own
+            self.entries.append(entry)
+        self.hard_state = HardState(1, 1)
+        self.vote.write(self.hard_state, ENTRIES)
+        self.worker, self.told, self.failures = WhenTold(), [], []
+        self.writer = Writer(
+            self.worker,
+            self.log,
+            self.vote,
+            on_durable=lambda number, messages: self.told.append((number, messages)),
+            on_failure=self.failures.append,
+        )
+        self.number = 0
+        self.writer.enqueue(0, None, None, None, ["before"])
+        """While this is under way, all others pile up."""
+
+    def hand_out(self, kind):
+        """Hand the writer a Ready of this kind. Its message names it, and what must be durable before."""
+        self.number += 1
+        truncate_from, entries, hard_state = None, [], None
+        if kind in ("vote", "cut"):
+            # A new term each time: for a vote, or for a new leader whose entries conflict with the last ones here.
+            hard_state = self.hard_state = HardState(self.hard_state.term + 1, 2)
+        if kind == "cut":
+            truncate_from = self.entries[-3].index
+            del self.entries[-3:]
+        if kind in ("entries", "cut"):
+            entries = [entry_behind(self.entries[-1], self.hard_state.term)]
+            self.entries += entries
+        write = self.log.stage(truncate_from, entries) if entries else None
+        self.writer.enqueue(self.number, write, truncate_from, hard_state, [f"{self.number}: {kind}"])
+
+    def found(self):
+        """Term, vote and entries as the next start finds them. Raises `Corruption` if it misses some."""
+        vote = VoteFile.open(self.disk, VOTE)
+        log = open_log(self.disk, vote.durable_index, segment_bytes=SMALL_SEGMENT)
+        return vote.hard_state, read_all(log)
+
+
+def in_a_group(kinds, story):
+    """Let Readys of these `kinds` be written together, and tell `story` of it."""
+
+    async def main():
+        group = Group()
+        before = group.hard_state, group.entries[:]
+        for kind in kinds:
+            group.hand_out(kind)
+        await group.worker.work()
+        assert group.told == [(0, ["before"])]
+        await story(group, before)
+
+    SimLoop().run(main())
+
+
+KINDS = ("vote", "entries", "cut", "message")
+LATER_IS_HIGHER = ("cut", "entries", "entries", "entries", "cut")
+"""What the second cut takes off lies behind what the first one has cut."""
+TWICE = [("cut", "cut"), ("vote", "vote"), LATER_IS_HIGHER]
+ORDERS = [*itertools.permutations(KINDS), ("entries", "message", "message"), *TWICE]
+
+
+@pytest.mark.parametrize("kinds", ORDERS, ids=" ".join)
+def test_a_group_is_durable_as_a_whole_before_anything_of_it_is_told(kinds):
+    """F7: of several votes the newest is written; all messages leave behind the last write, in their order."""
+
+    async def story(group, before):
+        assert group.worker.has_work
+        await elapse(1)
+        assert len(group.told) == 1, "something was told before it was written"
+        await group.worker.work()
+        messages = [f"{number}: {kind}" for number, kind in enumerate(kinds, 1)]
+        assert group.told[1:] == [(len(kinds), messages)]
+        assert group.writer.is_idle and group.writer.batches == 2
+        group.disk.crash(random.Random(1))
+        assert group.found() == (group.hard_state, group.entries)
+
+    in_a_group(kinds, story)
+
+
+@pytest.mark.parametrize("kinds", [*itertools.permutations(KINDS[:3]), *TWICE], ids=" ".join)
+def test_a_power_cut_within_a_group_leaves_no_entry_of_a_term_that_is_not_durable(kinds):
+    """F7: at each operation on the disk. The vote is there before the log, and the bound never counts on more than what
+    the log has; nothing was told to anybody."""
+    cuts = itertools.count(1)
+    is_over = False
+
+    async def story(group, before):
+        nonlocal is_over
+        left = next(cuts)
+
+        def fault(kind, path):
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Crash
+
+        group.disk.fault = fault
+        try:
+            await group.worker.work()
+        except Crash:
+            group.disk.fault = None
+            group.disk.crash(random.Random(left))
+            assert group.told == [(0, ["before"])]
+            hard_state, entries = group.found()
+            assert hard_state in (before[0], group.hard_state)
+            assert entries[-1].term <= hard_state.term
+            whole = entries == group.entries
+            assert (
+                whole or entries == before[1] or group.entries[: len(entries)] == entries == before[1][: len(entries)]
+            )
+            if whole and group.entries != before[1]:
+                assert hard_state == group.hard_state
+        else:
+            is_over = True
+
+    while not is_over:
+        in_a_group(kinds, story)
+    assert next(cuts) > 3
+
+
+@pytest.mark.parametrize(
+    "kinds", [("vote",), ("message", "entries"), ("cut", "vote"), ("vote", "entries")], ids=" ".join
+)
+def test_after_a_failed_write_nothing_is_written_or_told(kinds):
+    """Nobody knows what is on disk: what is in the group, and what comes behind it, stays unsaid and unwritten."""
+
+    async def story(group, before):
+        def fault(kind, path):
+            raise OSError("the disk is gone")
+
+        group.disk.fault = fault
+        await group.worker.work()
+        assert len(group.failures) == 1
+        group.disk.fault = None
+        operations = group.disk.operations
+        for kind in KINDS:
+            group.hand_out(kind)
+        assert not group.worker.has_work
+        assert group.told == [(0, ["before"])] and group.disk.operations == operations
+        await group.writer.idle()  # nobody who waits for it is kept
+
+    in_a_group(kinds, story)
+
+
+def test_what_waits_for_the_writer_waits_for_all_that_was_queued():
+    """A snapshot is installed over the log only when no write is under way, and none waits."""
+
+    async def story(group, before):
+        waiting = asyncio.ensure_future(group.writer.idle())
+        await elapse(0)
+        group.hand_out("entries")
+        await group.worker.work()
+        await elapse(1)
+        assert not waiting.done() and not group.writer.is_idle
+        await group.worker.work()
+        await elapse(1)
+        assert waiting.done() and group.writer.is_idle
+
+    in_a_group(("vote",), story)
+
+
+def test_the_vote_file_hears_how_far_the_log_reaches_every_so_many_entries():
+    """Not at each write, which would cost a sync more; and at the latest when so many are unheard of."""
+    assert BOUND_ENTRIES > 2
+
+    async def story():
+        disk = SimDisk()
+        disk.mkdir(DIRECTORY)
+        vote = VoteFile.create(disk, VOTE, IDENTITY, HardState(1, None))
+        log = open_log(disk)
+        worker = WhenTold()
+        writer = Writer(worker, log, vote, on_durable=lambda *_: None, on_failure=lambda _: None)
+        last, bounds = log.start, []
+        for count in (BOUND_ENTRIES - 1, 1, 1):
+            entries = entries_behind(last, 1, [5] * count)
+            last = entries[-1]
+            writer.enqueue(1, log.stage(None, entries), None, None, [])
+            await worker.work()
+            bounds.append(vote.durable_index)
+        assert bounds == [0, 0, BOUND_ENTRIES]
 
     SimLoop().run(story())
