@@ -11,6 +11,7 @@ from raftkv.config import KIB
 from raftkv.core.messages import AppendReply
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import (
+    HandshakeRefused,
     NodeRemoved,
     PeerError,
 )
@@ -19,7 +20,7 @@ from raftkv.node import Options
 from raftkv.node.peers import peers
 from raftkv.node.peers.met import save_known
 from raftkv.node.peers.places import STRANGERS_MAX
-from raftkv.testing import elapse, scenario
+from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.harm import Harm
 from raftkv.testing.world.settings import CONFIG
 from raftkv.wire import Acquaintance, encode_message
@@ -56,6 +57,62 @@ async def test_a_wiped_data_directory_under_an_old_id_is_refused(cluster):
     assert sim.node.raft.commit_index == 0
     await fill(client, 5, start=5)
     await client.close()
+
+
+@scenario(KeyValue, seed=1)
+async def test_a_wiped_data_directory_is_refused_however_often_it_was_started(cluster):
+    """F20: it has had more starts than the one that it replaces; that makes it no newer, but another one."""
+    client = cluster.client()
+    await fill(client, 5)
+    sim = follower_of(cluster)
+    before = sim.node.opened.vote.boot
+    sim.crash()
+    sim.disk, sim.harm = SimDisk(), Harm.WIPED
+    for other in cluster.nodes:
+        if other != sim.node_id:
+            cluster.network.cut(sim.node_id, other)
+    for _ in range(before + 2):
+        await sim.start()
+        sim.crash()
+    cluster.network.heal()
+    await sim.start()
+    assert sim.node.opened.vote.boot > before
+    assert "another data directory" in await refusal(cluster, sim.node_id)
+    await elapse(3)
+    assert sim.node.raft.commit_index == 0
+    await fill(client, 5, start=5)
+    await client.close()
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(False, False), (False, True), (True, False), (True, True)])
+def test_nodes_that_do_not_agree_on_leases_refuse_each_other(ours, theirs):
+    """F72: one that grants no lease could vote for another leader while the first still answers by its lease; so it
+    does not matter which of the two dials, and which of them reads by leases."""
+
+    async def story(cluster):
+        node = cluster.leader
+        hello = msgspec.structs.replace(
+            node.links.hello(), node_id=77, incarnation="i77", nonce="n", starts=[], lease_reads=theirs
+        )
+        if ours == theirs:
+            node.links.check_hello(hello)
+        else:
+            with pytest.raises(HandshakeRefused, match=f"node 77 has lease_reads = {theirs}.* has {ours}"):
+                node.links.check_hello(hello)
+
+    play(KeyValue, story, seed=1, config=msgspec.structs.replace(CONFIG, lease_reads=ours))
+
+
+@pytest.mark.parametrize("name", ["KeyValue2", "Key", "keyvalue", "", "Value"])
+@scenario(KeyValue, seed=1)
+async def test_a_node_with_another_state_machine_is_refused(cluster, name):
+    """Whatever is like in their names: entries would mean something else to it."""
+    node = cluster.leader
+    hello = msgspec.structs.replace(node.links.hello(), node_id=77, incarnation="i77", nonce="n", starts=[])
+    other = msgspec.structs.replace(hello, fingerprint=f"{name}/" + hello.fingerprint.partition("/")[2])
+    with pytest.raises(HandshakeRefused, match=f"runs the state machine {name}, this cluster runs KeyValue"):
+        node.links.check_hello(other)
+    node.links.check_hello(hello)
 
 
 @scenario(KeyValue, seed=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.errors import HandshakeRefused, WrongDataDir
 from raftkv.kv import KeyValue
 from raftkv.node import Options, start_node
-from raftkv.node.peers.met import COPIES, DIRECTORIES, LOST, compare, seen
+from raftkv.node.peers.met import COPIES, DIRECTORIES, LOST, Met, compare, seen
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import SimNode
 from raftkv.testing.world.harm import Harm
@@ -306,6 +308,45 @@ MET = st.builds(
     st.none() | st.tuples(st.integers(4, 6), st.sampled_from("xy")),
     st.sampled_from(["", "", DIRECTORIES]),
 )
+
+
+BOOTS = range(1, 7)
+
+
+@pytest.mark.parametrize("later", [None, (5, "n5")])
+@pytest.mark.parametrize("incarnation", ["i1", "i2"])
+@pytest.mark.parametrize("boot", BOOTS)
+@pytest.mark.parametrize("nonce", ["n3", "other"])
+@pytest.mark.parametrize("oldest", [*BOOTS, None])
+def test_a_peer_is_let_in_only_as_the_one_that_was_met_or_a_later_start_of_it(later, incarnation, boot, nonce, oldest):
+    """F20, F21, F22: it was met as the start 3 of its directory, and perhaps others have met the start 5. No number of
+    starts makes up for another directory, and no later start for one that it lacks."""
+    met = Met({2: Acquaintance("i1", 3, "n3", later)}, lambda known: None, lambda done: None)
+    starts = [(each, f"n{each}") for each in range(oldest, boot + 1)] if oldest is not None else []
+    if starts:
+        starts[-1] = (boot, nonce)
+    hello = SimpleNamespace(node_id=2, incarnation=incarnation, boot=boot, nonce=nonce, starts=starts)
+    had = dict(starts)
+    needed = [(3, "n3")] + ([later] if later is not None else [])
+    is_known = all(
+        boot >= each and (not had or each < min(had) or had.get(each) == word) for each, word in needed
+    ) and not (boot == 3 and nonce != "n3")
+    if incarnation == "i1" and is_known:
+        met.check(hello)
+    else:
+        with pytest.raises(HandshakeRefused):
+            met.check(hello)
+
+
+@pytest.mark.parametrize("boot", [2, 3, 4])
+@pytest.mark.parametrize("durable", [9, 10, 11])
+def test_a_later_start_has_lost_what_ends_before_what_it_had_acknowledged(boot, durable):
+    """F6: not the start that was met, which may have acknowledged more since; and not who has exactly that much."""
+    met = Met({2: Acquaintance("i1", 3, "n3")}, lambda known: None, lambda done: None)
+    hello = SimpleNamespace(node_id=2, boot=boot, durable_index=durable)
+    assert met.has_lost(hello, 10) == (boot == 4 and durable == 9)
+    hello.node_id = 7
+    assert not met.has_lost(hello, 10), "nobody knows what it had"
 
 
 @given(MET, MET)
