@@ -44,6 +44,11 @@ def _first() -> type[StateMachine]:
             """An order."""
             return self.orders.get(number)
 
+        @query
+        def like(self, order: Order) -> list[int]:
+            """The numbers of all such orders."""
+            return [number for number, each in self.orders.items() if each == order]
+
     return Shop
 
 
@@ -82,6 +87,11 @@ def _second(kind: type[msgspec.Struct] = TaggedOrder, *, newest: int = 2, fails:
         def find(self, number: int) -> kind | None:  # type: ignore[valid-type]
             """An order."""
             return self.orders.get(number)
+
+        @query
+        def like(self, order: kind) -> list[int]:  # type: ignore[valid-type]
+            """The numbers of all such orders."""
+            return [number for number, each in self.orders.items() if each == order]
 
         @query(since=2)
         def count_sent(self) -> int:

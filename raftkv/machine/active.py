@@ -20,7 +20,7 @@ from raftkv.machine.grown import Difference, changed, not_grown
 from raftkv.machine.limits import Limits
 from raftkv.machine.methods import Method
 from raftkv.machine.schema import Schema, decode_schema
-from raftkv.machine.shapes import narrower, strict_decoder
+from raftkv.machine.shapes import fields_checker, narrower, strict_decoder
 from raftkv.machine.versions import Kept
 
 Narrower = Callable[[bytes], bytes]
@@ -65,6 +65,7 @@ class Active:
         self.commands = self._offered(narrowed)
         self.ghosts = [name for name in machine.parts if name not in self.schema.parts]
         """Tables and values that the active version lacks."""
+        self._query_checks: dict[str, Callable[[Any], None] | None] = {}
         self.narrowers: dict[str, Narrower] = {}
         if narrowed:
             for name, part in self.schema.parts.items():
@@ -104,6 +105,21 @@ class Active:
         if not method.span.has(self.version):
             raise NotActive(f"the query {name} is not one of version {self.version}, which is active")
         return method
+
+    def check_query(self, method: Method, args: msgspec.Raw) -> None:
+        """Raises `InvalidArgument` for records with fields that this class lacks: it would answer as if they were not
+        there."""
+        if method.name not in self._query_checks:
+            # Queries are the class's own, also while an older version is active.
+            own: Schema = self.machine.schema(self.version)
+            self._query_checks[method.name] = fields_checker(own.methods[method.name].arguments, own.records)
+        check = self._query_checks[method.name]
+        if check is None:
+            return
+        try:
+            check(args)
+        except UNREADABLE as exc:
+            raise InvalidArgument(f"{method.describe()}: {exc}") from exc
 
     def check(self, offered: Offered, args: msgspec.Raw) -> None:
         """Raises `InvalidArgument` for arguments that no version takes, `NotActive` for those that a later one does."""

@@ -326,6 +326,7 @@ class Runner:
         request = decode_query(payload)
         method = asker.active.query(request.name)
         args = method.decode_args(request.args)
+        asker.active.check_query(method, request.args)
         try:
             return _bounded(method, method.encode_result(asker.ask(method, args, applied, reads)))
         except (NodeStopped, TooMuchWork, Interrupted):

@@ -45,7 +45,7 @@ def pruner(shape: Shape, records: dict[str, Record]) -> Callable[[bytes], bytes]
     msgspec has no such type.
     """
     check = checker(shape, records)
-    if not _holds_record(shape):
+    if not holds_record(shape):
         return functools.partial(_checked, check)
     return functools.partial(_pruned, _decoder(_Pruning(records), shape).decode, check)
 
@@ -163,7 +163,7 @@ class _Pruning(_Types):
     """Leaves out what the records lack. It refuses what it can't read, and never because of a value that it passes."""
 
     def type_of(self, shape: Shape) -> Any:
-        if not _holds_record(shape):
+        if not holds_record(shape):
             return Raw
         match shape.kind:
             case "union":
@@ -175,7 +175,7 @@ class _Pruning(_Types):
 
     def _member(self, shape: Shape) -> tuple[Any, ...]:
         """Raw can't stand beside others, so that here are the types which keep the bytes of a member."""
-        if _holds_record(shape):
+        if holds_record(shape):
             return (self.type_of(shape),)
         match shape.kind:
             case "none" | "bool" | "int" | "bytes" | "ext":
@@ -206,5 +206,6 @@ class _Pruning(_Types):
         return False
 
 
-def _holds_record(shape: Shape) -> bool:
-    return shape.kind == "record" or any(_holds_record(item) for item in shape.items)
+def holds_record(shape: Shape) -> bool:
+    """Whether a record stands anywhere in it."""
+    return shape.kind == "record" or any(holds_record(item) for item in shape.items)

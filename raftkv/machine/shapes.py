@@ -9,10 +9,10 @@ from msgspec import Raw
 
 from raftkv.machine.grown import same_shape
 from raftkv.machine.schema import Argument, Record, RecordField, Shape, describe
-from raftkv.machine.shadows import checker, pruner
+from raftkv.machine.shadows import checker, holds_record, pruner
 from raftkv.machine.sparing import sparing
 
-__all__ = ["narrower", "sparing", "strict_decoder"]
+__all__ = ["fields_checker", "narrower", "sparing", "strict_decoder"]
 
 
 def narrower(shape: Shape, records: dict[str, Record], own_type: Any) -> Callable[[bytes], bytes] | None:
@@ -40,3 +40,8 @@ def strict_decoder(arguments: Sequence[Argument], records: dict[str, Record]) ->
         decode(data)
 
     return check
+
+
+def fields_checker(arguments: Sequence[Argument], records: dict[str, Record]) -> Callable[[Raw | bytes], None] | None:
+    """As `strict_decoder`, but None when no record is in the arguments: then decoding them is check enough."""
+    return strict_decoder(arguments, records) if any(holds_record(each.shape) for each in arguments) else None

@@ -113,6 +113,7 @@ def test_what_is_not_active_is_refused_by_name_and_works_later_on_the_same_conne
                             client.remote.send(1, "boat"),
                             client.remote.order(2, TaggedOrder("pear", 1, ["red"])),
                             client.remote.count_sent(),
+                            *([client.remote.like(TaggedOrder("apple", 1, ["red"]))] if leader == 1 else []),
                         ):
                             with pytest.raises(NotActive, match=behind) as caught:
                                 await call
@@ -175,6 +176,7 @@ def test_old_and_new_clients_work_with_old_and_new_versions(tmp_path, active):
                 assert await new.find(1) == TaggedOrder("apple", 2)
                 assert await new.order(2, TaggedOrder("pear")) == TaggedOrder("pear")
                 assert await old.find(2) == Order("pear")
+                assert await new.like(TaggedOrder("pear")) == await old.like(Order("pear")) == [2]
                 assert (await old.send(1), await new.send(2, "post")) == (2, 1)
             versions = cluster.servers[3].status().versions
             assert versions is not None and versions.active == active
@@ -201,7 +203,9 @@ def test_a_field_that_no_version_has_is_refused_and_not_lost(tmp_path):
         async with Server(Second, data_dir=tmp_path) as server, Client(_misspelt(), [server.address]) as remote:
             with pytest.raises(InvalidArgument, match="colour"):
                 await remote.order(1, Misspelt("apple", "green"))
-            assert await remote.find(1) is None
+            with pytest.raises(InvalidArgument, match="colour"):
+                await remote.like(Misspelt("apple", "green"))
+            assert await remote.find(1) is None and await remote.like(Misspelt("apple")) == []
             assert await remote.order(1, Misspelt("apple")) == Misspelt("apple")
 
     run(story())
@@ -219,5 +223,10 @@ def _misspelt() -> type[Any]:
         @query
         def find(self, number: int) -> Misspelt | None:
             """An order."""
+
+        @query
+        def like(self, order: Misspelt) -> list[int]:
+            """The numbers of all such orders."""
+            return []
 
     return Shop
