@@ -96,12 +96,10 @@ def open_state(
             _say_damaged(exc)
     except StateCorruption as exc:
         _say_damaged(exc)
-    if (_read_mark(disk, paths) or "").startswith(_DIVERGED):
-        # It is not known since when the state has been wrong, so its snapshots can't be trusted either.
-        for candidate in snapshots.list():
-            snapshots.mark_damaged(candidate, "it was made of a state that had diverged")
+    # It is not known since when a state that has diverged was wrong, so its snapshots can't be trusted either.
+    distrusted = snapshots.list() if (_read_mark(disk, paths) or "").startswith(_DIVERGED) else []
     for candidate in reversed(snapshots.list()):
-        if candidate.index < needed:
+        if candidate.index < needed or distrusted:
             break
         try:
             snapshots.verify(candidate)
@@ -116,6 +114,8 @@ def open_state(
     if needed == 0 or options.rebuild or options.config.rebuild_damaged_state:
         # A log that is complete is replayed. Otherwise the core asks the leader for a snapshot, and neither leads nor
         # applies anything before it has arrived.
+        for candidate in distrusted:
+            snapshots.drop(candidate)  # for good: a later start would not know of it any more
         _unmark(disk, paths)
         return _new_state(world, paths, owner)
     raise StateCorruption(

@@ -15,7 +15,7 @@ from raftkv.errors import (
 from raftkv.kv import KeyValue
 from raftkv.model import Membership
 from raftkv.node.digests import DigestComparer, NoMajority, Outlier
-from raftkv.testing import scenario
+from raftkv.testing import elapse, scenario
 from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of
 
@@ -290,7 +290,7 @@ async def test_a_diverged_replica_is_found_and_stopped(cluster):
     await cluster.until_equal()
     await fill(client, 500, start=60)
     await cluster.until_equal()
-    await sim.node.orders.take_snapshot()
+    distrusted = await sim.node.orders.take_snapshot()
     runner = sim.node.applier.runner
     runner.applied = msgspec.structs.replace(runner.applied, digest=runner.applied.digest ^ 1)
     runner.store.write({}, runner.applied)
@@ -300,6 +300,16 @@ async def test_a_diverged_replica_is_found_and_stopped(cluster):
     sim.crash()
     with pytest.raises(StateCorruption, match="--rebuild"):
         await sim.start()
+    others = [node_id for node_id in cluster.nodes if node_id != sim.node_id]
+    for other in others:
+        cluster.network.cut(sim.node_id, other)
+    await sim.start(rebuild=True)
+    await elapse(2)
+    sim.crash()
+    with pytest.raises(StateCorruption, match="--rebuild"):
+        await sim.start()  # a snapshot of the state that had diverged is not taken for a sound one, ever
+    cluster.network.heal()
     await sim.start(rebuild=True)
     await cluster.until_equal()
+    assert distrusted not in [snapshot.index for snapshot in sim.node.opened.snapshots.list()]
     await client.close()
