@@ -4,7 +4,8 @@
 the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`, `NotRunning`,
                     `AlreadyStarted`: mend the call
 the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more
-the caller, later   `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
+the caller, later   `NotActive`: when all nodes run a later version of the application;
+                    `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied
 the connection      `PeerError` and below: close it, count it, go on
 the operator        `NodeStopped` and below: this node must not go on; the text says what to do

@@ -53,6 +53,8 @@ class Client(Generic[M]):
 
     - with the result, which is durable on a majority;
     - `Rejected`: the command has raised this exception itself; a `Rejection` that its machine declares, as that;
+    - `NotActive`, a `Rejected` too: the active version of the application has no such command, argument or field. It
+      was certainly not done, and works on the same client once every node runs a version that has it;
     - `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`): it was certainly not done;
     - `Indeterminate`: it is not known whether it was done;
     - `SessionExpired`: the same, because the cluster has forgotten the session;

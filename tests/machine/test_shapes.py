@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, T
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, defstruct
 
@@ -346,11 +346,15 @@ def grown_values(draw: st.DrawFn, depth: int = 2) -> tuple[Wide, WideNew]:
     return old, WideNew(**kept, tree=new_tree, more=more, new=draw(values), newer=draw(st.lists(st.integers(0, 9))))
 
 
+PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])
+"""Drawing takes longer on a busy machine."""
+
 TO_WIDE = narrowed(Wide, WideNew)
 CHECK, CHECK_NEW = strict((Wide, NO_DEFAULT)), strict((WideNew, NO_DEFAULT))
 SPARE, SPARE_NEW = sparing([Wide]), sparing([WideNew])
 
 
+@PATIENT
 @given(grown_values())
 def test_any_value_is_kept_as_the_old_class_would(pair):
     """Whatever stands in new fields, nothing of it is left, and nothing else is touched."""
@@ -491,6 +495,7 @@ def test_arguments_that_are_nested_too_deep_are_sent_as_they_are():
     assert decode(spare(encode([node])), type=tuple[Node]) == (node,)
 
 
+@PATIENT
 @given(grown_values())
 def test_clients_and_nodes_of_two_versions_understand_each_other(pair):
     """A new node reads what an old client sends, and an old node what a new client sends, if it uses nothing new."""
