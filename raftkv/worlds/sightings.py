@@ -10,7 +10,7 @@ from raftkv.core import clocks
 from raftkv.core.roles import Leader
 from raftkv.errors import DiskLow
 from raftkv.model import Index, Member, NodeId
-from raftkv.testing.judging.checks import Check
+from raftkv.testing.judging.check import Check
 
 if TYPE_CHECKING:
     from raftkv.client import Client

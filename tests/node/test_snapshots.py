@@ -12,7 +12,7 @@ from raftkv.kv import KeyValue
 from raftkv.log import VoteFile
 from raftkv.snapshot import Receipts, SnapshotOffer
 from raftkv.testing import elapse, scenario
-from raftkv.testing.judging.checks import SnapshotsHoldWhatTheySay
+from raftkv.testing.judging.states import SnapshotsHoldWhatTheySay
 from raftkv.testing.world.harm import Harm
 from tests.node.steps import fill, follower_of
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raftkv.kv import KeyValue
-from raftkv.testing.judging.checks import Check, NothingFailsUnseen
+from raftkv.testing.judging.check import Check
+from raftkv.testing.judging.checks import NothingFailsUnseen
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.judging.watching import LOOK_S, watched
 from raftkv.testing.world.cluster import SimCluster

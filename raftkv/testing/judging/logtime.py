@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raftkv.core.roles import Leader
 from raftkv.model import EntryKind, Index, NodeId, Term
-from raftkv.testing.judging.checks import Check
+from raftkv.testing.judging.check import Check
 
 if TYPE_CHECKING:
     from raftkv.core.raft import Raft

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from raftkv.core.roles import Leader
 from raftkv.model import NodeId
-from raftkv.testing.judging.checks import Check, is_working
+from raftkv.testing.judging.check import Check, is_working
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.world.cluster import SimCluster, SimNode
 from raftkv.testing.world.loop import Timer

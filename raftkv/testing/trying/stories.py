@@ -9,7 +9,8 @@ from typing import Any, Concatenate, ParamSpec
 from raftkv.config import Config
 from raftkv.errors import InvalidArgument
 from raftkv.machine import StateMachine
-from raftkv.testing.judging.checks import Check, all_checks
+from raftkv.testing.judging.check import Check
+from raftkv.testing.judging.checks import all_checks
 from raftkv.testing.judging.logtime import LogTimeIsBounded
 from raftkv.testing.judging.watching import LOOK_S, look, watched
 from raftkv.testing.trying.budget import chosen
