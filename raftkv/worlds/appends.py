@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import msgspec
 
-from raftkv.testing.judging.history import UNKNOWN, Operation
+from raftkv.testing.judging.operation import UNKNOWN, Operation
 
 
 class _List(msgspec.Struct):

@@ -21,9 +21,10 @@ def replay_seed(seed: int, *, size: int | None = None, duration_s: float = 20.0,
         failure = exc
         verdict = str(exc)
     else:
+        undecided = f", {report.undecided} keys undecided" if report.undecided else ""
         verdict = (
             f"seed {seed} keeps its promise: {report.operations} operations, {report.unknown} with unknown ends, "
-            f"{report.terms} terms, {report.virtual_s:.0f} virtual seconds"
+            f"{report.terms} terms, {report.virtual_s:.0f} virtual seconds{undecided}"
         )
     at = world.broken_at if world.broken_at is not None else trace.now
     if failure is not None:

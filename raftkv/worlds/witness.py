@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from raftkv.model import Index
-from raftkv.testing.judging.history import UNKNOWN, Model, Operation
+from raftkv.testing.judging.operation import UNKNOWN, Model, Operation
 
 
 def witness_problems(witnessed: Sequence[tuple[Index, bool, Operation]], model: Model, start: Any) -> list[str]:

@@ -16,7 +16,10 @@ from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, NotActive
 from raftkv.kv import KeyValue
 from raftkv.machine import Table, command, query
 from raftkv.model import Index
-from raftkv.testing.judging.history import History, Operation, counter, register
+from raftkv.testing.judging.history import History
+from raftkv.testing.judging.operation import Operation, counter, register
+from raftkv.testing.judging.search import Verdict
+from raftkv.testing.judging.verdicts import judge
 from raftkv.worlds.appends import append_problems
 from raftkv.worlds.witness import witness_problems
 
@@ -106,6 +109,17 @@ class Workload(KeyValue):
         return self.lists.get(key, [])
 
 
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checkers say of all that clients heard."""
+
+    problems: list[str]
+    """Empty if all is well."""
+    undecided: int
+    """Keys whose search for an order was given up; the other two checkers have judged them."""
+    broken_at: float | None
+    """When a client first heard what can't be true, if there is no order."""
+
+
 class Clients:
     """Clients that act one operation after the other, and write down what they asked and heard.
 
@@ -161,7 +175,7 @@ class Clients:
         name = {**dict.fromkeys(_READS, "read"), "put": "write", "spoil": "append", "dig": "append"}.get(kind, kind)
         name = "increment" if kind in _ONE_MORE else name
         loop = asyncio.get_running_loop()
-        operation = self._history.call(number, key, name, argument, loop.time())
+        operation = self._history.call(number, key, name, argument, loop.time(), is_read=name == "read")
         try:
             result = await self._ask(client, kind, key, value, old, operation)
         except (Indeterminate, SessionExpired):
@@ -251,16 +265,19 @@ class Clients:
         done = sum(operation.argument in items for operation in self._doubtful if operation.name == "append")
         return {kind: times for kind, times in {**self._met, DONE_AFTER_ALL: done}.items() if times}
 
-    def problems(self, lists: dict[Any, Any]) -> list[str]:
+    def judge(self, lists: dict[Any, Any]) -> Findings:
         """What one machine could not have answered, by all three checkers."""
         operations = self._history.operations
         appends = [each for each in operations if each.key[:1] == b"l"]  # type: ignore[index]
         witnessed = [each for each in self._witnessed if each[2].key not in self._unwitnessed]
-        return [
-            *append_problems(appends, lists),
-            *witness_problems(witnessed, register, None),
-            *self._history.problems(model, None),
-        ]
+        judgement = judge(operations, model, None)
+        refuted = judgement.verdict is Verdict.REFUTED
+        problems = [*append_problems(appends, lists), *witness_problems(witnessed, register, None)]
+        return Findings(
+            problems=[*problems, judgement.describe()] if refuted else problems,
+            undecided=len(judgement.undecided),
+            broken_at=judgement.broken_at if refuted else None,
+        )
 
 
 _FAILING = {"spoil": RAISED, "dig": ENDLESS}

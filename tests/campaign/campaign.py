@@ -25,6 +25,8 @@ class WorldOutcome(msgspec.Struct):
     seed: int
     operations: int = 0
     unknown: int = 0
+    undecided: int = 0
+    """Keys of which it was not found out whether their history is linearizable."""
     virtual_s: float = 0.0
     faults: dict[str, int] = {}
     events: list[str] = []
@@ -46,6 +48,7 @@ def run_world(seed: int, virtual_s: float, *, keep_events: bool = False) -> Worl
         seed=seed,
         operations=report.operations,
         unknown=report.unknown,
+        undecided=report.undecided,
         virtual_s=report.virtual_s,
         faults=report.faults,
         events=report.events if keep_events else [],
@@ -55,9 +58,10 @@ def run_world(seed: int, virtual_s: float, *, keep_events: bool = False) -> Worl
 
 def tell(outcome: WorldOutcome) -> str:
     """A world's outcome in one line."""
+    undecided = f", {outcome.undecided} keys undecided" if outcome.undecided else ""
     return (
         f"seed {outcome.seed}: {outcome.operations} operations, {outcome.unknown} with unknown ends, "
-        f"{sum(outcome.faults.values())} faults, {outcome.virtual_s:.0f} virtual seconds"
+        f"{sum(outcome.faults.values())} faults, {outcome.virtual_s:.0f} virtual seconds{undecided}"
     )
 
 
@@ -67,6 +71,7 @@ class Total(msgspec.Struct):
     first: int
     worlds: int = 0
     operations: int = 0
+    undecided: int = 0
     virtual_s: float = 0.0
     faults: Counter[str] = msgspec.field(default_factory=Counter)
     failed: list[int] = []
@@ -75,6 +80,7 @@ class Total(msgspec.Struct):
         """One world more."""
         self.worlds += 1
         self.operations += outcome.operations
+        self.undecided += outcome.undecided
         self.virtual_s += outcome.virtual_s
         self.faults.update(outcome.faults)
         if outcome.failure is not None:
@@ -146,6 +152,7 @@ class Campaign:
             "processes": self._processes,
             "virtual_s": round(found.virtual_s),
             "operations": found.operations,
+            "undecided": found.undecided,
             "faults": dict(found.faults),
             "failed": found.failed,
         }

@@ -32,6 +32,8 @@ class RecordedClients:
         self._history = History()
         self._addresses = addresses
         self._clients = Clients(seed, self._history)
+        self.undecided = 0
+        """Keys of which it was not found out whether their history is linearizable: after `stop`."""
 
     @property
     def operations(self) -> int:
@@ -66,11 +68,12 @@ class RecordedClients:
         await asyncio.wait_for(running, DEADLINE_S)
         client = Client(Workload, self._addresses)
         try:
-            problems = self._clients.problems(await self._clients.read_lists(client))
+            findings = self._clients.judge(await self._clients.read_lists(client))
         finally:
             await client.close()
-        if problems:
-            raise Contradiction(problems)
+        self.undecided = findings.undecided
+        if findings.problems:
+            raise Contradiction(findings.problems)
 
 
 @asynccontextmanager

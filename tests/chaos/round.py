@@ -58,6 +58,8 @@ class SceneReport(msgspec.Struct):
     """What the proxy did to frames and connections."""
     operations: int = 0
     unknown: int = 0
+    undecided: int = 0
+    """Keys of which it was not found out whether their history is linearizable."""
     recover_s_max: float = 0.0
     rss_bytes_max: int = 0
     descriptors_max: int = 0
@@ -131,6 +133,7 @@ async def _play(stage: ChaosStage, kinds: Sequence[str], seed: int, bounds: Boun
                 _take_stock(stage, bounds, report)
         finally:
             report.operations, report.unknown = clients.operations, clients.unknown
+    report.undecided = clients.undecided
     await stage.until_equal()
 
 

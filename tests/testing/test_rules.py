@@ -14,7 +14,10 @@ from raftkv.errors import Indeterminate, NotAccepted, Rejected, SessionExpired
 from raftkv.kv import KeyValue
 from raftkv.testing.faults.nemesis import Nemesis, fault_kinds
 from raftkv.testing.judging.checks import all_checks
-from raftkv.testing.judging.history import History, counter, register
+from raftkv.testing.judging.history import History
+from raftkv.testing.judging.operation import counter, register
+from raftkv.testing.judging.search import Verdict
+from raftkv.testing.judging.verdicts import judge
 from raftkv.testing.judging.watching import Watch
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
@@ -115,7 +118,8 @@ class World(RuleBasedStateMachine):
                 task.cancel()
             self.run(self._all(left))
             self.loop.close()
-        assert self.history.problems(model, None) == []
+        judgement = judge(self.history.operations, model, None)
+        assert judgement.verdict is Verdict.LINEARIZABLE, judgement.describe()
 
     async def _end(self) -> None:
         await self.nemesis.mend()

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from raftkv.testing.judging.history import UNKNOWN, Operation
+from raftkv.testing.judging.operation import UNKNOWN, Operation
 from raftkv.worlds.appends import append_problems
 
 

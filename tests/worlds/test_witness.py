@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.testing.judging.history import UNKNOWN, Operation, register
+from raftkv.testing.judging.operation import UNKNOWN, Operation, register
 from raftkv.worlds.witness import witness_problems
 
 

@@ -31,6 +31,16 @@ class Cause(StrEnum):
         return self in (Cause.NOT_LINEARIZABLE, Cause.BROKEN)
 
 
+class UndecidedHistory(UserWarning):
+    """It was not found out whether an order of the calls explains what the clients heard: that example shows less."""
+
+    def __init__(self, keys: int, seed: int) -> None:
+        super().__init__(
+            f"it is undecided whether calls of seed {seed} are linearizable: for {keys} key{'s' if keys > 1 else ''} "
+            "the search was given up. Let scripts be shorter, have more keys, or fewer clients"
+        )
+
+
 class CounterExample(Failure):
     """A script under which an application is not what its model says.
 

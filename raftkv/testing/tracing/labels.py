@@ -26,7 +26,7 @@ from raftkv.snapshot import (
     SnapshotPreparing,
     SnapshotRefused,
 )
-from raftkv.testing.judging.history import Operation
+from raftkv.testing.judging.operation import Operation
 from raftkv.wire import DigestReport, DigestRequest, DivergedNotice, NoAgreementNotice, PeerMessage
 
 TEXT_MAX = 24

@@ -16,7 +16,7 @@ import math
 from collections import deque
 from typing import Any
 
-from raftkv.testing.judging.history import Operation
+from raftkv.testing.judging.operation import Operation
 from raftkv.testing.tracing.labels import short, words_of
 from raftkv.testing.tracing.observer import Observer, TracedTransport
 from raftkv.testing.tracing.recording import Recording

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,13 @@ from raftkv.errors import Indeterminate, NotAccepted, RaftKVError, Rejected, Ses
 from raftkv.machine import StateMachine
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.checks import all_checks
-from raftkv.testing.judging.failure import Cause, CounterExample, Failure
-from raftkv.testing.judging.history import UNKNOWN, History, Operation, is_linearizable
+from raftkv.testing.judging.failure import Cause, CounterExample, Failure, UndecidedHistory
+from raftkv.testing.judging.history import History
 from raftkv.testing.judging.logtime import LogTimeIsBounded
 from raftkv.testing.judging.models import ModelState, Raised, Returned, freeze
+from raftkv.testing.judging.operation import UNKNOWN, Operation
+from raftkv.testing.judging.search import Verdict
+from raftkv.testing.judging.verdicts import judge
 from raftkv.testing.judging.watching import look, watched
 from raftkv.testing.trying.replica import arguments
 from raftkv.testing.trying.script import Call, Script
@@ -132,7 +136,8 @@ class Performance:
     async def _call(self, client: Any, number: int, call: Call) -> None:
         loop = asyncio.get_running_loop()
         args = arguments(self._machine, call.name, call.args)
-        operation = self._history.call(number, self._key_of(call.name, args), call.name, args, loop.time())
+        key, is_read = self._key_of(call.name, args), self._machine.methods[call.name].is_query
+        operation = self._history.call(number, key, call.name, args, loop.time(), is_read=is_read)
         try:
             result: object = Returned(await client.call(call.name, *call.args))
         except (Indeterminate, SessionExpired):
@@ -150,16 +155,20 @@ class Performance:
         return freeze(args[list(self._machine.methods[name].signature.parameters).index(self._key)])
 
     def _judge(self) -> None:
-        for operations in self._history.by_key().values():
-            start = ModelState(self._model())
-            if not is_linearizable(operations, _ask, start):
-                lines = [_described(operation, self._start_s) for operation in operations]
-                if self._key is not None:
-                    lines.append(f"({self._key} by {self._key}, as key says: leave it out if they are not independent)")
-                raise CounterExample(
-                    Cause.NOT_LINEARIZABLE,
-                    "\n".join(["no order of these calls explains what the clients heard:", *lines]),
-                )
+        judgement = judge(self._history.operations, _ask, ModelState(self._model()))
+        if judgement.verdict is Verdict.UNDECIDED:
+            warnings.warn(UndecidedHistory(len(judgement.undecided), self._script.seed), stacklevel=2)
+        if judgement.verdict is not Verdict.REFUTED:
+            return
+        lines = [_described(operation, self._start_s) for operation in judgement.part]
+        if others := judgement.operations - len(judgement.part):
+            lines.append(f"(whatever became of {others} other calls)")
+        if self._key is not None:
+            lines.append(f"({self._key} by {self._key}, as key says: leave it out if they are not independent)")
+        raise CounterExample(
+            Cause.NOT_LINEARIZABLE,
+            "\n".join(["no order of these calls explains what the clients heard:", *lines]),
+        )
 
 
 def _ask(state: ModelState, operation: Operation) -> tuple[Any, ModelState]:
