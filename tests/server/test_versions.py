@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from raftkv import (
+    Admin,
     BlockingClient,
+    ChangeRefused,
     Client,
     ClientOptions,
     Config,
@@ -137,6 +139,24 @@ def test_what_is_not_active_is_refused_by_name_and_works_later_on_the_same_conne
                 assert link is not None and one.connected_to == link
             await one.close()
             await bare.close()
+
+    run(story())
+
+
+def test_a_leader_that_is_itself_behind_says_so(tmp_path):
+    """In its status, and to who orders the upgrade without naming a version: that is not done, which is no success."""
+
+    async def story() -> None:
+        async with cluster_of(tmp_path, First, Second, Second) as cluster:
+            server = await cluster.lead(1)
+            why = "node 1, which leads, runs version 1"
+            versions = server.status().versions
+            assert versions is not None and versions.waits_for == why
+            assert f"version 2 of the application is not active yet: {why}" in server.status().problems()
+            async with Admin(cluster.addresses) as admin:
+                with pytest.raises(ChangeRefused, match=f"version 2 can't be made active: {why}"):
+                    await admin.upgrade()
+                assert await admin.upgrade(1) == 1
 
     run(story())
 
