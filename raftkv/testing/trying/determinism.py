@@ -8,12 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import msgspec
 
-from raftkv.machine import StateMachine, Value
+from raftkv.machine import StateMachine
 from raftkv.testing.judging.failure import Cause, Failure
+from raftkv.testing.trying.differences import difference
 from raftkv.testing.trying.references import Reference
 from raftkv.testing.trying.replica import Effect, Step
 from raftkv.testing.trying.twin import Reply, Setting, TwinRequest, read_frame, write_frame
@@ -125,79 +125,6 @@ def _first(machine: type[StateMachine], cause: Cause, ones: list[Effect], others
     }[cause]
     for number, (one, other) in enumerate(zip(ones, others, strict=False)):
         if one != other:
-            place, first, second = _difference(machine, one, other)
+            place, first, second = difference(machine, one, other)
             return Finding(cause, number, f"{place} is {first} {words[0]} and {second} {words[1]}")
     return None
-
-
-def _difference(machine: type[StateMachine], one: Effect, other: Effect) -> tuple[str, str, str]:
-    """The place in which two effects of one call differ, and the two values there."""
-    for place in [*one.changes, *other.changes]:
-        here, there = one.changes.get(place, b""), other.changes.get(place, b"")
-        if here != there:
-            return _narrowed(_place(machine, place), _value(machine, place, here), _value(machine, place, there))
-    if one.failed != other.failed:
-        return "the error that stops a node", str(one.failed), str(other.failed)
-    if one.rejected != other.rejected or one.result is None or other.result is None:
-        return "the outcome", _outcome(one), _outcome(other)
-    return _narrowed("the result", msgspec.msgpack.decode(one.result), msgspec.msgpack.decode(other.result))
-
-
-def _outcome(effect: Effect) -> str:
-    if effect.rejected is not None:
-        return ": ".join(effect.rejected)
-    return "a result"
-
-
-class _Nothing:
-    """Stands for a value that is missing on one side."""
-
-    def __init__(self, word: str) -> None:
-        self._word = word
-
-    def __repr__(self) -> str:
-        return self._word
-
-
-def _place(machine: type[StateMachine], place: bytes) -> str:
-    """`stock['apple']`."""
-    for name, part in machine.parts.items():
-        if isinstance(part, Value):
-            if place == part.prefix:
-                return name
-        elif place.startswith(part.prefix):
-            return f"{name}[{part.keys.decode(place[len(part.prefix) :])!r}]"
-    return repr(place)
-
-
-def _value(machine: type[StateMachine], place: bytes, data: bytes | None) -> Any:
-    if not data:
-        return _Nothing("deleted" if data is None else "unchanged")
-    for name, part in machine.parts.items():
-        if place.startswith(part.prefix):
-            codec = part._codec if isinstance(part, Value) else part.values
-            return codec.decode(data, name)
-    return data
-
-
-def _narrowed(place: str, one: Any, other: Any) -> tuple[str, str, str]:
-    """The innermost place that differs: `orders['o1'].taken_at`."""
-    if type(one) is type(other):
-        for step, here, there in _parts(one, other):
-            if here != there:
-                return _narrowed(place + step, here, there)
-    return place, repr(one), repr(other)
-
-
-def _parts(one: Any, other: Any) -> list[tuple[str, Any, Any]]:
-    """The parts of two values, in pairs; empty if the two don't have the same parts."""
-    fields = getattr(one, "__struct_fields__", None) or getattr(one, "__dataclass_fields__", None)
-    if fields is not None:
-        return [(f".{field}", getattr(one, field), getattr(other, field)) for field in fields]
-    if isinstance(one, dict):
-        if list(one) != list(other):
-            return []
-        return [(f"[{key!r}]", one[key], other[key]) for key in one]
-    if isinstance(one, list | tuple) and len(one) == len(other):
-        return [(f"[{number}]", here, there) for number, (here, there) in enumerate(zip(one, other, strict=True))]
-    return []
