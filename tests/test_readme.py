@@ -43,14 +43,15 @@ def test_every_python_block_runs_and_prints_what_it_says(block, tmp_path):
     assert done.stdout.splitlines() == promised
 
 
-def test_the_test_of_an_application_passes(tmp_path):
-    """The block that shows `fault_test` is a file of tests; they are collected, and pass."""
-    (block,) = [each for each in BLOCKS if "fault_test(" in each]
+@pytest.mark.parametrize(("shown", "passed"), [("fault_test(", 2), ("upgrade_test(", 1)])
+def test_the_test_of_an_application_passes(tmp_path, shown, passed):
+    """The blocks that show `fault_test` and `upgrade_test` are files of tests; they are collected, and pass."""
+    (block,) = [each for each in BLOCKS if shown in each]
     (tmp_path / "test_seats.py").write_text(block)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "raftkv.testing.plugin"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("line", COMMANDS)

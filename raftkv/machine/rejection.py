@@ -131,6 +131,11 @@ def is_mistake(error: BaseException) -> bool:
     return type(error).__module__ == "builtins" and _is_mistake(type(error))
 
 
+def is_mistake_named(error_type: str) -> bool:
+    """The same of an exception of which only the class's name is known."""
+    return _is_mistake(getattr(builtins, error_type, None))
+
+
 def _is_mistake(kind: object) -> bool:
     return (
         isinstance(kind, type) and issubclass(kind, BaseException) and not issubclass(kind, (ValueError, LookupError))
@@ -142,7 +147,7 @@ def as_declared(rejected: Rejected, method: Method) -> Rejected:
     if not rejected.fields:
         if rejected.error_type == NotActive.__name__:
             return NotActive(rejected.message)
-        if _is_mistake(getattr(builtins, rejected.error_type, None)):
+        if is_mistake_named(rejected.error_type):
             rejected.add_note(
                 f"This looks like a mistake in {method.name} ({method.line}): the log of the nodes has the traceback, "
                 "in lines method_raised."

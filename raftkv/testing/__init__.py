@@ -38,6 +38,9 @@ The pytest plugin comes with the package: `--raftkv-budget quick|ci|soak` (or `R
 pytest's configuration) says how much is tried, `--raftkv-seed N` tries other examples, `--raftkv-failures DIR`
 (`.raftkv`) is where failures are saved. `fault_test` needs hypothesis: `pip install 'raftkv[testing]'`.
 
+When the application changes, `upgrade_test` tests that its new version can take the place of the released one, node by
+node, while calls go on.
+
 For stories of your own, see `scenario` and `SimCluster`; for unit tests without a cluster, `raftkv.LocalMachine`.
 """
 
@@ -55,10 +58,12 @@ if TYPE_CHECKING:
     from raftkv.testing.trying.determinism import TwinDied
     from raftkv.testing.trying.example import rerun
     from raftkv.testing.trying.references import NotImportable
+    from raftkv.testing.trying.replacing import rerun_upgrade
     from raftkv.testing.trying.saved import SavedFailure, load
     from raftkv.testing.trying.script import Call, Fault
     from raftkv.testing.trying.stories import play, scenario
     from raftkv.testing.trying.strategies import UnfitStrategy, calls
+    from raftkv.testing.trying.upgrade import upgrade_test
     from raftkv.testing.world.cluster import SimCluster
     from raftkv.testing.world.loop import elapse
 
@@ -82,7 +87,9 @@ __all__ = [
     "load",
     "play",
     "rerun",
+    "rerun_upgrade",
     "scenario",
+    "upgrade_test",
 ]
 
 _PLACES = {
@@ -105,7 +112,9 @@ _PLACES = {
     "load": "trying.saved",
     "play": "trying.stories",
     "rerun": "trying.example",
+    "rerun_upgrade": "trying.replacing",
     "scenario": "trying.stories",
+    "upgrade_test": "trying.upgrade",
 }
 
 

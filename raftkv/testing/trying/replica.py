@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from raftkv.disk.simulated import SimDisk
-from raftkv.entry import make_entry
-from raftkv.errors import MachineFailed, Rejected
+from raftkv.entry import Entry, make_entry
+from raftkv.errors import NodeStopped, Rejected
 from raftkv.machine import NO_SESSION, OutcomeKind, Runner, StateMachine, encode_command, encode_query
 from raftkv.machine.outcome import read_rejection
 from raftkv.model import GENESIS_CHAIN, EntryKind
@@ -30,16 +30,17 @@ class Effect(msgspec.Struct, frozen=True, array_like=True):
     result: bytes | None = None
     rejected: tuple[str, str] | None = None
     failed: str | None = None
-    """The text of a `MachineFailed`: a node would have stopped here."""
+    """The error with which a node would have stopped here."""
     changes: dict[bytes, bytes | None] = {}
 
 
 class _RecordingStore(MemoryStore):
     """Remembers the changes of the last command."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: dict[bytes, bytes] | None = None, applied: Applied | None = None) -> None:
         super().__init__(SimDisk(), "/state", {})
         self.last: dict[bytes, bytes | None] = {}
+        super().write(dict(values or {}), applied or Applied())
 
     def write(self, changes: Changes, applied: Applied) -> None:
         self.last = dict(changes)
@@ -49,28 +50,55 @@ class _RecordingStore(MemoryStore):
 class Replica:
     """Runs calls one after the other on a new state machine, each as an entry of its own."""
 
-    def __init__(self, machine: type[StateMachine]) -> None:
+    def __init__(
+        self, machine: type[StateMachine], values: dict[bytes, bytes] | None = None, applied: Applied | None = None
+    ) -> None:
+        """With `values`, on a copy of that state. Raises `WrongVersion` or `SchemaChanged` when it is none of the
+        machine's."""
         self._machine = machine
-        self._store = _RecordingStore()
-        self._runner = Runner(machine, self._store)
+        self._store = _RecordingStore(values, applied)
+        self.runner = Runner(machine, self._store)
         self._chain = GENESIS_CHAIN
+
+    @property
+    def values(self) -> dict[bytes, bytes]:
+        """The state."""
+        return dict(self._store.scan(b"", None))
+
+    def reopened(self, applied: Applied | None = None) -> Replica:
+        """A new process with a copy of this state, as after a restart, or on another node that got a snapshot.
+
+        `applied` is what it takes for applied, if not that.
+        """
+        return Replica(self._machine, self.values, applied or self.runner.applied)
 
     def run(self, step: Step) -> Effect:
         """Run one call, and return its effect."""
         if self._machine.methods[step.name].is_query:
-            try:
-                return Effect(result=self._runner.query(encode_query(step.name, step.args)))
-            except Rejected as rejected:
-                return Effect(rejected=(rejected.error_type, rejected.message))
+            return self.ask(encode_query(step.name, step.args))
         payload = encode_command(NO_SESSION, 0, 0, step.name, step.args)
-        index = self._runner.applied.index + 1
-        entry = make_entry(index, 1, step.time_ms, EntryKind.COMMAND, payload, self._chain)
+        entry = make_entry(self.runner.applied.index + 1, 1, step.time_ms, EntryKind.COMMAND, payload, self._chain)
+        effect = self.apply(entry)
+        if effect.failed is None:
+            self._chain = entry.chain
+        return effect
+
+    def ask(self, payload: bytes) -> Effect:
+        """Run a query."""
         try:
-            (outcome,) = self._runner.apply([entry])
-        except MachineFailed as exc:
+            return Effect(result=self.runner.query(payload))
+        except Rejected as rejected:
+            return Effect(rejected=(rejected.error_type, rejected.message))
+
+    def apply(self, entry: Entry) -> Effect:
+        """Apply an entry; one without a command has no result."""
+        self._store.last = {}
+        try:
+            (outcome,) = self.runner.apply([entry])
+        except NodeStopped as exc:
             return Effect(failed=str(exc))
-        self._chain = entry.chain
-        assert outcome is not None
+        if outcome is None:
+            return Effect(changes=self._store.last)
         if outcome.kind is OutcomeKind.REJECTED:
             rejection = read_rejection(outcome.payload)
             return Effect(rejected=(rejection.error_type, rejection.message), changes=self._store.last)

@@ -33,7 +33,7 @@ class Call(msgspec.Struct, frozen=True):
 class Fault(msgspec.Struct, frozen=True):
     """One thing that goes wrong: `Fault("crash", at_ms=400, chance=3)`.
 
-    `kind` is one of `raftkv.testing.fault_kinds()`; which node it meets, and how hard, follows from `chance`.
+    `kind` is one of `raftkv.testing.faultkinds_in()`; which node it meets, and how hard, follows from `chance`.
     """
 
     kind: str
@@ -71,7 +71,7 @@ def _quoted(name: str) -> str:
 def program(script: Script, machine: type, model: type) -> str:
     """A program that runs `script` again. Values whose repr is no expression need a line of their own by hand."""
     names: dict[str, set[str]] = {}
-    for kind in (machine, model, *_kinds([call.args for call in script.calls])):
+    for kind in (machine, model, *kinds_in([call.args for call in script.calls])):
         names.setdefault(kind.__module__, set()).add(kind.__qualname__.partition(".")[0])
     used = ["Call"] if script.calls else []
     used += ["Fault"] if script.faults else []
@@ -80,11 +80,11 @@ def program(script: Script, machine: type, model: type) -> str:
     lines = [f"    {machine.__qualname__},", f"    {model.__qualname__},", f"    seed={script.seed},"]
     if script.size != Script().size:
         lines.append(f"    size={script.size},")
-    lines += _listed("faults", script.faults) + _listed("commands", script.calls)
+    lines += listed("faults", script.faults) + listed("commands", script.calls)
     return "\n".join([*imports, "", "rerun(", *lines, ")"]) + "\n"
 
 
-def _kinds(value: Any) -> Iterator[type]:
+def kinds_in(value: Any) -> Iterator[type]:
     """The classes that the repr of `value` names, which a program has to import."""
     fields = getattr(value, "__struct_fields__", None) or getattr(value, "__dataclass_fields__", None)
     if fields is not None:
@@ -94,10 +94,11 @@ def _kinds(value: Any) -> Iterator[type]:
         value = [*value, *value.values()]
     if isinstance(value, list | tuple):
         for each in value:
-            yield from _kinds(each)
+            yield from kinds_in(each)
 
 
-def _listed(name: str, items: tuple[Any, ...]) -> list[str]:
+def listed(name: str, items: tuple[Any, ...]) -> list[str]:
+    """The lines of an argument that is a list; none for an empty one."""
     if len(items) <= 1:
         return [f"    {name}=[{', '.join(map(repr, items))}],"] if items else []
     return [f"    {name}=[", *(f"        {item!r}," for item in items), "    ],"]

@@ -1,0 +1,60 @@
+"""One example of an upgrade's test: its calls on both classes side by side, and then in a world that is upgraded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from raftkv.machine import StateMachine
+from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.trying.pair import check_versions, method_of_call, program, require_grown
+from raftkv.testing.trying.rollout import Rollout
+from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.testing.trying.sides import SideBySide
+from raftkv.testing.world.cluster import SimCluster
+
+
+def run_upgrade(
+    old: type[StateMachine],
+    new: type[StateMachine],
+    script: Script,
+    *,
+    shows_pieces: bool = False,
+    only: Cause | None = None,
+    observe: Callable[[SimCluster], None] | None = None,
+) -> None:
+    """Raises `CounterExample` when the classes or `script` show a mistake; with `only`, none of another cause.
+
+    The classes are compared first, then what can be seen without a cluster, because that names the wrong place.
+    """
+    try:
+        require_grown(old, new)
+        if only is Cause.GREW_APART:
+            return
+        if only is None or not only.needs_a_world:
+            SideBySide(old, new, script, shows_pieces=shows_pieces).run()
+        if only is None or only.needs_a_world:
+            Rollout(old, new, script, observe).run()
+    except CounterExample as found:
+        found.program = program(old, new, script, shows_pieces=shows_pieces)
+        raise
+
+
+def rerun_upgrade(
+    old: type[StateMachine],
+    new: type[StateMachine],
+    *,
+    seed: int = 0,
+    size: int = 3,
+    faults: Sequence[Fault] = (),
+    commands: Sequence[Call] = (),
+    shows_pieces: bool = False,
+) -> None:
+    """Play one script again, as a failed `upgrade_test` prints it. Raises `CounterExample` when it fails.
+
+    Raises `UnfitModel` or `InvalidArgument` when it doesn't fit the classes.
+    """
+    check_versions(old, new)
+    for call in commands:
+        method_of_call(old, new, call).encode_args(call.args, {})
+    script = Script(seed=seed, size=size, faults=tuple(faults), calls=tuple(commands))
+    run_upgrade(old, new, script, shows_pieces=shows_pieces)

@@ -1,0 +1,257 @@
+"""Plays a script in a world whose nodes are restarted with another version of the application, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from raftkv.config import KIB
+from raftkv.entry import Entry
+from raftkv.errors import (
+    Indeterminate,
+    InvalidArgument,
+    NodeStopped,
+    NotAccepted,
+    NotActive,
+    RaftKVError,
+    Rejected,
+    SessionExpired,
+)
+from raftkv.machine import Activation, StateMachine, decode_change
+from raftkv.machine.payloads import decode_command
+from raftkv.model import EntryKind, Index
+from raftkv.node import Node
+from raftkv.testing.faults.nemesis import Nemesis
+from raftkv.testing.judging.checks import Check, all_checks
+from raftkv.testing.judging.failure import Cause, CounterExample, Failure
+from raftkv.testing.judging.logtime import LogTimeIsBounded
+from raftkv.testing.judging.watching import look, watched
+from raftkv.testing.trying.pair import method_of_call, speaker
+from raftkv.testing.trying.performance import DEADLINE_S, RECOVER_S
+from raftkv.testing.trying.replica import Effect, Replica
+from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.testing.trying.sides import UPGRADE
+from raftkv.testing.world.cluster import SimCluster, SimNode
+from raftkv.testing.world.loop import Deadlock, SimLoop
+from raftkv.testing.world.settings import CONFIG
+from raftkv.testing.world.unheard import quiet
+
+NEWER, OLDER = "newer", "older"
+MOVES = (NEWER, OLDER)
+"""One node is restarted with the newer class, or with the older one as long as another node still has that."""
+
+BREAKS = ("crash", "crash of all", "kill", "graceful stop", "pause", "cut", "partition", "reset", "slow network")
+"""Faults that meet nodes of either class."""
+
+SNAPSHOTS = msgspec.structs.replace(
+    CONFIG, snapshot_entries=8, snapshot_interval_s=0.2, keep_entries=0, chunk_bytes=KIB
+)
+"""Settings with which whoever was away for a moment needs a snapshot, so that nodes get those of the other class."""
+
+
+class Heard(NamedTuple):
+    """A command that was acknowledged: its encoded arguments, and the rejection or the encoded result."""
+
+    call: Call
+    args: bytes
+    outcome: tuple[str, ...] | bytes | None
+
+
+class Rollout:
+    """One script in one world. `run` raises `CounterExample`."""
+
+    def __init__(
+        self,
+        old: type[StateMachine],
+        new: type[StateMachine],
+        script: Script,
+        observe: Callable[[SimCluster], None] | None,
+    ) -> None:
+        self._old, self._new = old, new
+        self._script = script
+        self._observe = observe
+        self._dice = random.Random(script.seed)
+        self._log = AppliedEntries()
+        self._heard: list[Heard] = []
+        self._start_s = 0.0
+
+    def run(self) -> None:
+        try:
+            with quiet():
+                SimLoop().run(self._run())
+        except Failure as exc:
+            raise CounterExample(Cause.BROKEN, str(exc)) from exc
+        except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
+            raise CounterExample(Cause.BROKEN, f"{type(exc).__name__}: {exc}") from exc
+
+    async def _run(self) -> None:
+        seed = self._dice.getrandbits(64)
+        cluster = SimCluster(self._old, self._script.size, seed=seed, config=SNAPSHOTS)
+        cluster.on_started = self._log.follow
+        if self._observe is not None:
+            self._observe(cluster)
+        nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
+        checks = [*all_checks(), LogTimeIsBounded(), self._log]
+        await watched(cluster, checks, self._play(cluster, nemesis))
+        look(cluster, checks)
+        self._judge(cluster)
+
+    async def _play(self, cluster: SimCluster, nemesis: Nemesis) -> None:
+        await cluster.start()
+        await cluster.until_leader()
+        self._start_s = cluster.loop.time()
+        numbers = sorted({call.client for call in self._script.calls})
+        clients = [asyncio.ensure_future(self._client(cluster, number)) for number in numbers]
+        recovery = asyncio.ensure_future(self._recover(nemesis))
+        try:
+            for fault in sorted(self._script.faults, key=lambda fault: fault.at_ms):
+                await self._until(fault.at_ms)
+                await self._strike(cluster, nemesis, fault)
+            await asyncio.wait([asyncio.gather(*clients)], timeout=RECOVER_S)
+        finally:
+            recovery.cancel()
+            await asyncio.gather(recovery, return_exceptions=True)
+        await nemesis.mend()
+        cluster.note("mended")
+        await cluster.until_leader(60)
+        await asyncio.wait_for(asyncio.gather(*clients), 60 + DEADLINE_S * len(self._script.calls))
+        if all(sim.machine is self._new for sim in cluster.nodes.values()):
+            await cluster.until(lambda: self._is_upgraded(cluster), 60, f"version {self._new.version} is active")
+        await cluster.until_equal()
+
+    def _is_upgraded(self, cluster: SimCluster) -> bool:
+        active = [node.applier.runner.active for node in cluster.running]
+        return all(each.version == self._new.version and not each.is_upgrading for each in active)
+
+    async def _strike(self, cluster: SimCluster, nemesis: Nemesis, fault: Fault) -> None:
+        nodes = list(cluster.nodes.values())
+        if fault.kind == UPGRADE:
+            random.Random(fault.chance).shuffle(nodes)
+            for sim in nodes:
+                await self._install(sim, self._new, power=bool(fault.chance % 2))
+        elif fault.kind in MOVES:
+            sim = nodes[fault.chance % len(nodes)]
+            if fault.kind == NEWER or self._may_go_back(cluster, sim):
+                machine = self._new if fault.kind == NEWER else self._old
+                await self._install(sim, machine, power=bool(fault.chance // len(nodes) % 2))
+        else:
+            await nemesis.strike(fault.kind, fault.chance)
+
+    def _may_go_back(self, cluster: SimCluster, sim: SimNode) -> bool:
+        """Whether the newer version can't have become active: another node can't run it."""
+        return any(other is not sim and other.machine is self._old for other in cluster.nodes.values())
+
+    async def _install(self, sim: SimNode, machine: type[StateMachine], *, power: bool) -> None:
+        """Restart a node with another class."""
+        if sim.machine is machine:
+            return
+        sim.cluster.note(f"node {sim.node_id} gets version {machine.version}")
+        sim.crash(power=power)
+        sim.machine = machine
+        try:
+            await sim.start()
+        except NodeStopped as exc:
+            if type(exc) is not NodeStopped:  # else it crashed while it started, and is started again
+                raise
+
+    async def _recover(self, nemesis: Nemesis) -> None:
+        dice = random.Random(self._script.seed)
+        while True:
+            await asyncio.sleep(dice.uniform(0.5, 1.5) * RECOVER_S)
+            await nemesis.strike(dice.choice(["restart", "heal"]), dice.getrandbits(32))
+
+    async def _until(self, at_ms: int) -> None:
+        left = self._start_s + at_ms / 1000 - asyncio.get_running_loop().time()
+        if left > 0:
+            await asyncio.sleep(left)
+
+    async def _client(self, cluster: SimCluster, number: int) -> None:
+        calls = [call for call in self._script.calls if call.client == number]
+        clients = {
+            machine: cluster.client(machine=machine, deadline_s=DEADLINE_S, sessions=True)
+            for machine in {speaker(self._old, self._new, call) for call in calls}
+        }
+        try:
+            for call in sorted(calls, key=lambda call: call.at_ms):
+                await self._until(call.at_ms)
+                await self._call(clients[speaker(self._old, self._new, call)], call)
+        finally:
+            for client in clients.values():
+                await client.close()
+
+    async def _call(self, client: Any, call: Call) -> None:
+        method = method_of_call(self._old, self._new, call)
+        try:
+            result = await client.call(call.name, *call.args)
+        except (Indeterminate, SessionExpired, NotAccepted, NotActive, InvalidArgument):
+            return
+        except Rejected as rejected:
+            heard: tuple[str, ...] | bytes = rejected.error_type, rejected.message
+        else:
+            heard = method.encode_result(result)
+        if not method.is_query:
+            self._heard.append(Heard(call, method.encode_args(call.args, {}), heard))
+
+    def _judge(self, cluster: SimCluster) -> None:
+        """Apply the log to one replica: the cluster must have its state, and all that clients have heard is in it."""
+        replica, left = Replica(self._old), list(self._heard)
+        last = max(node.applier.runner.applied.index for node in cluster.running)
+        for index in range(1, last + 1):
+            entry = self._log.entries.get(index)
+            if entry is None:
+                return  # a node got it with a snapshot in the very moment in which the others were gone
+            if entry.kind == EntryKind.UPGRADE and isinstance(decode_change(entry.payload), Activation):
+                replica = Replica(self._new, replica.values, replica.runner.applied)
+            effect = replica.apply(entry)
+            if effect.failed is not None:
+                raise Failure(f"the entry {index} can't be applied again: {effect.failed}")
+            if entry.kind == EntryKind.COMMAND:
+                self._tick_off(left, entry, effect)
+        digests = {node.applier.runner.applied.digest for node in cluster.running}
+        if digests != {replica.runner.applied.digest}:
+            raise Failure(
+                "the nodes' state is not what their log comes to, applied to one replica\n" + cluster.describe()
+            )
+        if left:
+            raise Failure(f"{left[0].call.described} was acknowledged, and is not in the log\n{cluster.describe()}")
+
+    def _tick_off(self, left: list[Heard], entry: Entry, effect: Effect) -> None:
+        command = decode_command(entry.payload)
+        for heard in left:
+            if heard.call.name == command.name and heard.args == bytes(command.args):
+                method = method_of_call(self._old, self._new, heard.call)
+                outcome: tuple[str, ...] | bytes | None = effect.rejected
+                if effect.result is not None:
+                    outcome = method.encode_result(method.decode_result(effect.result))
+                if outcome == heard.outcome:
+                    left.remove(heard)
+                    return
+
+
+class AppliedEntries(Check):
+    """Collects what nodes apply, before it is cut off their logs."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Index, Entry] = {}
+        self._followed: set[int] = set()
+
+    def follow(self, node: Node) -> None:
+        """Collect what this node applies from now on."""
+        runner = node.applier.runner
+        if vars(runner).get("apply") is not None:
+            return
+        apply = runner.apply
+
+        def collecting(entries: Any) -> Any:
+            outcomes = apply(entries)
+            self.entries.update((entry.index, entry) for entry in entries)
+            return outcomes
+
+        runner.apply = collecting  # type: ignore[method-assign]
+
+    def look_at(self, node: Node) -> None:
+        self.follow(node)  # a snapshot that was installed brings another runner
