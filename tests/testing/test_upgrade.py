@@ -195,7 +195,7 @@ def test_a_field_that_only_one_version_keeps_is_named(monkeypatch):
     monkeypatch.setattr(active, "narrower", lambda *_: None)
     error = failure(After)
     assert error.cause is Cause.VERSIONS_DIFFER
-    assert "items['apple'].tags is not there with version 1 and [] with version 2" in error.described
+    assert re.search(r"items\['\w+'\].tags is not there with version 1 and \[\] with version 2", error.described)
     with pytest.raises(CounterExample) as pasted:
         exec(error.program, {})  # noqa: S102 (that it can be pasted is what is tested)
     assert pasted.value.described == error.described
@@ -206,7 +206,7 @@ def test_an_optional_argument_that_is_not_left_out_is_found(monkeypatch):
     monkeypatch.setattr(Method, "_without_defaults", lambda self, args, data: data)
     error = failure(After)
     assert error.cause is Cause.VERSIONS_DIFFER
-    assert re.match(r"receive\('apple', -?\d, ''\) by a client of version 2 is refused: ", error.described)
+    assert re.match(r"receive\('\w+', -?\d, ''\) by a client of version 2 is refused: ", error.described)
 
 
 def test_an_optional_argument_that_is_not_filled_in_is_found(monkeypatch):
@@ -328,7 +328,7 @@ def test_a_command_that_shows_a_mistake_only_after_the_upgrade_is_named():
     """It meets what the old version has left."""
     error = failure(_stumbling(), RENAME)
     assert error.cause is Cause.UPGRADE_LOSES
-    assert re.match(r"rename\('apple', 'red'\) raises TypeError: no item once version 2 is active", error.described)
+    assert re.match(r"rename\('\w+', '\w+'\) raises TypeError: no item once version 2 is active", error.described)
 
 
 def _remembering():
