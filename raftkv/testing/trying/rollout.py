@@ -26,7 +26,8 @@ from raftkv.machine.payloads import decode_command
 from raftkv.model import EntryKind, Index
 from raftkv.node import Node
 from raftkv.testing.faults.nemesis import Nemesis
-from raftkv.testing.judging.checks import Check, all_checks
+from raftkv.testing.judging.check import Check
+from raftkv.testing.judging.checks import all_checks
 from raftkv.testing.judging.failure import Cause, CounterExample, Failure
 from raftkv.testing.judging.logtime import LogTimeIsBounded
 from raftkv.testing.judging.watching import look, watched
