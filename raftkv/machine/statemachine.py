@@ -22,7 +22,7 @@ from raftkv.machine.upgrades import Upgrade, target_of
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RESERVED = frozenset(
     {"now", "now_ms", "random", "index", "fingerprint", "version", "oldest_version", "schema"}
-    | {"methods", "parts", "upgrades"}
+    | {"methods", "parts", "upgrades", "upgrades_between"}
 )
 VERSION_MAX = 1_000_000
 
@@ -162,6 +162,8 @@ class StateMachine(metaclass=_MachineType):
     """In the class: the version that its code is of. In a method: the version that is active, which may be older."""
     oldest_version: ClassVar[int] = 1
     """The oldest version that the class can still run."""
+    _host_decides: ClassVar[bool] = False
+    """Whether the program around it says which version is active: a new state begins with the oldest one then."""
     _limits: ClassVar[Limits] = Limits()
     _schemas: ClassVar[dict[int, Schema]]
     _overlay: Access
@@ -178,6 +180,10 @@ class StateMachine(metaclass=_MachineType):
                 f"and differ between nodes; declare `{name} = Value(…)` or a Table in the class"
             )
         part.__set__(self, value)
+
+    def _version_raised(self) -> None:
+        """Called when an entry has made another version active, for a host that keeps more than the state. Upgrades
+        would not do for that: a leader tries them before."""
 
     @property
     def index(self) -> int:
@@ -223,6 +229,12 @@ class StateMachine(metaclass=_MachineType):
                 (cls._limits.key_bytes, cls._limits.value_bytes, cls._limits.change_bytes),
             )
         return known
+
+    @classmethod
+    def upgrades_between(cls, old: int, new: int) -> list[Upgrade]:
+        """What runs, in order, when `new` becomes active after `old`."""
+        found = [each for each in cls.upgrades.values() if old < each.to <= new]
+        return sorted(found, key=lambda each: each.to)
 
     @classmethod
     def fingerprint(cls) -> str:

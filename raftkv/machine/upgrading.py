@@ -104,13 +104,13 @@ class Upgrading:
         if error:
             raise _unlike_the_leader(error)
         self._keep(kept)
+        self._instance._version_raised()
 
     def _attempt(self, change: Activation, before: Kept) -> tuple[Kept, str]:
         """Make a version active, and begin what leads there: all of it, or up to the first upgrade in pieces; returns
         what is to be kept then, and what was raised."""
         old = self.active
-        upgrades = [each for each in self._machine.upgrades.values() if before.version < each.to <= change.version]
-        upgrades.sort(key=lambda each: each.to)
+        upgrades = self._machine.upgrades_between(before.version, change.version)
         raised = Kept(change.version, change.schema)
         new = Active(self._machine, raised)
         gone = [DROP + name for name in old.schema.parts if name not in new.schema.parts]

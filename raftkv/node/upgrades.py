@@ -2,7 +2,7 @@
 
 Each node says in its handshakes which versions its class can run. The leader makes the highest version active that all
 members can run, by an entry of its own (see `raftkv.machine.versions`), and asks for the pieces of an upgrade one after
-the other. With `auto_upgrade` off, an operator says when (`raftkv upgrade`).
+the other. With `auto_upgrade` off, an operator says when (`raftkv upgrade`); the program around a machine may as well.
 """
 
 from __future__ import annotations
@@ -130,10 +130,14 @@ class Upgrades:
             return None  # its next piece has failed: an operator says when to try again
         if kept.left:
             return Step(kept.version, kept.steps)
-        if not self._body.config.auto_upgrade:
+        if not self._is_automatic:
             return None
         target = self._reachable(kept.version)
         return Activation(*self._declared(target)) if target not in (kept.version, kept.failed_version) else None
+
+    @property
+    def _is_automatic(self) -> bool:
+        return self._body.config.auto_upgrade and not self._machine._host_decides
 
     def _say(self, kept: Kept) -> None:
         if self._seen is not None and self._seen == kept:
@@ -177,7 +181,9 @@ class Upgrades:
 
     def _common_version(self) -> int:
         """What a new state begins with: the highest version that this node, and all whom it has met and with whom it
-        has any in common, can run."""
+        has any in common, can run; the oldest, if the program around the machine decides about later ones."""
+        if self._machine._host_decides:
+            return self._machine.oldest_version
         known = [told.newest for told in self._told.values() if told.newest >= self._machine.oldest_version]
         return min([self._machine.version, *known])
 
@@ -316,7 +322,7 @@ class Upgrades:
         """Why the version after the active one is not active, if any node's class has it."""
         own, target = self._machine, kept.version + 1
         theirs = [self._told[node].newest for node in self._members() if node in self._told]
-        if target > max([own.version, *theirs]):
+        if own._host_decides or target > max([own.version, *theirs]):
             return None
         if target > own.version:
             return f"node {self._body.node_id}, which leads, runs {runs(own.oldest_version, own.version)}"
