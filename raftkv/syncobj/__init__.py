@@ -55,7 +55,13 @@ a callback raises                     its node applies the entry twice          
 local reads                           may be 30 s old, unmarked                      `isStale`, `readAge`: how old
 a linearizable read                   –                                              `readBarrier()`, then read
 a leader that is cut off              leads on for `leaderFallbackTimeout`           for an election time-out
-a method or version is not known      the node stalls                                it stops, and says what to do
+`setCodeVersion` while a node runs    done; that node stalls for ever                REQUEST_DENIED within seconds, also
+code without that version                                                            while a node is down: nobody knows
+                                                                                     what it will run
+a node of old code starts             it stalls                                      an error says what to install
+after a restart from a dump           calls go to the methods of version 0           the enabled version goes on
+nodes number their methods otherwise  they run each other's calls as others          the one that differs is refused, or
+                                                                                     stops, and names the methods
 ====================================  =============================================  ==================================
 
 *Settings.* These act: autoTick, autoTickPeriod (of `doTick` only), commandsQueueSize, commandsWaitLeader,
@@ -64,6 +70,14 @@ fullDumpFile, bindAddress, bindRetryTime, maxBindRetries, logCompactionMinEntrie
 more often than every five seconds), dynamicMembershipChange, onReady, onStateChanged, onCodeVersionChanged. All others
 are accepted; those that are set and do nothing, `password` among them, are named in one warning. A `serializer` of the
 application's own is refused: the state is what is in the attributes.
+
+*Code versions.* A method that is new, or does something else than before, is marked `@replicated(ver=N)` beside the old
+one; when every node runs that code, the application calls `setCodeVersion(N)` (or an operator, in place of
+`syncobj_admin -set_version`, `raftkv upgrade --to N+1`: raftkv counts versions from 1). Nothing is ever switched by
+itself. Until then a method that only `N` has raises `NotEnabled`, which is a `KeyError` as there. A switch takes effect
+behind the calls that its node made before. Calls name their methods by numbers, so the methods of a version that is in
+use stay as they are: adding, removing or renaming one without a later version is refused by its name, where PySyncObj
+would confuse them. That counts for consumers and batteries too. Versions are at most 999999.
 
 *What is replicated.* The attributes that the object has when its `__init__` is done, or asks the first question about
 the cluster, and those that its replicated methods make. An attribute that can't be pickled then (a lock, a thread) is

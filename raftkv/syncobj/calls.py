@@ -22,6 +22,8 @@ logger = TextLog("raftkv.syncobj")
 
 Callback: TypeAlias = Callable[[Any, int], Any]
 """`callback(result, failReason)`."""
+Order: TypeAlias = Callable[[Callback | None], None]
+"""Begins something that is no call, on the loop's thread, and calls the callback at its end."""
 
 BATCH_CALLS_MAX = 1_024
 """Calls in one entry: enough to make its sync cheap, few enough that the loop is not held up for long."""
@@ -49,7 +51,7 @@ class Calls:
         self._size_max = size_max
         self._has_leader = has_leader
         self._wait = wait
-        self._queue: deque[tuple[bytes, Callback | None]] = deque()
+        self._queue: deque[tuple[bytes | Order, Callback | None]] = deque()
         self._woken = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: Client[SyncObjMachine] | None = None
@@ -77,8 +79,11 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._wake()
 
-    def put(self, call: bytes, callback: Callback | None) -> None:
-        """Queue a call; when the queue is full or closed, its callback is called at once, in this thread."""
+    def put(self, call: bytes | Order, callback: Callback | None) -> None:
+        """Queue a call, or what is to begin when those before it are applied; calls behind it don't wait for its end.
+
+        When the queue is full or closed, its callback is called at once, in this thread.
+        """
         if self._ended:
             self._tell(callback, None, FAIL_REASON.MISSING_LEADER)
             return
@@ -114,11 +119,14 @@ class Calls:
         self._sending = asyncio.get_running_loop().create_task(self._send())
 
     def _take(self) -> tuple[range, list[bytes]]:
-        """Take the next batch out of the queue, and number its calls."""
+        """Take the next batch out of the queue, up to an order, and number its calls."""
         queue, first, size = self._queue, self._next, 0
         calls: list[bytes] = []
-        while queue and len(calls) < BATCH_CALLS_MAX and (not calls or size + len(queue[0][0]) <= BATCH_BYTES_MAX):
-            call, callback = queue.popleft()
+        while queue and len(calls) < BATCH_CALLS_MAX:
+            call, callback = queue[0]
+            if not isinstance(call, bytes) or (calls and size + len(call) > BATCH_BYTES_MAX):
+                break
+            queue.popleft()
             size += len(call)
             calls.append(call)
             if callback is not None:
@@ -131,10 +139,18 @@ class Calls:
         try:
             while self._queue and not self._ended:
                 numbers, calls = self._take()
-                await self._send_batch(self._client, numbers, calls)
+                if calls:
+                    await self._send_batch(self._client, numbers, calls)
+                else:
+                    self._begin_order()
         finally:
             self._sending = None
         self._wake()
+
+    def _begin_order(self) -> None:
+        order, callback = self._queue.popleft()
+        assert not isinstance(order, bytes), "a batch takes all calls that stand first"
+        order(callback)
 
     async def _send_batch(self, client: Client[SyncObjMachine], numbers: range, calls: list[bytes]) -> None:
         method = client.method("call")

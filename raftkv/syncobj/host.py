@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 import structlog
@@ -25,7 +26,8 @@ from raftkv.model import Index
 from raftkv.node import Node, Options, World, recover
 from raftkv.server.serving import serve
 from raftkv.state import Store
-from raftkv.syncobj.calls import Calls
+from raftkv.syncobj.calls import Callback, Calls
+from raftkv.syncobj.codeversions import Switches, explained
 from raftkv.syncobj.door import DoorStreams
 from raftkv.syncobj.duties import BARRIER, Duties
 from raftkv.syncobj.founding import CLUSTER_NAME, Seeker
@@ -60,6 +62,13 @@ class Host:
             wait=lambda: bool(conf.commandsWaitLeader),
         )
         self.node: Node | None = None
+        self._switches = Switches(
+            admin=self.admin,
+            begin=self.begin_task,
+            catch_up=self.confirmed_barrier,
+            tell=self.tell,
+            wait=lambda: bool(conf.commandsWaitLeader),
+        )
         self.duties = Duties(conf, objects, self.begin_task, settings.config.election_timeout_ms / 4000)
         self.ready = False
         self.error: RaftKVError | None = None
@@ -155,10 +164,10 @@ class Host:
         except asyncio.CancelledError:
             raise
         except BaseException as exc:  # noqa: BLE001 (it is raised again where `begin` waits, or logged)
-            error = exc if isinstance(exc, RaftKVError) else NodeStopped(f"{type(exc).__name__}: {exc}")
+            error = explained(exc) if isinstance(exc, RaftKVError) else NodeStopped(f"{type(exc).__name__}: {exc}")
             error.__cause__ = exc.__cause__
             self.error = error
-            logger.error("the node could not start: %s", exc)
+            logger.error("the node could not start: %s", error)
             self.calls.end()
         finally:
             self.started.set()
@@ -199,7 +208,7 @@ class Host:
             peer_address=settings.address,
             config=settings.config,
         )
-        self._machine = machine_of(self.objects, self.objects.codec.name)
+        self._machine = machine_of(self.objects, self.objects.codec.name, self.objects.methods)
         self.objects.origin = secrets.randbits(62)
         self.objects.on_results = self.calls.results
         world = World.real()
@@ -251,6 +260,7 @@ class Host:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._switches.end()
         try:
             if self.node is not None:
                 # When a whole cluster ends, its last nodes would wait in vain for a majority.
@@ -306,9 +316,10 @@ class Host:
     async def _become_ready(self) -> None:
         await self.confirmed_barrier()
         self.ready = True
-        self._tell(self.conf.onReady)
+        self.tell(self.conf.onReady)
 
-    def _tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+    def tell(self, callback: Callable[..., Any] | None, *args: Any) -> None:
+        """Call a callback of the application, if there is one."""
         if callback is None:
             return
         try:
@@ -316,9 +327,13 @@ class Host:
         except Exception:  # what an application's callback raises harms nobody else
             logger.exception("a callback of the application failed")
 
+    def switch(self, code_version: int, callback: Callback | None) -> None:
+        """Enable a code version, after the calls that were made before. From any thread."""
+        self.calls.put(partial(self._switches.begin, code_version), callback)
+
     def version_changed(self, old: int, new: int) -> None:
         """Called when the cluster has switched to another code version."""
-        self._loop.call_soon(self._tell, self.conf.onCodeVersionChanged, old, new)
+        self._loop.call_soon(self.tell, self.conf.onCodeVersionChanged, old, new)
 
     def loaded(self, runner: Runner) -> None:
         """Load the objects from the machine's state, at the start and after a snapshot was installed."""
@@ -334,7 +349,7 @@ class Host:
         state = self.state
         old, self._state = self._state, state
         if old != state:
-            self._loop.call_soon(self._tell, self.conf.onStateChanged, old, state)
+            self._loop.call_soon(self.tell, self.conf.onStateChanged, old, state)
 
     @property
     def state(self) -> int:
@@ -349,14 +364,14 @@ class Host:
         if self._ending or node is None:
             return
         if node.failure is not None:
-            self.error = node.failure
-            logger.error("the node has stopped: %s", node.failure)
+            self.error = explained(node.failure)
+            logger.error("the node has stopped: %s", self.error)
             self.calls.end()
             return
         self._loop.call_later(BEAT_S, self._beat)
         self.calls.settle_passed()
         for callback in list(self.on_tick):
-            self._tell(callback)
+            self.tell(callback)
         self.duties.beat(node)
 
     def admin(self) -> Admin:

@@ -6,19 +6,26 @@ size, however large the state is. An image is made when a snapshot is due, and s
 
 Images of the same state may differ between nodes (sets have no order), so the digest that replicas compare leaves out
 the images; the calls are in it.
+
+A code version (`@replicated(ver=…)`) is a version of the machine, less one, as a machine's begin with 1. So every node
+says which it can run, the leader switches to one that all can run, and which is active is part of the state. A switch
+is kept among the calls too, so that those before it meet the old version when they are run again.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from typing import Any, ClassVar, Protocol
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, cast
 
 import msgspec
 
 from raftkv.config import KIB, MIB
-from raftkv.errors import StateCorruption
-from raftkv.machine import Limits, StateMachine, Table, Value, command, query
+from raftkv.errors import ConfigError, StateCorruption
+from raftkv.machine import Limits, StateMachine, Table, Value, command, query, upgrade
+from raftkv.machine.statemachine import VERSION_MAX
+from raftkv.machine.upgrades import Upgrade
 from raftkv.model import Index
 from raftkv.state import Store
 
@@ -41,10 +48,14 @@ class Hosted(Protocol):
     def apply(self, origin: int, first: int, calls: list[bytes]) -> None:
         """Run the calls, and remember the results if this process (`origin`) waits for them."""
 
+    def switch_to(self, code_version: int) -> bytes:
+        """A call that makes it the enabled one."""
+
 
 class SyncObjMachine(StateMachine, limits=Limits(value_bytes=64 * MIB, change_bytes=256 * MIB)):
     """Runs calls on hosted objects. Each `SyncObj` has a subclass of its own, which knows them."""
 
+    _host_decides = True
     hosted: ClassVar[Hosted]
     calls = Table(int, list[bytes])
     chunks = Table(tuple[int, int], bytes)  # (generation, number)
@@ -61,6 +72,14 @@ class SyncObjMachine(StateMachine, limits=Limits(value_bytes=64 * MIB, change_by
     def barrier(self) -> int:
         """The index of this read. A node that has applied it has all that was acknowledged before the read."""
         return self.index
+
+    @classmethod
+    def upgrades_between(cls, old: int, new: int) -> list[Upgrade]:
+        """The one upgrade that there is, whichever versions they are."""
+        return list(cls.upgrades.values())
+
+    def _version_raised(self) -> None:
+        self.hosted.apply(-1, 0, self.calls[self.index])
 
     def calls_behind_image(self) -> Iterator[tuple[Index, list[bytes]]]:
         """The calls after the image, to be run again on the objects that were loaded from it."""
@@ -97,16 +116,40 @@ class _Chunks(io.RawIOBase):
         return size
 
 
-def machine_of(hosted: Hosted, codec: str) -> type[SyncObjMachine]:
-    """The machine class for these objects. Its name has the codec in it, so nodes with different codecs refuse each
-    other."""
+def _switch(machine: SyncObjMachine) -> None:
+    """Runs on every node at the same entry, when another code version is enabled; also in vain, when it is tried."""
+    machine.calls[machine.index] = [machine.hosted.switch_to(code_version_of(machine.version))]
 
-    class Hosting(SyncObjMachine):
-        """Calls on these objects."""
 
-    Hosting.hosted = hosted
-    Hosting.__name__ = f"SyncObj-{codec}"
-    return Hosting
+def machine_version_of(code_version: int) -> int:
+    """The machine's version while `code_version` is enabled."""
+    return code_version + 1
+
+
+def code_version_of(machine_version: int) -> int:
+    """The reverse."""
+    return machine_version - 1
+
+
+def machine_of(hosted: Hosted, codec: str, methods: Mapping[int, Sequence[str]]) -> type[SyncObjMachine]:
+    """The machine class for these objects, whose replicated methods are `methods`, by code version, in the order of
+    their numbers.
+
+    A call names its method by that number, so nodes must agree on all of an enabled version: its methods are declared
+    as the default of a value, which nodes compare. The class's name has the codec in it, so that nodes with different
+    codecs refuse each other too. Raises `ConfigError`.
+    """
+    newest = machine_version_of(max(methods, default=0))
+    if newest > VERSION_MAX:
+        raise ConfigError(f"@replicated(ver={max(methods)}): code versions are at most {code_version_of(VERSION_MAX)}")
+    declared: dict[str, Any] = {"__module__": __name__, "hosted": hosted, "version": newest}
+    for code_version, names in methods.items():
+        value = Value(tuple[str, ...], tuple(names), since=machine_version_of(code_version))
+        declared[f"replicated_ver_{code_version}"] = value
+    if newest > 1:
+        declared["_switch"] = upgrade(to=2)(_switch)
+    made = types.new_class(f"SyncObj-{codec}", (SyncObjMachine,), exec_body=lambda names: names.update(declared))
+    return cast(type[SyncObjMachine], made)
 
 
 class ImageWriter:

@@ -11,11 +11,12 @@ from pysyncobj.batteries import ReplSet
 from pysyncobj.config import FAIL_REASON
 from pysyncobj.syncobj import _COMMAND_TYPE
 
-from raftkv.errors import MachineFailed, UnknownCommand
+from raftkv.errors import MachineFailed, NotActive, UnknownCommand
 from raftkv.logs import TextLog
 from raftkv.state import Store
 from raftkv.syncobj.codec import Codec
 from raftkv.syncobj.machine import ImageWriter, SyncObjMachine
+from raftkv.syncobj.reasons import Denied
 
 logger = TextLog("raftkv.syncobj")
 
@@ -23,20 +24,11 @@ _NOT_ITS_OWN = (MemoryError, SystemError)
 """What a method may raise on one node and not on the next: going on would let them differ."""
 
 
-class MethodRaised(int):
-    """The fail reason of a call whose method raised: `REQUEST_DENIED`, with the exception as `exception`."""
+class NotEnabled(NotActive, KeyError):
+    """The method is of a code version that is not enabled yet, so it was not called. PySyncObj's is a `KeyError`."""
 
-    exception: BaseException
-
-    def __new__(cls, exception: BaseException) -> MethodRaised:
-        reason = super().__new__(cls, FAIL_REASON.REQUEST_DENIED)
-        reason.exception = exception
-        return reason
-
-    def __repr__(self) -> str:
-        return f"<{int(self)}: {type(self.exception).__name__}: {self.exception}>"
-
-    __str__ = __repr__
+    def __str__(self) -> str:
+        return self.message
 
 
 class Objects:
@@ -73,6 +65,8 @@ class Objects:
     def _number_methods(self) -> None:
         self.method_to_id: dict[Any, int] = {}
         self.id_to_method: dict[int, Callable[..., Any]] = {}
+        self.methods: dict[int, list[str]] = {0: []}
+        """By code version, in the order of their numbers."""
         self._versions: dict[Any, list[tuple[int, str]]] = {}
         ranked = sorted(self._versioned(), key=lambda found: found[:3])
         for method_id, (version, number, name, each) in enumerate(ranked):
@@ -82,7 +76,25 @@ class Objects:
             self.id_to_method[method_id] = partial(pop_the_least, each) if is_pop else method
             plain = method.origName if number == 0 else (id(each), method.origName)
             self._versions.setdefault(plain, []).append((version, name))
+            shown = method.origName if number == 0 else f"consumers[{number - 1}].{method.origName}"
+            self.methods.setdefault(max(0, version), []).append(shown)
             self.own_version = max(self.own_version, version)
+
+    def called(self, plain: Any) -> str:
+        """Which method a call of this name means now. Raises `NotEnabled`."""
+        name = self.names.get(plain)
+        if name is None:
+            shown = plain[1] if isinstance(plain, tuple) else plain
+            first = min(version for version, _ in self._versions[plain])
+            raise NotEnabled(
+                f"{shown} is a method of code version {first}, and version {self.version} is enabled: nothing was "
+                f"done; call setCodeVersion({first}) once every node has it"
+            )
+        return name
+
+    def switch_to(self, code_version: int) -> bytes:
+        """A call that makes it the enabled one."""
+        return bytes([_COMMAND_TYPE.VERSION]) + self.codec.dumps(code_version)
 
     def _choose(self, version: int) -> None:
         """Make each name call its newest method up to `version`."""
@@ -126,7 +138,7 @@ class Objects:
             # A table would be as it was before, but nobody can tell how far a method came with objects in memory.
             raise MachineFailed(f"a call of {method} did not fit the stack, and was perhaps done in part") from exc
         except BaseException as exc:  # noqa: BLE001 (whatever else a method raises is its caller's)
-            return None, MethodRaised(exc)
+            return None, Denied(exc)
 
     def _read(self, call: bytes) -> Any:
         try:

@@ -14,11 +14,10 @@ from typing import Any
 import pysyncobj
 from pysyncobj.config import FAIL_REASON
 from pysyncobj.node import Node, TCPNode
-from pysyncobj.syncobj import _COMMAND_TYPE
 from pysyncobj.version import VERSION
 
 from raftkv.core.roles import Leader
-from raftkv.errors import ConfigError, RaftKVError
+from raftkv.errors import ConfigError, InvalidArgument, RaftKVError
 from raftkv.logs import TextLog
 from raftkv.node import Node as RaftNode
 from raftkv.syncobj.calls import Callback
@@ -27,6 +26,7 @@ from raftkv.syncobj.door import CannotListen
 from raftkv.syncobj.host import Host
 from raftkv.syncobj.members import add_member, remove_member, transfer
 from raftkv.syncobj.objects import Objects
+from raftkv.syncobj.reasons import Denied
 from raftkv.syncobj.settings import HostSettings, SyncObjConf
 
 logger = TextLog("raftkv.syncobj")
@@ -147,7 +147,7 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
             raise pysyncobj.SyncObjException("BindError") from self._host.error
 
     def _getFuncName(self, funcName: Any) -> str:
-        return self._objects.names[funcName]
+        return self._objects.called(funcName)
 
     def _applyCommand(self, command: bytes, callback: Callback | None, commandType: int | None = None) -> None:
         """Called by the decorators, with a pickle of a method's number and arguments that this process has made."""
@@ -168,13 +168,19 @@ class SyncObj(pysyncobj.SyncObj, metaclass=_Starting):  # type: ignore[misc]
         return self._objects.version
 
     def setCodeVersion(self, newVersion: int, callback: Callback | None = None) -> None:
-        """Switch all nodes to the methods of `newVersion`, once every node runs code that has them."""
+        """Switch all nodes to the methods of `newVersion`, after the calls that this node has made before.
+
+        It is refused (`REQUEST_DENIED`, whose `exception` says why) while a node is down or runs code without them.
+        Raises `InvalidArgument` for a version that this node does not have, or one below the enabled one.
+        """
         assert isinstance(newVersion, int)
-        if newVersion > self._objects.own_version:
-            raise Exception(f"wrong version, current version is {self._objects.own_version}, requested {newVersion}")
-        if newVersion < self._objects.version:
-            raise Exception(f"wrong version, enabled version is {self._objects.version}, requested {newVersion}")
-        self._applyCommand(pysyncobj.pickle.dumps(newVersion), callback, _COMMAND_TYPE.VERSION)
+        own, enabled = self._objects.own_version, self._objects.version
+        if newVersion > own:
+            raise InvalidArgument(f"wrong version, current version is {own}, requested version is {newVersion}")
+        if newVersion < enabled:
+            raise InvalidArgument(f"wrong version, enabled version is {enabled}, requested version is {newVersion}")
+        self._start()
+        self._host.switch(newVersion, callback)
 
     def addNodeToCluster(self, node: Node | str, callback: Callback | None = None) -> None:
         """Add a node, then start it; it gets the log first, and its vote when it has caught up."""
@@ -407,12 +413,12 @@ def _consumer(each: Any) -> Any:
 
 async def _tell(work: Any, callback: Callback | None) -> None:
     """Do `work`, then call `callback` with its outcome as a fail reason."""
-    reason = FAIL_REASON.SUCCESS
+    reason: int = FAIL_REASON.SUCCESS
     try:
         await work
     except RaftKVError as exc:
         logger.warning("not done: %s", exc)
-        reason = FAIL_REASON.REQUEST_DENIED
+        reason = Denied(exc)
     if callback is not None:
         try:
             callback(None, reason)
