@@ -24,6 +24,7 @@ from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
 from raftkv.worlds import later
+from raftkv.worlds.parting import Parting
 from raftkv.worlds.scanning import Scanner
 from raftkv.worlds.sightings import Sightings
 from raftkv.worlds.workload import Clients, Workload
@@ -135,6 +136,9 @@ class Simulation:
             self.broken_at = loop.time()
             raise
         self._judge(cluster, loop)
+        parting = Parting(self.seed, cluster)
+        if parting.is_wanted and (kind := await parting.play()) is not None:
+            self.report.faults[kind] = 1
 
     async def _live(self, cluster: SimCluster, nemesis: Nemesis, sightings: Sightings) -> None:
         """First whatever may go wrong does (safety), then everything is mended (liveness)."""

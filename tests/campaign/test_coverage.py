@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.testing.faults.nemesis import fault_kinds
 from raftkv.testing.world.variety import VARIETIES
+from raftkv.worlds.parting import PARTINGS
 from raftkv.worlds.scanning import SCANNED
 from raftkv.worlds.sightings import SIGHTINGS
 from raftkv.worlds.workload import ENCOUNTERS
@@ -58,7 +59,7 @@ def test_a_named_test_is_there_and_names_its_row(row, test):
 def test_each_kind_of_fault_says_for_which_rows_it_stands():
     """The table has every kind that there is, and no other; each stands for something."""
     others = {"lost unsynced changes", "founding cut off", "crash in a recovery", *SCANNED}
-    others |= {*VARIETIES, *ENCOUNTERS, *SIGHTINGS}
+    others |= {*VARIETIES, *ENCOUNTERS, *SIGHTINGS, *PARTINGS}
     assert {*fault_kinds(), *others} == set(KINDS)
     assert all(rows_of(rows) for rows in KINDS.values())
 

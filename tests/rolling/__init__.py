@@ -1,0 +1,1 @@
+"""A small application that is upgraded on real nodes, under load, with leaders killed in each stage."""
