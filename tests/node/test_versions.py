@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 
 import msgspec
@@ -450,3 +451,38 @@ async def test_an_upgrade_that_raises_on_one_node_only_stops_that_node(cluster):
     await run(cluster, Mended, 3)
     await until_active(cluster, 2)
     assert await client.remote.all() == {}
+
+
+@called("Shop")
+class Picky(Shop2):
+    """Its upgrade goes by what is there at that very entry."""
+
+    @upgrade(to=2)
+    def count(self) -> None:
+        """Raises now and then."""
+        if sum(1 for _ in self.stock) % 3:
+            raise ValueError("they can't be shared out")
+
+
+@scenario(Shop1, seed=1, config=MANUAL)
+async def test_commands_hold_back_while_an_upgrade_is_tried(cluster):
+    """Under load its entry finds the state on which the leader has tried it; else nodes would stop."""
+    client = cluster.client(machine=Shop1)
+    await run(cluster, Picky)
+    is_over = False
+
+    async def write(number):
+        count = 0
+        while not is_over:
+            count += 1
+            await client.remote.put(f"{number}-{count}", 1)
+
+    writers = [asyncio.ensure_future(write(number)) for number in range(5)]
+    for _ in range(20):
+        await elapse(0.1)
+        with contextlib.suppress(ChangeRefused):
+            assert await cluster.leader.upgrades.upgrade(2, 10) == 2
+            break
+    is_over = True
+    await asyncio.gather(*writers)
+    await until_active(cluster, 2)
