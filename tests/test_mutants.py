@@ -37,6 +37,7 @@ def test_every_layer_has_mutants_and_no_name_is_used_twice():
         "snapshot",
         "sessions",
         "schema",
+        "versions",
         "node",
         "members",
         "client",

@@ -313,4 +313,5 @@ def test_an_upgrade_that_never_ends_lets_commands_go_on():
     for steps in range(20):
         local._apply_change(Step(2, steps))
         assert local.put("c", steps) == steps
+    local._apply_change(Step(2, 3))  # of a leader of before
     assert (local._runner.active.kept.steps, local._runner.active.kept.left) == (20, ("fill",))
