@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from raftkv.errors import (
     NotAccepted,
 )
 from raftkv.kv import KeyValue
-from raftkv.testing import scenario
+from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.settings import CONFIG
 from tests.node.steps import fill, follower_of
 
@@ -68,6 +69,71 @@ async def test_a_minority_serves_nothing_but_stale_reads(cluster):
     cluster.network.heal()
     await cluster.until_equal()
     await client.close()
+
+
+async def paused(cluster, old, others):
+    """Its process stands still. When it goes on, it gets its clients' questions before its peers' messages."""
+    for other in others:
+        cluster.network.cut(old, other)
+    cluster.nodes[old].freeze()
+
+
+async def heard_by_nobody(cluster, old, others):
+    """What the others say takes long: acknowledgements still arrive from before it was cut off from them."""
+    for step in range(30):  # little by little, so that the leader never misses them for long
+        cluster.network.delays = {(other, old): 0.05 * step for other in others}
+        await elapse(0.2)
+    for other in others:
+        cluster.network.cut(old, other, one_way=True)
+
+
+@pytest.mark.parametrize("deposed", [paused, heard_by_nobody])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_leader_that_was_deposed_without_knowing_it_answers_no_query(deposed, seed):
+    """F72: it is asked all the time by a client that does not leave it; no answer is older than what another leader had
+    committed before the question."""
+
+    async def story(cluster):
+        old, written, stale, asked = cluster.nodes[cluster.leader.node_id], 0, [], []
+        writer = cluster.client(silence_s=0.3)
+        reader = cluster.client(old.node_id, probe_s=60, silence_s=60, deadline_s=8)
+        await writer.remote.put(b"key", b"0")
+        assert (await reader.remote.get(b"key")).value == b"0"
+        await deposed(cluster, old.node_id, [node_id for node_id in cluster.nodes if node_id != old.node_id])
+        assert reader.connected_to == old.member.client_address
+        assert old.node.raft.is_leader
+
+        async def ask():
+            known = written
+            with contextlib.suppress(NotAccepted):
+                answer = await reader.remote.get(b"key")
+                if int(answer.value) < known:
+                    stale.append((int(answer.value), known))
+
+        async def ask_on():
+            while True:
+                asked.append(asyncio.ensure_future(ask()))
+                await elapse(0.01)
+
+        asking = asyncio.ensure_future(ask_on())
+        for number in range(1, 30):
+            await writer.remote.put(b"key", b"%d" % number)
+            written = number
+        assert old.node.raft.is_leader, "it knew too soon"
+        await elapse(0.1)
+        old.thaw()
+        await elapse(0.5)
+        cluster.network.delays = {}
+        cluster.network.heal()
+        await elapse(1)
+        asking.cancel()
+        await asyncio.gather(asking, *asked, return_exceptions=True)
+        assert not stale, f"answers and what had been written before they were asked for: {stale}"
+        assert cluster.leader.node_id != old.node_id
+        await writer.close()
+        await reader.close()
+
+    play(KeyValue, story, seed=seed)
 
 
 @pytest.mark.parametrize("asks", ["a client", "a follower"])
