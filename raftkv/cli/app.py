@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from raftkv.cli import admin, data
+from raftkv.cli.check import check
 from raftkv.cli.clock import clock
 from raftkv.cli.completion import completion
 from raftkv.cli.demo import demo
@@ -70,5 +71,7 @@ def main() -> None:
     """
 
 
-for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, upgrade, clock, snapshot, log, replay, completion):
+_TOOLS = (upgrade, clock, snapshot, log, replay, check, completion)
+
+for _command in (serve, demo, *data.COMMANDS, *admin.COMMANDS, *_TOOLS):
     main.add_command(_command)

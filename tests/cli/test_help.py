@@ -102,7 +102,7 @@ def test_what_only_looks_like_json_changes_nothing():
 
 def test_the_data_commands_share_their_options():
     """Address, deadline and JSON are said in one way everywhere."""
-    local = {("serve",), ("demo",), ("replay",), ("completion",), ("log", "inspect")}
+    local = {("serve",), ("demo",), ("replay",), ("check",), ("completion",), ("log", "inspect")}
     local |= {("snapshot", "list"), ("snapshot", "verify"), ("member", "rewrite")}
     for path, command in ALL.items():
         if isinstance(command, click.Group) or path in local:
