@@ -104,7 +104,8 @@ class Table(_Part, Generic[K, V]):
 
     Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
     serialises, but for sets. In a method, `self.stock` is a `TableView` of it. `until=3` says that version 3 of the
-    machine has no such table any more: what is in it then is deleted when version 3 becomes active.
+    machine has no such table any more: what is in it is deleted when version 3 becomes active, behind the upgrades that
+    lead there, which may read it.
     """
 
     def __init__(self, key: type[K], value: type[V], *, since: int = 1, until: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeGuard
 
 import msgspec
@@ -13,6 +13,7 @@ from raftkv.errors import UNREADABLE, MachineFailed, NodeStopped
 from raftkv.machine.active import Active
 from raftkv.machine.outcome import read_rejection, rejected
 from raftkv.machine.overlay import Ghost, Overlay
+from raftkv.machine.upgrades import Upgrade
 from raftkv.machine.versions import Activation, Change, Founding, Kept, Step, decode_change, encode_kept, read_kept
 from raftkv.state import TABLE_PREFIX, VERSION_KEY
 
@@ -113,10 +114,16 @@ class Upgrading:
         upgrades = self._machine.upgrades_between(before.version, change.version)
         raised = Kept(change.version, change.schema)
         new = Active(self._machine, raised)
-        gone = [DROP + name for name in old.schema.parts if name not in new.schema.parts]
-        left = (*(each.name for each in upgrades), *gone)
+        left = (*(each.name for each in upgrades), *(DROP + name for name in self._gone(old, new)))
         self._activate(new)
         return self._run(msgspec.structs.replace(raised, left=left), first=True)
+
+    def _gone(self, old: Active, new: Active) -> list[str]:
+        """The tables and values that `new` lacks: those of `old`, and those of versions between, which upgrades may
+        fill on their way."""
+        parts, own = old.schema.parts, self._machine.parts
+        between = [name for name in own if name not in parts and old.version < own[name].span.since < new.version]
+        return [name for name in (*parts, *between) if name not in new.schema.parts]
 
     def _step(self, step: Step, before: Kept) -> None:
         if step.failed:
@@ -135,7 +142,7 @@ class Upgrading:
             in_pieces = name.startswith(DROP) or self._machine.upgrades[name].in_pieces
             if first and in_pieces:
                 return kept, ""  # each piece is an entry of its own
-            cursor, error = self._drop(name[len(DROP) :]) if name.startswith(DROP) else self._call(name, kept.cursor)
+            cursor, error = self._drop(name[len(DROP) :]) if name.startswith(DROP) else self._call(name, kept)
             if error:
                 return kept, f"{name}: {error}"
             if cursor is not None:
@@ -144,11 +151,12 @@ class Upgrading:
             first = True
         return kept, ""
 
-    def _call(self, name: str, cursor: bytes) -> tuple[bytes | None, str]:
+    def _call(self, name: str, kept: Kept) -> tuple[bytes | None, str]:
         upgrade, overlay = self._machine.upgrades[name], self._overlay
         overlay.writable = True
+        self._show(self._going(upgrade, kept))
         try:
-            return upgrade.run(self._instance, cursor), ""
+            return upgrade.run(self._instance, kept.cursor), ""
         except NodeStopped:
             raise
         except NOT_ITS_OWN as exc:
@@ -162,6 +170,20 @@ class Upgrading:
             return None, str(read_rejection(rejected(exc).payload))
         finally:
             overlay.writable = False
+            self._show(())
+            self.ghost.clear()
+
+    def _going(self, upgrade: Upgrade, kept: Kept) -> list[str]:
+        """The tables and values that go with the active version, and that the upgrade may still read: they are of the
+        version that it leads to, or of the one before."""
+        going = [name[len(DROP) :] for name in kept.left if name.startswith(DROP)]
+        spans = {name: part.span for name, part in self._machine.parts.items() if name in going}
+        return [name for name, span in spans.items() if span.has(upgrade.to - 1) or span.has(upgrade.to)]
+
+    def _show(self, going: Collection[str]) -> None:
+        """Let the instance see what is in these, though the active version lacks them."""
+        ghosts = {name: self.ghost for name in self.active.ghosts if name not in going}
+        vars(self._instance).update(_views={}, _ghosts=ghosts)
 
     def _drop(self, name: str) -> tuple[bytes | None, str]:
         """Delete the next rows of a table that the class does not have any more."""
