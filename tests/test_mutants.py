@@ -38,6 +38,7 @@ def test_every_layer_has_mutants_and_no_name_is_used_twice():
         "sessions",
         "schema",
         "versions",
+        "upgrade",
         "node",
         "members",
         "client",

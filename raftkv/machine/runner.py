@@ -36,7 +36,7 @@ from raftkv.machine.rejection import is_mistake
 from raftkv.machine.sessions import Sessions
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.machine.upgrading import NOT_ITS_OWN, Upgrading
-from raftkv.machine.versions import Change, read_kept
+from raftkv.machine.versions import Change, Kept, read_kept
 from raftkv.model import EntryKind, Index
 from raftkv.state import Applied, StateView, Store
 
@@ -102,6 +102,7 @@ class Runner:
         return self._upgrading.active
 
     def _activated(self, active: Active) -> None:
+        self._checks = active
         self._asker = Asker(active, self.store, slice_over)
         if self._on_active is not None:
             self._on_active(active)
@@ -125,13 +126,16 @@ class Runner:
         if command.name in (OPEN_SESSION, CLOSE_SESSION):
             with_room(decode_command, payload, ROOM_TO_CHECK)
             return
-        offered = self._upgrading.active.command(command.name)
-        if offered.method.is_shallow:
-            self._upgrading.active.check(offered, command.args)
-        else:
+        offered = self._checks.command(command.name)
+        if not offered.method.is_shallow:
             with_room(decode_command, payload, ROOM_TO_CHECK)
             with_room(offered.method.decode_args, command.args, ROOM_TO_CHECK)
-            self._upgrading.active.check(offered, command.args)
+        self._checks.check(offered, command.args)
+
+    def expect(self, version: int, schema: bytes) -> None:
+        """Have `check` go by this version until one is active: what a leader is about to begin a new state with."""
+        if self._upgrading.active.kept is None:
+            self._checks = Active(self.machine, Kept(version, schema))
 
     def tried(self, change: Change) -> Change:
         """`change`, as a leader that has applied its whole log proposes it: with what upgrades raise, if they do.

@@ -118,7 +118,11 @@ class Upgrades:
         """Have this node's first entry as a leader say which version a new state begins with; 0: it says nothing."""
         if self._offered != version:
             self._offered = version
-            self._body.raft.opening = encode_change(Founding(*self._declared(version))) if version else b""
+            self._body.raft.opening = b""
+            if version:
+                declared = self._declared(version)
+                self._body.raft.opening = encode_change(Founding(*declared))
+                self._applier.runner.expect(*declared)
 
     def _due(self, kept: Kept | None) -> Change | None:
         """What a leader that has applied everything is to propose."""

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from raftkv.errors import MachineError, SchemaChanged, WrongVersion
+from raftkv.disk.simulated import SimDisk
+from raftkv.errors import MachineError, NotActive, SchemaChanged, WrongVersion
 from raftkv.machine import (
+    NO_SESSION,
     Activation,
     Limits,
     LocalMachine,
@@ -18,10 +20,13 @@ from raftkv.machine import (
     Table,
     Value,
     command,
+    encode_command,
     encode_schema,
     query,
     upgrade,
 )
+from raftkv.state import MemoryStore
+from tests.shop import First, Second, TaggedOrder
 
 
 def record(*fields, **settings):
@@ -315,3 +320,15 @@ def test_an_upgrade_that_never_ends_lets_commands_go_on():
         assert local.put("c", steps) == steps
     local._apply_change(Step(2, 3))  # of a leader of before
     assert (local._runner.active.kept.steps, local._runner.active.kept.left) == (20, ("fill",))
+
+
+def test_a_new_leader_checks_by_the_version_that_it_begins_the_state_with():
+    """Its first entry is not applied yet: what that version lacks, a field too, must not get into the log behind it."""
+    runner = Runner(Second, MemoryStore.open(SimDisk(), "/state"))
+    tagged = Second.methods["order"].encode_args((1, TaggedOrder("a", tags=["red"])), {})
+    runner.check(encode_command(NO_SESSION, 0, 0, "order", tagged))
+    runner.expect(1, encode_schema(First.schema()))
+    with pytest.raises(NotActive, match="tags"):
+        runner.check(encode_command(NO_SESSION, 0, 0, "order", tagged))
+    plain = Second.methods["order"].encode_args((1, TaggedOrder("a")), {})
+    runner.check(encode_command(NO_SESSION, 0, 0, "order", plain))
