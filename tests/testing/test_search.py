@@ -96,6 +96,18 @@ ACCEPTED = {
         op(3, "write", "y", 6, 7, None),
         op(3, "read", None, 8, 9, "x"),
     ],
+    "an unknown write before a known one that could come first": [
+        op(1, "write", "x", 0),
+        op(2, "write", "y", 0, 10, None),
+        op(3, "read", None, 1, 2, "x"),
+        op(3, "read", None, 3, 4, "y"),
+    ],
+    "an unknown write that is not to be used up too early": [
+        op(1, "write", "x", 0),
+        op(2, "write", "y", 0),
+        op(3, "read", None, 1, 2, "y"),
+        op(3, "read", None, 3, 4, "x"),
+    ],
     "what begins as another ends may come before it": [
         op(1, "write", "x", 0, 1, None),
         op(2, "read", None, 1, 2, None),
