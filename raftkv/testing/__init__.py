@@ -51,7 +51,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raftkv.testing.faults.nemesis import fault_kinds
-    from raftkv.testing.judging.failure import Cause, CounterExample, Failure
+    from raftkv.testing.judging.failure import Cause, CounterExample, Failure, UndecidedHistory
     from raftkv.testing.judging.models import UnfitModel
     from raftkv.testing.trying.application import fault_test
     from raftkv.testing.trying.budget import Budget
@@ -78,6 +78,7 @@ __all__ = [
     "SavedFailure",
     "SimCluster",
     "TwinDied",
+    "UndecidedHistory",
     "UnfitModel",
     "UnfitStrategy",
     "calls",
@@ -103,6 +104,7 @@ _PLACES = {
     "SavedFailure": "trying.saved",
     "SimCluster": "world.cluster",
     "TwinDied": "trying.determinism",
+    "UndecidedHistory": "judging.failure",
     "UnfitModel": "judging.models",
     "UnfitStrategy": "trying.strategies",
     "calls": "trying.strategies",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 
 from raftkv.errors import InvalidArgument
-from raftkv.testing import Call, Cause, CounterExample, Fault, UnfitModel, fault_kinds, rerun
+from raftkv.testing import Call, Cause, CounterExample, Fault, UndecidedHistory, UnfitModel, fault_kinds, rerun
 from raftkv.testing.judging.checks import QueuesAreBounded
+from raftkv.testing.judging.search import Effort
+from raftkv.testing.trying import performance
 from raftkv.testing.trying.example import run_example
 from raftkv.testing.trying.performance import Performance
 from raftkv.testing.trying.script import Script
@@ -43,6 +46,14 @@ def test_a_broken_invariant_is_no_mistake_of_the_application(monkeypatch):
     error = failure_of(Inventory, RECEIVE)
     assert error.cause is Cause.BROKEN
     assert re.match(r"QueuesAreBounded: too much waits\nn1@", error.described)
+
+
+def test_what_is_not_decided_is_said(monkeypatch):
+    """Too many orders to try: that is no pass without a word, and no failure."""
+    monkeypatch.setattr(performance, "judge", partial(performance.judge, effort=Effort(places=1)))
+    calls = [Call("receive", ("apple", 1), client=client) for client in range(3)]
+    with pytest.warns(UndecidedHistory, match="for 1 key the search was given up"):
+        rerun(Inventory, InventoryModel, commands=calls, key="sku")
 
 
 def test_only_what_is_looked_for_is_looked_at(monkeypatch):
