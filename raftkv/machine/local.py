@@ -51,9 +51,8 @@ class LocalMachine(Generic[M]):
         self.machine = machine
         self.now_ms = now_ms
         store = MemoryStore.open(SimDisk(), "/state")
-        if version is not None or begun_by is not None:
-            schema = (begun_by or machine).schema(version)
-            store.write({VERSION_KEY: encode_kept(Kept(schema.version, encode_schema(schema)))}, Applied())
+        schema = (begun_by or machine).schema(version)
+        store.write({VERSION_KEY: encode_kept(Kept(schema.version, encode_schema(schema)))}, Applied())
         self._runner = Runner(machine, store, on_mistake=self._met)
         self._mistake: BaseException | None = None
         self._chain = GENESIS_CHAIN

@@ -120,6 +120,11 @@ def read_rejection(payload: bytes) -> Rejected:
     return Rejected(read.error_type, read.message, bytes(read.fields))
 
 
+def error_type_of(payload: bytes) -> bytes:
+    """Of a rejection, from the payload of its outcome: the name of what was raised."""
+    return read_rejection(payload).error_type.encode()
+
+
 def rejection_payload(rejection: Rejected) -> bytes:
     """The other way round."""
     fields = [msgspec.Raw(rejection.fields)] if rejection.fields else []

@@ -18,10 +18,10 @@ from raftkv.errors import (
     TooMuchWork,
     UnknownCommand,
 )
-from raftkv.machine.active import Active, Offered
+from raftkv.machine.active import Active, Narrower, Offered
 from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
 from raftkv.machine.methods import Method, read_array_header
-from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, not_active, read_rejection, rejected
+from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, error_type_of, not_active, read_rejection, rejected
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import (
     CLOSE_SESSION,
@@ -33,7 +33,7 @@ from raftkv.machine.payloads import (
 )
 from raftkv.machine.reading import UNLIMITED, Asker, Interrupted, More, slice_over
 from raftkv.machine.rejection import is_mistake
-from raftkv.machine.sessions import Sessions
+from raftkv.machine.sessions import Sessions, is_answer
 from raftkv.machine.statemachine import Moment, StateMachine
 from raftkv.machine.upgrading import NOT_ITS_OWN, Upgrading
 from raftkv.machine.versions import Change, Kept, read_kept
@@ -184,7 +184,12 @@ class Runner:
         sessions.begin(entry.time_ms)
         outcome = TOO_DEEP if command is None else self._perform(command, entry)
         overlay.own.update(sessions.changes)
-        effects = _encoder.encode((entry.chain, outcome.kind, outcome.payload, list(overlay.own.items())))
+        payload, changes = outcome.payload, list(overlay.own.items())
+        if outcome.kind is OutcomeKind.REJECTED and self._upgrading.active.kept is not None:
+            # Texts and fields may differ between classes of one version, and of two: a record shows the fields that it
+            # has. (Before a version is active, nodes may run a raftkv that counted them in.)
+            payload, changes = error_type_of(payload), [each for each in changes if not is_answer(*each)]
+        effects = _encoder.encode((entry.chain, outcome.kind, payload, changes))
         overlay.keep()
         return outcome, xxhash.xxh3_64_intdigest(effects, digest)
 
@@ -248,7 +253,7 @@ class Runner:
         try:
             result = method.encode_result(method.function(self._instance, *args))
             if offered.narrow is not None:
-                result = offered.narrow(result)
+                result = _narrowed(method, offered.narrow, result)
             return Outcome(OutcomeKind.APPLIED, _bounded(method, result))
         except _NOT_ITS_OWN as exc:
             if isinstance(exc, NodeStopped):
@@ -340,6 +345,14 @@ class Runner:
         except BaseException as exc:
             self._raised(method, exc)
             raise read_rejection(rejected(exc).payload) from exc
+
+
+def _narrowed(method: Method, narrow: Narrower, result: bytes) -> bytes:
+    """The encoded result as the active version has it; `TypeError` when that has no such result."""
+    try:
+        return narrow(result)
+    except msgspec.MsgspecError as exc:
+        raise TypeError(f"{method.name} returned what the active version does not return: {exc}") from exc
 
 
 def _bounded(method: Method, result: bytes) -> bytes:

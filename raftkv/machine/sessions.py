@@ -34,6 +34,11 @@ failpoints.declare(
 )
 
 
+def is_answer(place: bytes, data: bytes | None) -> bool:
+    """Whether this change keeps a command's outcome for retries."""
+    return data is not None and place.startswith(_ANSWER)
+
+
 class _Record(msgspec.Struct, array_like=True):
     """What the table holds for a session; `last_index` is unique, and orders sessions by their last use."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from raftkv.errors import Rejected, StateCorruption
 from raftkv.machine import LocalMachine, Runner, StateMachine, Table, Value, command, query
+from raftkv.state import VERSION_KEY
 
 
 class Pairs(StateMachine):
@@ -229,6 +230,7 @@ def test_a_value_of_an_older_class_is_reported():
     local: Any = LocalMachine(Before)
     local.put()
     changed: Any = LocalMachine(After)
+    local._runner.store.write({VERSION_KEY: None}, local._runner.applied)  # nothing tells what it was
     changed._runner = Runner(After, local._runner.store)
     with pytest.raises(StateCorruption, match="not of the type"):
         changed.get()

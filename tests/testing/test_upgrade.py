@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from hypothesis import strategies as st
 
-from raftkv.machine import Method, StateMachine, Table, Value, active, command, query, upgrade
+from raftkv.machine import Method, Rejection, StateMachine, Table, Value, active, command, query, upgrade
 from raftkv.node.upgrades import Upgrades
 from raftkv.testing import Call, Cause, CounterExample, Fault, UnfitModel, UnfitStrategy, calls, rerun_upgrade
 from raftkv.testing import upgrade_test as upgrade_of  # pytest would take it for a test
@@ -407,3 +407,34 @@ def test_a_wrong_declaration_is_refused_at_once(old, new, options, error, text):
     """With what to change."""
     with pytest.raises(error, match=text):
         upgrade_of(old, new, **{"commands": [RECEIVE], **options})
+
+
+class OldLost(Rejection):
+    """Released."""
+
+    job: int
+
+
+class NewLost(Rejection):
+    """Has grown."""
+
+    job: int
+    owner: str = ""
+
+
+def losing(number: int, lost: type[Rejection]) -> type[StateMachine]:
+    """Raises its own rejection."""
+
+    class Losing(StateMachine):
+        version = number
+
+        @command
+        def lose(self, job: int) -> None:
+            raise lost(job)
+
+    return Losing
+
+
+OldLost.__name__ = NewLost.__name__ = "Lost"
+
+test_a_rejection_may_grow = upgrade_of(losing(1, OldLost), losing(2, NewLost), [calls("lose", st.integers(0, 3))])

@@ -191,7 +191,7 @@ class Rollout:
         except (Indeterminate, SessionExpired, NotAccepted, NotActive, InvalidArgument):
             return
         except Rejected as rejected:
-            heard: tuple[str, ...] | bytes = rejected.error_type, rejected.message
+            heard: tuple[str, ...] | bytes = rejected.error_type, ""  # each version may have its text
         else:
             heard = method.encode_result(result)
         if not method.is_query:
@@ -225,7 +225,7 @@ class Rollout:
         for heard in left:
             if heard.call.name == command.name and heard.args == bytes(command.args):
                 method = method_of_call(self._old, self._new, heard.call)
-                outcome: tuple[str, ...] | bytes | None = effect.rejected
+                outcome: tuple[str, ...] | bytes | None = effect.without_text().rejected
                 if effect.result is not None:
                     outcome = method.encode_result(method.decode_result(effect.result))
                 if outcome == heard.outcome:

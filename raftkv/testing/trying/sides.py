@@ -103,7 +103,7 @@ class SideBySide:
             if effect.failed is not None:
                 text = f"{what} stops a node of version {machine.version}, {active}: {effect.failed}"
                 raise CounterExample(Cause.FAILED, text)
-        if one != other:
+        if one.without_text() != other.without_text():
             place, first, second = difference(self._new, one, other)
             said = f"{place} is {first} with version {self._old.version} and {second} with version {self._new.version}"
         elif list(one.changes) != list(other.changes):
