@@ -157,6 +157,9 @@ class _Comparison:
         if (own and not self._grown) or any(new is None for _, new in pairs):
             self._differs(where, *said, remedy)
             return
+        if any(_reads(old, new) for old, _ in pairs for new in own.values()):
+            self._differs(where, *said, remedy)
+            return
         for old, new in pairs:
             assert new is not None
             if not self._alike(old, new):
@@ -219,6 +222,20 @@ class _Comparison:
                 f"forbid_unknown_fields={now.forbids_unknown}",
             )
             self._differs(where, before, after, "keep that setting")
+
+
+def _reads(old: Shape, new: Shape) -> bool:
+    """Whether a new member of a union reads values which the old one has read as its own until then: an int, which may
+    stand where a float may."""
+    whole = new.kind == "int" or (new.kind == "literal" and any(type(value) is int for value in new.values))
+    match old.kind:
+        case "float":
+            return whole
+        case "decimal":
+            return whole or new.kind == "float"
+        case "ext":
+            return new.kind == "datetime"
+    return False
 
 
 def _commands(schema: Schema) -> dict[str, MethodSchema]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import decimal
 import enum
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Optional, TypedDict
 
 import msgspec
 import pytest
 from msgspec import Meta, defstruct, field
+from msgspec.msgpack import Ext
 
 from raftkv.machine.grown import changed, not_grown
 from raftkv.machine.schema import (
@@ -209,6 +212,13 @@ OTHER = [
     ("another type of a value", single(int, b"\0"), single(str, b"\0"), "value v"),
     ("a type that may be anything", keeping(int), keeping(Any), "table items"),
     ("an int that is a float", keeping(int), keeping(float), "table items"),
+    ("an int that was a float", keeping(float), keeping(float | int), "table items"),
+    ("an int that was a float or None", taking(float | None), taking(float | int | None), "command c, argument a"),
+    ("a literal that was a float", keeping(float), keeping(Literal[1, 2] | float), "table items"),
+    ("an int that was a Decimal", keeping(decimal.Decimal), keeping(decimal.Decimal | int), "table items"),
+    ("a float that was a Decimal", keeping(decimal.Decimal), keeping(decimal.Decimal | float), "table items"),
+    ("a literal that was a Decimal", keeping(decimal.Decimal), keeping(decimal.Decimal | Literal[1]), "table items"),
+    ("a datetime that was an Ext", keeping(Ext), keeping(Ext | datetime.datetime), "table items"),
     ("a list that is a tuple", keeping(list[int]), keeping(tuple[int, ...]), "table items"),
     ("a longer tuple", keeping(tuple[int]), keeping(tuple[int, int]), "table items"),
     ("another type in a list", keeping(list[int]), keeping(list[str]), "table items"),
