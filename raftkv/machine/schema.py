@@ -20,6 +20,7 @@ import msgspec
 import xxhash
 from msgspec import inspect
 
+from raftkv.config import KIB
 from raftkv.errors import UNREADABLE, InvalidArgument, MachineError
 
 NO_DEFAULT: Any = msgspec.NODEFAULT
@@ -27,6 +28,9 @@ NO_DEFAULT: Any = msgspec.NODEFAULT
 
 DEPTH_MAX = 100
 """How deep types may be nested in each other. Whoever reads a schema of a peer does so by calling itself."""
+
+SCHEMA_BYTES_MAX = 192 * KIB
+"""Of an encoded schema: it is in every handshake, and in the state."""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -159,7 +163,7 @@ def make_schema(
         kinds += [part.value] if part.key is None else [part.key, part.value]
     found, records = describe(kinds)
     shapes = iter(found)
-    return Schema(
+    schema = Schema(
         machine=machine,
         version=version,
         methods={
@@ -180,6 +184,12 @@ def make_schema(
         limits=limits,
         records=records,
     )
+    if (size := len(encode_schema(schema))) > SCHEMA_BYTES_MAX:
+        raise MachineError(
+            f"{machine}: what the class declares has {size} bytes, more than the {SCHEMA_BYTES_MAX} that nodes "
+            "exchange: look for large defaults, or for a Literal or Enum with very many values"
+        )
+    return schema
 
 
 def describe(kinds: Iterable[Any]) -> tuple[list[Shape], dict[str, Record]]:

@@ -193,10 +193,9 @@ class Upgrades:
 
     def _reachable(self, active: int) -> int:
         """The highest version that every member can run, as far as it has said so; `active` when there is none."""
-        for version in range(self._machine.version, active, -1):
-            if not self.behind(version):
-                return version
-        return active
+        newest = [self._told[node].newest for node in self._members() if node in self._told]
+        version = min([self._machine.version, *newest])
+        return active if version <= active or self.behind(version) else version
 
     def behind(self, version: int) -> str:
         """Who can't run `version`, or is not known to, in words; empty when everybody can."""

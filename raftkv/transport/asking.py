@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import cast
 
-from raftkv.config import KIB
 from raftkv.errors import PeerError
+from raftkv.transport.limits import HELLO_BYTES_MAX
 from raftkv.transport.name import Name
 from raftkv.transport.streams import Streams
 from raftkv.wire import FrameDecoder
-
-ANSWER_BYTES_MAX = 64 * KIB
-"""An answer to a first frame has a few hundred bytes."""
 
 
 class _Question(asyncio.Protocol):
@@ -21,7 +18,7 @@ class _Question(asyncio.Protocol):
     def __init__(self, frame: bytes, answer: asyncio.Future[bytes | None]) -> None:
         self._frame = frame
         self._answer = answer
-        self._decoder = FrameDecoder(ANSWER_BYTES_MAX)
+        self._decoder = FrameDecoder(HELLO_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -8,6 +8,9 @@ import msgspec
 
 from raftkv.config import KIB, Config
 
+HELLO_BYTES_MAX = 256 * KIB
+"""A hello has a few hundred bytes, and the schema of the node's state machine, which has `SCHEMA_BYTES_MAX` at most."""
+
 
 class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of a transport, with reasons for those that are no settings of a node."""
@@ -15,8 +18,8 @@ class TransportLimits(msgspec.Struct, frozen=True, kw_only=True):
     frame_bytes_max: int
     queue_bytes_max: int
     """Room for two of the largest frames: one that leaves and one that waits keep a connection busy."""
-    hello_bytes_max: int = 64 * KIB
-    """A frame in the handshake; a hello has a few hundred bytes."""
+    hello_bytes_max: int = HELLO_BYTES_MAX
+    """A frame in the handshake."""
     strangers_max: int = 256
     """Incoming connections at once that are in their handshake or from no peer; a cluster has a handful."""
     handshake_s: float = 5.0

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from raftkv.errors import ChangeRefused, InvalidArgument, MachineFailed, NotActive, WrongVersion
-from raftkv.machine import Activation, Founding, Step, upgrade
+from raftkv.config import KIB
+from raftkv.errors import ChangeRefused, InvalidArgument, MachineError, MachineFailed, NotActive, WrongVersion
+from raftkv.machine import Activation, Founding, Step, Value, upgrade
 from raftkv.node.upgrades import Upgrades
 from raftkv.state import VERSION_KEY
 from raftkv.testing import elapse, scenario
@@ -486,3 +487,46 @@ async def test_commands_hold_back_while_an_upgrade_is_tried(cluster):
     is_over = True
     await asyncio.gather(*writers)
     await until_active(cluster, 2)
+
+
+@scenario(Shop1, seed=1)
+async def test_versions_may_be_far_apart(cluster, monkeypatch):
+    """A leader of version 202611 asks once a tick for whom it waits, and not for each version between."""
+
+    @called("Shop")
+    class Late(Shop2):
+        version = 202_611
+
+    await run(cluster, Late, 1)
+    await lead(cluster, 1)
+    asked = []
+    behind = Upgrades.behind
+    monkeypatch.setattr(Upgrades, "behind", lambda *args: asked.append(args) or behind(*args))
+    cluster.leader.upgrades.look()
+    assert len(asked) <= 1
+    await run(cluster, Late, 2, 3)
+    await until_active(cluster, 202_611)
+
+
+@called("Shop")
+class Wordy(Shop2):
+    """Declares nearly as much as a class may."""
+
+    words = Value(str, "x" * 180 * KIB)
+
+
+@scenario(Wordy, seed=1)
+async def test_a_class_that_declares_much_forms_a_cluster(cluster):
+    """What a class declares is in the handshake."""
+    assert await cluster.client(machine=Wordy).remote.put("a", 1) == 1
+    await cluster.until_equal()
+
+
+def test_a_class_that_declares_too_much_is_refused():
+    """Before a node of it starts, and could not say it to others."""
+
+    class Wordier(Shop2):
+        words = Value(str, "x" * 200 * KIB)
+
+    with pytest.raises(MachineError, match="more than the 196608 that nodes exchange"):
+        Wordier.schema()
