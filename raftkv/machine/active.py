@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -73,8 +74,22 @@ class Active:
                 if narrow is not None:
                     self.narrowers[name] = narrow
 
-        self.is_upgrading = kept is not None and bool(kept.left)
+    @property
+    def is_upgrading(self) -> bool:
         """Whether upgrades to it are not done yet."""
+        return self.kept is not None and bool(self.kept.left)
+
+    def going_on(self, kept: Kept) -> Active:
+        """As it is when `kept` is in the state: with the next piece of an upgrade done, mostly this without its work.
+
+        Raises as a new one does.
+        """
+        if self.kept is None or (self.kept.version, self.kept.schema) != (kept.version, kept.schema):
+            return Active(self.machine, kept)
+        _require_upgrades(self.machine, kept)
+        same = copy.copy(self)
+        same.kept = kept
+        return same
 
     def _offered(self, narrowed: bool) -> dict[str, Offered]:
         offered, records = {}, self.schema.records

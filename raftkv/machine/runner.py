@@ -329,7 +329,9 @@ class Runner:
     def _active_in(self, view: StateView) -> Active:
         """The version that was active when the view was taken."""
         active, kept = self._upgrading.active, read_kept(view)
-        return active if kept == active.kept else Active(self.machine, kept)
+        if kept == active.kept:
+            return active
+        return Active(self.machine, None) if kept is None else active.going_on(kept)
 
     def _ask(self, asker: Asker, payload: bytes, applied: Applied, reads: int) -> bytes:
         request = decode_query(payload)

@@ -93,7 +93,7 @@ class Upgrading:
         return msgspec.structs.replace(change, failed=error)
 
     def _keep(self, kept: Kept) -> None:
-        active = Active(self._machine, kept)
+        active = self.active.going_on(kept)
         self._overlay.own[VERSION_KEY] = encode_kept(kept)
         self._activate(active)
 
