@@ -290,17 +290,22 @@ class Runner:
         """The decoded arguments; the outcome for those that are nested too deep to be read, or are too many."""
         method = offered.method
         if offered.takes != len(method.types) and read_array_header(command.args)[0] > offered.takes:
-            version = self._upgrading.active.version
-            return not_active(f"version {version} of the command {command.name} takes {offered.takes} arguments")
+            return self._too_many(offered)
         try:
             return method.decode_args(command.args)
         except InvalidArgument as exc:
             if isinstance(exc.__cause__, RecursionError):
                 return TOO_DEEP
+            if self._upgrading.active.kept is not None and read_array_header(command.args)[0] > offered.takes:
+                return self._too_many(offered)  # a later class, which could read them, rejects them as well
             raise MachineFailed(
                 f"entry {entry.index} can't be applied: {exc}. Start this node with the version of the application "
                 "that the others run; types of arguments must not change while old entries are in the log"
             ) from exc
+
+    def _too_many(self, offered: Offered) -> Outcome:
+        version = self._upgrading.active.version
+        return not_active(f"version {version} of the command {offered.method.name} takes {offered.takes} arguments")
 
     def _raised(self, method: Method, error: BaseException) -> None:
         if self._on_mistake is not None and is_mistake(error):
