@@ -279,7 +279,10 @@ def test_a_table_that_ends_without_an_upgrade_is_emptied_in_pieces():
     assert sum(1 for _ in runner.instance.items) == 2_500
     local._runner = runner
     local.machine = after
-    local.upgrade()
+    local._apply_change(Activation(2, encode_schema(after.schema())))
+    for steps in range(3):
+        assert runner.active.kept.left == ("-items",)
+        local._apply_change(Step(2, steps))
     assert (runner.active.kept.steps, runner.active.kept.left) == (3, ())
     assert not [key for key, _ in runner.store.scan(b"", b"\xff" * 9) if b"items" in key]
 
@@ -332,3 +335,24 @@ def test_a_new_leader_checks_by_the_version_that_it_begins_the_state_with():
         runner.check(encode_command(NO_SESSION, 0, 0, "order", tagged))
     plain = Second.methods["order"].encode_args((1, TaggedOrder("a")), {})
     runner.check(encode_command(NO_SESSION, 0, 0, "order", plain))
+
+
+def test_a_class_without_an_upgrade_that_is_not_done_is_refused():
+    """It would leave rows as they are and say that all is done; with that upgrade it goes on."""
+
+    def fill(self: Any, after: int | None) -> int | None:
+        """Two pieces."""
+        return 1 if after is None else None
+
+    local, store = begun()
+    after = shop(2, fill=upgrade(to=2)(fill))
+    local._runner, local.machine = Runner(after, store), after
+    local._apply_change(Activation(2, encode_schema(after.schema())))
+    local._apply_change(Step(2, 0))
+    with pytest.raises(
+        WrongVersion, match="the upgrade to version 2 of Shop is not done, and this class lacks fill: ins"
+    ):
+        Runner(shop(2), store)
+    local._apply_change(Step(2, 1))
+    assert local._runner.active.kept.left == ()
+    assert Runner(shop(2), store).active.version == 2

@@ -317,6 +317,26 @@ async def test_two_leaders_that_both_propose_raise_it_once(cluster):
     assert [_kept(node) for node in cluster.running] == [before] * 3
 
 
+@scenario(Shop1, seed=1, started=False)
+async def test_a_leader_proposes_nothing_before_it_knows_what_is_active(cluster, monkeypatch):
+    """It is known when what its term begins with is applied: a state begins with one entry, and goes on with one."""
+    proposed = []
+    propose = Upgrades._propose
+
+    def noted(self, change):
+        proposed.append((change, self._applier.runner.applied.term, self._body.raft.term))
+        propose(self, change)
+
+    monkeypatch.setattr(Upgrades, "_propose", noted)
+    cluster.network.delay_s = 0.1
+    await cluster.start()
+    await until_active(cluster, 1)
+    assert proposed == []
+    await run(cluster, Shop2)
+    await until_active(cluster, 2)
+    assert [(type(change), applied == term) for change, applied, term in proposed] == [(Activation, True)]
+
+
 @scenario(Shop1, seed=1, config=MANUAL)
 async def test_an_operator_may_say_when(cluster):
     """With `auto_upgrade` off: the status says what it waits for, and errors of the leader do."""
