@@ -16,7 +16,7 @@ import decimal
 import functools
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, Union
 
 import msgspec
@@ -38,16 +38,17 @@ def checker(shape: Shape, records: dict[str, Record], *, strict: bool = False) -
     return _decoder(_Strict(records) if strict else _Types(records), shape).decode
 
 
-def pruner(shape: Shape, records: dict[str, Record]) -> Callable[[bytes], bytes]:
+def pruner(shape: Shape, records: dict[str, Record], *, unfilled: Collection[str] = ()) -> Callable[[bytes], bytes]:
     """What makes of an encoded value of a grown type what a class with `shape` would have encoded.
 
+    Where fields are missing it puts their defaults in, but for records that are `unfilled`.
     That raises `msgspec.ValidationError` for what such a class would refuse. Raises `InvalidArgument` itself when
     msgspec has no such type.
     """
     check = checker(shape, records)
     if not holds_record(shape):
         return functools.partial(_checked, check)
-    return functools.partial(_pruned, _decoder(_Pruning(records), shape).decode, check)
+    return functools.partial(_pruned, _decoder(_Pruning(records, unfilled), shape).decode, check)
 
 
 def _checked(check: Callable[[bytes], Any], data: bytes) -> bytes:
@@ -162,6 +163,10 @@ class _Strict(_Types):
 class _Pruning(_Types):
     """Leaves out what the records lack. It refuses what it can't read, and never because of a value that it passes."""
 
+    def __init__(self, records: dict[str, Record], unfilled: Collection[str]) -> None:
+        super().__init__(records)
+        self._unfilled = {id(records[name]) for name in unfilled if name in records}
+
     def type_of(self, shape: Shape) -> Any:
         if not holds_record(shape):
             return Raw
@@ -195,7 +200,7 @@ class _Pruning(_Types):
         return (list[Any],)
 
     def default(self, record: Record, field: RecordField) -> Any:
-        if field.default is not None and not record.omits_defaults:
+        if field.default is not None and not record.omits_defaults and id(record) not in self._unfilled:
             return Raw(field.default)  # the class of now leaves out defaults, that of before did not
         return msgspec.NODEFAULT if field.required or record.kind in ("array", "tuple") else UNSET
 

@@ -22,7 +22,12 @@ def narrower(shape: Shape, records: dict[str, Record], own_type: Any) -> Callabl
     Raises `InvalidArgument` when msgspec has no such type.
     """
     (own,), own_records = describe([own_type])
-    return None if same_shape(shape, records, own, own_records) else pruner(shape, records)
+    if same_shape(shape, records, own, own_records):
+        return None
+    # Unless the class leaves out defaults, a field that is missing was missing in a dataclass when it was decoded:
+    # msgspec does not set it to its default then, and so does not encode it, be the class the old one or the new.
+    unfilled = [name for name, record in own_records.items() if not record.omits_defaults]
+    return pruner(shape, records, unfilled=unfilled)
 
 
 def strict_decoder(arguments: Sequence[Argument], records: dict[str, Record]) -> Callable[[Raw | bytes], None]:
