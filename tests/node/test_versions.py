@@ -399,6 +399,23 @@ async def test_a_cluster_that_nodes_of_different_versions_found_begins_with_the_
     await until_active(cluster, 2)
 
 
+@scenario(Shop1, seed=1, started=False)
+async def test_a_node_goes_by_the_version_that_it_would_begin_a_state_with(cluster):
+    """Before anything is applied: what that version lacks must not get into the log behind it."""
+    cluster.network.delay_s = 0.1
+    for node_id, machine in ((1, Shop2), (2, Shop2), (3, Shop1)):
+        cluster.nodes[node_id].machine = machine
+        await cluster.nodes[node_id].start()
+    node = cluster.nodes[1].node
+    await cluster.until(lambda: node.upgrades._offered == 1, 30, "node 3 is known")
+    assert _kept(node) is None
+    put = Shop2.methods["put"]
+    node.applier.runner.check(put.command_payload(0, 0, 0, put.encode_args(("a", 1), {})))
+    with pytest.raises(NotActive, match="version 1, which is active, refuses it"):
+        node.applier.runner.check(put.command_payload(0, 0, 0, put.encode_args(("a", 1, "red"), {})))
+    await until_active(cluster, 1)
+
+
 @called("Shop")
 class Forgetful(Shop3):
     """Its upgrade has a piece that can't go on."""
