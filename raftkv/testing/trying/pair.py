@@ -55,9 +55,9 @@ def founding(machine: type[StateMachine]) -> bytes:
     return encode_change(Founding(machine.version, encode_schema(machine.schema())))
 
 
-def activation(machine: type[StateMachine]) -> bytes:
-    """The payload that makes the machine's version active."""
-    return encode_change(Activation(machine.version, encode_schema(machine.schema())))
+def activation(machine: type[StateMachine]) -> Activation:
+    """What makes the machine's version active."""
+    return Activation(machine.version, encode_schema(machine.schema()))
 
 
 def spoken(old: type[StateMachine], new: type[StateMachine], call: Call) -> tuple[Any, ...] | None:

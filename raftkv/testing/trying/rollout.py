@@ -131,9 +131,12 @@ class Rollout:
     async def _strike(self, cluster: SimCluster, nemesis: Nemesis, fault: Fault) -> None:
         nodes = list(cluster.nodes.values())
         if fault.kind == UPGRADE:
-            random.Random(fault.chance).shuffle(nodes)
+            dice = random.Random(fault.chance)
+            dice.shuffle(nodes)
             for sim in nodes:
                 await self._install(sim, self._new, power=bool(fault.chance % 2))
+                # Long enough, at times, for one of those that are new already to lead those that are not.
+                await asyncio.sleep(dice.choice([0, 0.3, 2]))
         elif fault.kind in MOVES:
             sim = nodes[fault.chance % len(nodes)]
             if fault.kind == NEWER or self._may_go_back(cluster, sim):

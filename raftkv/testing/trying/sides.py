@@ -10,7 +10,7 @@ import msgspec
 
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import InvalidArgument, NodeStopped, NotActive, Rejected
-from raftkv.machine import NO_SESSION, Kept, StateMachine, Step, encode_change, encode_command
+from raftkv.machine import NO_SESSION, Change, Kept, StateMachine, Step, encode_change, encode_command
 from raftkv.machine.rejection import is_mistake_named
 from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.state import TABLE_PREFIX
@@ -140,7 +140,7 @@ class SideBySide:
             if self._is_query(call) and self._answers(self._before, payload := self._payload(call))
         ]
         self._now_ms = START_MS + int(due)
-        self._change(self._entry(EntryKind.UPGRADE, activation(self._new)))
+        self._change(activation(self._new))
         alone = self._after.reopened()
         """Will get all pieces before any call."""
         begun, between = len(self._entries), []
@@ -179,11 +179,12 @@ class SideBySide:
         """Run the next piece of an upgrade, if any is left."""
         if not self._is_upgrading:
             return False
-        self._change(self._entry(EntryKind.UPGRADE, encode_change(Step(self._kept.version, self._kept.steps))))
+        self._change(Step(self._kept.version, self._kept.steps))
         return True
 
-    def _change(self, entry: Entry) -> None:
-        """Apply an entry that makes the newer version active, or goes on with its upgrades."""
+    def _change(self, change: Change) -> None:
+        """Make the newer version active, or go on with its upgrades, by an entry as a leader proposes it."""
+        entry = self._entry(EntryKind.UPGRADE, encode_change(self._after.runner.tried(change)))
         effect = self._after.apply(entry)
         what = f"the upgrade to version {self._new.version}"
         if effect.failed is not None:
@@ -238,7 +239,7 @@ class SideBySide:
             kept = replica.runner.active.kept
             if kept is None or not kept.left:
                 break
-            payload = encode_change(Step(kept.version, kept.steps))
+            payload = encode_change(replica.runner.tried(Step(kept.version, kept.steps)))
             replica.apply(make_entry(index, 1, self._entries[begun - 1].time_ms, EntryKind.UPGRADE, payload, index))
             if kept == replica.runner.active.kept:
                 break
