@@ -124,6 +124,11 @@ def _declare(made: Any, names: dict[str, Any]) -> None:
         elif target_of(value) is not None:
             _check_name(name, line_of(value))
             upgrades[name] = Upgrade(value, names)
+        elif name in methods or name in parts or name in upgrades:
+            raise MachineError(
+                f"{_place(value)}: {name} stands in the place of what a base class declares, and would not be used: "
+                "mark it as that is marked, or choose another name"
+            )
     made.methods, made.parts, made.upgrades = methods, parts, upgrades
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import encodings.idna  # noqa: F401  # what `getaddrinfo` imports at its first call, which may be one too many open files
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import InvalidArgument, MachineError, Rejected
-from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query
+from raftkv.machine import LocalMachine, StateMachine, Table, Value, command, query, upgrade
 
 HERE = r"test_statemachine.py:\d+"
 
@@ -189,6 +189,26 @@ class Derived(Base):
     def dice(self) -> int:
         """Not for queries."""
         return self.random.randrange(6)
+
+
+@pytest.mark.parametrize("name", ["add", "total", "fill"])
+def test_what_a_base_class_declares_is_not_hidden_by_what_is_not_declared(name):
+    """The base's would go on to be used, whatever stands there."""
+
+    class Base(StateMachine):
+        version = 2
+        total = Value(int, 0)
+
+        @command
+        def add(self, n: int) -> None:
+            self.total += n
+
+        @upgrade(to=2)
+        def fill(self) -> None:
+            self.total = 1
+
+    with pytest.raises(MachineError, match=f"{name} stands in the place of what a base class declares"):
+        type(StateMachine)("Derived", (Base,), {name: lambda self: None})
 
 
 def test_machines_are_inherited():

@@ -242,3 +242,13 @@ def test_the_log_hears_of_each_reason_now_and_then() -> None:
     assert trouble.now is None
     assert not trouble.note(refused, 100.0)
     assert trouble.note(name, 100.0)
+
+
+def test_a_lookup_imports_nothing():
+    """At its first use Python would import a codec, which fails while there are too many open files."""
+    program = (
+        "import sys, raftkv.transport.resolver as r; before = set(sys.modules); "
+        "r.Resolver().look_up('127.0.0.1', 1); print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
