@@ -246,12 +246,12 @@ def _endless():
     ],
 )
 def test_an_upgrade_that_fails_is_named(new, described):
-    """With its line, and a script of one call and the activation."""
+    """With its line, and a script of one call at most: it is tried behind every script."""
     error = failure(new())
     assert error.cause is Cause.UPGRADE_FAILED
     assert re.match(described, error.described), error.described
     assert error.program.count("Call(") <= 1
-    assert error.program.count("Fault(") == 1
+    assert "Fault(" not in error.program
 
 
 def _overwriting():
@@ -361,7 +361,7 @@ def test_an_upgrade_that_is_not_the_same_on_every_node_is_named(new):
 
 def test_what_only_a_cluster_shows_is_found(monkeypatch):
     """Were the version raised before every member can run it, a node would stop in the simulated cluster."""
-    monkeypatch.setattr(Upgrades, "behind", lambda *_: "")
+    monkeypatch.setattr(Upgrades, "_reachable", lambda upgrades, _: upgrades._machine.version)
     error = failure(After)
     assert error.cause is Cause.BROKEN
     assert "WrongVersion" in error.described or "version 2 of Shop is active" in error.described

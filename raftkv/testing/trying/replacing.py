@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from raftkv.machine import StateMachine
 from raftkv.testing.judging.failure import Cause, CounterExample
 from raftkv.testing.trying.pair import check_versions, method_of_call, program, require_grown
 from raftkv.testing.trying.rollout import Rollout
 from raftkv.testing.trying.script import Call, Fault, Script
-from raftkv.testing.trying.sides import SideBySide
+from raftkv.testing.trying.sides import UPGRADE, SideBySide
 from raftkv.testing.world.cluster import SimCluster
 
 
@@ -31,12 +33,20 @@ def run_upgrade(
         if only is Cause.GREW_APART:
             return
         if only is None or not only.needs_a_world:
-            SideBySide(old, new, script, shows_pieces=shows_pieces).run()
+            for each in (_upgraded_last(script), script):
+                SideBySide(old, new, each, shows_pieces=shows_pieces).run()
         if only is None or only.needs_a_world:
             Rollout(old, new, script, observe).run()
     except CounterExample as found:
         found.program = program(old, new, script, shows_pieces=shows_pieces)
         raise
+
+
+def _upgraded_last(script: Script) -> Script:
+    """The same calls, all while the old version is active: in a world it may take long until the newer one is, and it
+    may become so even if no fault of the script says when."""
+    last = max((call.at_ms for call in script.calls), default=0)
+    return msgspec.structs.replace(script, faults=(Fault(UPGRADE, at_ms=last + 1),))
 
 
 def rerun_upgrade(
