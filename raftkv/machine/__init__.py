@@ -36,6 +36,8 @@ from raftkv.machine.payloads import (
     CLOSE_SESSION,
     NO_SESSION,
     OPEN_SESSION,
+    decode_command,
+    decode_query,
     encode_command,
     encode_query,
 )
@@ -43,6 +45,7 @@ from raftkv.machine.reading import Interrupted, SliceOver
 from raftkv.machine.rejection import Rejection, as_declared
 from raftkv.machine.runner import Runner
 from raftkv.machine.schema import decode_schema, encode_schema
+from raftkv.machine.shapes import strict_decoder
 from raftkv.machine.statemachine import StateMachine
 from raftkv.machine.tables import Table, Value
 from raftkv.machine.upgrades import upgrade
@@ -77,6 +80,8 @@ __all__ = [
     "changed",
     "command",
     "decode_change",
+    "decode_command",
+    "decode_query",
     "decode_schema",
     "encode_change",
     "encode_command",
@@ -89,5 +94,6 @@ __all__ = [
     "read_rejection",
     "rejection_payload",
     "runs",
+    "strict_decoder",
     "upgrade",
 ]

@@ -33,8 +33,8 @@ class Requests:
         views: Views,
         ending: Ending,
         *,
-        explain: Callable[[NotActive | InvalidArgument], NotActive | InvalidArgument],
-        explaining: Callable[[QueryDone], QueryDone],
+        explain: Callable[[NotActive | InvalidArgument, bytes], NotActive | InvalidArgument],
+        explaining: Callable[[QueryDone, bytes], QueryDone],
     ) -> None:
         """`explain` adds to an error of the active version what it takes for it to go away; `explaining` has it done
         to the errors of a query."""
@@ -64,7 +64,7 @@ class Requests:
             try:
                 self._applier.runner.check(payload)
             except (NotActive, InvalidArgument) as exc:
-                raise self._explain(exc) from None
+                raise self._explain(exc, payload) from None
         self._engine.submit(payload, done)
 
     def query(
@@ -84,7 +84,7 @@ class Requests:
             raise self._refusal()
         if self._body.doubt is not None and not stale:
             raise self._refusal()
-        done = self._explaining(done)
+        done = self._explaining(done, payload)
         if not stale:
             self._engine.query(Query(payload, done, deadline_s, gone))
             return

@@ -213,14 +213,15 @@ class Upgrades:
                 words.append(f"node {node} runs {runs(told.oldest, told.newest)}")
         return ", ".join(words)
 
-    def explained(self, error: NotActive | InvalidArgument) -> NotActive | InvalidArgument:
-        """Why this node refuses a command or query, with what it takes for that to go away.
-
-        What this class does not know may well be of a later version, if others run one.
-        """
+    def explained(
+        self, error: NotActive | InvalidArgument, request: bytes, kind: str = "command"
+    ) -> NotActive | InvalidArgument:
+        """Why this node refuses an encoded command or query (`kind`), with what it takes for that to go away: what
+        this class does not know may be of a later version, which others run."""
         version, newest = self._active.version, self._machine.version
         if isinstance(error, InvalidArgument):
-            later = [node for node in self._members() if node in self._told and self._told[node].newest > newest]
+            theirs = [(node, self._told[node]) for node in self._members() if node in self._told]
+            later = [node for node, told in theirs if told.newest > newest and told.takes(request, kind)]
             if not later:
                 return error
             leads = ", which leads," if self._body.raft.is_leader else ""
@@ -237,13 +238,16 @@ class Upgrades:
     def _members(self) -> list[NodeId]:
         return [member.node_id for member in self._body.raft.membership.members]
 
-    def explaining(self, done: QueryDone) -> QueryDone:
-        """`done`, which then is given refusals as `explained`; itself when all known classes are of one version."""
+    def explaining(self, done: QueryDone, request: bytes) -> QueryDone:
+        """`done` of a query, which then is given refusals as `explained`; itself when all known classes are of one
+        version."""
         if not self._is_mixed:
             return done
 
         def explain(index: Index, result: bytes | RaftKVError) -> None:
-            done(index, self.explained(result) if isinstance(result, NotActive | InvalidArgument) else result)
+            if isinstance(result, NotActive | InvalidArgument):
+                result = self.explained(result, request, "query")
+            done(index, result)
 
         return explain
 

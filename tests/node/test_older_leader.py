@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.msgpack import encode
 
 from raftkv.errors import InvalidArgument, NotActive
+from raftkv.machine import NO_SESSION, encode_command
 from raftkv.testing import SimCluster, scenario
 from tests.testing.versions import After, Before
 
@@ -31,6 +33,9 @@ async def test_what_only_a_later_class_has_is_not_active_on_an_older_leader(clus
         await client.remote.sell("apple")
     with pytest.raises(NotActive, match=said):
         await client.remote.receive("apple", 1, "red")
+    for name, args in (("receive", ["apple", "three"]), ("receive", ["apple", 1, "red", 4]), ("send", [])):
+        with pytest.raises(InvalidArgument):  # no version takes that
+            leader.requests.submit(encode_command(NO_SESSION, 0, 0, name, encode(args)), lambda *_: None)
     assert leader.raft.log.last_index == last
     assert await client.remote.receive("apple", 1) == 4
     await client.close()

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from raftkv.errors import HandshakeRefused, InvalidArgument
-from raftkv.machine import StateMachine, changed, decode_schema, listed, not_grown, runs
+from raftkv.errors import UNREADABLE, HandshakeRefused, InvalidArgument
+from raftkv.machine import (
+    StateMachine,
+    changed,
+    decode_command,
+    decode_query,
+    decode_schema,
+    listed,
+    not_grown,
+    runs,
+    strict_decoder,
+)
 from raftkv.model import NodeId
 from raftkv.wire import Hello
 
@@ -17,6 +27,19 @@ class Told(msgspec.Struct, frozen=True):
     newest: int
     declared: bytes = b""
     """The encoded schema of the newest."""
+
+    def takes(self, request: bytes, kind: str) -> bool:
+        """Whether the newest has this encoded command or query (`kind`), and takes its arguments."""
+        try:
+            call = decode_query(request) if kind == "query" else decode_command(request)
+            schema = decode_schema(self.declared)
+            method = schema.methods.get(call.name)
+            if method is None or method.kind != kind:
+                return False
+            strict_decoder(method.arguments, schema.records)(call.args)
+        except (InvalidArgument, *UNREADABLE):
+            return False
+        return True
 
 
 def check_versions(machine: type[StateMachine], active: int, hello: Hello, own: NodeId) -> Told:
