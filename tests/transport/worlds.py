@@ -27,6 +27,10 @@ DEADLINE_S = 20.0
 """What no test ever takes; a condition that does not come true fails there."""
 
 
+STORY_S = 20 * DEADLINE_S
+"""What no story takes, whatever it waits for."""
+
+
 class Talker:
     """A handler that remembers everything, and lets a test wait until it has seen enough."""
 
@@ -168,7 +172,8 @@ def tell(story: Callable[[Any], Awaitable[None]], world: type[World]) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
         made = world()
         try:
-            await story(made)
+            async with asyncio.timeout(STORY_S):  # in virtual time it is never that long
+                await story(made)
         finally:
             await made.close()
 
