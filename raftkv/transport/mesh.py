@@ -22,6 +22,9 @@ from raftkv.wire import PeerMessage
 
 logger = EventLog("raftkv")
 
+GONE_WITHIN_S = 5.0
+"""How long the end of connections that were aborted is waited for, which is at once: a node's stop must not hang."""
+
 ASK_S = 1.0
 """How long to wait for an answer in `ask`; a node answers within some ms."""
 
@@ -132,7 +135,11 @@ class Mesh(Transport):
 
     async def close(self) -> None:
         self.abort()
-        await self._connections.all_gone()
+        try:
+            async with asyncio.timeout(GONE_WITHIN_S):
+                await self._connections.all_gone()
+        except TimeoutError:
+            logger.warning("connections_left", connections=len(list(self._connections)), seconds=GONE_WITHIN_S)
 
     def after_fork(self) -> None:
         """In a child: peers are the parent's."""

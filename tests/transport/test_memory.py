@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from raftkv.testing.world.loop import PROCESS, SimLoop, elapse
 from raftkv.transport import MemoryNetwork
 from raftkv.wire import DigestReport
@@ -198,3 +200,24 @@ def test_what_a_process_sent_before_it_was_stopped_arrives() -> None:
         assert seen == [(b"bytes", 2), ("may write", 1)]
 
     SimLoop().run(story())
+
+
+def test_a_connection_that_does_not_go_holds_up_no_stop() -> None:
+    """It was closed as hard as can be, so its end is waited for a while only, and the log says so."""
+
+    async def story(world: MemoryWorld) -> None:
+        one, _ = await world.pair()
+        world.nodes[1]._connections.opened(Stuck())
+        await world.stop(1)
+        assert one.connected
+
+    with capture_logs() as lines:
+        tell(story, MemoryWorld)
+    assert {line["connections"] for line in lines if line["event"] == "connections_left"} == {1}
+
+
+class Stuck:
+    """A connection that is never gone."""
+
+    def after_fork(self) -> None:
+        """Nothing is the parent's."""
