@@ -17,7 +17,6 @@ from raftkv.errors import (
     NodeStopped,
     NotAccepted,
     NotActive,
-    RaftKVError,
     Rejected,
     SessionExpired,
 )
@@ -27,19 +26,14 @@ from raftkv.model import EntryKind, Index
 from raftkv.node import Node
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.check import Check
-from raftkv.testing.judging.checks import all_checks
-from raftkv.testing.judging.failure import Cause, CounterExample, Failure
-from raftkv.testing.judging.logtime import LogTimeIsBounded
-from raftkv.testing.judging.watching import look, watched
+from raftkv.testing.judging.failure import Failure
 from raftkv.testing.trying.pair import method_of_call, speaker
-from raftkv.testing.trying.performance import DEADLINE_S, RECOVER_S
 from raftkv.testing.trying.replica import Effect, Replica
 from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.testing.trying.scripted import ScriptedWorld
 from raftkv.testing.trying.sides import UPGRADE
 from raftkv.testing.world.cluster import SimCluster, SimNode
-from raftkv.testing.world.loop import Deadlock, SimLoop
 from raftkv.testing.world.settings import CONFIG
-from raftkv.testing.world.unheard import quiet
 
 NEWER, OLDER = "newer", "older"
 MOVES = (NEWER, OLDER)
@@ -62,8 +56,8 @@ class Heard(NamedTuple):
     outcome: tuple[str, ...] | bytes | None
 
 
-class Rollout:
-    """One script in one world. `run` raises `CounterExample`."""
+class Rollout(ScriptedWorld):
+    """One script with nodes and clients of two versions."""
 
     def __init__(
         self,
@@ -72,57 +66,30 @@ class Rollout:
         script: Script,
         observe: Callable[[SimCluster], None] | None,
     ) -> None:
+        super().__init__(script, observe)
         self._old, self._new = old, new
-        self._script = script
-        self._observe = observe
-        self._dice = random.Random(script.seed)
         self._log = AppliedEntries()
         self._heard: list[Heard] = []
-        self._start_s = 0.0
 
-    def run(self) -> None:
-        try:
-            with quiet():
-                SimLoop().run(self._run())
-        except Failure as exc:
-            raise CounterExample(Cause.BROKEN, str(exc)) from exc
-        except (AssertionError, RaftKVError, TimeoutError, Deadlock) as exc:
-            raise CounterExample(Cause.BROKEN, f"{type(exc).__name__}: {exc}") from exc
-
-    async def _run(self) -> None:
-        seed = self._dice.getrandbits(64)
+    def _cluster(self, seed: int) -> SimCluster:
         cluster = SimCluster(self._old, self._script.size, seed=seed, config=SNAPSHOTS)
         cluster.on_started = self._log.follow
-        if self._observe is not None:
-            self._observe(cluster)
-        nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
-        checks = [*all_checks(), LogTimeIsBounded(), self._log]
-        await watched(cluster, checks, self._play(cluster, nemesis))
-        look(cluster, checks)
-        self._judge(cluster)
+        return cluster
 
-    async def _play(self, cluster: SimCluster, nemesis: Nemesis) -> None:
-        await cluster.start()
-        await cluster.until_leader()
-        self._start_s = cluster.loop.time()
-        numbers = sorted({call.client for call in self._script.calls})
-        clients = [asyncio.ensure_future(self._client(cluster, number)) for number in numbers]
-        recovery = asyncio.ensure_future(self._recover(nemesis))
-        try:
-            for fault in sorted(self._script.faults, key=lambda fault: fault.at_ms):
-                await self._until(fault.at_ms)
-                await self._strike(cluster, nemesis, fault)
-            await asyncio.wait([asyncio.gather(*clients)], timeout=RECOVER_S)
-        finally:
-            recovery.cancel()
-            await asyncio.gather(recovery, return_exceptions=True)
-        await nemesis.mend()
-        cluster.note("mended")
-        await cluster.until_leader(60)
-        await asyncio.wait_for(asyncio.gather(*clients), 60 + DEADLINE_S * len(self._script.calls))
+    def _class_of(self, call: Call) -> type[StateMachine]:
+        return speaker(self._old, self._new, call)
+
+    async def _run(self) -> SimCluster:
+        cluster = await super()._run()
+        self._judge(cluster)
+        return cluster
+
+    def _more_checks(self) -> list[Check]:
+        return [self._log]
+
+    async def _settle(self, cluster: SimCluster) -> None:
         if all(sim.machine is self._new for sim in cluster.nodes.values()):
             await cluster.until(lambda: self._is_upgraded(cluster), 60, f"version {self._new.version} is active")
-        await cluster.until_equal()
 
     def _is_upgraded(self, cluster: SimCluster) -> bool:
         active = [node.applier.runner.active for node in cluster.running]
@@ -143,7 +110,7 @@ class Rollout:
                 machine = self._new if fault.kind == NEWER else self._old
                 await self._install(sim, machine, power=bool(fault.chance // len(nodes) % 2))
         else:
-            await nemesis.strike(fault.kind, fault.chance)
+            await super()._strike(cluster, nemesis, fault)
 
     def _may_go_back(self, cluster: SimCluster, sim: SimNode) -> bool:
         """Whether the newer version can't have become active: another node can't run it."""
@@ -161,31 +128,6 @@ class Rollout:
         except NodeStopped as exc:
             if type(exc) is not NodeStopped:  # else it crashed while it started, and is started again
                 raise
-
-    async def _recover(self, nemesis: Nemesis) -> None:
-        dice = random.Random(self._script.seed)
-        while True:
-            await asyncio.sleep(dice.uniform(0.5, 1.5) * RECOVER_S)
-            await nemesis.strike(dice.choice(["restart", "heal"]), dice.getrandbits(32))
-
-    async def _until(self, at_ms: int) -> None:
-        left = self._start_s + at_ms / 1000 - asyncio.get_running_loop().time()
-        if left > 0:
-            await asyncio.sleep(left)
-
-    async def _client(self, cluster: SimCluster, number: int) -> None:
-        calls = [call for call in self._script.calls if call.client == number]
-        clients = {
-            machine: cluster.client(machine=machine, deadline_s=DEADLINE_S, sessions=True)
-            for machine in {speaker(self._old, self._new, call) for call in calls}
-        }
-        try:
-            for call in sorted(calls, key=lambda call: call.at_ms):
-                await self._until(call.at_ms)
-                await self._call(clients[speaker(self._old, self._new, call)], call)
-        finally:
-            for client in clients.values():
-                await client.close()
 
     async def _call(self, client: Any, call: Call) -> None:
         method = method_of_call(self._old, self._new, call)
