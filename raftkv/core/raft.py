@@ -214,9 +214,7 @@ class Raft(RaftState):
         reaches it. Raises `NotLeader`, `Busy` (too much is uncommitted, or leadership is being transferred)
         or `InvalidArgument` (one is too large); then none was appended.
         """
-        role = self.require_leader()
-        if role.transfer is not None:
-            raise Busy(f"leadership is being transferred to node {role.transfer.target}")
+        self._require_proposer()
         size = 0
         for payload in payloads:
             size += len(payload)
@@ -230,23 +228,26 @@ class Raft(RaftState):
         self.observe(now_ms, monotonic_ms)
         return tail.append_payloads(self, EntryKind.COMMAND, payloads)
 
+    def _require_proposer(self) -> Leader:
+        """This leader's role, unless it is handing over: an entry made meanwhile would be one more to wait for."""
+        role = self.require_leader()
+        if role.transfer is not None:
+            raise Busy(f"leadership is being transferred to node {role.transfer.target}")
+        return role
+
     def reset_clock(self) -> Index:
         """Let log time begin anew at what the clocks say now, even if it is ahead of them; returns the entry's index.
 
         Where no majority of the clocks agrees, this leader's own is taken as right. Raises `NotLeader`, `Busy`.
         """
-        role = self.require_leader()
-        if (transfer := role.transfer) is not None:
-            raise Busy(f"leadership is being transferred to node {transfer.target}")
+        role = self._require_proposer()
         clocks.judge(self, role)
         clocks.declare(self, role)
         return tail.append_at(self, EntryKind.CLOCK, [b""], clocks.stamp(self, role))[0]
 
     def propose_upgrade(self, payload: bytes) -> Index:
         """Append an `EntryKind.UPGRADE` with this payload; returns its index. Raises `NotLeader`, `Busy`."""
-        role = self.require_leader()
-        if (transfer := role.transfer) is not None:
-            raise Busy(f"leadership is being transferred to node {transfer.target}")
+        self._require_proposer()
         return tail.append_payloads(self, EntryKind.UPGRADE, [payload])[0]
 
     def read(self, token: int) -> None:
