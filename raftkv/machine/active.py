@@ -22,7 +22,7 @@ from raftkv.machine.limits import Limits
 from raftkv.machine.methods import Method
 from raftkv.machine.schema import Schema, decode_schema
 from raftkv.machine.shapes import fields_checker, narrower, strict_decoder
-from raftkv.machine.versions import Kept
+from raftkv.machine.versions import DROP, Kept
 
 Narrower = Callable[[bytes], bytes]
 
@@ -166,7 +166,7 @@ def _read(kept: Kept) -> Schema:
 
 
 def _require_upgrades(machine: Any, kept: Kept) -> None:
-    missing = [name for name in kept.left if not name.startswith("-") and name not in machine.upgrades]
+    missing = [name for name in kept.left if not name.startswith(DROP) and name not in machine.upgrades]
     if missing:
         raise WrongVersion(
             f"the upgrade to version {kept.version} of {machine.__name__} is not done, and this class lacks "

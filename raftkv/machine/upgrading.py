@@ -14,14 +14,21 @@ from raftkv.machine.active import Active
 from raftkv.machine.outcome import read_rejection, rejected
 from raftkv.machine.overlay import Ghost, Overlay
 from raftkv.machine.upgrades import Upgrade
-from raftkv.machine.versions import Activation, Change, Founding, Kept, Step, decode_change, encode_kept, read_kept
+from raftkv.machine.versions import (
+    DROP,
+    Activation,
+    Change,
+    Founding,
+    Kept,
+    Step,
+    decode_change,
+    encode_kept,
+    read_kept,
+)
 from raftkv.state import TABLE_PREFIX, VERSION_KEY
 
 DROPPED_AT_ONCE = 1_000
-"""Rows of a table that no later version has, which one entry deletes."""
-
-DROP = "-"
-"""Stands before the name of such a table in `Kept.left`."""
+"""Rows of a table that the new version lacks, which one entry deletes."""
 
 NOT_ITS_OWN = (OSError, MemoryError, SystemError)
 """Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""

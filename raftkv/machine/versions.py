@@ -22,6 +22,9 @@ import msgspec
 from raftkv.errors import UNREADABLE, StateCorruption
 from raftkv.state import VERSION_KEY, Reader
 
+DROP = "-"
+"""Stands before the name of a table in `Kept.left` whose rows are to be deleted, as the new version lacks it."""
+
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the state holds of the active version."""
