@@ -177,6 +177,7 @@ def test_new_files_are_taken_by_themselves_when_they_fit(authority: Authority, m
         assert all("tls_key" in each.not_taken for each in made.peers.status()), "the status says it, too"
         os.replace(new_key, key)
         await wait(lambda: made.peers.loaded.own.name == "new")
+        await wait(lambda: any(line["event"] == "tls_files_taken" for line in lines))  # said after a thread took them
         assert not any(each.not_taken for each in made.peers.status())
 
     with capture_logs() as lines:
