@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from raftkv import failpoints
 from raftkv.core.roles import Leader
@@ -69,6 +70,7 @@ class Orders:
         The id of a removed node never comes back, except for the learners in `unmet`, which no node has ever met.
         """
         raft = self._body.raft
+        await self._when_changes_may_begin(deadline_s)
         failpoints.reach("membership.before_append")
         raft.change_membership(target, unmet)
         failpoints.reach("membership.after_append")
@@ -88,12 +90,24 @@ class Orders:
             raise Indeterminate("leadership was lost during the membership change: look at the status, then try again")
         return raft.membership
 
+    async def _when_changes_may_begin(self, deadline_s: float) -> None:
+        """Wait until a new leader's first entry is committed; before that, the core refuses each change. Whoever gives
+        an order to a leader of a moment ago need not know that."""
+        raft = self._body.raft
+
+        def may_begin() -> bool:
+            return not isinstance(raft.role, Leader) or raft.commit_index >= raft.role.term_start
+
+        with suppress(Unavailable):  # the core says what is wrong
+            await self._waiters.until(may_begin, deadline_s, "the first entry of this term is not committed")
+
     async def add_learner(self, member: Member, deadline_s: float = 30.0) -> Membership:
         """Add a node that gets the log but has no vote. Its id must never have been used before.
 
         It need not run yet; but if a node answers at its addresses, it must be this one.
         """
         raft = self._body.raft
+        await self._when_changes_may_begin(deadline_s)
         raft.check_membership(with_learner(raft.membership, member))
         check_answers(member, await who_answers(self._body.transport.ask, member))
         return await self.change_membership(with_learner(raft.membership, member), deadline_s)
@@ -104,6 +118,7 @@ class Orders:
         The member must answer there already, unless you `force` it: a wrong address costs as much as a dead node.
         """
         raft = self._body.raft
+        await self._when_changes_may_begin(deadline_s)
         raft.require_leader()
         current = raft.membership
         target = with_addresses(current, member)

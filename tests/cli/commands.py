@@ -35,6 +35,20 @@ def when_led(node: NodeProcess, *options: str) -> dict[str, Any]:
 
 
 def value_of(result: Result) -> Any:
+    """The one JSON document that a command printed, which is not an error's."""
+    value = printed(result)
+    assert not (isinstance(value, dict) and "error" in value and "message" in value), result.output
+    return value
+
+
+def error_of(result: Result) -> Any:
+    """The one JSON document that a command printed, which is an error's."""
+    value = printed(result)
+    assert value.keys() >= {"error", "message"}, result.output
+    return value
+
+
+def printed(result: Result) -> Any:
     """The one JSON document that a command printed."""
     assert result.stdout.count("\n") == 1, result.output
     return json.loads(result.stdout)

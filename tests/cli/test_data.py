@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from raftkv.processes.ports import free_ports
-from tests.cli.commands import invoke, value_of
+from tests.cli.commands import error_of, invoke, value_of
 
 
 def test_what_is_put_can_be_got(run):
@@ -117,7 +117,7 @@ def test_counters_count(run):
     run("put", "text", "abc")
     rejected = run("increment", "text", "--json")
     assert rejected.exit_code == 1
-    assert value_of(rejected)["error"] == "Rejected"
+    assert error_of(rejected)["error"] == "Rejected"
 
 
 def test_ranges_are_in_order_and_in_pages(run):
@@ -181,7 +181,7 @@ def test_no_node_is_something_to_try_again():
     result = invoke("put", "a", "b", *where)
     assert result.exit_code == 3
     assert f"127.0.0.1:{port}" in result.stderr
-    assert value_of(invoke("get", "a", *where, "--json"))["error"] == "Unavailable"
+    assert error_of(invoke("get", "a", *where, "--json"))["error"] == "Unavailable"
 
 
 def test_addresses_may_come_with_commas(one_node):

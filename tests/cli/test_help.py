@@ -13,7 +13,7 @@ from click.shell_completion import ShellComplete
 
 from raftkv.cli import main
 from raftkv.cli.output import EXIT_CODES
-from tests.cli.commands import invoke, value_of
+from tests.cli.commands import error_of, invoke
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -76,7 +76,7 @@ def test_wrong_usage_is_json_where_json_was_asked_for(words, said):
     """A program reads one document, whatever went wrong; people get the usage as ever."""
     result = invoke(*words)
     assert result.exit_code == 2
-    value = value_of(result)
+    value = error_of(result)
     assert value["error"] == "UsageError" and said in value["message"]
     assert not result.stderr
     for_people = invoke(*[word for word in words if not word.endswith("json")])

@@ -9,7 +9,7 @@ from raftkv.testing.judging.failure import Cause, CounterExample
 from raftkv.testing.trying.saved import save
 from raftkv.testing.trying.script import Call, Fault, Script
 from raftkv.worlds import simulation
-from tests.cli.commands import invoke, value_of
+from tests.cli.commands import error_of, invoke, value_of
 from tests.testing.machines import Forgetful, Inventory, InventoryModel
 
 SHORT = ("--virtual", "2", "--size", "3")
@@ -112,7 +112,7 @@ def test_a_file_that_is_no_failure_is_refused(tmp_path):
     path.write_text("{}")
     result = invoke("replay", str(path), "--json")
     assert result.exit_code == 2
-    assert "is no saved failure" in value_of(result)["message"]
+    assert "is no saved failure" in error_of(result)["message"]
 
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path):

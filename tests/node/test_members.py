@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from raftkv.core.roles import Leader
 from raftkv.errors import (
+    ChangeRefused,
     DataDirLocked,
     InvalidArgument,
     NotCaughtUp,
@@ -16,6 +18,7 @@ from raftkv.model import Member
 from raftkv.node import Options
 from raftkv.node.directory import rewrite_addresses
 from raftkv.node.paths import Paths
+from raftkv.node.peers.members import with_learner
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.cluster import SimNode
 from raftkv.testing.world.settings import CONFIG
@@ -93,6 +96,23 @@ async def test_wrong_addresses_are_refused_at_once(cluster):
             await leader.orders.update_member(member, force=True)
     with pytest.raises(InvalidArgument, match="nobody can dial"):
         await leader.orders.add_learner(Member(9, "x:0", "x:1"))
+
+
+@scenario(KeyValue, seed=1)
+async def test_an_order_to_a_leader_of_a_moment_ago_waits_for_its_first_commit(cluster):
+    """The core refuses each change until then; the operator, who can't know, is not told to try again."""
+    sim = cluster.add(4)
+    await sim.start()
+    cluster.nodes[cluster.leader.node_id].crash()
+
+    def is_fresh(node) -> bool:
+        return isinstance(node.raft.role, Leader) and node.raft.commit_index < node.raft.role.term_start
+
+    await cluster.until(lambda: any(is_fresh(node) for node in cluster.running))
+    leader = next(node for node in cluster.running if is_fresh(node))
+    with pytest.raises(ChangeRefused, match="first entry"):
+        leader.raft.check_membership(with_learner(leader.raft.membership, sim.member))
+    assert (await leader.orders.add_learner(sim.member)).learners == (4,)
 
 
 @scenario(KeyValue, seed=1)

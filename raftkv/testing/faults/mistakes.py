@@ -11,6 +11,7 @@ from raftkv.core.roles import Leader
 from raftkv.errors import ChangeRefused, InvalidArgument, RaftKVError
 from raftkv.model import Member
 from raftkv.node import Node
+from raftkv.node.peers.members import with_learner
 from raftkv.testing.faults.vandal import awake_leader
 from raftkv.testing.world.cluster import SimCluster
 
@@ -100,8 +101,13 @@ class Mistakes:
         if leader.raft.commit_index >= role.term_start:
             return None
         member = Member(max(self._cluster.nodes) + 100, "elsewhere-peer:1", "elsewhere:1")
-        order = partial(leader.orders.add_learner, member, 5)
+        order = partial(self._add_at_once, leader, member)
         return self._refused("change before the first commit", order, ("first entry",))
+
+    @staticmethod
+    async def _add_at_once(leader: Node, member: Member) -> None:
+        """A change that does not wait for the leader's first commit, as an operator's order does."""
+        leader.raft.change_membership(with_learner(leader.raft.membership, member))
 
     async def _lurk(self, order: Callable[[Node, Leader], Awaitable[None] | None]) -> None:
         """Wait for the moment at which such an order can be given, and give it at once."""
