@@ -11,6 +11,7 @@ from raftkv.client import Client
 from raftkv.processes.stage import POLL_S
 from raftkv.testing.judging.history import History
 from raftkv.worlds.workload import Clients, Workload
+from tests.chaos.slowness import slowness
 from tests.chaos.stage import DEADLINE_S
 
 MACHINE = ("--machine", "raftkv.worlds.workload:Workload")
@@ -51,11 +52,11 @@ class RecordedClients:
         return sum(operation.returned < math.inf for operation in self._history.operations)
 
     async def more(self, count: int, within_s: float = DEADLINE_S) -> None:
-        """Wait until so many more have ended with a result. Raises `AssertionError`."""
-        loop = asyncio.get_running_loop()
+        """Wait until so many more have ended with a result, longer on a slow machine. Raises `AssertionError`."""
+        loop, within_s = asyncio.get_running_loop(), within_s * slowness()
         wanted, end = self.answered + count, loop.time() + within_s
         while self.answered < wanted:
-            assert loop.time() < end, f"{count} more operations: not within {within_s:g} s"
+            assert loop.time() < end, f"{count} more operations: not within {within_s:.0f} s"
             await asyncio.sleep(POLL_S)
 
     async def run(self, count: int) -> None:
@@ -65,7 +66,7 @@ class RecordedClients:
     async def stop(self, running: asyncio.Task[None]) -> None:
         """Let them end. Raises `Contradiction` with what the three checkers say against it, if they do."""
         self._clients.stopping = True
-        await asyncio.wait_for(running, DEADLINE_S)
+        await asyncio.wait_for(running, DEADLINE_S * slowness())
         client = Client(Workload, self._addresses)
         try:
             findings = self._clients.judge(await self._clients.read_lists(client))

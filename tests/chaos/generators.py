@@ -12,6 +12,7 @@ import msgspec
 
 from raftkv.processes.cluster import NodeProcess
 from tests.chaos.crowd import Standing
+from tests.chaos.readers import PagesRead
 from tests.chaos.storm import StormHeard
 
 
@@ -56,11 +57,28 @@ async def storm(
     return msgspec.json.decode(out, type=StormHeard)
 
 
-class Crowd:
-    """Many clients in a process of their own."""
+class Generator:
+    """A process that makes load, and tells of it line by line."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    async def line(self) -> bytes:
+        """The next one that it prints. Raises `AssertionError` when it has ended."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        assert line, f"{type(self).__name__} has ended"
+        return line
+
+    async def vanish(self) -> None:
+        """SIGKILL: every connection ends in the middle of whatever it was about."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+class Crowd(Generator):
+    """Many clients in a process of their own."""
 
     @classmethod
     async def start(
@@ -74,13 +92,20 @@ class Crowd:
 
     async def standing(self) -> Standing:
         """The next line that it prints."""
-        assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        assert line, "the crowd has ended"
-        return msgspec.json.decode(line, type=Standing)
+        return msgspec.json.decode(await self.line(), type=Standing)
 
-    async def vanish(self) -> None:
-        """SIGKILL: every connection ends in the middle of whatever it was about."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+
+class Readers(Generator):
+    """Callers who read everything in a process of their own: whoever decodes their pages has no time for links."""
+
+    @classmethod
+    async def start(cls, addresses: Sequence[str], callers: int) -> Readers:
+        """Returns at once."""
+        clients = [argument for address in addresses for argument in ("--client", address)]
+        return cls(await _start("readers", ["--callers", str(callers), *clients]))
+
+    async def read(self) -> PagesRead:
+        """The next line that it prints. Raises `AssertionError` for an error that no caller should see."""
+        told = msgspec.json.decode(await self.line(), type=PagesRead)
+        assert not told.failure, f"a caller who reads everything: {told.failure}"
+        return told

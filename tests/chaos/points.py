@@ -19,6 +19,7 @@ from raftkv.processes.stage import POLL_S
 from tests.chaos.damage import take_snapshot
 from tests.chaos.fault import RealFault
 from tests.chaos.power import cut, leave_behind, move_to, restore, until_answers
+from tests.chaos.slowness import slowness
 from tests.chaos.stage import ChaosStage
 
 FRESH = ("cluster.before_save", "founding.listening")
@@ -72,7 +73,7 @@ class KilledAt(RealFault):
         node = stage.cluster.add(self._next_spare(stage))
         try:
             arm(stage, node, f"{name}:kill")
-            assert await ends(node, TRY_S), f"a new node does not come to {name}"
+            assert await ends(node, TRY_S * slowness()), f"a new node does not come to {name}"
             check_killed(stage, node, name)
             node.start()
             await until_answers(stage, node)
@@ -91,7 +92,7 @@ class KilledAt(RealFault):
                 await self._meet_again(stage, node)
             arm(stage, node, f"{name}:kill@{at}")
             driving = asyncio.ensure_future(self._drive(stage, node, name))
-            has_ended = await ends(node, TRY_S)
+            has_ended = await ends(node, TRY_S * slowness())
             driving.cancel()
             await asyncio.wait([driving])
             if has_ended:

@@ -21,6 +21,7 @@ from tests.chaos.kinds import ARGUMENTS, KINDS
 from tests.chaos.power import move_out
 from tests.chaos.probe import disk_bytes, usage
 from tests.chaos.proxy import LinkProxy
+from tests.chaos.slowness import slowness
 from tests.chaos.stage import ChaosStage
 
 CLIENTS = 8
@@ -37,7 +38,7 @@ class Bounds(msgspec.Struct, frozen=True):
     operations_min: int = 20
     """Operations answered in a round, or it shows nothing."""
     recover_s: float = 20.0
-    """By then clients have to be served again."""
+    """By then clients have to be served again; where the machine is slower, as much later (`slowness`)."""
     recovered: int = 10
     """So many answers are it."""
     rss_bytes_max: int = 1024 * MIB
@@ -78,7 +79,7 @@ async def play_round(stage: ChaosStage, clients: RecordedClients, fault: RealFau
     stage.note(fault.describe())
     fired, answered = stage.fired[fault.kind], clients.answered
     try:
-        async with asyncio.timeout(INJECT_S):
+        async with asyncio.timeout(INJECT_S * slowness()):
             await fault.inject(stage)
         await asyncio.sleep(stage.dice.uniform(*bounds.hold_s))
     finally:

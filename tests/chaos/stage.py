@@ -6,7 +6,9 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from raftkv.client import Admin
 from raftkv.errors import RaftKVError
@@ -15,9 +17,12 @@ from raftkv.processes.cluster import NodeProcess, ProcessCluster
 from raftkv.processes.stage import Stage
 from tests.chaos.filesystem import Image
 from tests.chaos.proxy import LinkProxy
+from tests.chaos.slowness import slowness
+
+T = TypeVar("T")
 
 DEADLINE_S = 60.0
-"""For whatever is waited for; nearly all of it takes less than a second on an idle machine."""
+"""For whatever is waited for, and more where the machine is slower; nearly all of it takes less than a second."""
 
 
 class ChaosStage(Stage):
@@ -46,6 +51,11 @@ class ChaosStage(Stage):
         self.fired: Counter[str] = Counter()
         self.notes: list[str] = []
         self._began = time.monotonic()
+
+    async def until(self, condition: Callable[[], Awaitable[T | None]], what: str, within_s: float | None = None) -> T:
+        """As of every stage, but longer where the machine is slower."""
+        seconds = self.deadline_s if within_s is None else within_s
+        return await super().until(condition, what, seconds * slowness())
 
     def met(self, kind: str, times: int = 1) -> None:
         """The fault really did something: count it."""

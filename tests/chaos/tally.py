@@ -10,6 +10,7 @@ from raftkv.client import Client, ClientOptions
 from raftkv.errors import Indeterminate, RaftKVError
 from raftkv.processes.stage import POLL_S
 from raftkv.worlds.workload import Workload
+from tests.chaos.slowness import slowness
 
 SERVED_S = 20.0
 """By then whoever asks has to be served again, as in every round."""
@@ -39,13 +40,13 @@ class Tally:
             await asyncio.sleep(PAUSE_S)
 
     async def more(self, count: int, within_s: float = SERVED_S) -> None:
-        """Wait until so many more were acknowledged. Raises `AssertionError`."""
-        loop = asyncio.get_running_loop()
+        """Wait until so many more were acknowledged, longer on a slow machine. Raises `AssertionError`."""
+        loop, within_s = asyncio.get_running_loop(), within_s * slowness()
         wanted, end = len(self._numbers) + count, loop.time() + within_s
         while len(self._numbers) < wanted:
             if self._task.done():
                 self._task.result()  # what went wrong in it
-            assert loop.time() < end, f"{self.key!r}: {count} more were not counted within {within_s:g} s"
+            assert loop.time() < end, f"{self.key!r}: {count} more were not counted within {within_s:.0f} s"
             await asyncio.sleep(POLL_S)
 
     async def close(self) -> None:
