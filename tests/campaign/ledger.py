@@ -49,7 +49,7 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "malformed frames": (Malformed.kind,),
     "foreign files": (ForeignFiles.kind,),
     "unread logs": (LogUnread.kind,),
-    "wrong clocks": (ClockWrong.kind,),
+    "wrong clocks": (ClockWrong.kind, ClockWrong.rate),
 }
 """What is counted in the tables, and the kinds of faults that it is."""
 
@@ -63,6 +63,8 @@ class ChaosRun(msgspec.Struct, frozen=True, tag="chaos"):
     ended: str
     seed: int
     seconds: int
+    load_max: float
+    """Threads for each core that ran or wanted to: others used the machine, too, when there are many."""
     scenes: int
     operations: int
     faults: dict[str, int]
@@ -134,6 +136,7 @@ def _chaos(line: Mapping[str, Any]) -> ChaosRun:
         ended=line["ended"],
         seed=line["seed"],
         seconds=line["seconds"],
+        load_max=line["load_max"],
         scenes=line["scenes"],
         operations=line["operations"],
         faults={name: sum(line["fired"].get(kind, 0) for kind in kinds) for name, kinds in FAULTS.items()},
@@ -175,7 +178,17 @@ def tables(runs: Sequence[Run]) -> str:
     """What stands in the README between `BEGIN` and `END`: a row for each commit, and one for all of them."""
     chaos = [run for run in runs if isinstance(run, ChaosRun)]
     worlds = [run for run in runs if isinstance(run, WorldsRun)]
-    faults_head = ["commit", "run until", "minutes", "scenes", *FAULTS, "operations", "lost or stale", "failed scenes"]
+    faults_head = [
+        "commit",
+        "run until",
+        "minutes",
+        "load of a core",
+        "scenes",
+        *FAULTS,
+        "operations",
+        "lost or stale",
+        "failed scenes",
+    ]
     worlds_head = ["commit", "run until", "worlds", "virtual hours", "operations", "failed worlds"]
     return (
         "\nReal faults (`tools/chaos`):\n\n"
@@ -203,6 +216,7 @@ def _chaos_cells(runs: Sequence[ChaosRun]) -> list[str]:
     return [
         _day(runs),
         f"{sum(run.seconds for run in runs) / 60:.0f}",
+        f"{max(run.load_max for run in runs):.1f}",
         f"{sum(run.scenes for run in runs):,}",
         *[f"{sum(run.faults.get(name, 0) for run in runs):,}" for name in FAULTS],
         f"{sum(run.operations for run in runs):,}",

@@ -34,6 +34,7 @@ def chaos_line(**more: Any) -> dict[str, Any]:
         "version": "abc1234",
         "seed": 5,
         "seconds": 1260,
+        "load_max": 3.5,
         "scenes": 30,
         "operations": 40_000,
         "losses": 0,
@@ -97,10 +98,10 @@ def test_the_tables_add_up_by_commit(tmp_path: Path) -> None:
     lines = [chaos_line(), chaos_line(seed=6), later, some, worlds_line(0, 3)]
     runs = add([written(tmp_path / "ledger.jsonl", *lines)], tmp_path / "kept.jsonl")
     text = tables(runs)
-    assert "| abc1234 | 2026-01-02 | 42 | 60 | 30 | " in text and "| 80,000 | 0 | 0 | pauses: 90 of 100 |" in text
+    assert "| abc1234 | 2026-01-02 | 42 | 3.5 | 60 | 30 | " in text and "| 80,000 | 0 | 0 | pauses: 90 of 100 |" in text
     assert "| 40,000 | 3 | 2 | nothing |" in text and "| 0 | 0 | not asked |" in text
     assert "| abc1234 | 2026-01-01 | 3 | 0.5 | 100 | 0 |" in text
-    assert "| all | 2026-01-02 | 84 | 120 | 60 | " in text
+    assert "| all | 2026-01-02 | 84 | 3.5 | 120 | 60 | " in text
 
 
 def test_tables_take_the_place_of_the_old_ones() -> None:

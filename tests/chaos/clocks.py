@@ -16,20 +16,29 @@ TEN_YEARS_MS = 10 * 365 * 86_400_000
 FAST = 100.0
 """A clock of this rate is off by more than the bound (10 s) within a blink."""
 
+STOPPED = 0.0
+"""A clock that shows the same time for ever: it takes as long as the bound until that is noticed."""
+
+RATES = (FAST, -FAST, 4.0, STOPPED)
+"""Of a clock that does not jump."""
+
 
 class ClockWrong(RealFault):
-    """One node's wall clock jumps ten years ahead or behind, or goes a hundred times as fast, and is set right again.
+    """One node's wall clock jumps ten years ahead or behind, or goes at another rate, and is set right again.
 
     Log time stays within its bound of the right time, and whose clock it is is said, the leader's or a follower's.
     """
 
-    kind = "a clock that is wrong"
+    kind = "a clock that jumps"
+    rate = "a clock of a wrong rate"
+    """Its kind when it does not jump."""
     rows = "F82"
 
     def __init__(self, dice: random.Random, clock: HostClock | None = None, *, of_leader: bool | None = None) -> None:
-        drawn = [HostClock(TEN_YEARS_MS), HostClock(-TEN_YEARS_MS), HostClock(rate=FAST)]
         self._dice = dice
-        self._clock = clock if clock is not None else dice.choice(drawn)
+        self._clock = clock if clock is not None else HostClock(dice.choice((TEN_YEARS_MS, -TEN_YEARS_MS)))
+        if self._clock.rate != 1.0:
+            self.kind = self.rate
         self._is_leader = of_leader if of_leader is not None else dice.random() < 0.7
         self._node: NodeProcess | None = None
 

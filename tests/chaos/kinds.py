@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import msgspec
 
 from tests.chaos import certificates, filesystem, links, strangers, syscalls
-from tests.chaos.clocks import ClockWrong
+from tests.chaos.clocks import RATES, ClockWrong
 from tests.chaos.damage import Damage
 from tests.chaos.differences import STOPPED_LONG_S, SlowFollower, Surroundings
 from tests.chaos.expiry import CertificatesRunOut
@@ -17,6 +17,7 @@ from tests.chaos.fault import RealFault
 from tests.chaos.forks import Forks
 from tests.chaos.foundings import Founded
 from tests.chaos.fullness import DiskFilled
+from tests.chaos.host import HostClock
 from tests.chaos.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
@@ -32,6 +33,9 @@ from tests.chaos.transfers import SETTINGS, TransferCut
 from tests.chaos.vandals import FILE_FLIPPED, DirectoryLost, FilesDamaged, ForeignFiles
 
 Make = Callable[[ChaosStage], RealFault]
+
+MALFORMED = 40_000
+"""Frames in a round."""
 
 ARGUMENTS = SETTINGS
 """What `raftkv serve` is told so that all of these can happen."""
@@ -98,7 +102,8 @@ KINDS: dict[str, Make] = {
     "scans": lambda stage: Scanned(stage.dice),
     "seed-gone": lambda stage: SeedGone(stage.dice),
     "names": lambda stage: NamesLost(stage.dice),
-    "clock": lambda stage: ClockWrong(stage.dice),
+    "clock-jumps": lambda stage: ClockWrong(stage.dice),
+    "clock-rates": lambda stage: ClockWrong(stage.dice, HostClock(rate=stage.dice.choice(RATES))),
     "founding": lambda stage: Founded(stage.dice),
     "killed-twice": lambda stage: KilledTwice(stage.dice),
     "forks": lambda stage: Forks(stage.dice),
@@ -119,7 +124,7 @@ KINDS: dict[str, Make] = {
     "lost-replies": _link(links.LostReplies),
     "clients-cut-off": _link(links.ClientsCutOff),
     "transfer-cut": _link(TransferCut),
-    "malformed": lambda stage: strangers.Malformed(stage.dice, 40_000),
+    "malformed": lambda stage: strangers.Malformed(stage.dice, MALFORMED),
     "slow-strangers": lambda stage: strangers.SlowStrangers(stage.dice),
     "crowd": lambda stage: strangers.VanishingCrowd(stage.dice),
     "file-flips": lambda stage: FilesDamaged(stage.dice),
@@ -141,6 +146,8 @@ class Quota(msgspec.Struct, frozen=True):
 
     name: str
     wanted: int
+    a_round: int
+    """About so many come of one round."""
     kinds: dict[str, str]
     """Names in `KINDS`, and what they count as."""
     also: tuple[str, ...] = ()
@@ -152,31 +159,34 @@ class Quota(msgspec.Struct, frozen=True):
 
 
 QUOTAS = (
-    Quota("kills", 300, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
-    Quota("kills at failpoints", 72, {"failpoints": KilledAt.kind}),
-    Quota("pauses", 100, {"pause": Paused.kind}, also=(Paused.long,)),
-    Quota("pauses of half a minute", 1, {"pause-long": Paused.long}),
-    Quota("followers stopped for a minute", 1, {"slow-follower-long": SlowFollower.long}),
+    Quota("kills", 300, 10, {"kill-leader": LeaderKilled.kind, "kill-nodes": NodesKilled.kind}),
+    Quota("kills at failpoints", 72, 6, {"failpoints": KilledAt.kind}),
+    Quota("pauses", 100, 4, {"pause": Paused.kind}, also=(Paused.long,)),
+    Quota("pauses of half a minute", 1, 1, {"pause-long": Paused.long}),
+    Quota("followers stopped for a minute", 1, 1, {"slow-follower-long": SlowFollower.long}),
     Quota(
         "partitions",
         100,
+        links.SHAPES,
         {"partitions": links.Partitions.kind},
         also=(links.LeaderCutOff.kind, links.Bridge.kind, TransferCut.kind, links.EveryShape.kind),
     ),
-    Quota("shapes of a partition, each once", 63, {"every-shape": links.EveryShape.kind}),
-    Quota("malformed frames", 200_000, {"malformed": strangers.Malformed.kind}),
-    Quota("foreign files", 20, {"foreign-files": ForeignFiles.kind}),
-    Quota("scans of everything", 3, {"scans": Scanned.kind}),
-    Quota("seeds that clients lost", 3, {"seed-gone": SeedGone.kind}),
-    Quota("lookups of names that are wrong", 8, {"names": NamesLost.kind}),
-    Quota("clocks that are wrong", 6, {"clock": ClockWrong.kind}),
-    Quota("foundings cut off", 6, {"founding": Founded.kind}),
-    *[Quota("certificates replaced", 3, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
-    Quota("nodes killed twice in a row", 6, {"killed-twice": KilledTwice.kind}),
-    Quota("forks under load", 24, {"forks": Forks.kind}),
-    Quota("flipped bits in files", 500, {"file-flips": FILE_FLIPPED}),
-    *[Quota(f"power cuts, {name}", 150, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
-    *[Quota(f"power cuts of all, {name}", 50, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
+    Quota("shapes of a partition, each once", 63, 63, {"every-shape": links.EveryShape.kind}),
+    Quota("malformed frames", 200_000, MALFORMED, {"malformed": strangers.Malformed.kind}),
+    Quota("foreign files", 20, 5, {"foreign-files": ForeignFiles.kind}),
+    Quota("logs that nobody takes", 6, 1, {"log-unread": LogUnread.kind}),
+    Quota("scans of everything", 3, 1, {"scans": Scanned.kind}),
+    Quota("seeds that clients lost", 3, 1, {"seed-gone": SeedGone.kind}),
+    Quota("lookups of names that are wrong", 8, 2, {"names": NamesLost.kind}),
+    Quota("clocks that jump", 6, 1, {"clock-jumps": ClockWrong.kind}),
+    Quota("clocks of a wrong rate", 6, 1, {"clock-rates": ClockWrong.rate}),
+    Quota("foundings cut off", 6, 2, {"founding": Founded.kind}),
+    *[Quota("certificates replaced", 3, 1, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
+    Quota("nodes killed twice in a row", 6, 1, {"killed-twice": KilledTwice.kind}),
+    Quota("forks under load", 24, 8, {"forks": Forks.kind}),
+    Quota("flipped bits in files", 500, 40, {"file-flips": FILE_FLIPPED}),
+    *[Quota(f"power cuts, {name}", 150, 12, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],
+    *[Quota(f"power cuts of all, {name}", 50, 6, {f"power-all-{name}": all_nodes(name)}) for name in FILE_SYSTEMS],
 )
 
 LONG = ("every-shape", "pause-long", "slow-follower-long")
@@ -191,6 +201,18 @@ def owed(fired: Counter[str], played_s: float) -> list[Quota]:
     part = min(1.0, played_s / RUN_S)
     behind = [quota for quota in QUOTAS if quota.done(fired) < quota.wanted * part]
     return sorted(behind, key=partial(_share, fired))
+
+
+def expected(kinds: Iterable[str]) -> Counter[str]:
+    """What will come of rounds of these kinds, as far as it is owed."""
+    return Counter(
+        {
+            quota.kinds[kind]: quota.a_round * times
+            for kind, times in Counter(kinds).items()
+            for quota in QUOTAS
+            if kind in quota.kinds
+        }
+    )
 
 
 def _share(fired: Counter[str], quota: Quota) -> float:
