@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import math
 import random
 import runpy
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -249,6 +254,32 @@ def test_a_long_kind_that_is_owed_is_played_once_in_a_scene(late: str) -> None:
     del fired[next(quota.kinds[late] for quota in QUOTAS if late in quota.kinds)]
     assert choose(random.Random(1), list(KINDS), fired, RUN_S).count(late) == 1
     assert set(choose(random.Random(1), [*LONG], fired, RUN_S)) <= {*LONG}
+
+
+def running_in(directory: Path) -> list[str]:
+    """The commands of the processes that were told of this directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [command for command in found if str(directory) in command]
+
+
+def test_a_run_that_is_ended_leaves_no_node_behind(tmp_path: Path) -> None:
+    """SIGTERM ends its scenes, wherever they are; what was done until then is in the ledger."""
+    place, ledger = tmp_path / "scenes", tmp_path / "ledger.jsonl"
+    command = [sys.executable, ROOT / "tools/chaos", "--only", "rolling-restart", "--directory", place]
+    with subprocess.Popen([*command, "--ledger", ledger], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
+        deadline = time.monotonic() + 120
+        while not [*place.glob("*/run.log")] and run.poll() is None and time.monotonic() < deadline:
+            threading.Event().wait(0.05)
+        run.send_signal(signal.SIGTERM)
+        said = run.communicate(timeout=120)[0].decode()
+    assert run.returncode == 143, said
+    assert "Traceback" not in said
+    assert running_in(tmp_path) == []
+    assert not place.exists() or not [*place.iterdir()]
+    assert json.loads(ledger.read_text())["only"] == ["rolling-restart"]
 
 
 def test_the_tool_says_what_there_is() -> None:
