@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from raftkv.client import Client
+from raftkv.client import Client, ClientOptions
 from raftkv.processes.stage import POLL_S
 from raftkv.testing.judging.history import History
 from raftkv.worlds.workload import Clients, Workload
@@ -61,7 +61,10 @@ class RecordedClients:
 
     async def run(self, count: int) -> None:
         """So many clients, until `stop`. Raises `AssertionError` for an end that no client should see."""
-        await asyncio.gather(*[self._clients.act(Client(Workload, self._addresses), number) for number in range(count)])
+        # Who gives up a handshake that others are slow with, and begins another one, makes them slower still.
+        options = ClientOptions(connect_timeout_s=slowness())
+        clients = [Client(Workload, self._addresses, options=options) for _ in range(count)]
+        await asyncio.gather(*[self._clients.act(client, number) for number, client in enumerate(clients)])
 
     async def stop(self, running: asyncio.Task[None]) -> None:
         """Let them end. Raises `Contradiction` with what the three checkers say against it, if they do."""

@@ -13,8 +13,10 @@ import sys
 
 import msgspec
 
+from raftkv.client import ClientOptions
 from raftkv.errors import Busy, NotAccepted, RaftKVError, TooMuchWork, ViewExpired
 from raftkv.kv import KeyValueClient
+from tests.chaos.slowness import slowness
 
 PREFIX = b"scanned/"
 
@@ -38,7 +40,8 @@ class PagesRead(msgspec.Struct):
 
 async def read_on(addresses: list[str], at_one_index: bool, told: PagesRead) -> None:
     """Page after page, until there is an error."""
-    async with KeyValueClient(addresses, deadline_s=DEADLINE_S) as kv:
+    options = ClientOptions(deadline_s=DEADLINE_S, connect_timeout_s=slowness())
+    async with KeyValueClient(addresses, options=options) as kv:
         while not told.failure:
             try:
                 if at_one_index:
