@@ -166,6 +166,20 @@ class KilledAt(RealFault):
         stage.cluster.start_all()
         for node in stage.cluster.nodes.values():
             await until_answers(stage, node)
+        await stage.until(lambda: self._has_no_spare(stage), "members without the spare ones")
+
+    async def _has_no_spare(self, stage: ChaosStage) -> bool | None:
+        """Whether those that were added are away, who was killed or cancelled before it removed them; if not, do it."""
+        try:
+            async with stage.admin() as admin:
+                known = (await admin.status())["membership"]["learners"]
+                spares = [node_id for node_id in known if node_id >= SPARES]
+                for node_id in spares:
+                    await admin.remove(node_id, 5.0)
+        except RaftKVError as exc:
+            stage.note(f"spare members are not away yet: {exc}")
+            return None
+        return not spares or None
 
     def describe(self) -> str:
         return f"{self.kind}: {', '.join(self._names)}"

@@ -96,7 +96,7 @@ class LogUnread(RealFault):
         status, leader = await stage.status(node.node_id), await stage.status((await stage.leader()).node_id)
         if status is None or leader is None or status.log_problem is None:
             return None
-        return all(peer.connected for peer in leader.peers) or None
+        return all(peer.connected for peer in leader.peers if peer.node_id in stage.cluster.nodes) or None
 
     async def _restart(self, stage: ChaosStage, node: NodeProcess, wrapper: list[str]) -> NodeProcess:
         node.wrapper = wrapper

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from raftkv.client import Client
+from raftkv.model import Member
 from raftkv.processes.cluster import ProcessCluster
 from raftkv.worlds.workload import Workload
 from tests.campaign.large import CAMPAIGN
@@ -36,6 +37,7 @@ from tests.chaos.kills import LeaderKilled, Paused
 from tests.chaos.kinds import KINDS, LONG, QUOTAS, RUN_S, expected, owed
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
+from tests.chaos.points import SPARES, KilledAt
 from tests.chaos.restarts import KilledTwice
 from tests.chaos.round import Bounds, play_round, play_scene
 from tests.chaos.stage import ChaosStage
@@ -185,6 +187,21 @@ def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.
     fault = make(stage.dice)
     tell(fault.inject(stage))
     assert stage.fired[fault.kind] > 0
+
+
+def test_members_that_a_killed_node_was_to_take_away_are_taken_away(tmp_path: Path) -> None:
+    """Else whoever waits later for all members to be connected waits for one that never was."""
+
+    async def story() -> None:
+        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+            stage = start(cluster, tmp_path)
+            await stage.leader()
+            async with stage.admin() as admin:
+                await admin.add_learner(Member(SPARES + 1, "127.0.0.1:1", "127.0.0.1:2"))
+                await KilledAt(stage.dice, []).heal(stage)
+                assert (await admin.status())["membership"]["learners"] == []
+
+    tell(story())
 
 
 @pytest.mark.parametrize(
