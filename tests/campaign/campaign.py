@@ -1,22 +1,21 @@
-"""Runs many simulated worlds in parallel processes, and adds up their outcomes."""
+"""Runs many simulated worlds beside each other, and adds up their outcomes."""
 
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing.pool import IMapIterator
 
 import msgspec
 
 from raftkv.testing.judging.failure import Failure
 from raftkv.testing.world.unheard import quiet
-from raftkv.worlds.simulation import Simulation
+from raftkv.worlds.simulation import Simulation, replay_command
+from tests.campaign.cluster import on_dask
 from tests.campaign.coverage import by_kind, by_row
+from tests.campaign.jobs import Ended, JobLost, in_order, processes_here
 
 
 class WorldOutcome(msgspec.Struct):
@@ -88,12 +87,17 @@ class Total(msgspec.Struct):
 
 
 class Campaign:
-    """Runs worlds of consecutive seeds."""
+    """Runs worlds of consecutive seeds: in processes of this machine, or on a Dask cluster.
 
-    def __init__(self, first: int, virtual_s: float, processes: int | None = None) -> None:
+    `dask` is the address of its scheduler, or "" for a local cluster of its own.
+    """
+
+    def __init__(self, first: int, virtual_s: float, processes: int | None = None, dask: str | None = None) -> None:
         self._first = first
         self._virtual_s = virtual_s
-        self._processes = processes or os.cpu_count() or 1
+        self._processes = processes
+        self._dask = dask
+        self._at_once = 1
         self._seconds = 0.0
         self.all = Total(first)
         """Since the beginning."""
@@ -102,7 +106,10 @@ class Campaign:
         self._batch_began = 0.0
 
     def run(self, *, seconds: float | None = None, worlds: int | None = None) -> Iterator[WorldOutcome]:
-        """Run them, so long or so many; each is given when it is over, in the order of the seeds."""
+        """Run them, so long or so many; each is given when it is over, in the order of the seeds.
+
+        Raises `JobsFailed` when they can't be run there; what was given until then counts.
+        """
 
         def seeds() -> Iterator[tuple[int, float]]:
             for number in itertools.count(self._first):
@@ -110,26 +117,20 @@ class Campaign:
                     return
                 yield number, self._virtual_s
 
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(self._processes, _begin) as pool:
+        with processes_here(self._processes) if self._dask is None else on_dask(self._dask, self._processes) as place:
             began = time.monotonic()  # only now: on a busy machine the processes alone take longer than a short run
             end = began + seconds if seconds is not None else float("inf")
-            for outcome in self._in_pieces(pool.imap, seeds()):
+            for ended in in_order(place, _work, seeds()):
+                outcome = outcome_of(ended)
                 self.all.count(outcome)
                 self.batch.count(outcome)
-                self._seconds = time.monotonic() - began
+                self._seconds, self._at_once = time.monotonic() - began, place.slots() or self._at_once
                 yield outcome
-
-    def _in_pieces(self, imap: object, seeds: Iterator[tuple[int, float]]) -> Iterator[WorldOutcome]:
-        """Hands the pool few seeds at a time: it takes all that it is given at once, so it would never end."""
-        while piece := list(itertools.islice(seeds, 8 * self._processes)):
-            found: IMapIterator[WorldOutcome] = imap(_work, piece)  # type: ignore[operator]
-            yield from found
 
     def summary(self) -> str:
         """In a line."""
         found = self.all
-        speed = found.virtual_s / self._seconds / self._processes if self._seconds else 0.0
+        speed = found.virtual_s / self._seconds / self._at_once if self._seconds else 0.0
         return (
             f"{found.worlds} worlds from seed {self._first} on, {found.operations} operations, "
             f"{sum(found.faults.values())} faults, {speed:.0f} virtual seconds a second and process: "
@@ -149,7 +150,7 @@ class Campaign:
             "first": found.first,
             "worlds": found.worlds,
             "seconds": round(seconds),
-            "processes": self._processes,
+            "processes": self._at_once,
             "virtual_s": round(found.virtual_s),
             "operations": found.operations,
             "undecided": found.undecided,
@@ -161,10 +162,25 @@ class Campaign:
         """Lines: each kind of fault with how often it met something, then each row with what covers it."""
         return [*by_kind(self.all.faults), "", *by_row(self.all.faults)]
 
+    def again(self) -> list[str]:
+        """What to type here to see each failed world again, wherever it was run."""
+        return [replay_command(seed, duration_s=self._virtual_s) for seed in self.all.failed]
 
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process gets Ctrl-C, and ends this one
+
+_one_world = threading.Lock()
+"""A world sets where logs of its process go, so there is one at a time, however many threads a worker has."""
 
 
 def _work(task: tuple[int, float]) -> WorldOutcome:
-    return run_world(*task)
+    with _one_world:
+        return run_world(*task)
+
+
+def outcome_of(ended: Ended[tuple[int, float], WorldOutcome]) -> WorldOutcome:
+    """A world in which process after process ends has failed, too."""
+    try:
+        return ended.future.result()
+    except JobLost as exc:
+        seed, virtual_s = ended.task
+        command = replay_command(seed, duration_s=virtual_s)
+        return WorldOutcome(seed, failure=f"seed {seed}: {exc}\nsee what happens: {command}")

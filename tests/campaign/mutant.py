@@ -13,9 +13,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.campaign.fingerprint import ROOT, fingerprint
 
 WORLDS = """
 import random, sys
@@ -78,13 +78,26 @@ def suites_of(mutant: Mutant) -> list[Suite]:
     return [("tests", [*PYTEST, *mutant["tests"]]), WHOLE_NODES]
 
 
-def apply(mutant: Mutant, copy: Path) -> None:
-    """Change the copy; the text to replace must be there exactly once, else the mutant is out of date."""
-    path = copy / mutant["file"]
-    text = path.read_text()
+class BoardError(Exception):
+    """Mutants can't be judged as things are; the text says what to mend."""
+
+
+class Trial(NamedTuple):
+    """A mutant to be judged, here or on another machine that has the same code."""
+
+    mutant: Mutant
+    text: str
+    """Its file as a whole, with the bug."""
+    fingerprint: str = ""
+    """Of the code that the copy must be of; whatever is on the disk, if there is none."""
+
+
+def trial_of(mutant: Mutant, fingerprint: str = "") -> Trial:
+    """Put it into its file's text. What it replaces must be there exactly once. Raises `BoardError`."""
+    text = (ROOT / mutant["file"]).read_text()
     if text.count(mutant["old"]) != 1:
-        raise SystemExit(f"{mutant['name']}: its text occurs {text.count(mutant['old'])} times in {mutant['file']}")
-    path.write_text(text.replace(mutant["old"], mutant["new"]))
+        raise BoardError(f"{mutant['name']}: its text occurs {text.count(mutant['old'])} times in {mutant['file']}")
+    return Trial(mutant, text.replace(mutant["old"], mutant["new"]), fingerprint)
 
 
 def run_suite(arguments: list[str], copy: Path) -> tuple[bool, str, str]:
@@ -112,8 +125,8 @@ def run_once(arguments: list[str], copy: Path) -> subprocess.CompletedProcess[st
 
 
 @contextlib.contextmanager
-def copied() -> Iterator[Path]:
-    """A copy of the code and its tests that goes away."""
+def copied(expected: str = "") -> Iterator[Path]:
+    """A copy of the code and its tests that goes away. Raises `BoardError` if it is not what was expected."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         ignore = shutil.ignore_patterns("__pycache__", ".hypothesis")
@@ -121,23 +134,26 @@ def copied() -> Iterator[Path]:
             shutil.copytree(ROOT / folder, copy / folder, ignore=ignore)
         for name in ("pyproject.toml", "setup.cfg"):
             shutil.copy(ROOT / name, copy / name)
+        if expected and fingerprint(copy) != expected:
+            raise BoardError(f"the code in {ROOT} has changed since this began: begin anew, with new workers")
         yield copy
 
 
 def check_suite(suite: Suite) -> None:
-    """A suite that fails without any mutant would seem to kill them all."""
+    """A suite that fails without any mutant would seem to kill them all. Raises `BoardError`."""
     with copied() as copy:
         passed, _, failed = run_suite(suite[1], copy)
     if not passed:
-        raise SystemExit(f"the {suite[0]} fail on the code as it is ({failed or suite[1][-1]}): mend that first")
+        raise BoardError(f"the {suite[0]} fail on the code as it is ({failed or suite[1][-1]}): mend that first")
 
 
-def judge(mutant: Mutant, *, worlds: bool) -> Mutant:
+def judge(trial: Trial, *, worlds: bool) -> Mutant:
     """Find out what kills a mutant; with `worlds` also after how many worlds of whole nodes it would be noticed."""
     started = time.perf_counter()
+    mutant = trial.mutant
     row = {**mutant, "killed_by": "", "examples": "", "test": "", "worlds": ""}
-    with copied() as copy:
-        apply(mutant, copy)
+    with copied(trial.fingerprint) as copy:
+        (copy / mutant["file"]).write_text(trial.text)
         for suite, arguments in suites_of(mutant):
             is_worlds = suite == WHOLE_NODES[0]
             if row["killed_by"] and not (worlds and is_worlds):
