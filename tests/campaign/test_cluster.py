@@ -14,7 +14,7 @@ import sys
 import pytest
 
 from raftkv.processes.ports import free_ports
-from tests.campaign.fingerprint import ROOT
+from tests.campaign.fingerprint import ROOT, own_fingerprint
 from tests.campaign.mutant import copied
 from tests.waiting import until
 
@@ -26,6 +26,20 @@ PROCESSES_WITHIN_S = 150.0
 WORLDS = 8
 WRONG = 3
 """The seed of the world that breaks a promise."""
+
+JUDGE = """
+import json, sys
+from tests.campaign.cluster import on_dask
+from tests.campaign.fingerprint import own_fingerprint
+from tests.campaign.jobs import as_they_come
+from functools import partial
+from tests.campaign.mutant import Trial, judge
+mutant = {"layer": "house", "name": "all is lost", "file": "raftkv/addresses.py", "tests": ["tests/test_addresses.py"]}
+with on_dask(sys.argv[1]) as place:
+    trial = Trial(mutant, "raise ValueError\\n", own_fingerprint())
+    (ended,) = as_they_come(place, partial(judge, worlds=False), [trial])
+    print(json.dumps(ended.future.result()))
+"""
 
 
 class Cluster:
@@ -129,6 +143,25 @@ def test_worlds_are_counted_once_though_a_worker_is_killed(tmp_path, wrong_code)
     command = [sys.executable, "-m", *again]
     seen = subprocess.run(command, cwd=wrong_code, env=environment(wrong_code), capture_output=True, text=True)
     assert "a wrong world" in seen.stdout + seen.stderr
+
+
+def test_a_mutant_is_judged_by_a_worker_and_other_code_is_refused(tmp_path, wrong_code):
+    """The worker tries the bug on a copy of its own code, and the code that it has is what counts for everybody."""
+    with contextlib.ExitStack() as stack:
+        cluster = Cluster(stack, tmp_path)
+        worker, _ = cluster.worker(ROOT)
+        cluster.wait(worker)
+        command = [sys.executable, "-c", JUDGE, cluster.address]
+        judged = subprocess.run(command, env=environment(ROOT), capture_output=True, text=True, check=False)
+        assert judged.returncode == 0, judged.stderr
+        row = json.loads(judged.stdout)
+        assert (row["killed_by"], row["name"]) == ("tests", "all is lost")
+        with soak(wrong_code, tmp_path / "soak.jsonl", cluster, "--worlds", "1") as refused:
+            said = refused.communicate()[0]
+    assert refused.returncode == 2
+    assert f"{worker}: {own_fingerprint()}" in said
+    assert "start them anew in a checkout of this version" in said
+    assert not (tmp_path / "soak.jsonl").exists()
 
 
 def test_where_nobody_answers_that_is_said(tmp_path):
