@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.core.messages import AppendReply, RequestVote, RequestVoteReply, TimeoutNow
+from raftkv.core.messages import AppendEntries, AppendReply, RequestVote, RequestVoteReply, TimeoutNow
 from raftkv.errors import ChangeRefused, InvalidArgument, PeerError, SafetyViolation
 from raftkv.model import HardState
 from tests.core.one import SETTINGS, One, entries_of, kinds, of
@@ -444,6 +444,19 @@ def test_a_leader_that_hears_a_majority_goes_on():
         node.holds(2 + at % 2, 0)
         node.holds(4 + at % 2, 0)
     assert node.role == "Leader"
+
+
+def test_a_leader_with_nothing_to_say_goes_on_to_speak():
+    """§5.2: it sends every follower a heartbeat in each interval, or they would stand for election. Each is of a round
+    of its own, so that its answer can't be taken for one to an earlier round (F72)."""
+    node = One().lead().settle(2, 3)
+    node.tick(2)  # they hear of the commit
+    rounds = []
+    for _ in range(3):
+        beats = of(AppendEntries, node.tick(2))
+        assert [(beat.to, beat.entries) for beat in beats] == [(2, []), (3, [])]
+        rounds += {beat.round for beat in beats}
+    assert len(rounds) == len({*rounds}) == 3
 
 
 # Thesis §3.10: leadership transfer
