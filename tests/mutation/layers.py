@@ -1,0 +1,52 @@
+"""Which modules are changed, and which tests should notice: those of their own layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Modules, and the tests that stand for them."""
+
+    name: str
+    modules: tuple[str, ...]
+    """Patterns of paths, below the root."""
+    tests: tuple[str, ...]
+
+    def paths(self, root: Path) -> list[str]:
+        """Its modules, in order."""
+        return sorted({str(path.relative_to(root)) for pattern in self.modules for path in root.glob(pattern)})
+
+
+def node(*names: str) -> tuple[str, ...]:
+    """Tests of nodes, by name."""
+    return tuple(f"tests/node/test_{name}.py" for name in names)
+
+
+LAYERS = (
+    Layer("core", ("raftkv/core/*.py",), ("tests/core",)),
+    Layer("log", ("raftkv/log/*.py",), ("tests/log",)),
+    Layer(
+        "recovery",
+        tuple(f"raftkv/node/{name}.py" for name in ("recovery", "directory", "statefiles", "starts", "identity")),
+        node("directory", "recovery", "crashes", "damage", "mixups", "starts", "founding", "snapshots", "disks"),
+    ),
+    Layer(
+        "snapshot",
+        ("raftkv/snapshot/*.py", "raftkv/node/snapshots/*.py"),
+        ("tests/snapshot", *node("snapshots", "crashes", "damage")),
+    ),
+    Layer(
+        "sessions",
+        tuple(f"raftkv/machine/{name}.py" for name in ("sessions", "runner", "outcome", "overlay", "rejection")),
+        ("tests/machine", *node("waiting", "applier", "poison")),
+    ),
+    Layer(
+        "node",
+        tuple(f"raftkv/node/{name}.py" for name in ("writer", "engine", "waiting", "waiters", "applier", "ticks")),
+        node("writer", "engine", "waiting", "applier", "workers", "elections", "changes", "transfers", "requests"),
+    ),
+    Layer("client", ("raftkv/client/*.py",), ("tests/client", "tests/wire/test_client.py")),
+)
