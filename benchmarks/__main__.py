@@ -16,6 +16,9 @@ from benchmarks.report import Report, compare
 from benchmarks.suite import Run, Suite
 from benchmarks.suites import SUITES
 
+GUARD_TIMES = 3
+"""How often what is guarded is measured before it counts as worse."""
+
 CONTEXT = {"help_option_names": ["-h", "--help"]}
 
 
@@ -60,6 +63,22 @@ def show(report: Report, suite: Suite, out: Path, before: Path | None, console: 
         console.print(compare(Report.load(before / f"{suite.name}.json" if before.is_dir() else before), report))
 
 
+def still_worse(suite: Suite, run: Run, out: Path, console: Console) -> list[str]:
+    """What is worse than in the report that is kept, each time: other work on the machine ends, a step back does not.
+
+    Raises `ValueError` for a suite without such a report.
+    """
+    if suite.guard is None:
+        raise ValueError("no report of this suite is kept")
+    for _ in range(GUARD_TIMES - 1):
+        problems = suite.guard(Report.load(out / f"{suite.name}.json"))
+        if not problems:
+            return []
+        console.print("again, as this may be the machine: " + "; ".join(problems), highlight=False)
+        run_suite(suite, run, console).save(out)
+    return suite.guard(Report.load(out / f"{suite.name}.json"))
+
+
 @click.command(context_settings=CONTEXT)
 @click.argument("suites", nargs=-1, type=click.Choice(list(SUITES)), metavar="SUITE…")
 @click.option("--quick", is_flag=True, help="Fewer cases, shorter, once: a look, not a result.")
@@ -70,6 +89,7 @@ def show(report: Report, suite: Suite, out: Path, before: Path | None, console: 
 @click.option("--generators", type=click.IntRange(1), default=1, show_default=True, help="Load generator processes.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of keys and values.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("build/benchmarks"))
+@click.option("--guard", is_flag=True, help="Fail if it is worse by now than the report that is kept, even thrice.")
 @click.option(
     "--compare", "before", type=click.Path(path_type=Path, exists=True), help="An earlier JSON file, or its directory."
 )
@@ -83,6 +103,7 @@ def main(
     generators: int,
     seed: int,
     out: Path,
+    guard: bool,
     before: Path | None,
 ) -> None:
     """Run benchmark suites; without any, list them.
@@ -106,6 +127,8 @@ def main(
         )
         try:
             show(run_suite(SUITES[name], run, console), SUITES[name], out, before, console)
+            if guard and (problems := still_worse(SUITES[name], run, out, console)):
+                raise click.ClickException("; ".join([f"{name} is worse than what is kept of it", *problems]))
         except (LoadFailed, TimeoutError, ValueError) as exc:
             raise click.ClickException(f"{name}: {exc}") from exc
 

@@ -101,6 +101,10 @@ class Run:
         self.enter(report, case, who, result)
         return result
 
+    def spend(self, spec: LoadSpec, seconds: float) -> LoadResult:
+        """Do this load for so long, measured from its first operation on."""
+        return run_load(msgspec.structs.replace(spec, warmup_s=0.0, seconds=seconds, seed=self.seed))
+
     def enter(self, report: Report, case: str, who: str, result: LoadResult) -> Row:
         """Enter one repeat of a case in the report."""
         latencies = result.histogram()
@@ -125,3 +129,5 @@ class Suite(msgspec.Struct, frozen=True):
     steps: Callable[[Run], int]
     """How many times it will call `Run.step`."""
     plots: Callable[[Report, Path], list[Path]] = lambda report, directory: []
+    guard: Callable[[Report], list[str]] | None = None
+    """What is worse by now than in the report that is kept of it, in words; None where no report is kept."""

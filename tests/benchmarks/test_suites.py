@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.report import OURS, Report
 from benchmarks.suite import LOAD_COLUMNS, Run
-from benchmarks.suites import SUITES, failover, goals, micro, scale, writes
+from benchmarks.suites import SUITES, cpu, failover, goals, micro, scale, writes
 
 MS = 1_000_000
 
@@ -101,3 +101,29 @@ def test_parts_are_measured_by_themselves():
         figures = micro.parts(Run(quick=True, only=name))[name]()
         assert figures["per_s"] > 0
         assert figures["us"] == pytest.approx(1e6 / figures["per_s"])
+
+
+def costs_of(*per_loop: float, case: str = "1 × 1", who: str = OURS) -> Report:
+    """What a case costs, by repeat."""
+    report = Run().report("cpu", "CPU", cpu.COLUMNS)
+    for each in per_loop:
+        report.add(case, who, {"per_loop": each})
+    return report
+
+
+def test_a_put_that_costs_much_more_than_it_did_is_named():
+    """The cheapest repeats are compared; cases of others, and those that are not kept, are not."""
+    kept = costs_of(100.0, 130.0)
+    assert cpu.within(kept, costs_of(400.0, 124.0)) == []
+    assert cpu.within(kept, costs_of(126.0, 128.0)) == ["1 × 1: 126.0 loops a put, 1.26 times the 100.0 that are kept"]
+    assert cpu.within(kept, costs_of(500.0, case="64 × 1")) == []
+    assert cpu.within(costs_of(1.0, who="etcd"), costs_of(9.0, who="etcd")) == []
+
+
+def test_the_kept_costs_are_of_all_shapes():
+    """What CI compares with."""
+    kept = Report.load(cpu.KEPT)
+    assert {row.case for row in kept.rows if row.who == OURS} == {
+        writes.case_name(shape, cpu.VALUE_BYTES, cpu.NODES) for shape in cpu.SHAPES
+    }
+    assert all(min(row.figures["per_loop"]) > 1 for row in kept.rows)

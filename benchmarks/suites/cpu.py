@@ -1,0 +1,141 @@
+"""CPU: what a write costs in each process, where throughput says little because the machine is shared.
+
+Beside each case a fixed piece of Python is timed, so that figures of two runs can be compared though the machine was
+not equally fast: `per_loop` is the cost in units of that piece. `within` compares it with a report that is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.report import OURS, Column, Report
+from benchmarks.suite import Cluster, Run, Suite
+from benchmarks.suites.writes import Shape, case_name, spec_of
+
+TITLE = "CPU of a put, µs over all threads of each process; 1-KiB values, fsync, sessions on"
+COLUMNS = [
+    Column("total_us", "µs a put, all processes", "lower"),
+    Column("leader_us", "leader", "lower"),
+    Column("followers_us", "each follower", "lower"),
+    Column("generator_us", "generator", "lower"),
+    Column("per_loop", "in loops", "lower", 2),
+    Column("throughput", "operations/s", "higher"),
+]
+SHAPES = (Shape(1), Shape(64), Shape(1_000), Shape(8, 200))
+VALUE_BYTES = 1024
+NODES = 3
+WARM_UP_S = 0.5
+
+KEPT = Path(__file__).parents[1] / "cpu.json"
+"""The report that a later state of the code is compared with: `tools/bench cpu --out benchmarks` writes it."""
+
+ALLOWED = 1.25
+"""A case that costs so many times what it did is a step back."""
+
+_LOOPS = 20_000
+_TICKS_S = os.sysconf("SC_CLK_TCK")
+
+
+class _Piece(msgspec.Struct, array_like=True):
+    key: bytes
+    value: bytes
+    number: int
+
+
+def loop_us() -> float:
+    """CPU microseconds of a fixed piece of Python: calls, a dict, and msgpack in and out, as a put needs them too."""
+    encoder, decoder = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(_Piece)
+    value, kept = b"v" * VALUE_BYTES, dict[bytes, bytes]()
+
+    def once(number: int) -> None:
+        piece = decoder.decode(encoder.encode(_Piece(b"key-%05d" % (number % 512), value, number)))
+        kept[piece.key] = piece.value
+
+    began = time.process_time()
+    for number in range(_LOOPS):
+        once(number)
+    return (time.process_time() - began) / _LOOPS * 1e6
+
+
+def process_s(pid: int) -> float:
+    """CPU seconds that a process has used, in all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_S
+
+
+def measure(run: Run) -> Report:
+    """Ours and etcd in turn, case by case, repeat by repeat."""
+    report = run.report("cpu", TITLE, COLUMNS)
+    with ExitStack() as stack:
+        clusters = run.clusters(report, NODES)
+        for cluster in clusters:
+            stack.enter_context(cluster)
+        for repeat in range(run.repeats):
+            for shape in wanted(run):
+                name = case_name(shape, VALUE_BYTES, NODES)
+                for cluster in clusters:
+                    run.step(f"{name}: {cluster.name}, {repeat + 1} of {run.repeats}")
+                    report.add(name, cluster.name, costs(run, cluster, shape))
+    return report
+
+
+def wanted(run: Run) -> list[Shape]:
+    """The shapes that are to be measured."""
+    return [shape for shape in SHAPES if run.wants(case_name(shape, VALUE_BYTES, NODES))]
+
+
+def costs(run: Run, cluster: Cluster, shape: Shape) -> dict[str, float]:
+    """One repeat: warmed up, then measured from the first operation to the last."""
+    spec = spec_of(cluster, shape, VALUE_BYTES)
+    run.spend(spec, WARM_UP_S)
+    pids = cluster.pids()
+    loop_before = loop_us()
+    before = [process_s(pid) for pid in pids]
+    result = run.spend(spec, run.seconds)
+    used = [process_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
+    loop = min(loop_before, loop_us())
+    leader, *followers = [seconds / max(1, result.operations) * 1e6 for seconds in used]
+    generator = result.cpu_s / max(1, result.operations) * 1e6
+    total = leader + sum(followers) + generator
+    return {
+        "total_us": total,
+        "leader_us": leader,
+        "followers_us": sum(followers) / len(followers),
+        "generator_us": generator,
+        "per_loop": total / loop,
+        "throughput": result.throughput,
+    }
+
+
+def within(kept: Report, found: Report, allowed: float = ALLOWED) -> list[str]:
+    """The cases that cost too much by now, in words: more than `allowed` times what they did in `kept`.
+
+    Compared is the cheapest repeat of each, in loops, as other work on the machine makes it only dearer.
+    """
+    problems = []
+    for row in found.rows:
+        before = kept.find(row.case, row.who)
+        if row.who != OURS or before is None:
+            continue
+        was, now = min(before.figures["per_loop"]), min(row.figures["per_loop"])
+        if now > was * allowed:
+            problems.append(f"{row.case}: {now:.1f} loops a put, {now / was:.2f} times the {was:.1f} that are kept")
+    return problems
+
+
+def guard(found: Report) -> list[str]:
+    """The same, against the report that is kept. Raises `ValueError` when there is none."""
+    return within(Report.load(KEPT), found)
+
+
+def steps(run: Run) -> int:
+    """With etcd, if it is wanted."""
+    return run.repeats * len(wanted(run)) * (1 + ("etcd" in run.peers))
+
+
+SUITE = Suite("cpu", TITLE, measure, steps, guard=guard)
