@@ -148,12 +148,11 @@ class KeyValue(StateMachine, limits=Limits(value_bytes=VALUE_BYTES_MAX + KIB)):
         return None if record is None else Item(key, record.value, record.stamp)
 
     def _put(self, key: bytes, value: bytes) -> Stamp:
-        index = self.index
-        old = self.records.get(key)
+        index, records = self.index, self.records
+        old = records.get(key)
         created, version = (index, 1) if old is None else (old.created_index, old.version + 1)
-        record = Record(value, created, index, version)
-        self.records[key] = record
-        return record.stamp
+        records[key] = Record(value, created, index, version)
+        return Stamp(created, index, version)
 
     def _delete(self, key: bytes) -> bool:
         if key not in self.records:

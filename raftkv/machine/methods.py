@@ -78,6 +78,9 @@ class Span(msgspec.Struct, frozen=True):
 
 ALWAYS = Span()
 
+_PLAIN = (bool, int, float, str, bytes, type(None))
+"""A value of just this type needs no other check."""
+
 
 def kind_of(value: Any) -> str | None:
     """ "command" or "query"; None when `value` was marked as neither."""
@@ -108,6 +111,8 @@ class Method:
         self.signature = signature.replace(parameters=parameters)
         self._described = self._describe(signature.return_annotation)
         self._types = [hints[parameter.name] for parameter in parameters]
+        self.arity = len(self._types)
+        """How many arguments it takes."""
         self._result_type = hints["return"]
         for parameter, kind in zip(parameters, self._types, strict=True):
             check_type(kind, f"{self._where}, argument {parameter.name}")
@@ -119,6 +124,7 @@ class Method:
         self.is_shallow = is_shallow(self._types)
         """Whether arguments can't be nested deeper than their types are written."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
+        self._is_plain = self._result_type in _PLAIN
 
     def _check(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
         if self.name.startswith("_"):
@@ -243,6 +249,8 @@ class Method:
     def encode_result(self, result: Any) -> bytes:
         """Raises `TypeError` when it is not of the annotated type."""
         data = _encoder.encode(result)
+        if self._is_plain and type(result) is self._result_type:
+            return data
         try:
             self._result.decode(data)
         except msgspec.MsgspecError as exc:

@@ -289,7 +289,7 @@ class Runner:
     def _arguments(self, offered: Offered, command: CommandPayload, entry: Entry) -> tuple[object, ...] | Outcome:
         """The decoded arguments; the outcome for those that are nested too deep to be read, or are too many."""
         method = offered.method
-        if offered.takes != len(method.types) and read_array_header(command.args)[0] > offered.takes:
+        if offered.takes != method.arity and read_array_header(command.args)[0] > offered.takes:
             return self._too_many(offered)
         try:
             return method.decode_args(command.args)

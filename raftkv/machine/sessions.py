@@ -22,6 +22,7 @@ _RECORD = SESSION_PREFIX + b"s"
 _ANSWER = SESSION_PREFIX + b"a"
 _ID = struct.Struct(">Q")
 _PLACE = struct.Struct(">QQ")
+_encoder = msgspec.msgpack.Encoder()
 
 ANSWERS_MAX = 16_384
 """Outcomes kept for one session; a client that has so many commands under way loses the oldest ones' answers."""
@@ -48,19 +49,17 @@ class _Record(msgspec.Struct, array_like=True):
 
 
 class _Session:
-    __slots__ = ("answers", "id", "record")
+    __slots__ = ("_answers_at", "answers", "id", "place", "record")
 
     def __init__(self, session_id: int, record: _Record) -> None:
         self.id = session_id
         self.record = record
         self.answers: set[int] = set()
-
-    @property
-    def place(self) -> bytes:
-        return _RECORD + _ID.pack(self.id)
+        self.place = _RECORD + _ID.pack(session_id)
+        self._answers_at = _ANSWER + _ID.pack(session_id)
 
     def answer_place(self, sequence: int) -> bytes:
-        return _ANSWER + _PLACE.pack(self.id, sequence)
+        return self._answers_at + sequence.to_bytes(8, "big")
 
 
 class Sessions:
@@ -75,6 +74,8 @@ class Sessions:
         self._max = sessions_max
         self._ttl_ms = ttl_ms
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
+        self._none_ends_before_ms = 0
+        """No session is silent for too long at an earlier log time."""
         self.changes: dict[bytes, bytes | None] = {}
         self._load()
 
@@ -96,11 +97,16 @@ class Sessions:
     def begin(self, time_ms: int) -> None:
         """An entry of this time begins: forget sessions that were silent for too long."""
         self.changes = {}
+        if time_ms < self._none_ends_before_ms:
+            return
+        last_time_ms = time_ms  # of those that are opened later, at least
         while self._sessions:
             oldest = next(iter(self._sessions.values()))
             if oldest.record.last_time_ms + self._ttl_ms > time_ms:
+                last_time_ms = oldest.record.last_time_ms
                 break
             self.close(oldest.id)
+        self._none_ends_before_ms = last_time_ms + self._ttl_ms
 
     def clock_reset(self, time_ms: int) -> None:
         """Log time begins anew at `time_ms`: no session counts as used later than that.
@@ -109,11 +115,12 @@ class Sessions:
         others because log time was ahead when it was used.
         """
         self.changes = {}
+        self._none_ends_before_ms = 0
         for session in self._sessions.values():
             record = session.record
             if record.last_time_ms > time_ms:
-                session.record = _Record(record.last_index, time_ms, record.acked_below)
-                self.changes[session.place] = msgspec.msgpack.encode(session.record)
+                record.last_time_ms = time_ms
+                self.changes[session.place] = _encoder.encode(record)
 
     def open(self, index: Index, time_ms: int) -> int:
         """Open a session; its id is its entry's index. The least recently used one may have to go."""
@@ -121,7 +128,7 @@ class Sessions:
             self.close(next(iter(self._sessions)))
         session = self._sessions[index] = _Session(index, _Record(index, time_ms, 0))
         failpoints.reach("session.opened")
-        self.changes[session.place] = msgspec.msgpack.encode(session.record)
+        self.changes[session.place] = _encoder.encode(session.record)
         return index
 
     def close(self, session_id: int) -> None:
@@ -148,16 +155,18 @@ class Sessions:
         session = self._sessions.get(command.session_id)
         if session is None:
             return
-        acked_below = max(session.record.acked_below, command.acked_below)
+        record = session.record
+        acked_below = max(record.acked_below, command.acked_below)
         if outcome is not None:
             if len(session.answers) >= ANSWERS_MAX:
                 acked_below = max(acked_below, min(session.answers) + 1)
             session.answers.add(command.sequence)
-            self.changes[session.answer_place(command.sequence)] = msgspec.msgpack.encode(outcome)
-        self._forget(session, acked_below)
-        session.record = _Record(index, time_ms, acked_below)
+            self.changes[session.answer_place(command.sequence)] = _encoder.encode(outcome)
+        if acked_below > record.acked_below:
+            self._forget(session, acked_below)
+        record.last_index, record.last_time_ms, record.acked_below = index, time_ms, acked_below
         self._sessions.move_to_end(session.id)
-        self.changes[session.place] = msgspec.msgpack.encode(session.record)
+        self.changes[session.place] = _encoder.encode(record)
 
     def _forget(self, session: _Session, acked_below: int) -> None:
         """Drop the answers that nobody will ask for again."""
