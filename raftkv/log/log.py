@@ -169,6 +169,11 @@ class Log:
         """The last entry on disk. Either thread; only `write` and `reset` move it."""
         return self._tail.index
 
+    def takes_at_once(self, size: int, size_max: int) -> bool:
+        """Whether records of so many bytes, at most `size_max`, only go behind the last ones, into the same file."""
+        segment = self._segments[-1]
+        return size <= size_max and (segment.is_empty or segment.size_with(size) <= self._segment_bytes)
+
     def write(self, writes: Sequence[Write]) -> None:
         """Do staged writes, in order, as one batch with one sync; durable on return. Disk worker's thread.
 

@@ -81,6 +81,8 @@ class Engine:
         """The error for every command while none is accepted, even by a leader: the disk is nearly full. Else None."""
         self.stopped = False
         self._holds = False
+        self._has_sent = False
+        """Whether this turn has sent what needed no write."""
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         """Propose a command; `done` is called exactly once. Raises `NotAccepted` when it is refused at once."""
@@ -151,6 +153,7 @@ class Engine:
             failpoints.reach("send.before")
             for message in messages:
                 self._transport.send(message.to, message)
+            self._has_sent = self._has_sent or bool(messages)
             failpoints.reach("send.after")
             self.raft.persisted(write)
             # In this turn of the loop, not the next: so a single command is acknowledged as soon as it is durable.
@@ -196,6 +199,8 @@ class Engine:
             if has_led:
                 self._commands.leadership_lost()
             self._on_role()
+        has_sent, self._has_sent = self._has_sent, False
+        self._writer.end_turn(has_sent=has_sent)
 
     def _propose(self) -> None:
         if not self._proposals or self._holds:
@@ -237,7 +242,9 @@ class Engine:
         write = None
         if ready.truncate_from is not None or ready.entries:
             write = self._log.stage(ready.truncate_from, ready.entries)
-        self._send(ready.messages)
+        if ready.messages:
+            self._has_sent = True
+            self._send(ready.messages)
         if ready.must_persist:
             self._writer.enqueue(ready.write, write, ready.truncate_from, ready.hard_state, ready.durable_messages)
         elif ready.durable_messages:

@@ -142,6 +142,7 @@ class Node:
             world.log_worker,
             self.opened.log,
             self.opened.vote,
+            clock=world.clock,
             on_durable=lambda write, messages: self.engine.durable(write, messages),
             on_failure=body.fail,
         )

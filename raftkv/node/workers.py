@@ -26,6 +26,19 @@ class Worker(ABC):
         Called on the event loop's thread. The work itself must not touch the loop, or what belongs to it.
         """
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was given is done, and `run_here` may be called: never, if this kind can't do that."""
+        return False
+
+    def run_here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Run `work` on the caller's thread, the event loop's; only while this worker `is_idle`.
+
+        Raises what it raises. Returns whether it was done: in a simulation the power may go out in the midst of it, and
+        then nothing may follow.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     async def close(self) -> None:
         """Wait for the work that was given, and take no more."""
@@ -42,6 +55,7 @@ class ThreadWorker(Worker):
         self._name = name
         self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._given = self._done = 0
         self._closed = False
 
     def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
@@ -53,6 +67,7 @@ class ThreadWorker(Worker):
             self._thread.start()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        self._given += 1
         self._work.put(lambda: _perform(loop, future, work, args, kwargs))
         return future
 
@@ -60,6 +75,16 @@ class ThreadWorker(Worker):
         while (work := self._work.get()) is not None:
             work()
             del work  # or its result would live until the next piece comes
+            self._done += 1  # by this thread only; `_given` by the loop's
+
+    @property
+    def is_idle(self) -> bool:
+        return self._done == self._given
+
+    def run_here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> bool:
+        assert self.is_idle, f"the worker {self._name} has work under way"
+        work(*args, **kwargs)
+        return True
 
     async def close(self) -> None:
         self._closed = True

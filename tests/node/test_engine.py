@@ -43,6 +43,9 @@ class World:
         self.sent, self.failures = [], []
         self.queued = []
         """What was handed to the writer."""
+        self.ended = []
+        """For each turn, what the writer was told at its end, and whether what was sent was still held back then."""
+        self.is_corked = False
         nothing = SimpleNamespace(next_batch=lambda: None, leadership_lost=lambda: None)
         self.engine = Engine(
             SimpleNamespace(
@@ -54,7 +57,9 @@ class World:
                     monotonic_ms=lambda: 0,
                 ),
                 transport=SimpleNamespace(
-                    send=lambda to, message: self.sent.append(message), cork=lambda: None, uncork=lambda: None
+                    send=lambda to, message: self.sent.append(message),
+                    cork=lambda: setattr(self, "is_corked", True),
+                    uncork=lambda: setattr(self, "is_corked", False),
                 ),
                 fail=self.failures.append,
             ),
@@ -63,7 +68,10 @@ class World:
                 load=None,
                 stage=lambda truncate_from, entries: (truncate_from, entries),
             ),
-            writer=SimpleNamespace(enqueue=lambda *task: self.queued.append(task)),
+            writer=SimpleNamespace(
+                enqueue=lambda *task: self.queued.append(task),
+                end_turn=lambda *, has_sent: self.ended.append((has_sent, self.is_corked)),
+            ),
             applier=None,
             commands=nothing,
             queries=nothing,
@@ -165,5 +173,22 @@ def test_what_must_be_durable_first_waits_for_its_write_and_for_all_before_it(do
             world.engine.durable(number, [later])
             assert world.raft.durability.done == number
         assert world.sent == [at_once, later]
+
+    tell(story)
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_the_writer_hears_at_the_end_of_a_turn_whether_it_has_sent_anything(sends):
+    """When all of it was let go: a write on the loop's thread must not hold up what peers wait for."""
+
+    async def story(world):
+        world.ended.clear()
+        message = SimpleNamespace(to=2)
+        world.wanted.append(Ready(write=1, hard_state=HardState(1, 1), messages=[message] if sends else []))
+        world.engine.turn()
+        world.engine.turn()
+        assert world.ended == [(sends, False), (False, False)]
+        world.engine.durable(1, [message] if sends else [])
+        assert world.ended[2:] == [(sends, False)], "acknowledgements are sent as well"
 
     tell(story)

@@ -12,7 +12,8 @@ import pytest
 from raftkv.disk.simulated import SimDisk
 from raftkv.log import VoteFile
 from raftkv.model import HardState
-from raftkv.node.writer import BOUND_ENTRIES, Writer
+from raftkv.node.pace import QUICK_IN_A_ROW, QUICK_S
+from raftkv.node.writer import BOUND_ENTRIES, HERE_ENTRIES_MAX, Writer
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.testing.world.workers import Crash
 from tests.log.logs import (
@@ -42,6 +43,16 @@ class WhenTold:
 
     def __init__(self):
         self._queue = deque()
+        self.power_fails = False
+
+    @property
+    def is_idle(self):
+        return not self._queue
+
+    def run_here(self, work, *args):
+        assert self.is_idle
+        work(*args)
+        return not self.power_fails
 
     def run(self, work, *args):
         future = asyncio.get_running_loop().create_future()
@@ -73,7 +84,9 @@ def test_a_cut_without_a_vote_lowers_what_the_vote_file_counts_on():
         vote = VoteFile.create(disk, VOTE, IDENTITY, HardState())
         vote.write(HardState(2, None), 10)
         told = []
-        writer = Writer(AtOnce(), log, vote, on_durable=lambda number, _: told.append(number), on_failure=told.append)
+        writer = Writer(
+            AtOnce(), log, vote, clock=NO_TIME, on_durable=lambda number, _: told.append(number), on_failure=told.append
+        )
         writer.enqueue(1, log.stage(5, [entry_behind(entries[3], 2)]), 5, None, [])
         await writer.idle()
         assert told == [1]
@@ -92,17 +105,25 @@ SMALL_SEGMENT = 700
 """So few bytes that the log has several segments, and a cut may reach into an earlier one."""
 
 
+NO_TIME = float
+"""A clock that stands still at 0."""
+LARGE_SEGMENT = 4_000
+"""This one has room for a dozen batches."""
+
+
 class Group:
     """A node's log and vote, and a writer whose disk is busy while Readys of several kinds come, to be written at once.
 
     The log and vote grow in the order of the Readys: each is what a core with these would hand out.
     """
 
-    def __init__(self):
+    def __init__(self, segment_bytes=SMALL_SEGMENT):
+        self.now = 0.0
+        self.segment_bytes = segment_bytes
         self.disk = SimDisk()
         self.disk.mkdir(DIRECTORY)
         self.vote = VoteFile.create(self.disk, VOTE, IDENTITY, HardState())
-        self.log = open_log(self.disk, segment_bytes=SMALL_SEGMENT)
+        self.log = open_log(self.disk, segment_bytes=segment_bytes)
         self.entries = []
         for entry in entries_behind(self.log.start, 1, [40] * ENTRIES):
             append(self.log, [entry])  # each a batch of its own
@@ -114,6 +135,7 @@ class Group:
             self.worker,
             self.log,
             self.vote,
+            clock=lambda: self.now,
             on_durable=lambda number, messages: self.told.append((number, messages)),
             on_failure=self.failures.append,
         )
@@ -140,7 +162,7 @@ class Group:
     def found(self):
         """Term, vote and entries as the next start finds them. Raises `Corruption` if it misses some."""
         vote = VoteFile.open(self.disk, VOTE)
-        log = open_log(self.disk, vote.durable_index, segment_bytes=SMALL_SEGMENT)
+        log = open_log(self.disk, vote.durable_index, segment_bytes=self.segment_bytes)
         return vote.hard_state, read_all(log)
 
 
@@ -276,7 +298,7 @@ def test_the_vote_file_hears_how_far_the_log_reaches_every_so_many_entries():
         vote = VoteFile.create(disk, VOTE, IDENTITY, HardState(1, None))
         log = open_log(disk)
         worker = WhenTold()
-        writer = Writer(worker, log, vote, on_durable=lambda *_: None, on_failure=lambda _: None)
+        writer = Writer(worker, log, vote, clock=NO_TIME, on_durable=lambda *_: None, on_failure=lambda _: None)
         last, bounds = log.start, []
         for count in (BOUND_ENTRIES - 1, 1, 1):
             entries = entries_behind(last, 1, [5] * count)
@@ -287,3 +309,171 @@ def test_the_vote_file_hears_how_far_the_log_reaches_every_so_many_entries():
         assert bounds == [0, 0, BOUND_ENTRIES]
 
     SimLoop().run(story())
+
+
+def when_quick(story, quick=QUICK_IN_A_ROW):
+    """Tell `story` of a writer whose disk has been quick `quick` times in a row, and has nothing to do."""
+
+    async def main():
+        group = Group(LARGE_SEGMENT)
+        await group.worker.work()
+        for _ in range(quick - 1):
+            group.hand_out("message")
+            await group.worker.work()
+        group.told.clear()
+        await story(group)
+
+    SimLoop().run(main())
+
+
+def test_a_lone_entry_is_written_at_the_end_of_the_turn_while_the_disk_is_quick():
+    """Nothing is handed to the thread and back; it is durable before anybody hears of it."""
+
+    async def story(group):
+        group.hand_out("entries")
+        assert group.writer.is_idle is False and group.told == []
+        group.writer.end_turn(has_sent=False)
+        assert group.told == [(QUICK_IN_A_ROW, [f"{QUICK_IN_A_ROW}: entries"])]
+        assert group.writer.is_idle and not group.worker.has_work
+        group.disk.crash(random.Random(1))
+        assert group.found() == (group.hard_state, group.entries)
+
+    when_quick(story)
+
+
+def test_what_a_turn_has_sent_leaves_before_the_disk_is_waited_for():
+    """The followers are to write at the same time: what is sent in a turn leaves the process when it is over."""
+
+    async def story(group):
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=True)
+        group.writer.end_turn(has_sent=False)  # of another turn, in which nothing was sent
+        assert group.told == []
+        waiting = asyncio.ensure_future(group.writer.idle())
+        await elapse(0)
+        assert len(group.told) == 1 and group.writer.is_idle
+        await waiting
+
+    when_quick(story)
+
+
+@pytest.mark.parametrize("kinds", [("vote",), ("entries", "vote"), ("cut",), ["entries"] * (HERE_ENTRIES_MAX + 1)])
+def test_all_that_is_more_than_a_few_entries_goes_to_the_thread(kinds):
+    """A vote is two files and four syncs, a cut may be as much, and many entries come from a node that is busy."""
+
+    async def story(group):
+        for kind in kinds:
+            group.hand_out(kind)
+        group.writer.end_turn(has_sent=False)
+        assert group.told == [] and group.worker.has_work
+        while group.worker.has_work:
+            await group.worker.work()
+        assert group.told[-1][0] == group.number
+        assert group.found() == (group.hard_state, group.entries)
+
+    when_quick(story)
+
+
+def test_a_write_that_grows_before_the_turn_ends_goes_to_the_thread_as_a_whole():
+    """Whether it is little is asked again when its time has come."""
+
+    async def story(group):
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=True)
+        group.hand_out("vote")
+        assert group.worker.has_work
+        await elapse(0)
+        assert group.told == []
+        await group.worker.work()
+        assert [number for number, _ in group.told] == [group.number]
+
+    when_quick(story)
+
+
+def test_while_the_thread_has_other_work_nothing_is_written_beside_it():
+    """It reads the log for followers as well, and writes the small files of handshakes: one at a time."""
+
+    async def story(group):
+        group.worker.run(lambda: None)
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=False)
+        assert group.told == []
+        await group.worker.work()
+        await group.worker.work()
+        assert len(group.told) == 1
+
+    when_quick(story)
+
+
+def test_a_disk_must_have_been_quick_for_a_while():
+    """One slow write, and the loop waits for none until as many in a row have been quick again."""
+
+    async def write(group):
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=False)
+        was_here = not group.worker.has_work
+        while group.worker.has_work:
+            await group.worker.work()
+        return was_here
+
+    async def story(group):
+        assert not await write(group)
+        assert await write(group)
+        group.disk.fault = lambda kind, path: setattr(group, "now", group.now + 2 * QUICK_S)
+        assert await write(group), "nobody could know that it would be slow"
+        group.disk.fault = None
+        found = [await write(group) for _ in range(QUICK_IN_A_ROW + 1)]
+        assert found == [False] * QUICK_IN_A_ROW + [True]
+
+    when_quick(story, QUICK_IN_A_ROW - 1)
+
+
+def test_a_failed_write_on_the_loop_is_a_failed_write():
+    """Nothing is told, and nothing written any more."""
+
+    async def story(group):
+        def fault(kind, path):
+            raise OSError("the disk is gone")
+
+        group.disk.fault = fault
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=False)
+        assert len(group.failures) == 1 and group.told == []
+        group.disk.fault = None
+        operations = group.disk.operations
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=False)
+        await elapse(0)
+        assert group.told == [] and not group.worker.has_work and group.disk.operations == operations
+
+    when_quick(story)
+
+
+def test_nothing_follows_a_power_cut_on_the_loop():
+    """A node of a simulation that is gone tells nobody what its disk may have."""
+
+    async def story(group):
+        group.worker.power_fails = True
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=False)
+        assert group.told == [] and group.failures == []
+
+    when_quick(story)
+
+
+def test_the_file_that_follows_a_full_one_is_begun_by_the_thread():
+    """That takes several syncs, and more room on the disk."""
+
+    async def story(group):
+        seen = set()
+        for _ in range(80):
+            files = group.disk.listdir(DIRECTORY)
+            group.hand_out("entries")
+            group.writer.end_turn(has_sent=False)
+            was_here = not group.worker.has_work
+            while group.worker.has_work:
+                await group.worker.work()
+            seen.add((was_here, group.disk.listdir(DIRECTORY) != files))
+        assert seen == {(True, False), (False, True)}
+
+    when_quick(story)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from raftkv.node import Worker
+from raftkv.node.pace import QUICK_S
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +42,24 @@ class SimWorker(Worker):
         self._queue.append((future, lambda: work(*args, **kwargs)))
         self._next()
         return future
+
+    @property
+    def is_idle(self) -> bool:
+        """While the disk is slow it is not: on the loop no virtual time can pass, and the node would never notice."""
+        return not self._busy and not self._queue and not self.stalled and self._draw_s() <= QUICK_S
+
+    def run_here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> bool:
+        if self._dead:
+            return False
+        self.is_working = True
+        try:
+            work(*args, **kwargs)
+        except Crash:
+            self._on_crash()
+            return False
+        finally:
+            self.is_working = False
+        return True
 
     def _next(self) -> None:
         if not self._busy and self._queue and not self._dead:
