@@ -17,8 +17,16 @@ Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable
 """Connects to (host, port) and gives the connection to the protocol that the first argument makes."""
 
 
+PATIENCE_MAX = 8
+"""A node that is reached, and says nothing, is waited for up to so many times `connect_timeout_s`."""
+
+
 class Dialler:
-    """Makes links. A caller with its own `dial` is handed names as they are, unless it gives `resolve` as well."""
+    """Makes links. A caller with its own `dial` is handed names as they are, unless it gives `resolve` as well.
+
+    A node that is reached but does not finish the handshake in time is waited for longer each time, until it has done
+    so once: if it is only slow, as many clients come at once, then clients that give up and come again keep it so.
+    """
 
     def __init__(
         self,
@@ -31,6 +39,8 @@ class Dialler:
         self._options = options
         self._ssl = ssl
         self._dial = dial
+        self._patience: dict[tuple[str, int], int] = {}
+        """How many times `connect_timeout_s` a host is waited for; those that have kept nobody waiting aren't in it."""
         self._resolve: Resolve | None = resolve if resolve is not None or dial is not None else Names().look_up
 
     async def connect(self, address: str, make: Callable[[], Link], accept: Callable[[Link], None]) -> Link:
@@ -50,13 +60,19 @@ class Dialler:
     async def _attempt(
         self, host: str, port: int, name: str, make: Callable[[], Link], accept: Callable[[Link], None]
     ) -> Link:
-        link = make()
+        link, place = make(), (host, port)
+        patience = self._patience.get(place, 1)
+        is_reached = self._ssl is not None  # with TLS one can't tell: its handshake is part of connecting
         try:
-            async with asyncio.timeout(self._options.connect_timeout_s):
+            async with asyncio.timeout(self._options.connect_timeout_s * patience):
                 await self._open(lambda: link, host, port, name)
+                is_reached = True
                 await link.ready
+            self._patience.pop(place, None)
             accept(link)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, TimeoutError) and is_reached:
+                self._patience[place] = min(2 * patience, PATIENCE_MAX)
             link.close()
             if link.ready.done() and not link.ready.cancelled():
                 link.ready.exception()  # the error was raised above, or the caller has gone

@@ -19,8 +19,9 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     sessions: bool = True
     """Commands are applied exactly once. Without, a command whose answer is lost ends with `Indeterminate` at once."""
     connect_timeout_s: float = 1.0
-    """For connecting and the handshake; a host that is gone must not use up the whole deadline. A name's
-    look-up is not part of it: that goes on while others are tried."""
+    """For connecting and the handshake; a host that is gone must not use up the whole deadline. One that is reached and
+    then too slow is waited for longer the next times. A name's look-up is not part of it: that goes on while others are
+    tried."""
     head_start_s: float = 0.25
     """When an address has not answered after so long, the next one is tried beside it; as RFC 8305 has it."""
     refresh_s: float = 30.0

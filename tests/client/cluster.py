@@ -51,13 +51,17 @@ class FakeServer(asyncio.Protocol):
                 self._greeted = True
                 members = self.node.members or self.node.cluster.members
                 hello = ServerHello(PROTOCOL_VERSION, self.node.cluster_id, 1, KeyValue.fingerprint(), members=members)
-                self.transport.write(encode_server_hello(hello))
+                asyncio.get_running_loop().call_later(self.node.hello_after_s, self._greet, encode_server_hello(hello))
                 continue
             request = decode_request(frame)
             self.node.requests.append(request)
             response = self.node.script(request)
             if response is not None and not self.transport.is_closing():
                 self.transport.write(encode_response(response))
+
+    def _greet(self, hello: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(hello)
 
 
 class FakeNode:
@@ -69,6 +73,7 @@ class FakeNode:
         self.cluster_id = "cluster"
         self.members: Members | None = None
         """Whom it takes for the members, if not those of the cluster."""
+        self.hello_after_s = 0.0
         self.requests: list[Request] = []
         self.connections: list[FakeServer] = []
         self.script: Script = self.behave

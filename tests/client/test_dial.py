@@ -42,6 +42,14 @@ class Story:
         assert self.network.dialled != before
         return ", ".join(ended)
 
+    async def waits(self, address: str) -> float:
+        """After how many seconds the attempt is given up."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await self.connect(address)
+        return loop.time() - began
+
 
 def tell(story: Callable[[], Awaitable[None]]) -> None:
     """Tell a story in virtual time."""
@@ -71,6 +79,35 @@ def test_a_refused_address_leads_on_at_once() -> None:
         told.names["db"] = ["10.0.0.8", "10.0.0.9", "10.0.0.1"]
         assert await told.connect("db:7001") == "10.0.0.1:7001"
         assert asyncio.get_running_loop().time() == 0
+
+    tell(story)
+
+
+def test_a_node_that_is_slow_to_greet_is_waited_for_longer_each_time() -> None:
+    """Where all clients give up after the same second and come again at once, nobody ever gets in."""
+
+    async def story() -> None:
+        told = Story("10.0.0.1:7001")
+        told.names["db"] = ["10.0.0.1"]
+        told.cluster.nodes[0].hello_after_s = 3.0
+        for waited in (1.0, 2.0):
+            assert await told.waits("db:7001") == pytest.approx(waited)
+        assert await told.connect("db:7001") == "10.0.0.1:7001"
+        told.cluster.nodes[0].hello_after_s = 1e9
+        waits = [await told.waits("db:7001") for _ in range(6)]
+        assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0, 8.0]), "it had been in time, so that begins anew"
+
+    tell(story)
+
+
+def test_a_host_that_is_not_reached_gets_no_more_time() -> None:
+    """It may be gone, and there may be others to try."""
+
+    async def story() -> None:
+        told = Story("10.0.0.1:7001")
+        told.names["db"] = ["10.0.0.1"]
+        told.network.silent.add("10.0.0.1:7001")
+        assert [await told.waits("db:7001") for _ in range(3)] == pytest.approx([1.0, 1.0, 1.0])
 
     tell(story)
 
