@@ -151,7 +151,7 @@ class Writer:
         return self._running is None and not self._queue
 
     async def idle(self) -> None:
-        """Wait until everything queued so far is durable."""
+        """Wait until everything queued so far is durable, or will never be, as a write has failed."""
         if not self.is_idle and not self._failed:
             waiter = asyncio.get_running_loop().create_future()
             self._idle.append(waiter)
@@ -203,6 +203,7 @@ class Writer:
     def _fail(self, error: BaseException) -> None:
         self._failed = True  # it is not known any more what is on disk: retry nothing, acknowledge nothing
         self._on_failure(error)
+        self._let_go()
 
     def _finished(self, tasks: list[_Task], seconds: float) -> None:
         self.batches += 1
@@ -211,7 +212,11 @@ class Writer:
         failpoints.reach("writer.before_told")
         self._on_durable(tasks[-1].number, [message for task in tasks for message in task.messages])
         if self.is_idle:
-            waiters, self._idle = self._idle, []
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Whoever waits for the writer need not any longer."""
+        waiters, self._idle = self._idle, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -271,6 +271,25 @@ def test_after_a_failed_write_nothing_is_written_or_told(kinds):
     in_a_group(kinds, story)
 
 
+@pytest.mark.parametrize("kind", ["vote", "entries"])
+def test_who_waits_for_the_writer_already_when_a_write_fails_is_let_go(kind):
+    """A node that is asked to stop waits for its last write; should that fail, it must still come to an end."""
+
+    async def story(group, before):
+        def fault(kind, path):
+            raise OSError("the disk is gone")
+
+        group.hand_out(kind)
+        waiting = asyncio.ensure_future(group.writer.idle())
+        await elapse(0)
+        group.disk.fault = fault
+        await group.worker.work()
+        assert len(group.failures) == 1
+        await asyncio.wait_for(waiting, 1)
+
+    in_a_group((kind,), story)
+
+
 def test_what_waits_for_the_writer_waits_for_all_that_was_queued():
     """A snapshot is installed over the log only when no write is under way, and none waits."""
 

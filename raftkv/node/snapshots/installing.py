@@ -80,6 +80,8 @@ class Installing:
         if self._taking.under_way is not None:
             await asyncio.wait([self._taking.under_way])
         await self._writer.idle()
+        if body.failure is not None:
+            return  # the writes may not be on disk; the next start finds the snapshot
         if not keeps_log:
             await world.background_worker.run(self._store.expect, snapshot)
             await world.log_worker.run(self._reset_log, snapshot)
