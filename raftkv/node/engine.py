@@ -189,6 +189,9 @@ class Engine:
                 self._handle(ready)
         except Exception as exc:  # noqa: BLE001 (after any error here the node must not go on)
             self._fail(exc)
+            self._writer.end_turn(
+                has_sent=True
+            )  # what was handed out is written all the same: `Node.stop` waits for it
             return
         finally:
             self._transport.uncork()
@@ -287,12 +290,26 @@ class Engine:
         self._loads.append(message)
         self._loading_for.append(message.to)
         if len(self._loads) == 1:
-            self._load_next()
+            self._load(message)
 
-    def _load_next(self) -> None:
-        message = self._loads[0]
+    def _load(self, message: AppendEntries) -> None:
         future = self._worker.run(self._log.load, message.prev_index + 1, message.last_index, 64 * MIB)
         future.add_done_callback(self._loaded)
+
+    def _load_next(self) -> None:
+        """Go on with the appends that waited. Their entries may not be on disk: yet, or as another leader's are."""
+        while self._loads and not self.stopped:
+            message = self._loads[0]
+            is_ours = self.raft.is_leader and self.raft.term == message.term
+            entries = self._log.cached(message.prev_index + 1, message.last_index) if is_ours else None
+            if is_ours and entries is None:
+                self._load(message)
+                return
+            self._loads.popleft()
+            self._loading_for.popleft()
+            if entries is not None:
+                message.entries = entries
+                self._transport.send(message.to, message)
 
     def _loaded(self, future: asyncio.Future[list[Entry]]) -> None:
         message = self._loads.popleft()
@@ -301,8 +318,7 @@ class Engine:
         if self.stopped or future.cancelled():
             return
         self._send_loaded(message, future, error)
-        if self._loads and not self.stopped:
-            self._load_next()
+        self._load_next()
 
     def _send_loaded(
         self, message: AppendEntries, future: asyncio.Future[list[Entry]], error: BaseException | None

@@ -40,6 +40,10 @@ class World:
             ready=lambda: self.wanted.pop() if self.wanted else None,
         )
         self.read = asyncio.get_running_loop().create_future()
+        self.reads = []
+        """The first and last entry of each read that was begun."""
+        self.cached = {}
+        """What is in memory, by its first and last entry."""
         self.sent, self.failures = [], []
         self.queued = []
         """What was handed to the writer."""
@@ -52,7 +56,7 @@ class World:
                 raft=self.raft,
                 config=Config(),
                 world=SimpleNamespace(
-                    log_worker=SimpleNamespace(run=lambda *work: self.read),
+                    log_worker=SimpleNamespace(run=self._run),
                     now_ms=lambda: 0,
                     monotonic_ms=lambda: 0,
                 ),
@@ -64,7 +68,7 @@ class World:
                 fail=self.failures.append,
             ),
             log=SimpleNamespace(
-                cached=lambda first, last: None,
+                cached=lambda first, last: self.cached.get((first, last)),
                 load=None,
                 stage=lambda truncate_from, entries: (truncate_from, entries),
             ),
@@ -81,6 +85,10 @@ class World:
             on_role=lambda: None,
         )
         self.engine.turn()
+
+    def _run(self, work, first, last, bytes_max):
+        self.reads.append((first, last))
+        return self.read
 
     def _persisted(self, write):
         self.raft.durability.done = write
@@ -190,5 +198,47 @@ def test_the_writer_hears_at_the_end_of_a_turn_whether_it_has_sent_anything(send
         assert world.ended == [(sends, False), (False, False)]
         world.engine.durable(1, [message] if sends else [])
         assert world.ended[2:] == [(sends, False)], "acknowledgements are sent as well"
+
+    tell(story)
+
+
+def test_what_was_handed_out_is_written_though_the_turn_has_failed():
+    """The write may have been left for the end of the turn, and a node that stops waits for it."""
+
+    async def story(world):
+        def broken():
+            if not world.wanted:
+                raise ValueError("the core is broken")
+            return world.wanted.pop()
+
+        world.ended.clear()
+        world.wanted.append(Ready(write=1, hard_state=HardState(1, 1)))
+        world.raft.ready = broken
+        world.engine.turn()
+        assert [str(failure) for failure in world.failures] == ["the core is broken"]
+        assert len(world.queued) == len(world.ended) == 1
+
+    tell(story)
+
+
+@pytest.mark.parametrize(("term", "is_sent"), [(3, True), (4, False)])
+def test_an_append_that_waited_for_a_read_is_not_read_when_it_is_in_memory_or_of_no_use(term, is_sent):
+    """Its entry may not be on disk yet, or may have been cut off by another leader's: a read would find it missing,
+    and the node would stop as if it had lost it."""
+
+    async def story(world):
+        append = AppendEntries(
+            sender=1, to=2, term=3, prev_index=6, prev_term=3, prev_chain=0, last_index=7, commit_index=4, round=1,
+            entries=[],
+        )  # fmt: skip
+        world.wanted.append(Ready(write=0, messages=[append]))
+        world.cached[7, 7] = [SimpleNamespace(index=7)]
+        world.engine.turn()
+        assert world.sent == [], "it would overtake the one before it"
+        world.raft.term = term
+        world.read.set_result([SimpleNamespace(index=5), SimpleNamespace(index=6)])
+        await elapse(0.1)
+        assert world.reads == [(5, 6)] and world.failures == []
+        assert [message.last_index for message in world.sent] == ([6, 7] if is_sent else [])
 
     tell(story)
