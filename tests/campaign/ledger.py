@@ -200,11 +200,13 @@ def tables(runs: Sequence[Run]) -> str:
 
 
 def _rows(runs: Sequence[T], cells: Callable[[Sequence[T]], list[str]]) -> list[list[str]]:
-    """A row for each commit in the order of their first runs, and one for all."""
+    """A row for each commit in the order of their first runs, and one for all when there are several."""
     commits = list(dict.fromkeys(_commit(run) for run in runs))
     of_commit = [[run for run in runs if _commit(run) == commit] for commit in commits]
     rows = [[commit, *cells(found)] for commit, found in zip(commits, of_commit, strict=True)]
-    return [*rows, ["all", *cells(runs)]] if runs else []
+    if len(commits) > 1:
+        rows.append(["all", *cells(runs)])
+    return rows
 
 
 def _commit(run: object) -> str:
@@ -229,7 +231,10 @@ def _chaos_cells(runs: Sequence[ChaosRun]) -> list[str]:
 def _owed(run: ChaosRun) -> str:
     if run.owed is None:
         return "not asked"
-    return "; ".join(f"{name}: {done:,} of {wanted:,}" for name, (done, wanted) in run.owed.items()) or "nothing"
+    if not run.owed:
+        return "nothing"
+    name, (done, wanted) = min(run.owed.items(), key=lambda each: each[1][0] / each[1][1])
+    return f"{len(run.owed)} {'quota' if len(run.owed) == 1 else 'quotas'}, most of {name}: {done:,} of {wanted:,}"
 
 
 def _worlds_cells(runs: Sequence[WorldsRun]) -> list[str]:

@@ -92,13 +92,16 @@ def test_a_run_of_no_commit_is_not_kept(tmp_path: Path, version: str) -> None:
 
 
 def test_the_tables_add_up_by_commit(tmp_path: Path) -> None:
-    """A row for each commit and one for all; what is owed is what the last run owes, if it was asked for all."""
+    """A row for each commit, and one for all of several; what is owed is by the last run, if it was asked for all."""
     later = chaos_line(version="def5678", unmet={}, failed=[1, 2], losses=3)
     some = chaos_line(version="xyz9999", unmet={}, only=["pause"])
     lines = [chaos_line(), chaos_line(seed=6), later, some, worlds_line(0, 3)]
     runs = add([written(tmp_path / "ledger.jsonl", *lines)], tmp_path / "kept.jsonl")
     text = tables(runs)
-    assert "| abc1234 | 2026-01-02 | 42 | 3.5 | 60 | 30 | " in text and "| 80,000 | 0 | 0 | pauses: 90 of 100 |" in text
+    assert (
+        "| abc1234 | 2026-01-02 | 42 | 3.5 | 60 | 30 | " in text
+        and "| 80,000 | 0 | 0 | 1 quota, most of pauses: 90 of 100 |" in text
+    )
     assert "| 40,000 | 3 | 2 | nothing |" in text and "| 0 | 0 | not asked |" in text
     assert "| abc1234 | 2026-01-01 | 3 | 0.5 | 100 | 0 |" in text
     assert "| all | 2026-01-02 | 84 | 3.5 | 120 | 60 | " in text
