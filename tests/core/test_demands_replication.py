@@ -10,7 +10,7 @@ from raftkv.core.messages import AppendEntries, AppendReply
 from raftkv.core.progress import Flow
 from raftkv.errors import Busy, InvalidArgument, NotLeader, PeerError, SafetyViolation
 from raftkv.model import EntryKind
-from tests.core.one import One, entries_of, of
+from tests.core.one import One, entries_of, meta, of
 
 
 def test_only_a_leader_takes_commands():
@@ -106,6 +106,16 @@ def test_uncommitted_bytes_are_bounded():
     node.propose("x" * 80)
 
 
+def test_up_to_the_bound_uncommitted_bytes_are_taken():
+    """F34: the bound itself is allowed, not a byte more."""
+    node = One(uncommitted_bytes_max=500).lead().settle(2, 3)
+    node.propose("x" * 100)
+    left = 500 - node.raft.log.bytes_between(node.raft.commit_index, node.raft.log.last_index)
+    with pytest.raises(Busy):
+        node.raft.propose([b"x" * left, b"y"], 0)
+    node.raft.propose([b"x" * (left - 1), b"y"], 0)
+
+
 def test_one_command_is_taken_even_when_it_alone_is_over_the_bound():
     """A bound must not make a legal command impossible."""
     node = One(uncommitted_bytes_max=10).lead().settle(2, 3)
@@ -124,8 +134,9 @@ def test_an_entrys_time_never_goes_back_along_the_log():
 def test_a_follower_accepts_what_fits_behind_prev():
     """§5.3: if it finds prev, it appends."""
     node = One((1, 1))
-    [reply] = node.hear(2, term=2, terms=(2, 2))
-    assert (reply.rejected, reply.match_index, node.terms) == (False, 4, [1, 1, 2, 2])
+    [reply] = node.hear(2, term=2, terms=(2, 2), round=5)
+    assert node.terms == [1, 1, 2, 2]
+    assert reply == AppendReply(sender=1, to=2, term=2, round=5, match_index=4)
 
 
 def test_a_follower_refuses_when_it_has_no_entry_at_prev():
@@ -188,6 +199,40 @@ def test_an_append_that_overlaps_adds_only_what_is_new():
     node.hear(2, term=2, prev=(1, 1), terms=(1, 2))
     assert node.terms == [1, 1, 2]
     assert [entry.index for entry in node.appended] == [3]
+
+
+def compacted_follower(*terms, start):
+    """A follower whose entries of these terms are all committed, and compacted up to `start`."""
+    node = One(terms)
+    node.hear(2, commit=len(terms))
+    log = node.raft.log
+    node.raft.snapshot_taken(meta(start, log.term(start), log.chain(start)))
+    node.raft.compact(start)
+    return node
+
+
+def straddling(node, entries, prev, term=2):
+    """An append of `entries` behind `prev`, which is compacted here."""
+    return AppendEntries(2, 1, term, prev, 1, 4711, prev + len(entries), 0, 0, entries)
+
+
+def test_an_append_that_begins_in_what_is_compacted_adds_what_is_new():
+    """§7: what is compacted was committed, so it is as the leader has it; the rest is looked at as ever."""
+    node = compacted_follower(1, 1, 1, 1, start=3)
+    whole = entries_of((1, 1, 1, 1, 2))
+    [reply] = node.step(straddling(node, whole[1:], prev=1))
+    assert (reply.rejected, reply.match_index, node.raft.log.last_index) == (False, 5, 5)
+    assert [entry.index for entry in node.appended] == [5]
+    [reply] = node.step(straddling(node, whole[1:3], prev=1))
+    assert (reply.rejected, reply.match_index) == (False, 3)
+
+
+def test_an_append_that_contradicts_what_is_compacted_is_a_violation():
+    """Log Matching is verified where the log begins, too: both have entry 3, and with another history (F19)."""
+    node = compacted_follower(1, 1, 1, 1, start=3)
+    with pytest.raises(SafetyViolation, match="entry 3@1 has chain value"):
+        node.step(straddling(node, entries_of((1, 1, 1, 2), 2, 4711), prev=1))
+    assert node.raft.log.last_index == 4
 
 
 def test_what_is_committed_is_never_removed():
@@ -265,6 +310,26 @@ def test_an_answer_in_a_new_term_waits_until_the_term_is_durable():
     assert of(AppendReply, node.persist())[0].term == 5
 
 
+def test_a_refusal_in_a_new_term_waits_until_the_term_is_durable_too():
+    """Figure 2: currentTerm is on stable storage before responding, whatever the answer."""
+    node = One((1,), vote=1)
+    assert node.hear(2, term=5, prev=(9, 4), persist=False) == []
+    [reply] = node.persist()
+    assert (reply.rejected, reply.term) == (True, 5)
+    [reply] = node.hear(2, term=5, prev=(9, 4), persist=False)
+    assert reply.rejected, "and no longer"
+
+
+def test_a_deposed_leader_sends_no_entries_any_more():
+    """Its log may change before the appends that it has decided on are sent, and these name a range of it (F30)."""
+    node = One((1, 1, 1), term=1).lead()
+    reply = AppendReply(2, 1, 2, 0, 0, rejected=True, prev_index=3, conflict_index=1)
+    node.raft.step(reply)
+    node.raft.step(AppendEntries(3, 1, 3, 1, 1, node.raft.log.chain(1), 2, 0, 0, entries_of((3,), 2, node.log[0].chain)))
+    assert [m for m in of(AppendEntries, node.take()) if m.entries or m.last_index > m.prev_index] == []
+    assert node.terms == [1, 3]
+
+
 def test_a_write_that_was_cut_off_vouches_for_nothing():
     """F31: entries written, cut off and written again; the first write's completion says nothing of the last."""
     node = One((1,))
@@ -307,6 +372,18 @@ def test_a_rejection_of_something_old_is_ignored():
     assert node.raft.role.progress[2].match_index == 3
 
 
+def test_a_refusal_of_another_append_than_the_last_probe_is_ignored():
+    """F29: while the leader looks for where the logs part, a late refusal would only lead it astray."""
+    node = One((1, 1, 1, 1, 1), term=2).lead()
+    progress = node.raft.role.progress[2]
+    node.holds(2, 0, rejected=True, prev_index=5, conflict_index=4)
+    assert progress.next_index == 4
+    node.holds(2, 0, rejected=True, prev_index=2, conflict_index=1)
+    assert (progress.flow, progress.next_index) == (Flow.PROBE, 4)
+    node.holds(2, 0, rejected=True, prev_index=3, conflict_index=2)
+    assert progress.next_index == 2
+
+
 def test_the_match_index_never_goes_back():
     """F29: answers may arrive in any order."""
     node = One((1, 1), term=2).lead()
@@ -339,6 +416,7 @@ def test_a_broken_connection_makes_the_leader_probe():
     node.raft.peer_lost(2)
     progress = node.raft.role.progress[2]
     assert (progress.flow, progress.next_index, progress.inflight_count) == (Flow.PROBE, 2, 0)
+    assert progress.inflight_bytes == 0, "nothing that was lost fills the window"
 
 
 def test_an_entry_commits_when_a_majority_holds_it():

@@ -106,8 +106,14 @@ def test_the_view_answers_like_a_list_of_all_entries(data):
 
 @pytest.mark.parametrize(
     "entries",
-    [entries_of((1,), 3), entries_of((1, 1), 1), entries_of((1,), 2, 5)],
-    ids=["a gap", "an overlap", "an older term"],
+    [
+        entries_of((2,), 3),
+        entries_of((2, 2), 1),
+        entries_of((1,), 2, 5),
+        [*entries_of((2,), 2), *entries_of((2,), 4)],
+        [*entries_of((2,), 1), *entries_of((2,), 3)],
+    ],
+    ids=["a gap", "an overlap", "an older term", "a gap inside", "an overlap and a gap"],
 )
 def test_entries_that_do_not_follow_are_a_violation(entries):
     """Whatever would make the log inconsistent raises, also under -O."""
@@ -139,6 +145,9 @@ def test_a_log_that_was_reset_begins_behind_its_snapshot():
     assert view.membership == Membership.of((1, 2))
     view.extend([make_entry(10, 4, 5, EntryKind.COMMAND, b"", 77)])
     assert view.term(10) == 4
+    for outside in (8, 11):
+        with pytest.raises(AssertionError, match="is not in"):
+            view.term(outside)
 
 
 def test_memberships_since_an_index_begin_with_the_one_in_force_there():

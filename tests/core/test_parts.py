@@ -14,6 +14,7 @@ from raftkv.core.messages import AppendEntries, TimeoutNow
 from raftkv.core.pending import Pending
 from raftkv.core.progress import Flow, Progress
 from raftkv.core.quorum import is_quorum, majority, reached_by_quorum
+from raftkv.core.roles import Candidate, Follower, Joined, Learner, PreCandidate
 from raftkv.model import HardState, Member, Membership
 from tests.core.one import One, entries_of, meta
 
@@ -71,6 +72,7 @@ def test_replicating_sends_on_until_the_window_is_full():
     one.sent(2, 10)
     assert (one.may_send_entries, one.next_index, one.inflight_bytes) == (False, 3, 20)
     assert one.matched(1)
+    assert not one.matched(1), "that is no news any more"
     assert (one.may_send_entries, one.inflight_bytes) == (True, 10)
     full = progress(size=15)
     full.become_replicate()
@@ -134,6 +136,14 @@ def test_a_reset_bounds_what_is_under_way():
     assert one.index == 10
 
 
+@pytest.mark.parametrize("before", [2, 50])
+def test_after_a_reset_the_log_is_durable_up_to_the_snapshot(before):
+    """Which is durable itself; whatever was behind it is gone."""
+    one = Durability(before, 1)
+    one.reset(10)
+    assert one.index == 10
+
+
 def take(pending):
     """What is pending as a Ready."""
     return pending.take(Durability(0, 0), 1, 9, None)
@@ -157,6 +167,20 @@ def test_entries_cut_off_after_they_were_handed_out_are_truncated():
     ready = take(pending)
     assert (ready.entries, ready.truncate_from) == ([], 3)
     assert pending.is_empty()
+
+
+def test_entries_that_were_never_handed_out_need_no_second_truncation():
+    """The disk's log ends where the first one has cut it: there is nothing to cut off there."""
+    pending = Pending(5)
+    pending.truncate(4)
+    assert take(pending).truncate_from == 4
+    pending.append(entries_of((2,), 4))
+    pending.truncate(4)
+    assert pending.is_empty()
+    pending.append(entries_of((3,), 4))
+    assert [entry.index for entry in take(pending).entries] == [4]
+    pending.truncate(4)
+    assert take(pending).truncate_from == 4
 
 
 def test_the_appends_of_a_leader_that_steps_down_are_forgotten_but_not_its_heartbeats():
@@ -257,6 +281,71 @@ def test_the_invariants_of_a_step_reject_what_goes_back(field):
     before = invariants.Sample.of(raft)
     setattr(raft, field, getattr(raft, field) - 1)
     with pytest.raises(AssertionError, match="went back"):
+        invariants.check_step(before, raft)
+
+
+def break_suffrage(raft):
+    """A follower that the membership makes a learner."""
+    raft.log.set_base(Membership.of((2, 3), (1,)))
+
+
+def break_guest(raft):
+    """A guest that is a member."""
+    raft.role = Joined()
+
+
+def break_learner(raft):
+    """A learner that is a voter."""
+    raft.role = Learner()
+
+
+def break_patience(raft):
+    """A follower that would campaign while its leader is heard."""
+    raft.role = Follower(leader=2, timeout=9)
+
+
+def break_candidate(raft):
+    """A candidate that has voted for another."""
+    raft.role, raft.vote = Candidate(timeout=10), 3
+
+
+def break_pre_candidate(raft):
+    """One that stands for election in the middle of an install."""
+    raft.role, raft.installing = PreCandidate(timeout=10), meta(9, 1)
+
+
+def break_snapshot(raft):
+    """A snapshot of what was not applied."""
+    raft.snapshot = meta(raft.applied_index + 1, 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        break_suffrage,
+        break_guest,
+        break_learner,
+        break_patience,
+        break_candidate,
+        break_pre_candidate,
+        break_snapshot,
+    ],
+)
+def test_the_invariants_reject_a_broken_follower(damage):
+    """What may not be of who does not lead."""
+    raft = One((1, 1), term=1).raft
+    invariants.check(raft)
+    damage(raft)
+    with pytest.raises(AssertionError):
+        invariants.check(raft)
+
+
+def test_the_invariants_of_a_step_reject_a_match_index_that_goes_back():
+    """What a follower held durably, it holds as long as the leader leads (F29)."""
+    raft = One().lead().settle(2, 3).raft
+    before = invariants.Sample.of(raft)
+    raft.role.progress[3].match_index = 0
+    with pytest.raises(AssertionError, match="match index of n3 went back"):
         invariants.check_step(before, raft)
 
 
