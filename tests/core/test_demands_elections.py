@@ -38,7 +38,9 @@ def test_requests_with_an_old_term_are_rejected_with_the_newer_one(term):
     """§5.1: a request with a stale term is rejected, and the answer says which term is current."""
     node = One(term=3)
     [reply] = node.hear(2, term=term, prev=(0, 0), terms=(1,))
-    assert isinstance(reply, AppendReply) and reply.rejected and reply.term == 3
+    assert reply == AppendReply(sender=1, to=2, term=3, round=0, match_index=0, rejected=True), (
+        "and vouches for nothing"
+    )
     assert node.log == []
     [vote] = node.asked(2, term=term)
     assert isinstance(vote, RequestVoteReply) and not vote.granted and vote.term == 3
@@ -87,6 +89,23 @@ def test_timeouts_are_drawn_from_an_interval():
         assert node.role == "Follower"
         node.tick(1)
         assert node.role == "Candidate"
+
+
+def test_pre_votes_are_repeated_after_a_few_heartbeats():
+    """They disturb nobody, so who got none asks again soon: after one heartbeat to three, drawn anew each time."""
+    for drawn in (0, 1, 3):
+        node = One(draw=lambda n, drawn=drawn: min(drawn, n - 1))
+        node.raft.campaign()
+        node.take()
+        assert node.role == "PreCandidate"
+        assert of(RequestVote, node.tick(2 + drawn - 1)) == []
+        assert {message.pre_vote for message in of(RequestVote, node.tick(1))} == {True}
+
+
+def test_time_outs_of_equal_dice_differ():
+    """The place among the voters is added: two nodes don't stand at the same moment again and again (F44)."""
+    timeouts = {me: One(node_id=me).raft.role.timeout for me in (1, 2, 3)}
+    assert timeouts == {1: 10, 2: 11, 3: 12}
 
 
 def test_a_candidate_votes_for_itself_and_asks_everybody_once_that_is_durable():
@@ -246,6 +265,18 @@ def test_a_split_vote_ends_in_another_election():
     assert (node.role, node.raft.term) == ("Candidate", 2)
 
 
+@pytest.mark.parametrize("pre_vote", [True, False], ids=["asks first", "stands at once"])
+def test_who_stands_for_election_gives_up_the_reads_it_forwarded(pre_vote):
+    """Whom it asked leads no more as far as it knows: those who wait are told, and may ask again (F72)."""
+    node = One(term=2, pre_vote=pre_vote)
+    node.hear(2, term=2, prev=(0, 0))
+    node.raft.read(7)
+    node.take()
+    node.raft.campaign()
+    node.take()
+    assert (node.role, node.dropped) == ("PreCandidate" if pre_vote else "Candidate", [7])
+
+
 def test_stepping_down_within_a_term_keeps_the_vote():
     """Figure 2: votedFor belongs to the term and is not cleared within it (F3)."""
     node = One(pre_vote=False)
@@ -389,6 +420,13 @@ def test_a_lost_connection_starts_a_pre_vote_soon():
     node.hear(2, term=2, prev=(0, 0))
     node.raft.peer_lost(2)
     assert of(RequestVote, node.tick(1))[0].pre_vote
+    for me in (1, 2, 3):
+        waiting = One(node_id=me, voters=(1, 2, 3, 4), term=2, draw=lambda n: n - 1)
+        waiting.hear(4, term=2, prev=(0, 0))
+        waiting.raft.peer_lost(4)
+        turn = 2 * (me - 1) + 1
+        assert of(RequestVote, waiting.tick(turn)) == [], f"it is not yet the turn of {me}"
+        assert of(RequestVote, waiting.tick(1)), f"it is the turn of {me}"
     other = One(term=2)
     other.hear(2, term=2, prev=(0, 0))
     other.raft.peer_lost(3)
@@ -630,6 +668,24 @@ def test_leadership_goes_to_nobody_without_room():
     assert everybody.raft.heir() is None
     everybody.raft.transfer_leadership(2)
     assert of(TimeoutNow, everybody.take())
+
+
+def test_who_holds_all_that_is_committed_takes_over_before_who_has_room():
+    """A voter without room can lead, if badly; one that lacks a committed entry is not elected at all (§5.4.1)."""
+    node = heard(One().lead().settle(2, 3), _2=False)
+    node.propose("x")
+    node.holds(2, 2, round=1, has_room=False)
+    assert node.raft.commit_index == 2
+    node.raft.step_down()
+    assert [message.to for message in of(TimeoutNow, node.take())] == [2]
+
+
+def test_leadership_may_go_to_who_has_not_answered_yet():
+    """It voted a moment ago; that its disk is full it would have to say first."""
+    node = One().lead()
+    node.raft.transfer_leadership(3)
+    node.take()
+    assert [message.to for message in of(TimeoutNow, node.holds(3, 1))] == [3]
 
 
 def test_only_who_has_answered_lately_and_has_little_to_catch_up_with_is_an_heir():

@@ -148,7 +148,10 @@ def test_a_learner_that_lags_is_not_promoted():
         node.settle(2, 3)
     with pytest.raises(NotCaughtUp, match="5 entries behind"):
         node.raft.change_membership(Membership.of((1, 2, 3, 4)))
-    node.settle(4)
+    node.holds(4, node.raft.log.last_index - 4)
+    with pytest.raises(NotCaughtUp, match="4 entries behind"):
+        node.raft.change_membership(Membership.of((1, 2, 3, 4)))
+    node.holds(4, node.raft.log.last_index - 3)
     node.raft.change_membership(Membership.of((1, 2, 3, 4)))
 
 
@@ -168,6 +171,53 @@ def test_a_learner_without_the_entry_that_made_it_one_is_not_promoted():
     node.holds(2, 0, round=node.raft.role.round)
     with pytest.raises(NotCaughtUp, match="does not yet hold the log"):
         node.raft.change_membership(Membership.of((1, 2)))
+
+
+def with_learner(acked=0, match=0):
+    """A leader that has added learner 4, which has answered so far and holds so much."""
+    node = leader()
+    node.raft.change_membership(Membership.of((1, 2, 3), (4,)))
+    node.take()
+    node.settle(2, 3)
+    if acked or match:
+        node.holds(4, match, round=acked)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("acked", "match", "unmet", "removed"),
+    [(0, 0, (4,), ()), (0, 0, (), (4,)), (1, 0, (4,), (4,)), (0, 1, (4,), (4,)), (1, 1, (4,), (4,))],
+)
+def test_only_an_id_that_never_answered_may_be_given_again(acked, match, unmet, removed):
+    """Whoever acknowledged a round or an entry may come back with what it promised; that nobody has met it, whoever
+    asks for the change must say as well (F20)."""
+    node = with_learner(acked, match)
+    node.raft.change_membership(Membership.of((1, 2, 3)), unmet)
+    assert node.raft.membership.removed == removed
+
+
+def test_a_voters_id_is_never_given_again():
+    """However silent it has been: it may have voted, or hold what was committed (F20)."""
+    node = One().lead().settle(2)
+    node.raft.change_membership(Membership.of((1, 2)), unmet=(3,))
+    node.take()
+    for _ in range(3):
+        node.settle(2)
+    assert node.raft.membership.removed == (3,)
+
+
+def test_whether_a_change_may_begin_can_be_asked():
+    """The answer is the error that the change would raise, and nothing changes."""
+    node = leader(learners=(4,))
+    with pytest.raises(NotLeader):
+        One().raft.check_membership(Membership.of((1, 2, 3)))
+    with pytest.raises(InvalidArgument, match="cannot be"):
+        node.raft.check_membership(Membership.of((), (1, 2, 3)))
+    node.raft.check_membership(Membership.of((1, 2, 3, 4)))
+    assert node.raft.log.last_index == 1
+    node.raft.change_membership(Membership.of((1, 2, 3, 4)))
+    with pytest.raises(ChangeRefused, match="another change is under way"):
+        node.raft.check_membership(Membership.of((1, 2, 3)))
 
 
 def test_no_change_before_the_terms_no_op_is_committed():
@@ -286,6 +336,19 @@ def test_a_truncated_membership_rolls_back():
     assert (follower.raft.membership.voters, follower.role) == ((1, 2, 3), "Follower")
 
 
+def test_who_was_to_become_a_voter_is_a_learner_again_when_that_is_truncated():
+    """§6: its role goes back with the membership; a learner that stands for election disturbs those who vote."""
+    node = One((1,), node_id=4, learners=(4,), term=1)
+    assert node.role == "Learner"
+    joint = Membership(voters=(1, 2, 3, 4), outgoing=(1, 2, 3), members=tuple(Member(i) for i in (1, 2, 3, 4)))
+    chain = node.raft.log.last_chain
+    entry = make_entry(2, 1, 0, EntryKind.MEMBERSHIP, encode_membership(joint), chain)
+    node.step(AppendEntries(1, 4, 1, 1, 1, chain, 2, 0, 0, [entry]))
+    assert node.role == "Follower"
+    node.hear(2, term=2, prev=(1, 1), terms=(2,))
+    assert (node.raft.membership.learners, node.role) == ((4,), "Learner")
+
+
 def test_whom_an_uncommitted_change_leaves_out_still_campaigns():
     """Thesis §4.2.2: it may be needed until C_new is committed; afterwards it is quiet."""
     node = One((1,), node_id=2, term=1, pre_vote=False)
@@ -297,6 +360,16 @@ def test_whom_an_uncommitted_change_leaves_out_still_campaigns():
     assert node.role == "Joined"
     node.tick(50)
     assert node.role == "Joined"
+
+
+def test_who_has_no_place_among_the_voters_waits_a_whole_timeout_too():
+    """A change that is not committed leaves it out: it may be needed still, but no earlier than the others."""
+    node = One((1,), node_id=2, term=1)
+    chain = node.raft.log.last_chain
+    entry = make_entry(2, 1, 0, EntryKind.MEMBERSHIP, encode_membership(Membership.of((1, 3))), chain)
+    node.step(AppendEntries(1, 2, 1, 1, 1, chain, 2, 0, 0, [entry]))
+    node.hear(3, term=2, prev=(2, 1))
+    assert (node.role, node.raft.role.timeout) == ("Follower", 10)
 
 
 def test_a_brand_new_node_follows_but_does_not_vote():

@@ -325,7 +325,9 @@ def test_a_deposed_leader_sends_no_entries_any_more():
     node = One((1, 1, 1), term=1).lead()
     reply = AppendReply(2, 1, 2, 0, 0, rejected=True, prev_index=3, conflict_index=1)
     node.raft.step(reply)
-    node.raft.step(AppendEntries(3, 1, 3, 1, 1, node.raft.log.chain(1), 2, 0, 0, entries_of((3,), 2, node.log[0].chain)))
+    node.raft.step(
+        AppendEntries(3, 1, 3, 1, 1, node.raft.log.chain(1), 2, 0, 0, entries_of((3,), 2, node.log[0].chain))
+    )
     assert [m for m in of(AppendEntries, node.take()) if m.entries or m.last_index > m.prev_index] == []
     assert node.terms == [1, 3]
 
