@@ -103,21 +103,39 @@ def test_parts_are_measured_by_themselves():
         assert figures["us"] == pytest.approx(1e6 / figures["per_s"])
 
 
-def costs_of(*per_loop: float, case: str = "1 × 1", who: str = OURS) -> Report:
-    """What a case costs, by repeat."""
+def costs_of(*per_loop: float, others: float = 0.0, etcd_us: float | None = None) -> Report:
+    """What a case costs, by repeat, at two microseconds a loop."""
     report = Run().report("cpu", "CPU", cpu.COLUMNS)
     for each in per_loop:
-        report.add(case, who, {"per_loop": each})
+        report.add("1 × 1", OURS, {"per_loop": each, "total_us": 2 * each, "others": others})
+        if etcd_us is not None:
+            report.add("1 × 1", "etcd", {"per_loop": 1.0, "total_us": etcd_us, "others": others})
     return report
 
 
 def test_a_put_that_costs_much_more_than_it_did_is_named():
-    """The cheapest repeats are compared; cases of others, and those that are not kept, are not."""
+    """The cheapest repeats are compared; cases that are not kept, are not."""
     kept = costs_of(100.0, 130.0)
     assert cpu.within(kept, costs_of(400.0, 124.0)) == []
-    assert cpu.within(kept, costs_of(126.0, 128.0)) == ["1 × 1: 126.0 loops a put, 1.26 times the 100.0 that are kept"]
-    assert cpu.within(kept, costs_of(500.0, case="64 × 1")) == []
-    assert cpu.within(costs_of(1.0, who="etcd"), costs_of(9.0, who="etcd")) == []
+    assert cpu.within(kept, costs_of(126.0, 128.0)) == ["1 × 1: 126.00 loops a put, 1.26 times the 100.00 before"]
+    assert cpu.within(Run().report("cpu", "CPU", cpu.COLUMNS), costs_of(500.0)) == []
+
+
+def test_a_put_is_compared_with_etcds_where_both_runs_have_it():
+    """Then a machine on which everything has become dearer is no step back, and one that is quicker hides none."""
+    kept = costs_of(100.0, etcd_us=200.0)
+    assert cpu.within(kept, costs_of(200.0, etcd_us=400.0)) == []
+    assert cpu.within(kept, costs_of(90.0, etcd_us=100.0)) == [
+        "1 × 1: 1.80 times etcd's a put, 1.80 times the 1.00 before"
+    ]
+    assert len(cpu.within(kept, costs_of(200.0))) == 1
+
+
+def test_what_was_measured_beside_other_work_is_not_judged():
+    """It costs more, whatever the code is."""
+    kept = costs_of(100.0, etcd_us=200.0)
+    assert cpu.within(kept, costs_of(900.0, others=0.3)) == []
+    assert cpu.within(kept, costs_of(900.0, others=0.3, etcd_us=100.0)) == []
 
 
 def test_the_kept_costs_are_of_all_shapes():
