@@ -172,7 +172,7 @@ def _on_rejection(raft: RaftState, message: AppendReply, progress: Progress) -> 
     else:
         # What the follower has above our last entry of at most its conflicting term can't match.
         ours = log.last_index_at_most_term(message.prev_index, message.conflict_term)
-        known = ours > log.start.index and log.term(ours) == message.conflict_term
+        known = ours >= log.start.index and log.term(ours) == message.conflict_term
         guess = ours + 1 if known else min(message.conflict_index, ours + 1)
     progress.become_probe(min(guess, message.prev_index))
 

@@ -16,7 +16,7 @@ from raftkv.core.messages import (
 from raftkv.core.progress import Flow
 from raftkv.errors import Busy, ChangeRefused, ConfigError, NotLeader, SafetyViolation
 from raftkv.model import SnapshotMeta
-from tests.core.one import One, meta, of
+from tests.core.one import One, entries_of, meta, of
 
 
 def snapshot_of(node, index=None):
@@ -74,6 +74,16 @@ def test_the_snapshots_last_term_serves_the_consistency_check():
     assert {m.prev_index for m in of(AppendEntries, node.sent)} == {6}
 
 
+def test_the_newest_snapshot_counts():
+    """Whichever is told of last: an older one, verified late, must not take its place."""
+    node = One().lead().settle(2, 3)
+    node.propose("x")
+    node.settle(2, 3)
+    for index, newest in ((1, 1), (2, 2), (1, 2)):
+        node.raft.snapshot_taken(snapshot_of(node, index))
+        assert node.raft.snapshot.index == newest
+
+
 def test_a_snapshot_carries_the_membership():
     """§7: the latest configuration as of the last included index."""
     node = compacted(voters=(1, 2, 3), learners=(4,))
@@ -119,6 +129,7 @@ def test_after_the_snapshot_come_the_entries_behind_it():
     node.propose("y")
     [append] = of(AppendEntries, node.holds(3, 6))
     assert (append.prev_index, len(append.entries), progress.flow) == (6, 1, Flow.REPLICATE)
+    assert progress.sending is None, "so that it may ask for another one some day"
 
 
 def test_a_failed_transfer_is_tried_again_with_the_next_heartbeat():
@@ -146,7 +157,60 @@ def test_transfers_that_go_on_failing_are_tried_less_and_less_often():
             ticks += 1
             assert ticks < 200
         waited.append(ticks + 1)
-    assert waited[0] <= 2 < waited[2] < waited[4] and max(waited) <= 101, waited
+    assert waited == [2, 4, 8, 16, 32, 64, 100, 100, 100], "at most ten election time-outs"
+
+
+def test_after_a_success_the_pauses_begin_anew():
+    """Failures count in a row; what was long ago is no reason to wait."""
+    node = compacted()
+    progress = lagging(node)
+    for _ in range(5):
+        node.raft.snapshot_sent(3, False)
+    node.raft.snapshot_sent(3, True)
+    node.raft.snapshot_sent(3, False)
+    node.raft.snapshot_sent(3, False)
+    assert progress.snapshot_tick - node.raft.role.tick == 4
+
+
+def test_after_a_transfer_nothing_is_sent_before_the_next_heartbeat():
+    """The follower's own answer is on its way, and tells what it has; no entry is sent in vain before it."""
+    node = compacted()
+    progress = lagging(node)
+    node.raft.snapshot_sent(3, True)
+    assert (progress.flow, progress.next_index) == (Flow.PROBE, 7)
+    assert [m.to for m in of(AppendEntries, node.propose("y"))] == [2]
+    assert {m.to for m in of(AppendEntries, node.tick(2)) if m.entries} == {3}
+
+
+def test_an_answer_while_the_snapshot_travels_does_not_make_the_leader_forget_it():
+    """The end of the transfer tells where to go on: behind that snapshot (F67)."""
+    node = compacted()
+    progress = lagging(node)
+    node.holds(3, 0, round=node.raft.role.round)
+    assert (progress.flow, progress.sending) == (Flow.SNAPSHOT, node.raft.snapshot)
+    node.holds(3, 0, rejected=True, prev_index=5, conflict_index=1)
+    assert progress.flow is Flow.SNAPSHOT, "a late refusal says nothing new"
+    node.raft.snapshot_sent(3, True)
+    assert progress.next_index == 7
+
+
+def test_a_follower_that_parts_right_behind_what_is_compacted_needs_no_snapshot():
+    """§5.3 end: its conflicting run holds the entry at which this log begins, so they agree there."""
+    node = One((1, 1, 1, 2, 2), term=2).lead().settle(2)
+    node.raft.snapshot_taken(snapshot_of(node, 3))
+    node.raft.compact(3)
+    sent = node.holds(3, 0, rejected=True, prev_index=5, conflict_index=1, conflict_term=1)
+    assert of(InstallSnapshot, sent) == []
+    assert [m.prev_index for m in of(AppendEntries, sent)] == [3]
+
+
+def test_a_follower_that_parts_below_what_is_compacted_needs_the_snapshot():
+    """The entry at which this log begins is of a newer term than the run that conflicts: nothing above it can fit."""
+    node = One((1, 2, 2, 3, 3), term=3).lead().settle(2)
+    node.raft.snapshot_taken(snapshot_of(node, 3))
+    node.raft.compact(3)
+    sent = node.holds(3, 0, rejected=True, prev_index=5, conflict_index=2, conflict_term=1)
+    assert [m.snapshot.index for m in of(InstallSnapshot, sent)] == [3]
 
 
 def test_a_success_that_comes_late_counts():
@@ -197,6 +261,19 @@ def test_a_conflicting_entry_at_the_snapshots_index_empties_the_log():
     assert (node.raft.log.start.index, node.raft.log.last_index) == (3, 3)
     [reply] = node.hear(2, term=2, prev=(3, 2), terms=(2,))
     assert not reply.rejected
+    assert (node.raft.durable_index, node.truncated) == (4, None)
+
+
+def test_behind_an_installed_snapshot_nothing_is_cut_off_that_is_not_on_disk():
+    """The disk's log ends at the snapshot now, wherever it ended before (F63)."""
+    node = One((1, 1, 1, 1, 1, 1), term=1)
+    node.offered(2, meta(3, 2, chain=77), term=2)
+    install(node)
+    assert node.raft.durable_index == 3
+    node.raft.step(AppendEntries(2, 1, 2, 3, 2, 77, 4, 3, 0, entries_of((2,), 4, 77)))
+    node.raft.step(AppendEntries(3, 1, 3, 3, 2, 77, 4, 3, 0, entries_of((3,), 4, 77)))
+    node.take()
+    assert ([(entry.index, entry.term) for entry in node.appended], node.truncated) == ([(4, 3)], None)
 
 
 def test_a_snapshot_whose_last_entry_is_in_the_log_keeps_what_follows():
@@ -290,6 +367,40 @@ def test_a_leader_sends_a_snapshot_to_who_asks_for_one():
     assert [(m.to, m.snapshot.index) for m in sent] == [(3, 1)]
 
 
+def asking(node, wanted=1):
+    """Follower 3 asks for a snapshot, until the leader sends one."""
+    node.holds(3, 1, wants_snapshot=True, conflict_index=wanted)
+    return [m.snapshot.index for m in of(InstallSnapshot, node.tick(2))]
+
+
+def with_snapshot():
+    """A leader of three that has a snapshot of its first entry, and the whole log."""
+    node = One().lead().settle(2, 3)
+    node.raft.snapshot_taken(snapshot_of(node))
+    return node
+
+
+def test_who_asks_gets_another_snapshot_when_the_transfer_has_failed():
+    """Nothing else will end its asking; while the transfer goes on, it is not begun again."""
+    node = with_snapshot()
+    node.holds(3, 1, wants_snapshot=True, conflict_index=1)
+    assert node.raft.role.progress[3].sending is not None
+    assert asking(node) == []
+    node.raft.snapshot_sent(3, False)
+    assert asking(node) == [1]
+
+
+def test_who_asks_no_more_is_offered_no_snapshot():
+    """It has a state again; and when that is lost once more, it may ask once more."""
+    node = with_snapshot()
+    progress = node.raft.role.progress[3]
+    node.holds(3, 1, wants_snapshot=True, conflict_index=1)
+    node.holds(3, 1)
+    assert (progress.wanted_index, progress.sending) == (None, None)
+    assert of(InstallSnapshot, node.tick(4)) == []
+    assert len(of(InstallSnapshot, node.holds(3, 1, wants_snapshot=True, conflict_index=1))) == 1
+
+
 def test_the_matching_tail_survives_the_snapshot_of_a_lost_state():
     """Figure 13, 6: durable, acknowledged entries behind it stay (F64)."""
     node = lost_state()
@@ -313,6 +424,21 @@ def test_a_read_waits_for_a_round_of_heartbeats():
     assert node.reads == {}
     node.holds(2, 1, round=beats[0].round)
     assert node.reads == {7: 1}
+
+
+def test_each_read_is_answered_with_its_own_round():
+    """One that came later waits for its own; nobody waits for those that come after him."""
+    node = One().lead().settle(2, 3)
+    rounds = []
+    for token in (7, 8):
+        node.raft.read(token)
+        node.take()
+        rounds.append(node.raft.role.round)
+    assert rounds[0] < rounds[1]
+    node.holds(2, 1, round=rounds[0])
+    assert node.reads == {7: 1}
+    node.holds(2, 1, round=rounds[1])
+    assert node.reads == {7: 1, 8: 1}
 
 
 def test_an_answer_to_an_earlier_round_confirms_nothing():
@@ -439,9 +565,11 @@ def test_a_forwarded_read_that_gets_lost_is_dropped_after_a_while():
     node.hear(2, term=1, prev=(0, 0))
     node.raft.read(7)
     node.take()
-    for _ in range(6):
+    for _ in range(5):
         node.tick(2)
         node.hear(2, term=1, prev=(0, 0))
+    assert node.dropped == [], "for an election time-out it may still come"
+    node.tick(1)
     assert node.dropped == [7]
 
 
@@ -452,6 +580,8 @@ def test_waiting_reads_are_bounded():
     node.raft.read(2)
     with pytest.raises(Busy):
         node.raft.read(3)
+    [reply] = of(ReadIndexReply, node.forward(3, 99))
+    assert (reply.to, reply.token, reply.index) == (3, 99, None), "a follower is told, and asks again later"
 
 
 # Thesis §6.4.1: leases
@@ -478,6 +608,18 @@ def test_within_a_lease_reads_are_answered_at_once():
     node.raft.read(7)
     assert of(AppendEntries, node.take()) == []
     assert node.reads == {7: 1}
+
+
+def test_a_lease_begins_with_the_first_round_that_a_quorum_confirmed():
+    """That they took the no-op is not enough: it may have been long ago that they did."""
+    node = One(lease_reads=True).lead().settle(2, 3)
+    assert node.raft.commit_index == 1
+    node.raft.read(7)
+    node.take()
+    assert node.reads == {}
+    alone = One(voters=(1,), lease_reads=True).lead()
+    alone.raft.read(7)
+    assert alone.raft.pending.reads == [(7, 1)], "the only voter need not wait even for its own round"
 
 
 def test_a_lease_ends_before_the_election_timeout_by_the_drift_of_clocks():
