@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raftkv.core import clocks
 from raftkv.core.log import LogView
 from raftkv.core.messages import AppendReply, RequestVoteReply
 from raftkv.core.raft import Raft
@@ -121,7 +122,8 @@ def test_a_new_leader_whose_clock_is_wrong_from_its_start_stamps_by_the_others(w
     """Its very first entry, too: the voters told their clocks with their votes (F82). By the one vote that it needs the
     median may still be its own clock, so that a clock that is behind is found out when the third one has answered."""
     node = Timed(n1=wrong)
-    assert node.elect() == min(wrong, 0)
+    node.passed = HOUR
+    assert node.elect() - HOUR == min(wrong, 0)
     assert [node.beats().put() for _ in range(3)] == [0] * 3
     assert node.doubt.ahead_ms == wrong
     assert node.doubt.has_majority
@@ -134,6 +136,37 @@ def test_up_to_the_bound_a_clock_is_trusted(wrong):
     assert node.elect() == wrong
     assert node.beats().put() == wrong
     assert node.doubt is None
+
+
+@pytest.mark.parametrize(("apart", "agree"), [(BOUND, True), (BOUND + 1, False)])
+def test_two_clocks_agree_up_to_the_bound(apart, agree):
+    """The bound itself is allowed between the values that the median may have, too."""
+    node = Timed((1, 2), n2=apart)
+    node.elect()
+    node.beats()
+    assert node.raft.role.clock.has_majority is agree
+
+
+def test_clocks_that_agree_are_compared_at_heartbeats_only():
+    """Not at each entry: that would cost more than the entry itself."""
+    node = Timed()
+    node.elect()
+    node.beats(100)
+    view = node.raft.role.clock
+    node.passed += 10
+    node.put()
+    assert node.raft.role.clock is view
+
+
+@pytest.mark.parametrize(("silence", "counts"), [(5_000, True), (5_001, False)])
+def test_what_a_voter_told_counts_for_five_seconds(silence, counts):
+    """Clocks drift, and may have been set meanwhile."""
+    node = Timed()
+    node.elect()
+    node.beats()
+    node.passed += silence
+    node.look()
+    assert (clocks.offset_of(node.raft, node.raft.role, 2) is not None) is counts
 
 
 @pytest.mark.parametrize("jump", [YEARS, -YEARS])
@@ -360,8 +393,21 @@ def test_a_reset_takes_the_majoritys_word_and_where_there_is_none_the_leaders(vo
     node.wrong[1] = HOUR
     node.beats(2)
     assert node.reset() == expected
+    assert node.raft.role.clock.has_majority is (len(voters) == 3), "an operator's word makes no majority"
     assert node.beats(5).put() == expected
     assert (node.doubt is None) == (expected == HOUR)
+
+
+def test_a_reset_takes_the_leaders_word_when_the_majority_has_fallen_silent():
+    """What they said before is out of date, however well they agreed."""
+    node = Timed()
+    node.elect()
+    node.beats(5)
+    node.mute = {2, 3}
+    node.passed += 6_000
+    node.wrong[1] = HOUR
+    assert node.reset() == HOUR
+    assert not node.raft.role.clock.has_majority
 
 
 def test_a_reset_is_the_leaders_and_not_while_it_hands_over():
@@ -381,6 +427,9 @@ def test_a_clock_before_the_epoch_is_no_time_of_an_entry():
     node = Timed((1,), n1=-NOW - HOUR)
     node.elect()
     assert node.reset() + NOW + node.passed == 0
+    node.wrong[1] = 0
+    node.put()
+    assert node.log[-1].time_ms == 0, "nor when it is the one that the entries go by, and the own clock is right"
 
 
 def test_a_log_takes_an_earlier_time_from_a_reset_only():
