@@ -208,7 +208,10 @@ def of_operators(source: str) -> Iterator[Change]:
                 whole = (node.get_start_pos_of_prefix(), node.end_pos)
                 begin, end = (starts[line - 1] + column for line, column in whole)
                 alone = copy.deepcopy(node, {id(node.parent): node.parent})
-                changed = operator.mutate(alone, index)
+                try:
+                    changed = operator.mutate(alone, index)
+                except AttributeError:
+                    continue  # the operator knows only plain names among several exceptions
                 text = source[:begin] + (changed.get_code() if changed else "") + source[end:]
                 yield place, name, text
 

@@ -92,7 +92,9 @@ class Runner:
         until: float = float("inf"),
         patience_s: float = PATIENCE_S,
         killers: dict[str, str] | None = None,
+        only: frozenset[str] | None = None,
     ) -> None:
+        """With `only`, none but these tests are run."""
         self._root = root
         self._mutants = mutants
         self._scratch = scratch
@@ -101,6 +103,7 @@ class Runner:
         self._until = until
         self._patience_s = patience_s
         self._killers = killers or {}
+        self._only = only
         self.measured: dict[str, Measured] = {}
         self._items: dict[str, pytest.Item] = {}
         self._functions: dict[tuple[str, str], list[FunctionType]] = defaultdict(list)
@@ -117,7 +120,8 @@ class Runner:
         """Measure the tests, then try the mutants."""
         if session.testsfailed:
             raise pytest.UsageError("the tests can't be collected: mend that first")
-        self._items = {item.nodeid: item for item in session.items}
+        only = self._only
+        self._items = {item.nodeid: item for item in session.items if only is None or item.nodeid in only}
         self._find_functions()
         gc.collect()
         gc.freeze()

@@ -87,6 +87,19 @@ def test_only_what_functions_do_is_changed(rooms):
     assert len({mutant.key for mutant in found}) == len(found)
 
 
+def test_what_an_operator_cannot_change_is_left_out(rooms):
+    """Of several exceptions, Cosmic Ray replaces names only, and raises an error of its own for others."""
+    lines = [
+        "def tried(door):",
+        "    try:",
+        "        door.shut()",
+        "    except (ValueError, door.Shut):",
+        "        return 1",
+    ]
+    (rooms / "rooms.py").write_text("\n".join([ROOMS, "", *lines, ""]))
+    assert "tried" in {mutant.function for mutant in mutants_of(rooms, "rooms.py")}
+
+
 def test_a_mutant_keeps_its_key_when_its_line_moves(rooms):
     """What was argued about it stays with it."""
     before = {mutant.key for mutant in mutants_of(rooms, "rooms.py")}
