@@ -69,8 +69,12 @@ class Orders:
 
         The id of a removed node never comes back, except for the learners in `unmet`, which no node has ever met.
         """
-        raft = self._body.raft
         await self._when_changes_may_begin(deadline_s)
+        return await self._change_now(target, deadline_s, unmet)
+
+    async def _change_now(self, target: Membership, deadline_s: float, unmet: tuple[NodeId, ...] = ()) -> Membership:
+        """`change_membership` to what was made of the present membership: nothing may come between."""
+        raft = self._body.raft
         failpoints.reach("membership.before_append")
         raft.change_membership(target, unmet)
         failpoints.reach("membership.after_append")
@@ -92,7 +96,10 @@ class Orders:
 
     async def _when_changes_may_begin(self, deadline_s: float) -> None:
         """Wait until a new leader's first entry is committed; before that, the core refuses each change. Whoever gives
-        an order to a leader of a moment ago need not know that."""
+        an order to a leader of a moment ago need not know that.
+
+        What the change is made of is read only behind this: it may be another membership by then.
+        """
         raft = self._body.raft
 
         def may_begin() -> bool:
@@ -110,7 +117,7 @@ class Orders:
         await self._when_changes_may_begin(deadline_s)
         raft.check_membership(with_learner(raft.membership, member))
         check_answers(member, await who_answers(self._body.transport.ask, member))
-        return await self.change_membership(with_learner(raft.membership, member), deadline_s)
+        return await self._change_now(with_learner(raft.membership, member), deadline_s)
 
     async def update_member(self, member: Member, deadline_s: float = 30.0, *, force: bool = False) -> Membership:
         """Change a member's addresses; the others dial it there once that is committed. Raises as `change_membership`.
@@ -129,13 +136,14 @@ class Orders:
             answers = await who_answers(self._body.transport.ask, member)
             check_answers(member, answers)
             check_is_there(member, answers)
-        return await self.change_membership(with_addresses(raft.membership, member), deadline_s)
+        return await self._change_now(with_addresses(raft.membership, member), deadline_s)
 
     async def promote(self, node_id: NodeId, deadline_s: float = 300.0) -> Membership:
         """Make a learner a voter, as soon as it has caught up."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
         while True:
+            await self._when_changes_may_begin(max(0.1, end - loop.time()))
             current = self._body.raft.membership
             if node_id not in current.learners:
                 raise InvalidArgument(f"node {node_id} is no learner ({current.describe()})")
@@ -145,7 +153,7 @@ class Orders:
                 members=current.members,
             )
             try:
-                return await self.change_membership(target, max(0.1, end - loop.time()))
+                return await self._change_now(target, max(0.1, end - loop.time()))
             except NotCaughtUp:
                 if loop.time() >= end:
                     raise
@@ -153,9 +161,10 @@ class Orders:
 
     async def remove(self, node_id: NodeId, deadline_s: float = 30.0) -> Membership:
         """Remove a node. Its id can't be used again, unless it is a learner that no node has ever met."""
+        await self._when_changes_may_begin(deadline_s)
         target = without(self._body.raft.membership, node_id)
         unmet = () if self._was_met(node_id) else (node_id,)
-        return await self.change_membership(target, deadline_s, unmet=unmet)
+        return await self._change_now(target, deadline_s, unmet)
 
     async def transfer_leadership(self, to: NodeId | None = None, deadline_s: float = 10.0) -> NodeId:
         """Hand leadership to `to`, or else to the voter with most of the log whose disk has room.
