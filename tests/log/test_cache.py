@@ -135,3 +135,23 @@ def test_a_cache_is_the_end_of_a_list(bytes_max, steps):
         for write in unfinished[:done]:
             cache.written = write.number
         del unfinished[:done]
+
+
+def test_room_is_made_by_an_eighth_and_what_was_cut_off_takes_none():
+    """Entries of equal size: of more than sixteen, fourteen stay; and it is counted what is there."""
+    entries = entries_behind(LogStart(10, 1, 0, 0), 1, [40] * 17)
+    size = len(entries[0].record)
+    assert {len(entry.record) for entry in entries} == {size}
+    cache = Cache(10, 16 * size)
+    cache.written = cache.stage(None, entries[:16]).number
+    assert cache.get(11, 26) == entries[:16], "as many as are allowed"
+    cache.written = cache.stage(19, []).number
+    cache.written = cache.stage(None, entries[8:16]).number
+    assert cache.get(11, 26) == entries[:16], "those that were cut off have left room"
+    cache.stage(None, entries[16:])
+    assert cache.get(13, 13) is None
+    assert cache.get(14, 27) == entries[3:]
+    tight = Cache(10, 16 * size - 1)
+    tight.written = tight.stage(None, entries[:15]).number
+    tight.stage(None, entries[15:16])
+    assert tight.get(11, 11) is None, "a byte is missing"

@@ -407,3 +407,54 @@ def test_nothing_is_removed_before_what_was_found_is_durable():
     open_log(disk, 3)
     removed = next(at for at, (kind, _) in enumerate(done) if kind == "remove")
     assert ("sync_dir", DIRECTORY) in done[:removed]
+
+
+def test_what_goes_behind_the_last_entry_in_the_same_file_is_taken_at_once():
+    """Neither more than is allowed at once, nor what would need a new segment; a first entry always fits."""
+    found = open_log(SimDisk())
+    assert found.takes_at_once(3 * SEGMENT_BYTES, 3 * SEGMENT_BYTES), "into an empty segment"
+    append(found, entries_behind(LogStart(), 1, [SEGMENT_BYTES // 2]))
+    assert found.takes_at_once(100, 100)
+    assert not found.takes_at_once(101, 100)
+    while len(found.written()) < 4:
+        before, entry = len(found.written()), entry_behind(last_of(found), 1, 300)
+        takes = found.takes_at_once(len(entry.record), 1_000)
+        append(found, [entry])
+        assert takes == (len(found.written()) == before)
+
+
+def test_two_entries_that_are_too_much_for_one_batch_are_two(monkeypatch):
+    """However few they are, each half is shorter than the whole."""
+    monkeypatch.setattr(log, "_BATCH_BYTES_MAX", 300)
+    found = open_log(SimDisk(), segment_bytes=10**6)
+    entries = entries_behind(LogStart(), 1, [200, 200])
+    append(found, entries)
+    assert read_all(found) == entries
+
+
+def test_a_first_segment_whose_creation_was_interrupted_is_made_anew():
+    """Nothing was ever written behind a header that is not whole; what has entries is not thrown away."""
+    disk = SimDisk()
+    open_log(disk).close()
+    [path] = [f"{DIRECTORY}/{name}" for name in disk.listdir(DIRECTORY) if name.endswith(".log")]
+    disk.remove(f"{DIRECTORY}/MANIFEST")
+    disk.flip(path, 20)
+    found = open_log(disk)
+    append(found, entries_behind(LogStart(), 1, [40]))
+    found.close()
+    disk.remove(f"{DIRECTORY}/MANIFEST")
+    with pytest.raises(Corruption, match="MANIFEST is missing"):
+        open_log(disk)
+
+
+@pytest.mark.parametrize("fitting", [2, 4])
+def test_a_load_is_bounded_to_the_byte(fitting):
+    """Over several segments, too: entries that have just the bytes that are allowed come, and none beyond."""
+    found = open_log(SimDisk())
+    entries = entries_behind(LogStart(), 1, [900] * 6)
+    for entry in entries:
+        append(found, [entry])
+    assert len(found.written()) > 2
+    size = sum(len(entry.record) for entry in entries[:fitting])
+    assert found.load(1, 6, size) == entries[:fitting]
+    assert found.load(1, 6, size - 1) == entries[: fitting - 1]

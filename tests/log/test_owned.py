@@ -9,6 +9,7 @@ import xxhash
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption, FormatError, WrongDataDir
 from raftkv.log import Identity, check_owner, load_owned, save_owned
+from raftkv.log.owned import load_own
 from raftkv.log.sealed import seal
 
 MAGIC = b"RKVtest\n"
@@ -79,4 +80,20 @@ def test_something_else_under_a_right_checksum(disk):
     """No version writes that."""
     save_owned(disk, PATH, MAGIC, OWNER, "text")
     with pytest.raises(Corruption, match="holds something that no version of raftkv writes"):
+        load_owned(disk, PATH, MAGIC, list[int])
+
+
+def test_only_its_own_is_loaded(disk):
+    """F77: another's stops the node, and what is not there is no error."""
+    assert load_own(disk, PATH, MAGIC, OWNER, list[int]) is None
+    save_owned(disk, PATH, MAGIC, OWNER, [1, 2])
+    assert load_own(disk, PATH, MAGIC, OWNER, list[int]) == [1, 2]
+    with pytest.raises(WrongDataDir, match=PATH):
+        load_own(disk, PATH, MAGIC, Identity("c", 3, "i"), list[int])
+
+
+def test_a_file_that_is_too_short_for_anything_is_damaged(disk):
+    """Eight bytes that are the checksum of nothing are no file of the first version either."""
+    disk.write_atomic(PATH, xxhash.xxh3_64_digest(b""))
+    with pytest.raises(Corruption, match=PATH):
         load_owned(disk, PATH, MAGIC, list[int])

@@ -8,7 +8,7 @@ from raftkv.disk.simulated import SimDisk
 from raftkv.errors import CorruptRecord
 from raftkv.log import scrub
 from raftkv.log.segment import HEADER_BYTES
-from tests.log.logs import entries_behind, open_log
+from tests.log.logs import entries_behind, entry_behind, last_of, open_log
 
 SIZES = [40, 300, 3, 900, 60, 60, 700, 10]
 
@@ -66,4 +66,43 @@ def test_a_segment_that_is_gone_or_cut_short_is_found(log):
         read(disk, part)
     disk.remove(part.path)
     with pytest.raises(FileNotFoundError):
+        read(disk, part)
+
+
+def test_what_lies_behind_the_part_is_not_looked_at(log):
+    """It is being written: whatever is half there is no damage."""
+    disk, log = log
+    part = log.written()[-1]
+    file = disk.open(part.path)
+    beginning = file.pread(part.end - HEADER_BYTES, HEADER_BYTES)
+    file.pwrite([beginning], part.end)
+    file.close()
+    assert read(disk, part) == part.end - HEADER_BYTES
+
+
+def test_damage_is_told_with_its_entries(log):
+    """Whoever reads that must find them: the batch's first and last, and where in the file it begins."""
+    disk, log = log
+    part = log.written()[0]
+    count = len(SIZES)
+    disk.flip(part.path, part.end - 1)
+    with pytest.raises(CorruptRecord) as caught:
+        read(disk, part)
+    last = int(str(caught.value).partition(" to ")[2].split()[0])
+    first = int(str(caught.value).partition("the entries ")[2].split()[0])
+    assert last - first == count - 1 and last % count == 0
+
+
+def test_small_batches_that_are_read_at_once_are_checked_each_at_its_place():
+    """Its checksum is seeded with that: what is sound is sound, and damage is told with where its batch begins."""
+    disk = SimDisk()
+    log = open_log(disk)
+    begins = []
+    for _ in range(3):
+        begins.append(log.written()[0].end)
+        log.write([log.stage(None, [entry_behind(last_of(log), 1)])])
+    [part] = log.written()
+    assert read(disk, part) == part.end - HEADER_BYTES
+    disk.flip(part.path, begins[2] - 1)
+    with pytest.raises(CorruptRecord, match=f"damaged behind byte {begins[1]}: the entries 2 to 2 "):
         read(disk, part)

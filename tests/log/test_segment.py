@@ -7,6 +7,7 @@ import pytest
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption, CorruptRecord, DiskError, FormatError
 from raftkv.log import sealed
+from raftkv.log import segment as segment_module
 from raftkv.log.batch import BATCH_HEAD_BYTES, encode_head
 from raftkv.log.segment import HEADER_BYTES, Segment
 from raftkv.model import LogStart
@@ -301,3 +302,42 @@ def test_a_segment_of_another_version(disk, monkeypatch):
         create(disk)
     with pytest.raises(FormatError, match=r"has format version 9, this raftkv reads version 2: use the raftkv that"):
         Segment.open(disk, PATH, NUMBER, FILL)
+
+
+def test_something_else_under_a_right_checksum_is_no_header(disk):
+    """No version writes that."""
+    create(disk)
+    disk.write_atomic(PATH, sealed.seal(segment_module._MAGIC, b"\xc1").ljust(HEADER_BYTES, b"\0"))
+    with pytest.raises(Corruption, match="has a header that no version of raftkv writes"):
+        reopen(disk)
+
+
+def test_a_segments_end_moves_only_when_the_batch_is_synced(disk):
+    """Whoever reads it beside the writer takes what is before its end for durable."""
+    segment, entries = filled(disk)
+    end = segment.end
+    seen = []
+    disk.fault = lambda *_: seen.append(segment.end)
+    write(segment, entries[-1], entries_behind(entries[-1], 3, (40,)))
+    assert set(seen) == {end} and segment.end > end
+
+
+@pytest.mark.parametrize("fitting", [1, 2, 4])
+def test_a_range_is_bounded_to_the_byte(disk, fitting):
+    """Entries that have just the bytes that are allowed come, and none that has one more."""
+    segment, entries = filled(disk)
+    size = sum(len(entry.record) for entry in entries[:fitting])
+    assert segment.read(11, 16, size) == entries[:fitting]
+    assert segment.read(11, 16, size - 1) == entries[: max(1, fitting - 1)]
+
+
+def test_a_segment_that_is_settled_is_torn_no_more(disk):
+    """What was torn is cut off, and a second time there is nothing to do but to write the last batch again."""
+    segment, _ = filled(disk)
+    file = disk.open(PATH)
+    file.pwrite([b"torn"], segment.end)
+    file.close()
+    found = reopen(disk)
+    assert found.is_torn
+    found.settle()
+    assert not found.is_torn
