@@ -58,6 +58,7 @@ def test_a_snapshot_that_jumps_over_a_command_leaves_its_outcome_open():
     commands, answers = Commands(), Answers()
     commands.add(5, 2, [answers.done("a")])
     commands.applied(entries(9, 2, 1), ["nine"])
+    assert [(name, index) for name, index, _ in answers.got] == [("a", 0)], "at no index"
     assert isinstance(answers.got[0][2], Indeterminate)
 
 
@@ -105,3 +106,55 @@ def test_dropped_and_failed_queries_get_their_error():
     queries.fail_all(NodeStopped("stopped"))
     assert [(name, type(error)) for name, _, error in answers.got] == [("a", Unavailable), ("b", NodeStopped)]
     assert queries.count == 0
+
+
+def waiting(count, index=5):
+    """So many queries that wait for `index`, and what they are answered with."""
+    queries, answers = Queries(1), Answers()
+    for number in range(count):
+        queries.add(Query(b"", answers.done(number)))
+    queries.confirmed(queries.next_batch(), index)
+    return queries, answers
+
+
+def test_no_more_queries_are_due_than_are_asked_for_and_the_rest_is_not_lost():
+    """A batch is parted where the room ends; whoever is left comes next, and each is counted until it has come."""
+    queries, _ = waiting(5)
+    assert queries.due(4, 10) == [] and queries.count == 5
+    assert len(queries.due(5, 2)) == 2 and queries.count == 3
+    assert len(queries.due(5, 3)) == 3 and queries.count == 0
+    assert queries.due(5, 3) == []
+
+
+def test_batches_fill_the_room_together():
+    """One that just fits comes whole, and nobody is taken out of the next one."""
+    queries, answers = waiting(2)
+    for number in (2, 3, 4):
+        queries.add(Query(b"", answers.done(number)))
+    queries.confirmed(queries.next_batch(), 5)
+    whole = queries.due(5, 5)
+    for query in whole:
+        query.done(5, None)
+    assert [name for name, _, _ in answers.got] == [0, 1, 2, 3, 4]
+    assert queries.count == 0
+
+
+def test_queries_that_are_dropped_wait_no_more():
+    """They are counted no longer, or a node that lost leaders often would refuse queries for ever."""
+    queries, answers = Queries(1), Answers()
+    for number in range(3):
+        queries.add(Query(b"", answers.done(number)))
+    token = queries.next_batch()
+    queries.add(Query(b"", answers.done(3)))
+    queries.dropped(token, Unavailable("lost"))
+    assert (len(answers.got), queries.count) == (3, 1)
+    queries.dropped(token, Unavailable("again"))
+    assert (len(answers.got), queries.count) == (3, 1)
+
+
+def test_a_client_is_gone_when_it_says_so():
+    """Who says nothing is waited for."""
+    ask = Query(b"", lambda *_: None)
+    assert not ask.is_gone
+    assert not Query(b"", lambda *_: None, gone=lambda: False).is_gone
+    assert Query(b"", lambda *_: None, gone=lambda: True).is_gone
