@@ -55,6 +55,9 @@ def test_it_sees_what_the_log_holds(disk):
     assert all(found.bytes == disk.size(found.path) for found in seen.segments)
     assert seen.segments[-1].last_index == 7 and sum(found.entries for found in seen.segments) > 7
     assert not seen.problems and seen.torn_at is None
+    assert [found.entries for found in seen.segments] == [
+        found.last_index - found.first_index + 1 for found in seen.segments
+    ]
 
 
 def test_it_sees_the_end_of_a_compacted_log(disk):
@@ -137,3 +140,13 @@ def test_where_there_is_no_log_that_is_said(disk):
     disk.remove(f"{DIRECTORY}/MANIFEST")
     with pytest.raises(InvalidArgument, match="holds no log"):
         read(disk)
+
+
+def test_an_end_that_was_only_cut_off_is_not_seen(disk):
+    """The newest segment may say no more than where it goes on: what is behind that in older ones is void."""
+    log = open_log(disk)
+    log.write([log.stage(2, [])])
+    log.close()
+    seen, entries = read(disk)
+    assert [entry.index for entry in entries] == [1]
+    assert seen.last_index == 1
