@@ -43,8 +43,9 @@ KEPT = Path(__file__).parents[1] / "cpu.json"
 ALLOWED = 1.25
 """A case that costs so many times what it did is a step back."""
 
-OTHERS_MAX = 0.1
-"""With more of the processors used by others, a repeat is not judged."""
+OTHERS_MAX = 0.25
+"""With more of the processors used by others, a repeat is not judged. On an idle machine it is 0.1 to 0.2: the start of
+a generator, and what the kernel does for nobody in particular."""
 
 ETCD = "times etcd's"
 
