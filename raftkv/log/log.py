@@ -171,8 +171,12 @@ class Log:
 
     def takes_at_once(self, size: int, size_max: int) -> bool:
         """Whether records of so many bytes, at most `size_max`, only go behind the last ones, into the same file."""
+        return size <= size_max and not self._is_full_for(size)
+
+    def _is_full_for(self, size: int) -> bool:
+        """Whether a batch with so many bytes of records begins another file."""
         segment = self._segments[-1]
-        return size <= size_max and (segment.is_empty or segment.size_with(size) <= self._segment_bytes)
+        return not segment.is_empty and segment.size_with(size) > self._segment_bytes
 
     def write(self, writes: Sequence[Write]) -> None:
         """Do staged writes, in order, as one batch with one sync; durable on return. Disk worker's thread.
@@ -195,8 +199,7 @@ class Log:
             self._write(entries[half].index, entries[half:])
             return
         segment = self._segments[-1]
-        is_full = not segment.is_empty and segment.size_with(len(records)) > self._segment_bytes
-        if is_full or before.index < segment.prev.index:
+        if self._is_full_for(len(records)) or before.index < segment.prev.index:
             failpoints.reach("log.roll.before")
             segment = self._roll(before)
             failpoints.reach("log.roll.after")

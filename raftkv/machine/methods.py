@@ -13,7 +13,7 @@ from raftkv.machine.depth import is_shallow
 from raftkv.machine.payloads import encode_command, encode_query
 from raftkv.machine.schema import NO_DEFAULT
 from raftkv.machine.sparing import sparing
-from raftkv.machine.types import check_type
+from raftkv.machine.types import PLAIN, check_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,9 +78,6 @@ class Span(msgspec.Struct, frozen=True):
 
 ALWAYS = Span()
 
-_PLAIN = (bool, int, float, str, bytes, type(None))
-"""A value of just this type needs no other check."""
-
 
 def kind_of(value: Any) -> str | None:
     """ "command" or "query"; None when `value` was marked as neither."""
@@ -124,7 +121,7 @@ class Method:
         self.is_shallow = is_shallow(self._types)
         """Whether arguments can't be nested deeper than their types are written."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
-        self._is_plain = self._result_type in _PLAIN
+        self._is_plain = self._result_type in (*PLAIN, type(None))
 
     def _check(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
         if self.name.startswith("_"):

@@ -12,7 +12,7 @@ from raftkv.errors import MachineError, StateCorruption, TooMuchWork
 from raftkv.machine.keys import KeyCodec, prefix_end
 from raftkv.machine.methods import Span
 from raftkv.machine.overlay import Access
-from raftkv.machine.types import check_type
+from raftkv.machine.types import PLAIN, check_type
 from raftkv.state import TABLE_PREFIX
 
 K = TypeVar("K")
@@ -21,7 +21,6 @@ D = TypeVar("D")
 
 # A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
-_PLAIN = (int, str, bytes, bool, float)
 _MISSING: Any = object()
 
 
@@ -43,7 +42,7 @@ class _Codec(Generic[V]):
 
     def __init__(self, kind: Any) -> None:
         self._kind = kind
-        self._is_plain = kind in _PLAIN
+        self._is_plain = kind in PLAIN
         self._decoder: msgspec.msgpack.Decoder[V] = msgspec.msgpack.Decoder(kind)
 
     def encode(self, value: V) -> bytes:

@@ -10,6 +10,9 @@ from msgspec import inspect
 
 from raftkv.errors import MachineError
 
+PLAIN = (bool, int, float, str, bytes)
+"""Types whose values need no other check than that they are of just this type."""
+
 
 def check_type(kind: Any, where: str) -> None:
     """Raises `MachineError`, beginning with `where`, when values of `kind` can't be the same bytes everywhere."""

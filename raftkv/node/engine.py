@@ -189,9 +189,8 @@ class Engine:
                 self._handle(ready)
         except Exception as exc:  # noqa: BLE001 (after any error here the node must not go on)
             self._fail(exc)
-            self._writer.end_turn(
-                has_sent=True
-            )  # what was handed out is written all the same: `Node.stop` waits for it
+            # What was handed out is written all the same: `Node.stop` waits for it.
+            self._writer.end_turn(has_sent=True)
             return
         finally:
             self._transport.uncork()
@@ -300,7 +299,7 @@ class Engine:
         """Go on with the appends that waited. Their entries may not be on disk: yet, or as another leader's are."""
         while self._loads and not self.stopped:
             message = self._loads[0]
-            is_ours = self.raft.is_leader and self.raft.term == message.term
+            is_ours = self._is_of_now(message)
             entries = self._log.cached(message.prev_index + 1, message.last_index) if is_ours else None
             if is_ours and entries is None:
                 self._load(message)
@@ -328,7 +327,7 @@ class Engine:
                 self._fail(error)  # the entry should be there: never skip what can't be read
             return  # else it was compacted meanwhile, and the follower gets the snapshot
         # Meanwhile leadership may have been lost, and the log changed: then the message must not be sent.
-        if self.raft.is_leader and self.raft.term == message.term:
+        if self._is_of_now(message):
             entries = future.result()
             if entries[-1].index < message.last_index:
                 # The last entries were not on disk yet, so they are in memory; if not, the follower asks again.
@@ -336,6 +335,10 @@ class Engine:
                 message.last_index = entries[-1].index
             message.entries = entries
             self._transport.send(message.to, message)
+
+    def _is_of_now(self, message: AppendEntries) -> bool:
+        """Whether this node still leads as it did when the message was made, and so has the log that it names."""
+        return self.raft.is_leader and self.raft.term == message.term
 
     def stop(self, error: RaftKVError) -> None:
         """Take no more inputs; all commands and queries that wait end with `error`."""

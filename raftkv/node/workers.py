@@ -28,7 +28,7 @@ class Worker(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """Whether all that was given is done, and `run_here` may be called: never, if this kind can't do that."""
+        """Whether all that was given is done, and `run_here` may be called: never for a kind that does not say."""
         return False
 
     def run_here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> bool:
@@ -37,7 +37,9 @@ class Worker(ABC):
         Raises what it raises. Returns whether it was done: in a simulation the power may go out in the midst of it, and
         then nothing may follow.
         """
-        raise NotImplementedError
+        assert self.is_idle, f"{self} has work under way, or does none but its own"
+        work(*args, **kwargs)
+        return True
 
     @abstractmethod
     async def close(self) -> None:
@@ -80,11 +82,6 @@ class ThreadWorker(Worker):
     @property
     def is_idle(self) -> bool:
         return self._done == self._given
-
-    def run_here(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> bool:
-        assert self.is_idle, f"the worker {self._name} has work under way"
-        work(*args, **kwargs)
-        return True
 
     async def close(self) -> None:
         self._closed = True

@@ -120,14 +120,16 @@ class Writer:
 
     def _may_write_here(self) -> bool:
         """Whether all that waits is a few small entries, which the disk may be expected to take at once."""
-        entries = [entry for task in self._queue if task.write is not None for entry in task.write.entries]
+        writes = [task.write.entries for task in self._queue if task.write is not None]
         return (
-            len(entries) <= HERE_ENTRIES_MAX
+            sum(map(len, writes)) <= HERE_ENTRIES_MAX
             and self._pace.is_quick
             and self._worker.is_idle
             and all(task.hard_state is None and task.truncate_from is None for task in self._queue)
             and not self._is_bound_due(self._log.durable_index)
-            and self._log.takes_at_once(sum([len(entry.record) for entry in entries]), HERE_BYTES_MAX)
+            and self._log.takes_at_once(
+                sum([len(entry.record) for entries in writes for entry in entries]), HERE_BYTES_MAX
+            )
         )
 
     def _write_here(self) -> None:

@@ -1,15 +1,19 @@
-"""Which version of the code this is, by its content: machines that work together must have the same."""
+"""Which version of the code this is: by its content, which machines that work together must share, and by commit."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 FOLDERS = ("raftkv", "tests")
+
+CHANGED = "-dirty"
+"""How a commit ends when the code was changed since."""
 
 
 def fingerprint(root: Path) -> str:
@@ -30,3 +34,12 @@ def fingerprint(root: Path) -> str:
 def own_fingerprint() -> str:
     """Of the code that this process has loaded: as it was on the disk when this was first asked."""
     return fingerprint(ROOT)
+
+
+def commit() -> str:
+    """Of the code, and whether it was changed since; empty where git can't say."""
+    try:
+        command = ["git", "describe", "--always", f"--dirty={CHANGED}"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tests.campaign.fingerprint import CHANGED
 from tests.chaos import links
 from tests.chaos.clocks import ClockWrong
 from tests.chaos.kills import LeaderKilled, NodesKilled, Paused
@@ -26,9 +27,6 @@ KEPT = Path(__file__).parent / "ledger.jsonl"
 
 BEGIN, END = "<!-- begin: written by tools/ledger -->\n", "<!-- end: written by tools/ledger -->\n"
 """Around the tables in the README."""
-
-CHANGED = "-dirty"
-"""How the version of code ends that was not as its commit has it (`git describe --dirty`)."""
 
 FAULTS: Mapping[str, Sequence[str]] = {
     "kills": (LeaderKilled.kind, NodesKilled.kind),
@@ -122,7 +120,7 @@ def runs_of(ledger: bytes) -> list[Run]:
         commit = line["version"]
         if not commit or commit.endswith(CHANGED):
             raise NotToKeep(f"a run of {commit or 'no version'} is of no commit: commit, run again, and add that")
-        run = _chaos(line) if "fired" in line else _worlds(line)
+        run = _kept(line)
         if isinstance(run, WorldsRun) and runs and isinstance(last := runs[-1], WorldsRun) and _goes_on(last, run):
             runs[-1] = _joined(last, run)
         else:
@@ -130,32 +128,14 @@ def runs_of(ledger: bytes) -> list[Run]:
     return runs
 
 
-def _chaos(line: Mapping[str, Any]) -> ChaosRun:
-    return ChaosRun(
-        commit=line["version"],
-        ended=line["ended"],
-        seed=line["seed"],
-        seconds=line["seconds"],
-        load_max=line["load_max"],
-        scenes=line["scenes"],
-        operations=line["operations"],
-        faults={name: sum(line["fired"].get(kind, 0) for kind in kinds) for name, kinds in FAULTS.items()},
-        owed=None if line.get("only") else {name: (done, wanted) for name, (done, wanted) in line["unmet"].items()},
-        losses=line["losses"],
-        failed=line["failed"],
-    )
-
-
-def _worlds(line: Mapping[str, Any]) -> WorldsRun:
-    return WorldsRun(
-        commit=line["version"],
-        ended=line["ended"],
-        first=line["first"],
-        worlds=line["worlds"],
-        virtual_s=line["virtual_s"],
-        operations=line["operations"],
-        failed=line["failed"],
-    )
+def _kept(line: Mapping[str, Any]) -> Run:
+    """What is kept of a line: fields of its own name, and what is made of the others."""
+    common = {**line, "commit": line["version"]}
+    if "fired" not in line:
+        return msgspec.convert({**common, "type": "worlds"}, WorldsRun)
+    faults = {name: sum(line["fired"].get(kind, 0) for kind in kinds) for name, kinds in FAULTS.items()}
+    owed = None if line.get("only") else line["unmet"]
+    return msgspec.convert({**common, "type": "chaos", "faults": faults, "owed": owed}, ChaosRun)
 
 
 def _goes_on(last: WorldsRun, run: WorldsRun) -> bool:

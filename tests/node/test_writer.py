@@ -68,6 +68,11 @@ class WhenTold:
             future.set_exception(exc)
         await elapse(0)
 
+    async def work_off(self):
+        """Do all pieces, those too that come of them."""
+        while self.has_work:
+            await self.work()
+
     @property
     def has_work(self):
         return bool(self._queue)
@@ -345,6 +350,15 @@ def when_quick(story, quick=QUICK_IN_A_ROW):
     SimLoop().run(main())
 
 
+async def is_written_here(group):
+    """Have one entry written; whether that was done at the end of the turn, and not by the thread."""
+    group.hand_out("entries")
+    group.writer.end_turn(has_sent=False)
+    was_here = not group.worker.has_work
+    await group.worker.work_off()
+    return was_here
+
+
 def test_a_lone_entry_is_written_at_the_end_of_the_turn_while_the_disk_is_quick():
     """Nothing is handed to the thread and back; it is durable before anybody hears of it."""
 
@@ -385,8 +399,7 @@ def test_all_that_is_more_than_a_few_entries_goes_to_the_thread(kinds):
             group.hand_out(kind)
         group.writer.end_turn(has_sent=False)
         assert group.told == [] and group.worker.has_work
-        while group.worker.has_work:
-            await group.worker.work()
+        await group.worker.work_off()
         assert group.told[-1][0] == group.number
         assert group.found() == (group.hard_state, group.entries)
 
@@ -427,21 +440,13 @@ def test_while_the_thread_has_other_work_nothing_is_written_beside_it():
 def test_a_disk_must_have_been_quick_for_a_while():
     """One slow write, and the loop waits for none until as many in a row have been quick again."""
 
-    async def write(group):
-        group.hand_out("entries")
-        group.writer.end_turn(has_sent=False)
-        was_here = not group.worker.has_work
-        while group.worker.has_work:
-            await group.worker.work()
-        return was_here
-
     async def story(group):
-        assert not await write(group)
-        assert await write(group)
+        assert not await is_written_here(group)
+        assert await is_written_here(group)
         group.disk.fault = lambda kind, path: setattr(group, "now", group.now + 2 * QUICK_S)
-        assert await write(group), "nobody could know that it would be slow"
+        assert await is_written_here(group), "nobody could know that it would be slow"
         group.disk.fault = None
-        found = [await write(group) for _ in range(QUICK_IN_A_ROW + 1)]
+        found = [await is_written_here(group) for _ in range(QUICK_IN_A_ROW + 1)]
         assert found == [False] * QUICK_IN_A_ROW + [True]
 
     when_quick(story, QUICK_IN_A_ROW - 1)
@@ -487,11 +492,7 @@ def test_the_file_that_follows_a_full_one_is_begun_by_the_thread():
         seen = set()
         for _ in range(80):
             files = group.disk.listdir(DIRECTORY)
-            group.hand_out("entries")
-            group.writer.end_turn(has_sent=False)
-            was_here = not group.worker.has_work
-            while group.worker.has_work:
-                await group.worker.work()
+            was_here = await is_written_here(group)
             seen.add((was_here, group.disk.listdir(DIRECTORY) != files))
         assert seen == {(True, False), (False, True)}
 
