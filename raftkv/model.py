@@ -39,6 +39,8 @@ class EntryKind(IntEnum):
     """Log time begins anew at this entry's time, which may be less than that of the entry before it; empty payload."""
     UPGRADE = 4
     """Another version of the application is active from here on, or a further piece of its upgrade is done."""
+    DUE = 5
+    """Fires the scheduled commands whose time has come, in the order of their times; the payload bounds how many."""
 
 
 class EntryId(msgspec.Struct, frozen=True, order=True):

@@ -1,7 +1,7 @@
 """The ready-made key-value machine and its clients."""
 
 from raftkv.kv.client import BlockingKeyValueClient, KeyValueClient
-from raftkv.kv.machine import KeyValue
+from raftkv.kv.machine import KeyValue, WatchedKeyValue
 from raftkv.kv.model import (
     ChangedAt,
     Condition,
@@ -46,4 +46,5 @@ __all__ = [
     "TransactionResult",
     "ValueIs",
     "VersionIs",
+    "WatchedKeyValue",
 ]

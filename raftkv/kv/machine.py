@@ -6,8 +6,11 @@ that the machine checks itself, because a command that is too large costs all no
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
+from raftkv.access import Touch
 from raftkv.config import KIB
 from raftkv.errors import TooMuchWork
 from raftkv.kv.model import (
@@ -39,6 +42,7 @@ from raftkv.kv.model import (
     check_transaction,
     check_value,
 )
+from raftkv.kv.touches import touches_of
 from raftkv.machine import Limits, StateMachine, Table, command, query
 
 
@@ -63,6 +67,14 @@ class KeyValue(StateMachine, limits=Limits(value_bytes=VALUE_BYTES_MAX + KIB)):
     """
 
     records = Table(bytes, Record)
+
+    @classmethod
+    def touches(cls, name: str, args: tuple[Any, ...]) -> tuple[Touch, ...] | None:
+        """The keys of a call, which is known for what this class declares; a class below may do something else."""
+        method = cls.methods.get(name)
+        if method is not None and method.function is not vars(KeyValue).get(name):
+            return None
+        return touches_of(name, args)
 
     @command
     def put(self, key: bytes, value: bytes) -> Stamp:
@@ -192,6 +204,15 @@ class KeyValue(StateMachine, limits=Limits(value_bytes=VALUE_BYTES_MAX + KIB)):
                 return OperationResult(deleted=self._delete(key))
             case Increment(key=key, by=by):
                 return OperationResult(counter=self._increment(key, by))
+
+
+class WatchedKeyValue(KeyValue):
+    """A `KeyValue` whose keys can be watched: what changes is kept for a while, as `History` says.
+
+    Each put is written twice then, and takes the state machine nearly twice as long; so it is a machine of its own.
+    """
+
+    records = Table(bytes, Record, watch=True)
 
 
 def read_counter(key: bytes, value: bytes) -> int:

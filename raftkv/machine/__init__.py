@@ -25,59 +25,114 @@ files, no sets' order. What it raises is the caller's `Rejected`, or the `Reject
 no effect.
 """
 
+from raftkv.history import BEGINNING, Asked, Compacted, Cursor, Found, Recorded
+from raftkv.machine.accesses import access_payload
 from raftkv.machine.active import Active, listed, runs
-from raftkv.machine.grown import changed, not_grown
+from raftkv.machine.changes import Change, Source, asked, find_source, read_change
+from raftkv.machine.checked import check_machine
+from raftkv.machine.events import Emitter, Events
+from raftkv.machine.grown import Difference, changed, not_grown
 from raftkv.machine.keys import prefix_end
-from raftkv.machine.limits import Limits, TooLarge
+from raftkv.machine.limits import Limits, TooLarge, TooManyRows
 from raftkv.machine.local import LocalMachine
-from raftkv.machine.methods import Method, command, query
+from raftkv.machine.looking import ROWS, SCHEMA, Rows
+from raftkv.machine.methods import Method, command, every, on_expire, query
+from raftkv.machine.mirror import mirrored
+from raftkv.machine.naming import UnknownMethod, find_method, is_part
 from raftkv.machine.outcome import CommandDone, Outcome, OutcomeKind, QueryDone, read_rejection, rejection_payload
+from raftkv.machine.pages import Page
+from raftkv.machine.parts import Part
 from raftkv.machine.payloads import (
+    CHANGE_ACCESS,
     CLOSE_SESSION,
     NO_SESSION,
+    OPEN_OWNED_SESSION,
     OPEN_SESSION,
     decode_command,
     decode_query,
     encode_command,
     encode_query,
+    open_owned_session,
 )
 from raftkv.machine.reading import Interrupted, SliceOver
+from raftkv.machine.recorder import History
 from raftkv.machine.rejection import Rejection, as_declared
 from raftkv.machine.runner import Runner
 from raftkv.machine.schema import decode_schema, encode_schema
+from raftkv.machine.sets import SetView
 from raftkv.machine.shapes import strict_decoder
-from raftkv.machine.statemachine import StateMachine
-from raftkv.machine.tables import Table, Value
+from raftkv.machine.statemachine import Component, StateMachine
+from raftkv.machine.tables import Set, Table, Value
+from raftkv.machine.timers import DUE_AT_ONCE, FIRED_AT_ONCE, Due, Fired, TooManyTimers, encode_due
+from raftkv.machine.times import BOUNDS_S, SLOW_S, MethodTime, MethodTimes
 from raftkv.machine.upgrades import upgrade
-from raftkv.machine.versions import Activation, Change, Founding, Kept, Step, decode_change, encode_change
+from raftkv.machine.versions import Activation, Founding, Kept, Step, VersionChange, decode_change, encode_change
+from raftkv.machine.view import View
 
 __all__ = [
+    "BEGINNING",
+    "BOUNDS_S",
+    "CHANGE_ACCESS",
     "CLOSE_SESSION",
+    "DUE_AT_ONCE",
+    "FIRED_AT_ONCE",
     "NO_SESSION",
+    "OPEN_OWNED_SESSION",
     "OPEN_SESSION",
+    "ROWS",
+    "SCHEMA",
+    "SLOW_S",
     "Activation",
     "Active",
+    "Asked",
     "Change",
     "CommandDone",
+    "Compacted",
+    "Component",
+    "Cursor",
+    "Difference",
+    "Due",
+    "Emitter",
+    "Events",
+    "Fired",
+    "Found",
     "Founding",
+    "History",
     "Interrupted",
     "Kept",
     "Limits",
     "LocalMachine",
     "Method",
+    "MethodTime",
+    "MethodTimes",
     "Outcome",
     "OutcomeKind",
+    "Page",
+    "Part",
     "QueryDone",
+    "Recorded",
     "Rejection",
+    "Rows",
     "Runner",
+    "Set",
+    "SetView",
     "SliceOver",
+    "Source",
     "StateMachine",
     "Step",
     "Table",
     "TooLarge",
+    "TooManyRows",
+    "TooManyTimers",
+    "UnknownMethod",
     "Value",
+    "VersionChange",
+    "View",
+    "access_payload",
     "as_declared",
+    "asked",
     "changed",
+    "check_machine",
     "command",
     "decode_change",
     "decode_command",
@@ -85,12 +140,21 @@ __all__ = [
     "decode_schema",
     "encode_change",
     "encode_command",
+    "encode_due",
     "encode_query",
     "encode_schema",
+    "every",
+    "find_method",
+    "find_source",
+    "is_part",
     "listed",
+    "mirrored",
     "not_grown",
+    "on_expire",
+    "open_owned_session",
     "prefix_end",
     "query",
+    "read_change",
     "read_rejection",
     "rejection_payload",
     "runs",

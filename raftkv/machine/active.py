@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,16 @@ from raftkv.errors import (
     StateCorruption,
     WrongVersion,
 )
+from raftkv.machine.expiring import Expiry
 from raftkv.machine.grown import Difference, changed, not_grown
+from raftkv.machine.indexes import Indexes, indexes_of
 from raftkv.machine.limits import Limits
+from raftkv.machine.looking import LOOKS
 from raftkv.machine.methods import Method
+from raftkv.machine.recorder import sources_of
 from raftkv.machine.schema import Schema, decode_schema
 from raftkv.machine.shapes import fields_checker, narrower, strict_decoder
-from raftkv.machine.versions import DROP, Kept
+from raftkv.machine.versions import BUILD, DROP, Kept
 
 Narrower = Callable[[bytes], bytes]
 
@@ -60,12 +65,21 @@ class Active:
             self.schema, self.version = _read(kept), kept.version
             require(machine, self.version, self.schema)
             _require_upgrades(machine, kept)
-        key, value, change = self.schema.limits
-        self.limits = Limits(key_bytes=key, value_bytes=value, change_bytes=change)
+        key, value, change, timers = self.schema.limits
+        self.limits = Limits(key_bytes=key, value_bytes=value, change_bytes=change, timers=timers)
         narrowed = self.version < own.version
         self.commands = self._offered(narrowed)
+        self.repeats = {name: each.every_ms for name, each in self.schema.methods.items() if each.every_ms}
+        """In which intervals commands repeat by themselves, in milliseconds."""
         self.ghosts = [name for name in machine.parts if name not in self.schema.parts]
         """Tables and values that the active version lacks."""
+        self.indexes = self._indexes()
+        """By table."""
+        self.expiring = {name: Expiry(name, hook) for name, hook in sorted(self.schema.expiring.items())}
+        """The tables whose rows may be over."""
+        streams = frozenset(name for name, part in self.schema.parts.items() if part.kind == "events")
+        self.sources = sources_of(self.schema.watched, streams, self.expiring, self.schema.history)
+        """What is recorded of changes."""
         self._query_checks: dict[str, Callable[[Any], None] | None] = {}
         self.narrowers: dict[str, Narrower] = {}
         if narrowed:
@@ -73,6 +87,14 @@ class Active:
                 narrow = narrower(part.value, self.schema.records, machine.parts[name].types[1])
                 if narrow is not None:
                     self.narrowers[name] = narrow
+
+    @classmethod
+    def of(cls, machine: Any, kept: Kept | None) -> Active:
+        """As a new one, and raising as that does; but what makes a new one dear is done once for each class and schema
+        of a process."""
+        if kept is None:
+            return _made(machine, None)
+        return _made(machine, Kept(kept.version, kept.schema)).going_on(kept)
 
     @property
     def is_upgrading(self) -> bool:
@@ -85,11 +107,20 @@ class Active:
         Raises as a new one does.
         """
         if self.kept is None or (self.kept.version, self.kept.schema) != (kept.version, kept.schema):
-            return Active(self.machine, kept)
+            return Active.of(self.machine, kept)
         _require_upgrades(self.machine, kept)
         same = copy.copy(self)
         same.kept = kept
+        same.indexes = same._indexes()
         return same
+
+    def _indexes(self) -> dict[str, Indexes]:
+        left = () if self.kept is None else self.kept.left
+        found = {}
+        for name, shapes in self.schema.indexes.items():
+            kept = indexes_of(name, shapes)
+            found[name] = Indexes(kept, tuple(index for index in kept if BUILD + index.name not in left))
+        return found
 
     def _offered(self, narrowed: bool) -> dict[str, Offered]:
         offered, records = {}, self.schema.records
@@ -114,7 +145,7 @@ class Active:
 
     def query(self, name: str) -> Method:
         """Raises `NotActive` or `InvalidArgument`, likewise."""
-        method: Method | None = self.machine.methods.get(name)
+        method: Method | None = self.machine.methods.get(name) or LOOKS.get(name)
         if method is None or not method.is_query:
             raise InvalidArgument(f"{self.machine.__name__} has no query {name!r}")
         if not method.span.has(self.version):
@@ -124,11 +155,11 @@ class Active:
     def check_query(self, method: Method, args: msgspec.Raw) -> None:
         """Raises `InvalidArgument` for records with fields that this class lacks: it would answer as if they were not
         there."""
-        if method.name not in self._query_checks:
+        if method.name not in self._query_checks and method.name not in LOOKS:
             # Queries are the class's own, also while an older version is active.
             own: Schema = self.machine.schema(self.version)
             self._query_checks[method.name] = fields_checker(own.methods[method.name].arguments, own.records)
-        check = self._query_checks[method.name]
+        check = self._query_checks.get(method.name)
         if check is None:
             return
         try:
@@ -158,6 +189,11 @@ class Active:
         return InvalidArgument(f"{method.describe()}: {error}")
 
 
+@functools.lru_cache(maxsize=64)
+def _made(machine: Any, kept: Kept | None) -> Active:
+    return Active(machine, kept)
+
+
 def _read(kept: Kept) -> Schema:
     try:
         return decode_schema(kept.schema)
@@ -166,7 +202,7 @@ def _read(kept: Kept) -> Schema:
 
 
 def _require_upgrades(machine: Any, kept: Kept) -> None:
-    missing = [name for name in kept.left if not name.startswith(DROP) and name not in machine.upgrades]
+    missing = [name for name in kept.left if not name.startswith((BUILD, DROP)) and name not in machine.upgrades]
     if missing:
         raise WrongVersion(
             f"the upgrade to version {kept.version} of {machine.__name__} is not done, and this class lacks "

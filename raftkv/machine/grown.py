@@ -54,6 +54,22 @@ _RESULT = "keep its type, or add another command"
 _ARGUMENT = "keep its type, and add another argument with a default, or another command"
 
 
+def _interval(every_ms: int) -> str:
+    return f"repeated every {every_ms / 1000:g} s" if every_ms else "not repeated"
+
+
+def _lasting(hook: str | None) -> str:
+    if hook is None:
+        return "not expiring"
+    return f"expiring, with {hook} for each row" if hook else "expiring"
+
+
+def _watching(keeps_old: bool | None) -> str:
+    if keeps_old is None:
+        return "not watched"
+    return "watched, with old values" if keeps_old else "watched"
+
+
 class _Comparison:
     """Collects differences. Each pair of records is compared once, where it is met first."""
 
@@ -68,9 +84,15 @@ class _Comparison:
         if kept.machine != own.machine:
             self._differs("the state machine", kept.machine, own.machine, "start the node with the cluster's own class")
         if not self._grown and kept.limits != own.limits:
-            self._differs("the limits (key, value, change)", str(kept.limits), str(own.limits))
+            self._differs("the limits (key, value, change, timers)", str(kept.limits), str(own.limits))
         self._commands(_commands(kept), _commands(own))
         self._parts(kept.parts, own.parts)
+        for name in sorted(kept.parts.keys() & own.parts.keys()):
+            self._indexes(name, kept.indexes.get(name, {}), own.indexes.get(name, {}))
+            self._expires(name, kept.expiring.get(name), own.expiring.get(name))
+            self._watched(name, kept.watched.get(name), own.watched.get(name))
+        if not self._grown and kept.history != own.history:
+            self._differs("the history of changes (count, bytes, seconds)", str(kept.history), str(own.history))
         return self.found
 
     def types(self, where: str, was: Shape, now: Shape, remedy: str) -> None:
@@ -97,6 +119,8 @@ class _Comparison:
             if name in own:
                 self._arguments(f"command {name}", method.arguments, own[name].arguments)
                 self.types(f"command {name}, result", method.result, own[name].result, _RESULT)
+                if not self._grown and method.every_ms != own[name].every_ms:
+                    self._differs(f"command {name}", _interval(method.every_ms), _interval(own[name].every_ms))
             else:
                 self._differs(f"command {name}", "there", "gone", "keep it as long as clients may call it")
         for name in sorted(own.keys() - kept.keys()):
@@ -144,6 +168,23 @@ class _Comparison:
                 self._defaults(where, part.value, part.default, mine.default)
         for name in sorted(own.keys() - kept.keys()):
             self._new(f"{own[name].kind} {name}", "there")
+
+    def _indexes(self, table: str, kept: dict[str, Shape], own: dict[str, Shape]) -> None:
+        """A later version may have others: they are built, or deleted, when it becomes active."""
+        for field in sorted(kept.keys() | own.keys()):
+            was, now = (str(shapes[field]) if field in shapes else "not there" for shapes in (kept, own))
+            if was != now and not (self._grown and "not there" in (was, now)):
+                self._differs(f"table {table}, index {field}", was, now, "keep its type, or index another field")
+
+    def _expires(self, table: str, was: str | None, now: str | None) -> None:
+        """Rows of a later version may begin to be over, and another command may run for them then."""
+        if was != now and not (self._grown and now is not None):
+            self._differs(f"table {table}", _lasting(was), _lasting(now), "keep `expires=True`; rows may still stay")
+
+    def _watched(self, table: str, was: bool | None, now: bool | None) -> None:
+        """In a later version it may begin, or end, and be with old values or without."""
+        if was != now and not self._grown:
+            self._differs(f"table {table}", _watching(was), _watching(now))
 
     def _keys(self, where: str, was: Shape, now: Shape) -> None:
         """Keys can't be narrowed, as two of them might become one: they are the same or different."""

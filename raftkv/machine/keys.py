@@ -47,11 +47,15 @@ class KeyCodec:
         return b"".join([encode(part) for (encode, _), part in zip(self._parts, key, strict=True)])
 
     def _decode_tuple(self, data: bytes) -> tuple[Any, ...]:
-        offset, parts = 0, []
+        return self.decode_parts(data, 0)[0]
+
+    def decode_parts(self, data: bytes, offset: int) -> tuple[tuple[Any, ...], int]:
+        """The tuple that begins at `offset`, and the offset behind it."""
+        parts = []
         for _, decode in self._parts:
             part, offset = decode(data, offset)
             parts.append(part)
-        return tuple(parts)
+        return tuple(parts), offset
 
     def encode_prefix(self, prefix: Any) -> bytes:
         """The bytes that all keys with a prefix begin with; `prefix` is text, bytes, or some leading parts of a tuple.
@@ -65,6 +69,17 @@ class KeyCodec:
         if type(prefix) is not tuple or len(prefix) > len(self._parts):
             raise TypeError(f"a prefix must be a tuple of up to {len(self._parts)} parts, not {prefix!r}")
         return b"".join([encode(part) for (encode, _), part in zip(self._parts, prefix, strict=False)])
+
+
+def part_codec(kind: Any, where: str) -> tuple[Encode, Decode]:
+    """Encodes keys of one type so that something may stand behind them, and decodes them again.
+
+    Raises `MachineError` as `KeyCodec` does.
+    """
+    codec = KeyCodec(kind, where)
+    if get_origin(kind) is tuple:
+        return codec.encode, codec.decode_parts
+    return _part(kind, where)
 
 
 def prefix_end(prefix: bytes) -> bytes | None:

@@ -23,6 +23,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of one encoded value: it is written and read whole, and waits in memory with others."""
     change_bytes: Annotated[int, msgspec.Meta(ge=1, le=256 * MIB)] = 16 * MIB
     """Of all keys and values that one command sets or deletes: they are in memory until its batch is written."""
+    timers: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 1_000_000
+    """Scheduled commands that wait at the same time, about 100 bytes each: so a forgotten `cancel` ends in an error
+    and not in a full disk."""
 
 
 class TooLarge(Rejection):
@@ -34,3 +37,17 @@ class TooLarge(Rejection):
 
     def __str__(self) -> str:
         return f"{self.what} would have {self.size} bytes: must be at most {self.limit}"
+
+
+class TooManyRows(Rejection):
+    """A table has more rows than one command deletes; it has no effect."""
+
+    table: str
+    rows: int
+    limit: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.table} has {self.rows} rows, and a command clears at most {self.limit}: clear it in pieces, by "
+            f"`clear(limit={self.limit})` in one command after the other until it is empty"
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints, overload
 
@@ -17,8 +19,15 @@ from raftkv.machine.types import PLAIN, check_type
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+NO_TEXT = "a text holds half of a surrogate pair, which is no character: send it as bytes, or leave that out"
+
 _MARK = "_raftkv_kind"
 _SPAN = "_raftkv_span"
+_EVERY = "_raftkv_every"
+_ON_EXPIRE = "_raftkv_on_expire"
+_PLACE = "_raftkv_place"
+EVERY_S_MIN, EVERY_S_MAX = 0.1, 366 * 86_400.0
+"""Each turn is an entry, so ten a second are many for an idle cluster."""
 # A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 
@@ -46,6 +55,58 @@ def query(function: Any = None, /, *, since: int = 1, until: int | None = None) 
     `since` and `until` as for a `command`.
     """
     return _mark("query", function, since, until)
+
+
+def every(seconds: float) -> Callable[[F], F]:
+    """Have a command without arguments run by itself, again and again: from when the version that has it becomes
+    active, until one does that lacks it.
+
+    ```python
+    @command
+    @every(60)
+    def sweep(self) -> None: ...
+    ```
+
+    Turns that were missed, as no node led, are one turn. The interval is part of the class's version.
+    """
+
+    def marked(function: F) -> F:
+        setattr(function, _EVERY, seconds)
+        return function
+
+    return marked
+
+
+def on_expire(table: str) -> Callable[[F], F]:
+    """Have a command run for each row of an expiring table whose time has come, with its key and value.
+
+    ```python
+    leases = Table(str, Lease, expires=True)
+
+    @command
+    @on_expire("leases")
+    def gave_up(self, key: str, lease: Lease) -> None: ...
+    ```
+
+    It runs soon after that time, once, in the entry that removes the row, which is not there any more. What it raises
+    is undone and in the nodes' logs; the row is gone all the same. Clients can call it too, as any command.
+    """
+
+    def marked(function: F) -> F:
+        setattr(function, _ON_EXPIRE, table)
+        return function
+
+    return marked
+
+
+def hook_of(value: Any) -> str | None:
+    """The table whose rows `value` runs for, if it is marked with `on_expire`."""
+    return getattr(value, _ON_EXPIRE, None) if inspect.isroutine(value) else None
+
+
+def repeats(value: Any) -> bool:
+    """Whether `value` is marked with `every`."""
+    return inspect.isroutine(value) and hasattr(value, _EVERY)
 
 
 def _mark(kind: str, function: Any, since: int, until: int | None) -> Any:
@@ -77,6 +138,8 @@ class Span(msgspec.Struct, frozen=True):
 
 
 ALWAYS = Span()
+NEVER = Span(since=2**31)
+"""What a component has in none of the versions at which it is a part: its code may name it, and finds nothing there."""
 
 
 def kind_of(value: Any) -> str | None:
@@ -94,6 +157,8 @@ class Method:
         """`names` resolve annotations that refer to the function around the class. Raises `MachineError`, which tells
         the line to change."""
         self.function = function
+        self.run = function
+        """What is called with the machine: the function, or what gives it the part that it is a method of."""
         self.name = function.__name__
         self.kind = kind_of(function) or ""
         self.is_query = self.kind == "query"
@@ -110,13 +175,16 @@ class Method:
         self._types = [hints[parameter.name] for parameter in parameters]
         self.arity = len(self._types)
         """How many arguments it takes."""
+        self.every_ms = self._interval()
+        """In which interval it repeats by itself; 0: it does not."""
         self._result_type = hints["return"]
         for parameter, kind in zip(parameters, self._types, strict=True):
             check_type(kind, f"{self._where}, argument {parameter.name}")
         check_type(self._result_type, f"{self._where}, result")
         self._args: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(_arguments(self._types))
         self._defaults = self._encoded_defaults(parameters)
-        self._required = len(self._types) - len(self._defaults)
+        self.required = len(self._types) - len(self._defaults)
+        """How many of them have no default."""
         self._sparing = sparing(self._types)
         self.is_shallow = is_shallow(self._types)
         """Whether arguments can't be nested deeper than their types are written."""
@@ -138,6 +206,16 @@ class Method:
         if inspect.signature(self.function).return_annotation is inspect.Signature.empty:
             raise MachineError(f"{self._where}: the result needs a type, like `-> None`")
         return parameters[1:]
+
+    def _interval(self) -> int:
+        seconds: int | float | None = getattr(self.function, _EVERY, None)
+        if seconds is None:
+            return 0
+        if self.is_query or self.arity:
+            raise MachineError(f"{self._where}: only a command without arguments can be repeated")
+        if type(seconds) not in (int, float) or not EVERY_S_MIN <= seconds <= EVERY_S_MAX:
+            raise MachineError(f"{self._where}: every({seconds!r}): must be {EVERY_S_MIN:g} to {EVERY_S_MAX:g} seconds")
+        return round(seconds * 1000)
 
     def _hints(self, names: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -171,6 +249,14 @@ class Method:
         """The type of the result."""
         return self._result_type
 
+    def within(self, name: str, function: Callable[..., Any], run: Callable[..., Any], span: Span) -> Method:
+        """The same as a method of a part, called `name` in the whole."""
+        made = copy.copy(self)
+        made._described = name + self._described[len(self.name) :]
+        made.function, made.run, made.name, made.span = function, run, name, span
+        made._where = f"{self.line}: {self.kind} {name}"
+        return made
+
     def describe(self) -> str:
         """`receive(sku: str, quantity: int) -> int`."""
         return self._described
@@ -198,13 +284,15 @@ class Method:
             self._args.decode(data)
         except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
             raise InvalidArgument(f"{self.describe()}: {exc}") from exc
+        except UnicodeEncodeError as exc:
+            raise InvalidArgument(f"{self.describe()}: {NO_TEXT} ({exc})") from exc
         if self._defaults:
             data = self._without_defaults(args, data)
         return data if self._sparing is None else self._sparing(data)
 
     def _without_defaults(self, args: tuple[Any, ...], data: bytes) -> bytes:
         count = len(args)
-        while count > self._required and _encoder.encode(args[count - 1]) == self._defaults[count - 1 - self._required]:
+        while count > self.required and _encoder.encode(args[count - 1]) == self._defaults[count - 1 - self.required]:
             count -= 1
         return data if count == len(args) else _encoder.encode(args[:count])
 
@@ -253,6 +341,33 @@ class Method:
         except msgspec.MsgspecError as exc:
             raise TypeError(f"{self.name} returned {result!r}, but says that it returns {self._result_type}") from exc
         return data
+
+
+def method_of(machine: Any, function: object) -> Method | None:
+    """The command or query of `machine` whose function this is, its own or a base class's; None when there is none."""
+    name = name_of(function)
+    method: Method | None = machine.methods.get(name)
+    if method is not None and method.function is function:
+        return method
+    declared = any(vars(base).get(name) is function for base in machine.__mro__)
+    return method if declared else None
+
+
+def name_of(function: object) -> str:
+    """What a command or query is called, in a part by the name of the part too; "" for what has no name."""
+    return str(getattr(function, _PLACE, "") or getattr(function, "__name__", ""))
+
+
+def placed(function: Any, name: str) -> Any:
+    """A copy of a function, which is called `name` in the machine that it is in a part of."""
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__, made.__annotations__ = function.__kwdefaults__, function.__annotations__
+    made.__doc__, made.__qualname__, made.__module__ = function.__doc__, function.__qualname__, function.__module__
+    made.__dict__.update(function.__dict__)
+    setattr(made, _PLACE, name)
+    return made
 
 
 def _arguments(types: list[Any]) -> Any:

@@ -12,8 +12,14 @@ NO_SESSION = 0
 OPEN_SESSION = "*open"
 """Opens a session; the result is its id, the index of this entry."""
 
+OPEN_OWNED_SESSION = "*own"
+"""The same for the user whose name is its argument; nobody else may use it. A leader makes it of the former."""
+
 CLOSE_SESSION = "*close"
 """Forgets the session that it names."""
+
+CHANGE_ACCESS = "*access"
+"""Changes users and roles; its argument is a change of `raftkv.access`. It is none of those that clients send."""
 
 
 class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -50,6 +56,11 @@ def encode_command(session_id: int, sequence: int, acked_below: int, name: str, 
 def encode_query(name: str, args: bytes) -> bytes:
     """`args` are the encoded arguments (`Method.encode_args`)."""
     return _encoder.encode((name, msgspec.Raw(args)))
+
+
+def open_owned_session(owner: str) -> bytes:
+    """The command that opens a session for this user only."""
+    return encode_command(NO_SESSION, 0, 0, OPEN_OWNED_SESSION, _encoder.encode((owner,)))
 
 
 def decode_command(payload: bytes) -> CommandPayload:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
 from raftkv.machine.active import Active
+from raftkv.machine.counts import Region, read_counts
 from raftkv.machine.methods import Method
-from raftkv.machine.overlay import NO_COMMAND, Ghost
+from raftkv.machine.overlay import NO_COMMAND, NO_EMITTER, Ghost, Write
 from raftkv.machine.statemachine import Moment, StateMachine
-from raftkv.state import Applied, Reader
+from raftkv.model import Index
+from raftkv.state import Reader
 
 STEP_COST = 32
 """A step over deleted keys counts as so many reads of living keys: it takes about as long."""
@@ -57,9 +59,24 @@ class Reading:
             self._ask_for_more(None)
         return self._reader.get(key)
 
-    def put(self, key: bytes, value: bytes | None, prefix: int) -> None:
+    def count(self, place: Region) -> int:
+        """How many rows a table has; counted now when the record is missing."""
+        known = read_counts(self._reader)
+        if known is None:
+            return sum(1 for _ in self.scan(place.start, place.end, reverse=False))
+        return known.get(place.name, 0)
+
+    def put(self, key: bytes, value: bytes | None, prefix: int, table: str | None = None) -> None:
         """Raises `TypeError`."""
         raise TypeError(NO_COMMAND)
+
+    def put_all(self, changes: Sequence[Write]) -> None:
+        """Raises `TypeError`."""
+        raise TypeError(NO_COMMAND)
+
+    def emit(self, source: str, event: bytes) -> None:
+        """Raises `TypeError`."""
+        raise TypeError(NO_EMITTER)
 
     def scan(self, start: bytes, end: bytes, *, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values from `start` to before `end`."""
@@ -87,16 +104,27 @@ class Asker:
             _moment=self._moment,
             _ghosts=dict.fromkeys(active.ghosts, Ghost(writable=False)),
             _narrowers={},
+            _indexes=active.indexes,
+            _expiring=active.expiring,
+            _loans=None,
         )
 
-    def ask(self, method: Method, args: tuple[object, ...], applied: Applied, reads: int) -> object:
-        """What the method returns or raises. It may do `reads` reads, and as many as `more` allows then."""
+    @property
+    def told_time(self) -> bool:
+        """Whether the last query has asked what time it is."""
+        return self._moment.is_told
+
+    def ask(self, method: Method, args: tuple[object, ...], at: tuple[Index, int], reads: int) -> object:
+        """What the method returns or raises, at an index and a time.
+
+        It may do `reads` reads, and as many as `more` allows then.
+        """
         moment = self._moment
-        moment.index, moment.time_ms, moment.chain, moment.random = applied.index, applied.time_ms, None, None
+        (moment.index, moment.time_ms), moment.chain, moment.random, moment.is_told = at, None, None, False
         reading = self._reading
         reading.left = reads
         try:
-            return method.function(self._instance, *args)
+            return method.run(self._instance, *args)
         finally:
             interrupted, reading.interrupted = reading.interrupted, None
             if interrupted is not None:

@@ -103,10 +103,12 @@ class MethodSchema(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     arguments: tuple[Argument, ...]
     result: Shape
+    every_ms: int = 0
+    """In which interval a command repeats by itself; 0: it does not."""
 
 
 class PartSchema(msgspec.Struct, frozen=True, array_like=True):
-    """A table, or a single value, which has a default and no key."""
+    """A table, a single value, which has a default and no key, or a stream of events, which has neither."""
 
     kind: str
     key: Shape | None
@@ -114,16 +116,26 @@ class PartSchema(msgspec.Struct, frozen=True, array_like=True):
     default: bytes | None = None
 
 
-class Schema(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True, omit_defaults=True):
     """All that one version of a state machine's class declares."""
 
     machine: str
     version: int
     methods: dict[str, MethodSchema]
     parts: dict[str, PartSchema]
-    limits: tuple[int, int, int]
+    limits: tuple[int, int, int, int]
+    """Bytes of a key, of a value, of all that a command changes; timers."""
     records: dict[str, Record]
     """By the name that shapes call them. It is the class's own; where two classes share one, the second is numbered."""
+    indexes: dict[str, dict[str, Shape]] = {}
+    """The types of the fields that are indexed, by table. Left out when there are none, as nodes may know of none."""
+    expiring: dict[str, str] = {}
+    """The tables whose rows may be over at a time, with the command that runs for each such row, or "". Left out
+    likewise."""
+    watched: dict[str, bool] = {}
+    """The tables and sets whose changes are recorded, with whether old values are kept. Left out likewise."""
+    history: tuple[int, ...] = ()
+    """How much of what is recorded is kept: count, bytes, seconds. Left out when nothing is."""
 
     def digest(self) -> str:
         """16 hex digits: the same for the same schema, on every node."""
@@ -136,6 +148,7 @@ class MethodTypes(NamedTuple):
     kind: str
     arguments: list[tuple[str, Any, Any]]
     result: Any
+    every_ms: int = 0
 
 
 class PartTypes(NamedTuple):
@@ -152,7 +165,11 @@ def make_schema(
     version: int,
     methods: dict[str, MethodTypes],
     parts: dict[str, PartTypes],
-    limits: tuple[int, int, int],
+    limits: tuple[int, int, int, int],
+    indexes: dict[str, dict[str, Any]] | None = None,
+    expiring: dict[str, str] | None = None,
+    watched: dict[str, bool] | None = None,
+    history: tuple[int, ...] = (),
 ) -> Schema:
     """The same for the same class on every node. Raises `MachineError` for what can't be described."""
     methods, parts = dict(sorted(methods.items())), dict(sorted(parts.items()))
@@ -174,6 +191,7 @@ def make_schema(
                     for argument, _, default in method.arguments
                 ),
                 next(shapes),
+                method.every_ms,
             )
             for name, method in methods.items()
         },
@@ -183,6 +201,13 @@ def make_schema(
         },
         limits=limits,
         records=records,
+        indexes={
+            name: {field: describe([kind])[0][0] for field, kind in sorted(fields.items())}
+            for name, fields in sorted((indexes or {}).items())
+        },
+        expiring=dict(sorted((expiring or {}).items())),
+        watched=dict(sorted((watched or {}).items())),
+        history=history,
     )
     if (size := len(encode_schema(schema))) > SCHEMA_BYTES_MAX:
         raise MachineError(
@@ -229,6 +254,7 @@ _SCALARS: dict[type[inspect.Type], str] = {
 }
 _ITEMS = {**dict.fromkeys(_SCALARS.values(), 0), "literal": 0, "record": 0, "list": 1, "sequence": 1, "dict": 2}
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern", "tz")
+_PART_KINDS = frozenset({"table", "set", "value", "events"})
 _RECORD_KINDS = frozenset({"object", "array", "tuple", "dict"})
 
 
@@ -366,12 +392,15 @@ def _problems(schema: Schema) -> Iterator[str]:
             yield from _problems_of_default(argument.default)
         yield from check(method.result)
     for name, part in schema.parts.items():
-        if part.kind not in ("table", "value") or (part.kind == "table") != (part.key is not None):
+        if part.kind not in _PART_KINDS or (part.kind in ("table", "set")) != (part.key is not None):
             yield f"{name} is a {part.kind!r} with the key {part.key}"
         yield from check(part.value)
         if part.key is not None:
             yield from check(part.key)
         yield from _problems_of_default(part.default)
+    yield from _problems_of_indexes(schema)
+    yield from _problems_of_expiring(schema)
+    yield from _problems_of_history(schema)
     for name, record in schema.records.items():
         if record.kind not in _RECORD_KINDS:
             yield f"{name} is a {record.kind!r}"
@@ -380,6 +409,32 @@ def _problems(schema: Schema) -> Iterator[str]:
         for field in record.fields:
             yield from check(field.shape)
             yield from _problems_of_default(field.default)
+
+
+def _problems_of_indexes(schema: Schema) -> Iterator[str]:
+    for name, fields in schema.indexes.items():
+        if name not in schema.parts or schema.parts[name].kind != "table":
+            yield f"there is no table {name} to be indexed"
+        for field, shape in fields.items():
+            parts = shape.items if shape.kind == "tuple" else (shape,)
+            if not parts or any(part.kind not in ("str", "bytes", "int") for part in parts):
+                yield f"the index {name}.{field} is of the type {shape}"
+
+
+def _problems_of_expiring(schema: Schema) -> Iterator[str]:
+    for name, hook in schema.expiring.items():
+        if name not in schema.parts or schema.parts[name].kind != "table":
+            yield f"there is no table {name} whose rows may be over"
+        if hook and (hook not in schema.methods or schema.methods[hook].kind != "command"):
+            yield f"there is no command {hook} to run for rows of {name}"
+
+
+def _problems_of_history(schema: Schema) -> Iterator[str]:
+    for name in schema.watched:
+        if name not in schema.parts or schema.parts[name].key is None:
+            yield f"there is no table or set {name} to be watched"
+    if schema.history and (len(schema.history) != 3 or min(schema.history) < 1):
+        yield f"a history is kept within {schema.history}"
 
 
 def _problems_of_shape(records: dict[str, Record], depth: int, shape: Shape) -> Iterator[str]:

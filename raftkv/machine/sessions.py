@@ -48,6 +48,13 @@ class _Record(msgspec.Struct, array_like=True):
     acked_below: int
 
 
+class _Owned(_Record):
+    """The same of a session that only its user may use. A session of nobody stands as it did before there were users,
+    so that it is the same on nodes that know of none."""
+
+    owner: str = ""
+
+
 class _Session:
     __slots__ = ("_answers_at", "answers", "id", "place", "record")
 
@@ -60,6 +67,11 @@ class _Session:
 
     def answer_place(self, sequence: int) -> bytes:
         return self._answers_at + sequence.to_bytes(8, "big")
+
+
+def _decode_record(data: bytes) -> _Record:
+    record = msgspec.msgpack.decode(data, type=_Owned)
+    return record if record.owner else _Record(record.last_index, record.last_time_ms, record.acked_below)
 
 
 class Sessions:
@@ -85,7 +97,7 @@ class Sessions:
     def _load(self) -> None:
         scan = self._overlay.store.scan
         found = [
-            _Session(_ID.unpack_from(place, len(_RECORD))[0], msgspec.msgpack.decode(data, type=_Record))
+            _Session(_ID.unpack_from(place, len(_RECORD))[0], _decode_record(data))
             for place, data in scan(_RECORD, _RECORD[:-1] + b"t")
         ]
         found.sort(key=lambda session: session.record.last_index)
@@ -122,11 +134,13 @@ class Sessions:
                 record.last_time_ms = time_ms
                 self.changes[session.place] = _encoder.encode(record)
 
-    def open(self, index: Index, time_ms: int) -> int:
-        """Open a session; its id is its entry's index. The least recently used one may have to go."""
+    def open(self, index: Index, time_ms: int, owner: str = "") -> int:
+        """Open a session, which only `owner` may use unless that is empty; its id is its entry's index. The least
+        recently used one may have to go."""
         while len(self._sessions) >= self._max:
             self.close(next(iter(self._sessions)))
-        session = self._sessions[index] = _Session(index, _Record(index, time_ms, 0))
+        record = _Owned(index, time_ms, 0, owner) if owner else _Record(index, time_ms, 0)
+        session = self._sessions[index] = _Session(index, record)
         failpoints.reach("session.opened")
         self.changes[session.place] = _encoder.encode(session.record)
         return index
@@ -136,8 +150,25 @@ class Sessions:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             self.changes[session.place] = None
-            for sequence in session.answers:
+            for sequence in sorted(session.answers):  # a set has its order from what was in it before
                 self.changes[session.answer_place(sequence)] = None
+
+    def close_of(self, owner: str) -> None:
+        """Forget all sessions of a user who is gone: another one of that name must not be told their answers."""
+        theirs = [
+            each.id
+            for each in self._sessions.values()
+            if isinstance(each.record, _Owned) and each.record.owner == owner
+        ]
+        for session_id in theirs:
+            self.close(session_id)
+
+    def owner_of(self, session_id: int) -> str | None:
+        """Who has opened it; empty for nobody, None when there is no such session."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return None
+        return session.record.owner if isinstance(session.record, _Owned) else ""
 
     def known_outcome(self, command: CommandPayload) -> Outcome | None:
         """What to answer without running the command; None when it must be run."""

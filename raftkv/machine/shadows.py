@@ -38,6 +38,19 @@ def checker(shape: Shape, records: dict[str, Record], *, strict: bool = False) -
     return _decoder(_Strict(records) if strict else _Types(records), shape).decode
 
 
+def typer(records: dict[str, Record]) -> Callable[[Shape], Any]:
+    """Makes types of shapes, for values that are to be sent: what is left out of an array is at its default.
+
+    That raises `InvalidArgument` when msgspec has no such type.
+    """
+    types = _Sent(records)
+
+    def type_of(shape: Shape) -> Any:
+        return _decoder(types, shape).type
+
+    return type_of
+
+
 def pruner(shape: Shape, records: dict[str, Record], *, unfilled: Collection[str] = ()) -> Callable[[bytes], bytes]:
     """What makes of an encoded value of a grown type what a class with `shape` would have encoded.
 
@@ -151,6 +164,15 @@ class _Types:
 
     def forbids_unknown(self, record: Record) -> bool:
         return record.forbids_unknown or record.kind == "tuple"
+
+
+class _Sent(_Types):
+    """Has no gaps in arrays: a node would take them for None."""
+
+    def default(self, record: Record, field: RecordField) -> Any:
+        if field.default is not None and record.kind in ("array", "tuple"):
+            return Raw(field.default)
+        return super().default(record, field)
 
 
 class _Strict(_Types):

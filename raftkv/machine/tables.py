@@ -1,88 +1,61 @@
-"""`Table` and `Value`: the replicated parts of a state machine, typed and ordered."""
+"""`Table`, `Set` and `Value`: the replicated parts of a state machine, typed and ordered."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, overload
 
-import msgspec
-
-from raftkv.errors import MachineError, StateCorruption, TooMuchWork
-from raftkv.machine.keys import KeyCodec, prefix_end
+from raftkv.errors import MachineError
+from raftkv.machine.codec import Codec
+from raftkv.machine.counts import Region
+from raftkv.machine.expiring import Expiry, Present
+from raftkv.machine.indexes import NO_INDEXES, Indexes, check_indexes
+from raftkv.machine.keys import KeyCodec
+from raftkv.machine.loans import Loans
 from raftkv.machine.methods import Span
-from raftkv.machine.overlay import Access
-from raftkv.machine.types import PLAIN, check_type
+from raftkv.machine.overlay import KeySpace
+from raftkv.machine.sets import SetView
+from raftkv.machine.types import check_type
+from raftkv.machine.view import Layout, Means, View
 from raftkv.state import TABLE_PREFIX
+
+Watch: TypeAlias = bool | Literal["old"]
 
 K = TypeVar("K")
 V = TypeVar("V")
-D = TypeVar("D")
-
-# A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
-_MISSING: Any = object()
 
 
 class Machine(Protocol):
     """What tables and values use of the state machine that they belong to."""
 
-    _overlay: Access
+    _overlay: KeySpace
     """They read and change the state through this."""
     _views: dict[str, Any]
     """The views of the tables that were used, by table name."""
-    _ghosts: Mapping[str, Access]
+    _ghosts: Mapping[str, KeySpace]
     """What stands for the state in tables and values that the active version lacks."""
     _narrowers: Mapping[str, Callable[[bytes], bytes]]
     """By table or value, how the active version would have encoded what the class has encoded, where that differs."""
+    _indexes: Mapping[str, Indexes]
+    """Those of the active version, by table."""
+    _loans: Loans | None
+    """Watches values that a command reads."""
+    _expiring: Mapping[str, Expiry]
+    """The tables of the active version whose rows may be over, by name."""
+
+    @property
+    def _moment(self) -> Present:
+        """Knows what time it is."""
 
 
-class _Codec(Generic[V]):
-    """Encodes values of one type, and refuses all others."""
-
-    def __init__(self, kind: Any) -> None:
-        self._kind = kind
-        self._is_plain = kind in PLAIN
-        self._decoder: msgspec.msgpack.Decoder[V] = msgspec.msgpack.Decoder(kind)
-
-    def encode(self, value: V) -> bytes:
-        """Raises `TypeError` when `value` is of another type; its fields are checked too."""
-        if self._is_plain and type(value) is not self._kind:
-            raise TypeError(f"a value must be of type {self._kind.__name__}, not {value!r}")
-        try:
-            data = _encoder.encode(value)
-            if not self._is_plain:
-                self._decoder.decode(data)
-        except (msgspec.MsgspecError, TypeError, OverflowError) as exc:
-            raise TypeError(f"{value!r} can't be stored: {exc}") from exc
-        return data
-
-    def narrowed(self, narrower: Callable[[bytes], bytes]) -> Callable[[V], bytes]:
-        """`encode` as another version of the class would have it."""
-
-        def encode(value: V) -> bytes:
-            try:
-                return narrower(self.encode(value))
-            except msgspec.MsgspecError as exc:
-                raise TypeError(f"{value!r} can't be stored: {exc}") from exc
-
-        return encode
-
-    def decode(self, data: bytes, where: str) -> V:
-        try:
-            return self._decoder.decode(data)
-        except msgspec.MsgspecError as exc:
-            raise StateCorruption(
-                f"{where} holds a value that is not of the type that the class gives it now ({exc}): "
-                "run the version of the application that wrote it, and change types in steps that can read the old ones"
-            ) from exc
-
-
-class _Part:
+class Declared:
     """Tables and values have this in common: a name, which gives them their place in the store."""
 
     def __init__(self, since: int, until: int | None) -> None:
         frame = sys._getframe(2)
+        while frame.f_globals.get("__name__") == __name__ and frame.f_back is not None:
+            frame = frame.f_back
         self.line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         self.span = Span(since, until)
         """The versions of the machine that have it."""
@@ -98,140 +71,117 @@ class _Part:
         self.end = TABLE_PREFIX + name.encode() + b"\1"
 
 
-class Table(_Part, Generic[K, V]):
-    """An ordered, replicated mapping, on disk and not in memory: `stock = Table(str, int)` in the class's body.
+class _Table(Declared, Generic[K, V]):
+    """What tables and sets have in common."""
 
-    Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
-    serialises, but for sets. In a method, `self.stock` is a `TableView` of it. `until=3` says that version 3 of the
-    machine has no such table any more: what is in it is deleted when version 3 becomes active, behind the upgrades that
-    lead there, which may read it.
-    """
-
-    def __init__(self, key: type[K], value: type[V], *, since: int = 1, until: int | None = None) -> None:
+    def __init__(self, key: type[K], value: Any, since: int, until: int | None) -> None:
         super().__init__(since, until)
         self._key_type, self._value_type = key, value
+        self.expires = False
+        """Whether its rows may be over at a time."""
+        self.watch: Watch = False
+        """Whether its changes are recorded, and with "old" the values before."""
 
     @property
     def types(self) -> tuple[Any, Any]:
         """Those of its keys and its values."""
         return self._key_type, self._value_type
 
+    @property
+    def place(self) -> Region:
+        """Where its rows are."""
+        return self._rows.place
+
     def bind(self, name: str) -> None:
         where = f"{self.line}: table {name}"
         super().bind(name)
         check_type(self._value_type, where)
+        if self.watch not in (False, True, "old"):
+            raise MachineError(f'{where}: `watch` must be True, or "old" to keep the values before, not {self.watch!r}')
         self.keys: KeyCodec = KeyCodec(self._key_type, where)
-        self.values: _Codec[V] = _Codec(self._value_type)
+        self.values: Codec[V] = Codec(self._value_type)
+        self._rows = Layout(Region(name, self.prefix, self.end), self.keys, self.values, self.expires)
+
+    def _view(self, machine: Machine) -> View[K, V]:
+        """How the machine sees it."""
+        access = machine._ghosts.get(self.name, machine._overlay)
+        indexes = machine._indexes.get(self.name, NO_INDEXES)
+        encode = self.values.narrowed(machine._narrowers.get(self.name))
+        expiry = machine._expiring.get(self.name)
+        times = None if expiry is None else (expiry, machine._moment)
+        return View(self._rows, Means(access, encode, machine._loans, indexes.kept, indexes.built, times))
+
+
+class Table(_Table[K, V]):
+    """An ordered, replicated mapping, on disk and not in memory: `stock = Table(str, int)` in the class's body.
+
+    Keys are `str`, `bytes`, `int`, or a tuple of these with a fixed length; values are whatever msgspec
+    serialises, but for sets. In a method, `self.stock` is a `View` of it. `index={"state": str}` finds rows by a field
+    of their values too, of a type as keys have it: `self.jobs.by("state", "ready")`. With `expires=True`, rows are
+    there until a time, `self.leases.put(key, lease, ttl_s=30)`, at which a command may run: see `on_expire`.
+    With `watch=True` its changes are kept for a while, for those who watch it; with `watch="old"` the values before as
+    well. `until=3` says that version 3 of the machine has no such table any more: what is in it is deleted when version
+    3 becomes active, behind the upgrades that lead there, which may read it.
+    """
+
+    def __init__(
+        self,
+        key: type[K],
+        value: type[V],
+        *,
+        index: Mapping[str, Any] | None = None,
+        expires: bool = False,
+        watch: Watch = False,
+        since: int = 1,
+        until: int | None = None,
+    ) -> None:
+        super().__init__(key, value, since, until)
+        self.index = {} if index is None else index
+        """The fields that are indexed, with their types."""
+        self.expires = expires
+        self.watch = watch
+
+    def bind(self, name: str) -> None:
+        super().bind(name)
+        check_indexes(self.index, self._value_type, f"{self.line}: table {name}")
 
     @overload
     def __get__(self, machine: None, owner: Any) -> Table[K, V]: ...
     @overload
-    def __get__(self, machine: Machine, owner: Any) -> TableView[K, V]: ...
-    def __get__(self, machine: Machine | None, owner: Any) -> Table[K, V] | TableView[K, V]:
+    def __get__(self, machine: Machine, owner: Any) -> View[K, V]: ...
+    def __get__(self, machine: Machine | None, owner: Any) -> Table[K, V] | View[K, V]:
         if machine is None:
             return self
-        view: TableView[K, V] | None = machine._views.get(self.name)
+        view: View[K, V] | None = machine._views.get(self.name)
         if view is None:
-            access = machine._ghosts.get(self.name, machine._overlay)
-            view = machine._views[self.name] = TableView(self, access, machine._narrowers.get(self.name))
+            view = machine._views[self.name] = self._view(machine)
         return view
 
 
-class TableView(Generic[K, V]):
-    """A table as a command or query sees it. A command sees its own changes at once, others see them when it has ended.
+class Set(_Table[K, None]):
+    """An ordered, replicated set of keys: `seen = Set(str)` in the class's body. In a method, `self.seen` is a
+    `SetView` of it. All else is as for a `Table`."""
 
-    Values are copies: to change one, set it again. A key or value of another type raises `TypeError`.
-    """
-
-    __slots__ = ("_decode", "_encode", "_key", "_overlay", "_prefix", "_table")
-
-    def __init__(self, table: Table[K, V], overlay: Access, narrower: Callable[[bytes], bytes] | None) -> None:
-        self._table = table
-        self._overlay = overlay
-        self._prefix = table.prefix
-        self._key = table.keys.encode
-        self._encode = table.values.encode if narrower is None else table.values.narrowed(narrower)
-        self._decode = table.values.decode
+    def __init__(
+        self, key: type[K], *, watch: Literal[False, True] = False, since: int = 1, until: int | None = None
+    ) -> None:
+        super().__init__(key, None, since, until)
+        self.watch = watch
 
     @overload
-    def get(self, key: K) -> V | None: ...
+    def __get__(self, machine: None, owner: Any) -> Set[K]: ...
     @overload
-    def get(self, key: K, default: D) -> V | D: ...
-    def get(self, key: K, default: Any = None) -> Any:
-        """The value at `key`, or `default`."""
-        data = self._overlay.get(self._prefix + self._key(key))
-        return default if data is None else self._decode(data, self._table.name)
-
-    def __getitem__(self, key: K) -> V:
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: K, value: V) -> None:
-        self._overlay.put(self._prefix + self._key(key), self._encode(value), len(self._prefix))
-
-    def __delitem__(self, key: K) -> None:
-        place = self._prefix + self._key(key)
-        if self._overlay.get(place) is None:
-            raise KeyError(key)
-        self._overlay.put(place, None, len(self._prefix))
-
-    def __contains__(self, key: K) -> bool:
-        return self._overlay.get(self._prefix + self._key(key)) is not None
-
-    @overload
-    def pop(self, key: K) -> V | None: ...
-    @overload
-    def pop(self, key: K, default: D) -> V | D: ...
-    def pop(self, key: K, default: Any = None) -> Any:
-        """Delete `key` and return its value, or `default` when it is not there."""
-        value = self.get(key, _MISSING)
-        if value is _MISSING:
-            return default
-        self._overlay.put(self._prefix + self._key(key), None, len(self._prefix))
-        return value
-
-    def range(
-        self, start: K | None = None, end: K | None = None, *, reverse: bool = False, limit: int | None = None
-    ) -> Iterator[tuple[K, V]]:
-        """Items with `start` ≤ key < `end` (None: from the first, to the last), in the order of keys."""
-        low = self._prefix if start is None else self._prefix + self._key(start)
-        high = self._table.end if end is None else self._prefix + self._key(end)
-        return self._items(low, high, reverse, limit)
-
-    def prefix(
-        self, prefix: K | tuple[Any, ...], *, reverse: bool = False, limit: int | None = None
-    ) -> Iterator[tuple[K, V]]:
-        """Items whose key begins with `prefix`: some text or bytes, or some leading parts of a tuple."""
-        low = self._prefix + self._table.keys.encode_prefix(prefix)
-        high = prefix_end(low)
-        assert high is not None, "the table's own prefix ends in 00"
-        return self._items(low, high, reverse, limit)
-
-    def items(self) -> Iterator[tuple[K, V]]:
-        """All items, in the order of keys."""
-        return self.range()
-
-    def __iter__(self) -> Iterator[K]:
-        return (key for key, _ in self.range())
-
-    def _items(self, low: bytes, high: bytes, reverse: bool, limit: int | None) -> Iterator[tuple[K, V]]:
-        if low >= high or (limit is not None and limit <= 0):
-            return
-        skip, decode_key = len(self._prefix), self._table.keys.decode
-        try:
-            for count, (place, data) in enumerate(self._overlay.scan(low, high, reverse=reverse), 1):
-                yield decode_key(place[skip:]), self._decode(data, self._table.name)
-                if count == limit:
-                    return
-        except TooMuchWork as exc:
-            position = exc.position
-            exc.position = position[skip:] if position is not None and low < position < high else None
-            raise
+    def __get__(self, machine: Machine, owner: Any) -> SetView[K]: ...
+    def __get__(self, machine: Machine | None, owner: Any) -> Set[K] | SetView[K]:
+        if machine is None:
+            return self
+        view: SetView[K] | None = machine._views.get(self.name)
+        if view is None:
+            view = machine._views[self.name] = SetView(self._view(machine))
+        return view
 
 
-class Value(_Part, Generic[V]):
+class Value(Declared, Generic[V]):
     """A single replicated value: `total = Value(int, 0)` in the class's body; then `self.total += 1` in a command.
 
     `until` is as for a `Table`.
@@ -255,7 +205,7 @@ class Value(_Part, Generic[V]):
         where = f"{self.line}: value {name}"
         super().bind(name)
         check_type(self._type, where)
-        self._codec: _Codec[V] = _Codec(self._type)
+        self._codec: Codec[V] = Codec(self._type)
         # Encoded once: a default that could be changed in place would not be the same on every node.
         try:
             self._default_data = self._codec.encode(self._default)
@@ -270,12 +220,29 @@ class Value(_Part, Generic[V]):
         if machine is None:
             return self
         data = machine._ghosts.get(self.name, machine._overlay).get(self.prefix)
-        return self._codec.decode(self._default_data if data is None else data, self.name)
+        value = self._codec.decode(self._default_data if data is None else data, self.name)
+        if self._codec.is_mutable and machine._loans is not None:
+            self._lend(machine._loans, machine, value, data)
+        return value
+
+    def _lend(self, loans: Loans, machine: Machine, value: V, data: bytes | None) -> None:
+        encode, name = self._codec.narrowed(machine._narrowers.get(self.name)), self.name
+        loans.lend(
+            value,
+            self._default_data if data is None else data,
+            self.prefix,
+            encode,
+            lambda data: self._codec.decode(data, name),
+            lambda: f"self.{name}",
+            is_default=data is None,
+        )
 
     def __set__(self, machine: Machine, value: V) -> None:
         narrower = machine._narrowers.get(self.name)
-        encode = self._codec.encode if narrower is None else self._codec.narrowed(narrower)
-        machine._ghosts.get(self.name, machine._overlay).put(self.prefix, encode(value), len(self.prefix))
+        data = self._codec.narrowed(narrower)(value)
+        machine._ghosts.get(self.name, machine._overlay).put(self.prefix, data, len(self.prefix))
+        if self._codec.is_mutable and machine._loans is not None:
+            machine._loans.set_again(value, data, self.prefix)
 
     def encoded(self, value: V) -> tuple[bytes, bytes]:
         """The key of this value, and `value` encoded, for code that writes to the store without a command."""

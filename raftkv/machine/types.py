@@ -30,6 +30,45 @@ def check_type(kind: Any, where: str) -> None:
             raise MachineError(
                 f"{where}: a set's order differs between nodes, and so would what is made of it: use a list or a dict"
             )
+        if isinstance(part, inspect.DictType) and not _has_order(part.key_type):
+            keys = type(part.key_type).__name__.removesuffix("Type").lower()
+            raise MachineError(
+                f"{where}: a dict with keys of {keys} has no order that is the same on every node: make its keys str, "
+                "or use a list of pairs, or a table"
+            )
+
+
+def _has_order(key: Any) -> bool:
+    """Whether dicts with such keys are written in an order of their own: msgspec does that for those of str."""
+    match key:
+        case inspect.Metadata():
+            return _has_order(key.type)
+        case inspect.AnyType() | inspect.StrType():
+            return True
+        case inspect.LiteralType():
+            return all(isinstance(value, str) for value in key.values)
+        case inspect.EnumType():
+            return issubclass(key.cls, str)
+        case inspect.UnionType():
+            return all(map(_has_order, key.types))
+    return False
+
+
+def is_mutable(kind: Any) -> bool:
+    """Whether a value of this type, once read, could be changed in place."""
+    return any(_can_change(part) for part in _parts(inspect.type_info(kind), set()))
+
+
+def _can_change(info: Any) -> bool:
+    match info:
+        case inspect.StructType():
+            return not getattr(info.cls, "__origin__", info.cls).__struct_config__.frozen
+        case inspect.DataclassType():
+            made: Any = getattr(info.cls, "__origin__", info.cls)
+            return not made.__dataclass_params__.frozen
+        case inspect.ListType() | inspect.DictType() | inspect.TypedDictType() | inspect.AnyType():
+            return True
+    return isinstance(info, inspect.ByteArrayType)
 
 
 def _parts(info: Any, seen: set[int]) -> Iterator[Any]:

@@ -11,24 +11,28 @@ from raftkv.config import MIB
 from raftkv.entry import Entry
 from raftkv.errors import UNREADABLE, MachineFailed, NodeStopped
 from raftkv.machine.active import Active
+from raftkv.machine.expiring import place_name
+from raftkv.machine.forms import Forms
 from raftkv.machine.outcome import read_rejection, rejected
 from raftkv.machine.overlay import Ghost, Overlay
+from raftkv.machine.schema import Schema
 from raftkv.machine.upgrades import Upgrade
 from raftkv.machine.versions import (
+    BUILD,
     DROP,
     Activation,
-    Change,
     Founding,
     Kept,
     Step,
+    VersionChange,
     decode_change,
     encode_kept,
     read_kept,
 )
 from raftkv.state import TABLE_PREFIX, VERSION_KEY
 
-DROPPED_AT_ONCE = 1_000
-"""Rows of a table that the new version lacks, which one entry deletes."""
+ROWS_AT_ONCE = 1_000
+"""Rows that one entry deletes, of a table that the new version lacks, or adds to an index that it has."""
 
 NOT_ITS_OWN = (OSError, MemoryError, SystemError)
 """Exceptions that a command need not raise on every node alike: they come from the machine, not from the command."""
@@ -48,7 +52,7 @@ class Upgrading:
         self._on_active = on_active
         self.ghost = Ghost(writable=True)
         """Stands for the tables that the active version lacks."""
-        self._activate(Active(machine, read_kept(overlay.store)))
+        self._activate(Active.of(machine, read_kept(overlay.store)))
 
     def _activate(self, active: Active) -> None:
         self.active = active
@@ -58,6 +62,9 @@ class Upgrading:
             _views={},
             _ghosts=dict.fromkeys(active.ghosts, self.ghost),
             _narrowers=active.narrowers,
+            _indexes=active.indexes,
+            _expiring=active.expiring,
+            _forms=Forms(active),
         )
         self._on_active(active)
 
@@ -67,21 +74,21 @@ class Upgrading:
         Raises `WrongVersion` or `SchemaChanged` when this class can't run the version: then nothing is changed.
         """
         try:
-            change: Change = decode_change(entry.payload)
+            change: VersionChange = decode_change(entry.payload)
         except UNREADABLE as exc:
             text = f"entry {entry.index} holds no change of the version: {exc}. It was not applied"
             raise MachineFailed(text) from exc
         kept = self.active.kept
         if kept is None:
             if not isinstance(change, Step):
-                self._keep(Kept(change.version, change.schema))
+                self._keep(self._founded(change))
         elif _has_effect(change, kept):  # else another leader was quicker
             if isinstance(change, Activation):
                 self._raise_to(change, kept)
             else:
                 self._step(change, kept)
 
-    def tried(self, change: Change) -> Change:
+    def tried(self, change: VersionChange) -> VersionChange:
         """`change` with what its upgrades raise on the state as it is; nothing of it stays."""
         kept, active = self.active.kept, self.active
         if kept is None or not _has_effect(change, kept):
@@ -104,6 +111,13 @@ class Upgrading:
         self._overlay.own[VERSION_KEY] = encode_kept(kept)
         self._activate(active)
 
+    def _founded(self, founding: Founding | Activation) -> Kept:
+        """The first version that is kept; its indexes lack what was written before there was any."""
+        kept = Kept(founding.version, founding.schema)
+        tables = self.active.going_on(kept).indexes.values()
+        indexes = [index for each in tables for index in each.kept if self._overlay.counts.get(index.table)]
+        return msgspec.structs.replace(kept, left=tuple(BUILD + index.name for index in indexes))
+
     def _raise_to(self, change: Activation, before: Kept) -> None:
         if change.failed:
             self._keep(msgspec.structs.replace(before, failed_version=change.version, failed=change.failed))
@@ -120,10 +134,18 @@ class Upgrading:
         old = self.active
         upgrades = self._machine.upgrades_between(before.version, change.version)
         raised = Kept(change.version, change.schema)
-        new = Active(self._machine, raised)
-        left = (*(each.name for each in upgrades), *(DROP + name for name in self._gone(old, new)))
-        self._activate(new)
-        return self._run(msgspec.structs.replace(raised, left=left), first=True)
+        new = Active.of(self._machine, raised)
+        had, has = _index_names(old.schema), _index_names(new.schema)
+        built, gone = [name for name in has if name not in had], [name for name in had if name not in has]
+        times_gone = [place_name(table) for table in old.schema.expiring if table not in new.schema.expiring]
+        left = (
+            *(each.name for each in upgrades),
+            *(BUILD + name for name in built if name.rpartition(".")[0] in old.schema.parts),
+            *(DROP + name for name in (*map(_as_table, self._gone(old, new)), *gone, *times_gone)),
+        )
+        raised = msgspec.structs.replace(raised, left=left)
+        self._activate(new.going_on(raised))
+        return self._run(raised, first=True)
 
     def _gone(self, old: Active, new: Active) -> list[str]:
         """The tables and values that `new` lacks: those of `old`, and those of versions between, which upgrades may
@@ -146,10 +168,10 @@ class Upgrading:
         kept = msgspec.structs.replace(kept, failed_version=0, failed="")
         while kept.left:
             name, *left = kept.left
-            in_pieces = name.startswith(DROP) or self._machine.upgrades[name].in_pieces
+            in_pieces = name.startswith((BUILD, DROP)) or self._machine.upgrades[name].in_pieces
             if first and in_pieces:
                 return kept, ""  # each piece is an entry of its own
-            cursor, error = self._drop(name[len(DROP) :]) if name.startswith(DROP) else self._call(name, kept)
+            cursor, error = self._piece(name, kept)
             if error:
                 return kept, f"{name}: {error}"
             if cursor is not None:
@@ -158,12 +180,20 @@ class Upgrading:
             first = True
         return kept, ""
 
+    def _piece(self, name: str, kept: Kept) -> tuple[bytes | None, str]:
+        """Run the next piece; returns where to go on, and what was raised."""
+        if name.startswith(DROP):
+            return self._drop(name[len(DROP) :]), ""
+        return self._build(name[len(BUILD) :], kept.cursor) if name.startswith(BUILD) else self._call(name, kept)
+
     def _call(self, name: str, kept: Kept) -> tuple[bytes | None, str]:
         upgrade, overlay = self._machine.upgrades[name], self._overlay
         overlay.writable = True
         self._show(self._going(upgrade, kept))
         try:
-            return upgrade.run(self._instance, kept.cursor), ""
+            cursor = upgrade.run(self._instance, kept.cursor)
+            self._instance._loans.check()
+            return cursor, ""
         except NodeStopped:
             raise
         except NOT_ITS_OWN as exc:
@@ -177,13 +207,14 @@ class Upgrading:
             return None, str(read_rejection(rejected(exc).payload))
         finally:
             overlay.writable = False
+            self._instance._loans.clear()
             self._show(())
             self.ghost.clear()
 
     def _going(self, upgrade: Upgrade, kept: Kept) -> list[str]:
         """The tables and values that go with the active version, and that the upgrade may still read: they are of the
         version that it leads to, or of the one before."""
-        going = [name[len(DROP) :] for name in kept.left if name.startswith(DROP)]
+        going = [name[len(DROP) :].rstrip(".") for name in kept.left if name.startswith(DROP)]
         spans = {name: part.span for name, part in self._machine.parts.items() if name in going}
         return [name for name, span in spans.items() if span.has(upgrade.to - 1) or span.has(upgrade.to)]
 
@@ -192,19 +223,50 @@ class Upgrading:
         ghosts = {name: self.ghost for name in self.active.ghosts if name not in going}
         vars(self._instance).update(_views={}, _ghosts=ghosts)
 
-    def _drop(self, name: str) -> tuple[bytes | None, str]:
-        """Delete the next rows of a table that the class does not have any more."""
-        prefix, size = TABLE_PREFIX + name.encode(), 0
-        overlay = self._overlay
-        for count, (key, value) in enumerate(overlay.scan(prefix + b"\0", prefix + b"\1", reverse=False), 1):
-            overlay.own[key] = None
-            size += len(key) + len(value)
-            if count == DROPPED_AT_ONCE or size > MIB:
-                return msgspec.msgpack.encode(key), ""
+    def _build(self, name: str, cursor: bytes) -> tuple[bytes | None, str]:
+        """Add the next rows to an index; commands keep those up that are in it already."""
+        table, overlay, size = self._machine.parts[name.rpartition(".")[0]], self._overlay, 0
+        index = next(each for each in self.active.indexes[table.name].kept if each.name == name)
+        start = msgspec.msgpack.decode(cursor, type=bytes) + b"\0" if cursor else table.prefix
+        for count, (place, data) in enumerate(overlay.scan(start, table.end, reverse=False), 1):
+            try:
+                found = index.place(table.values.decode(data, table.name), place[len(table.prefix) :])
+            except TypeError as exc:
+                return None, str(exc)
+            overlay.own[found] = b""
+            size += len(place) + len(data)
+            if count == ROWS_AT_ONCE or size > MIB:
+                return msgspec.msgpack.encode(place), ""
         return None, ""
 
+    def _drop(self, name: str) -> bytes | None:
+        """Delete the next rows of a table or index that the class does not have any more; None when that is done."""
+        overlay, size = self._overlay, 0
+        if name.endswith("."):
+            name = name[:-1]
+            prefix = TABLE_PREFIX + name.encode()
+        else:
+            prefix = TABLE_PREFIX + "\2".join(name.rsplit(".", 1)).encode()
+        for count, (key, value) in enumerate(overlay.scan(prefix + b"\0", prefix + b"\1", reverse=False), 1):
+            overlay.own[key] = None
+            if name in overlay.counts:
+                overlay.count_row(name, -1)
+            size += len(key) + len(value)
+            if count == ROWS_AT_ONCE or size > MIB:
+                return msgspec.msgpack.encode(key)
+        return None
 
-def _has_effect(change: Change, kept: Kept) -> TypeGuard[Activation | Step]:
+
+def _as_table(name: str) -> str:
+    """A table as `Kept.left` names it when it goes: its name may be that of an index otherwise."""
+    return f"{name}." if "." in name else name
+
+
+def _index_names(schema: Schema) -> list[str]:
+    return [f"{table}.{field}" for table, fields in schema.indexes.items() for field in fields]
+
+
+def _has_effect(change: VersionChange, kept: Kept) -> TypeGuard[Activation | Step]:
     match change:
         case Activation():
             return change.version > kept.version and not kept.left

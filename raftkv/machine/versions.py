@@ -19,11 +19,15 @@ from typing import TypeAlias
 
 import msgspec
 
-from raftkv.errors import UNREADABLE, StateCorruption
+from raftkv.machine.stored import stored
 from raftkv.state import VERSION_KEY, Reader
 
 DROP = "-"
-"""Stands before the name of a table in `Kept.left` whose rows are to be deleted, as the new version lacks it."""
+"""Stands before the name of a table in `Kept.left` whose rows are to be deleted, as the new version lacks it.
+`jobs.state` is an index, and `locks.held.` (with a dot behind it) the table `held` of the part `locks`."""
+
+BUILD = "+"
+"""Stands before the name of an index in `Kept.left` that the rows of before are not in yet."""
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -69,18 +73,18 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """As for an `Activation`."""
 
 
-Change: TypeAlias = Founding | Activation | Step
+VersionChange: TypeAlias = Founding | Activation | Step
 
 _kept = msgspec.msgpack.Decoder(Kept)
-_changes: msgspec.msgpack.Decoder[Change] = msgspec.msgpack.Decoder(Founding | Activation | Step)
+_changes: msgspec.msgpack.Decoder[VersionChange] = msgspec.msgpack.Decoder(Founding | Activation | Step)
 
 
-def encode_change(change: Change) -> bytes:
+def encode_change(change: VersionChange) -> bytes:
     """As an entry's payload."""
     return msgspec.msgpack.encode(change)
 
 
-def decode_change(payload: bytes) -> Change:
+def decode_change(payload: bytes) -> VersionChange:
     """Raises what msgspec raises for bytes that are none."""
     return _changes.decode(payload)
 
@@ -93,9 +97,4 @@ def encode_kept(kept: Kept) -> bytes:
 def read_kept(state: Reader) -> Kept | None:
     """What `state` holds of the active version; None before there is one. Raises `StateCorruption`."""
     data = state.get(VERSION_KEY)
-    if data is None:
-        return None
-    try:
-        return _kept.decode(data)
-    except UNREADABLE as exc:
-        raise StateCorruption(f"the record of the active version can't be read: {exc}") from exc
+    return None if data is None else stored(_kept, data, "the record of the active version")

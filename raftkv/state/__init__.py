@@ -1,11 +1,18 @@
-"""The applied state: the interface of a store, one on RocksDB (only it knows rocksdict), and one in memory."""
+"""The applied state: the interface of a store, and one in memory; `raftkv.state.rocks` has the one on RocksDB.
+
+Only that module knows rocksdict, and it is not imported here: a client works without.
+"""
 
 from raftkv.state.interface import (
+    ACCESS_PREFIX,
+    COUNTS_KEY,
+    HISTORY_PREFIX,
     META_KEY,
     OWNER_FILE,
     SESSION_PREFIX,
     STEP_KEYS,
     TABLE_PREFIX,
+    TIMER_PREFIX,
     VERSION_KEY,
     Applied,
     Changes,
@@ -15,22 +22,23 @@ from raftkv.state.interface import (
     Store,
 )
 from raftkv.state.memory import MemoryStates, MemoryStore
-from raftkv.state.rocks import RocksStates, RocksStore
 
 __all__ = [
+    "ACCESS_PREFIX",
+    "COUNTS_KEY",
+    "HISTORY_PREFIX",
     "META_KEY",
     "OWNER_FILE",
     "SESSION_PREFIX",
     "STEP_KEYS",
     "TABLE_PREFIX",
+    "TIMER_PREFIX",
     "VERSION_KEY",
     "Applied",
     "Changes",
     "MemoryStates",
     "MemoryStore",
     "Reader",
-    "RocksStates",
-    "RocksStore",
     "StateView",
     "States",
     "Store",

@@ -109,12 +109,13 @@ class Guideposts:
 
     def __init__(self) -> None:
         self._posts: list[bytes] = []
-        self._count = 0
+        self.deletions = 0
+        """How many there were in all."""
 
     def deleted(self, key: bytes) -> None:
         """One more key was deleted."""
-        self._count += 1
-        if self._count % POST_EVERY == 0:
+        self.deletions += 1
+        if self.deletions % POST_EVERY == 0:
             insort(self._posts, key)
             if len(self._posts) > POSTS_MAX:
                 self._posts = self._posts[::2]  # a new list: readers go on with the old one

@@ -11,7 +11,7 @@ import msgspec
 from raftkv.errors import FormatError, StateCorruption
 from raftkv.model import Index, Term
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 OWNER_FILE = "OWNER"
 """A file beside a store's own that says whose state it is; stores neither read nor copy it."""
@@ -22,8 +22,14 @@ META_KEY = b"\x00applied"
 VERSION_KEY = b"\x00version"
 """The key of the active version of the application."""
 
+COUNTS_KEY = b"\x00counts"
+"""The key of how many rows the application's tables have."""
+
 SESSION_PREFIX = b"\x01"
 TABLE_PREFIX = b"\x02"
+TIMER_PREFIX = b"\x03"
+HISTORY_PREFIX = b"\x04"
+ACCESS_PREFIX = b"\x05"
 
 Changes: TypeAlias = Mapping[bytes, bytes | None]
 """New values by key; None deletes."""
@@ -159,7 +165,20 @@ class Store(Reader):
 
     @abstractmethod
     def approximate_bytes(self) -> int:
-        """About how much space it takes."""
+        """About how much space it takes. Any thread."""
+
+    @property
+    @abstractmethod
+    def deletions(self) -> int:
+        """How many keys were deleted since it was opened."""
+
+    @abstractmethod
+    def keys_about(self) -> int:
+        """About how many keys there are. Any thread."""
+
+    @abstractmethod
+    def is_rewriting(self) -> bool:
+        """Whether it works on its files, or is about to, to leave out what was deleted. Any thread."""
 
     @abstractmethod
     def close(self) -> None:

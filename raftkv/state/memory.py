@@ -59,6 +59,7 @@ class MemoryStore(Store):
         self._values = values
         self._keys = sorted(values)
         self._buried: set[bytes] = set()
+        self._deletions = 0
 
     @classmethod
     def open(cls, disk: Disk, directory: str) -> MemoryStore:
@@ -107,6 +108,7 @@ class MemoryStore(Store):
                 self._values[key] = value
             elif key in self._values:
                 self._buried.add(key)
+                self._deletions += 1
                 del self._values[key]
                 del self._keys[bisect_left(self._keys, key)]
         self._applied = applied
@@ -136,6 +138,16 @@ class MemoryStore(Store):
 
     def approximate_bytes(self) -> int:
         return sum(len(key) + len(value) for key, value in self._values.items())
+
+    @property
+    def deletions(self) -> int:
+        return self._deletions
+
+    def keys_about(self) -> int:
+        return len(self._keys)
+
+    def is_rewriting(self) -> bool:
+        return False
 
     def close(self) -> None:
         """Nothing is open."""

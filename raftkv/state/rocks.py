@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -284,6 +285,16 @@ class RocksView(StateView):
         self._store.views.discard(self)
 
 
+def _linked(directory: str) -> tempfile.TemporaryDirectory[str]:
+    """A directory with links to all files of a store, without those that rocksdict writes even where it only reads."""
+    links = tempfile.TemporaryDirectory(prefix="raftkv-look-")
+    with _translated("looking at", directory):
+        for name in os.listdir(directory):
+            if not name.startswith(("rocksdict-", "LOCK", "LOG")):
+                os.symlink(os.path.join(os.path.abspath(directory), name), os.path.join(links.name, name))
+    return links
+
+
 class RocksStore(Store):
     """A store on RocksDB.
 
@@ -291,14 +302,17 @@ class RocksStore(Store):
     file just ends early, so everything here that iterates asks for the iterator's status.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, read_only: bool = False) -> None:
         self._directory = directory
+        self._links = _linked(directory) if read_only else None
         self._write_options = rocksdict.WriteOptions()
         # A property, whatever the stub says.
         self._write_options.disable_wal = True  # type: ignore[method-assign, assignment]
-        with _translated("opening", directory):
-            os.makedirs(directory, exist_ok=True)
-            self._db = rocksdict.Rdict(directory, _options(), access_type=rocksdict.AccessType.read_write())
+        try:
+            self._db = self._open()
+        except BaseException:
+            self._unlink()
+            raise
         self._closed = False
         self.posts = Guideposts()
         self.views: set[RocksView] = set()
@@ -307,6 +321,18 @@ class RocksStore(Store):
         except BaseException:
             self.close()
             raise
+
+    def _open(self) -> rocksdict.Rdict:
+        with _translated("opening", self._directory):
+            if self._links is not None:
+                access = rocksdict.AccessType.read_only(False)
+                return rocksdict.Rdict(self._links.name, _options(), access_type=access)
+            os.makedirs(self._directory, exist_ok=True)
+            return rocksdict.Rdict(self._directory, _options(), access_type=rocksdict.AccessType.read_write())
+
+    def _unlink(self) -> None:
+        if self._links is not None:
+            self._links.cleanup()
 
     def _read_applied(self) -> Applied:
         meta = self.get(META_KEY)
@@ -426,18 +452,37 @@ class RocksStore(Store):
             files = self._db.property_int_value("rocksdb.total-sst-files-size") or 0
             return files + (self._db.property_int_value("rocksdb.cur-size-all-mem-tables") or 0)
 
+    @property
+    def deletions(self) -> int:
+        return self.posts.deletions
+
+    def keys_about(self) -> int:
+        return self._number("rocksdb.estimate-num-keys")
+
+    def is_rewriting(self) -> bool:
+        return any(self._number(f"rocksdb.{name}") for name in ("num-running-compactions", "compaction-pending"))
+
+    def _number(self, name: str) -> int:
+        with _translated("looking at", self._directory):
+            return self._db.property_int_value(name) or 0
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             with _translated("closing", self._directory):
                 self._db.close()
+            self._unlink()
 
 
 class RocksStates(States):
     """Stores on RocksDB, in real directories."""
 
+    def __init__(self, *, read_only: bool = False) -> None:
+        """With `read_only` nothing on disk changes, and a store that is not there is `StateCorruption`."""
+        self._read_only = read_only
+
     def open(self, directory: str) -> RocksStore:
-        return RocksStore(directory)
+        return RocksStore(directory, read_only=self._read_only)
 
     def destroy(self, directory: str) -> None:
         try:

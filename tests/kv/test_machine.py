@@ -27,6 +27,7 @@ from raftkv.kv import (
     TransactionResult,
     ValueIs,
     VersionIs,
+    WatchedKeyValue,
 )
 from raftkv.kv.model import COUNTER_MAX, KEY_BYTES_MAX, PAGE_ITEMS_MAX, TRANSACTION_OPERATIONS_MAX, VALUE_BYTES_MAX
 from raftkv.machine import LocalMachine, prefix_end
@@ -237,3 +238,21 @@ def test_a_rejected_transaction_changes_nothing() -> None:
     with pytest.raises(Rejected, match="not a counter"):
         local.transact([], [Put(b"a", b"1"), Put(b"b", b"x"), Increment(b"b")], [])
     assert local.get(b"a") is None
+
+
+def test_a_watched_machine_does_the_same_and_keeps_what_changes():
+    """A put of the same value is a change, as the key has another version then; so is the end of a key."""
+    local, plain = LocalMachine(WatchedKeyValue), LocalMachine(KeyValue)
+    for each in (local, plain):
+        assert each.put(b"a", b"1") == each.get(b"a").stamp
+        each.put(b"a", b"1")
+        each.put(b"b", b"2")
+        assert not each.compare_and_set(b"a", b"2", b"3")
+        each.delete(b"a")
+    assert local.range(b"", None) == plain.range(b"", None)
+    changes = local.changes(WatchedKeyValue.records, prefix=b"a")
+    assert [(each.key, each.value and (each.value.value, each.value.version)) for each in changes] == [
+        (b"a", (b"1", 1)),
+        (b"a", (b"1", 2)),
+        (b"a", None),
+    ]

@@ -15,7 +15,7 @@ from raftkv.machine import LocalMachine, Runner, StateMachine, Table, Value, com
 from raftkv.machine.outcome import OutcomeKind, read_rejection
 from raftkv.machine.payloads import NO_SESSION, encode_command
 from raftkv.model import GENESIS_CHAIN, EntryKind
-from raftkv.state import MemoryStore
+from raftkv.state import COUNTS_KEY, MemoryStore
 
 
 def called_shelf(cls):
@@ -76,7 +76,7 @@ class Shelf2(StateMachine):
     @command(since=2)
     def drop(self, name: str) -> bool:
         """Keep it no more."""
-        return self.items.pop(name) is not None
+        return self.items.pop(name, None) is not None
 
 
 def both():
@@ -85,8 +85,8 @@ def both():
 
 
 def held(local):
-    """All that is kept."""
-    return list(local._runner.store.scan(b"", b"\xff" * 9))
+    """All that is kept, but for the index that stands with the counts."""
+    return [pair for pair in local._runner.store.scan(b"", b"\xff" * 9) if pair[0] != COUNTS_KEY]
 
 
 def alike(old, new, name, *args):

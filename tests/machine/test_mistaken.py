@@ -47,7 +47,7 @@ def put(self: Any, name: str, n: int, note: str = "") -> int:
 
 def drop(self: Any, name: str) -> bool:
     """Keep it no more."""
-    return self.items.pop(name) is not None
+    return self.items.pop(name, None) is not None
 
 
 def total(self: Any) -> int:
@@ -160,7 +160,7 @@ LATER = [
     ("an argument", {"put": as_put(put_longer)}, "command put, argument more: was not there, is int"),
     ("a table", {"more": Table(str, int)}, "table more: was not there, is there"),
     ("a command", {"more": command(more)}, "command more: was not there, is there"),
-    ("limits", {"limits": Limits(key_bytes=8_192)}, "the limits (key, value, change): was"),
+    ("limits", {"limits": Limits(key_bytes=8_192)}, "the limits (key, value, change, timers): was"),
 ]
 """What may be changed, but not under one version."""
 

@@ -29,7 +29,7 @@ from raftkv.machine.schema import (
     make_schema,
 )
 
-LIMITS = (1, 2, 3)
+LIMITS = (1, 2, 3, 4)
 T = TypeVar("T")
 
 
@@ -254,7 +254,7 @@ BROKEN = [
     (broken(parts=table(Shape("int", limits=(("odd", True),)))), "no constraints"),
     (broken(parts=table(Shape("int"), key=None)), "with the key None"),
     (broken(parts=table(Shape("int"), kind="value")), "with the key str"),
-    (broken(parts=table(Shape("int"), kind="set")), "t is a 'set'"),
+    (broken(parts=table(Shape("int"), kind="bag")), "t is a 'bag'"),
     (broken(parts=table(Shape("int"), key=Shape("strange"))), "no type 'strange'"),
     (broken(parts=table(Shape("int"), None, "value", b"\xc1")), "the default"),
     (broken(parts=table(Shape("int"), None, "value", b"\xa1\xff")), "the default"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import pytest
 
@@ -63,6 +65,47 @@ def test_types_that_are_not_the_same_bytes_everywhere_are_refused(kind):
 
         class InValue(StateMachine):
             thing = Value(kind, None)
+
+
+@pytest.mark.parametrize(
+    ("value", "instead"),
+    [
+        ({}, r"`MappingProxyType\(\{…\}\)`"),
+        (Counter("ab"), r"`MappingProxyType\(\{…\}\)`"),
+        ([1], "a tuple"),
+        ({1}, "a frozenset"),
+        (deque(), "a tuple"),
+        (bytearray(b"x"), "bytes"),
+    ],
+)
+def test_state_in_a_class_is_refused(value, instead):
+    """Commands could keep something in it that no other node has; what can't be changed may stand there."""
+    text = rf": Broken: cache is a {type(value).__name__}, .*declare `cache = Table\(…\)`, Set or Value .* {instead} if"
+    with pytest.raises(MachineError, match=HERE + text):
+
+        class Broken(StateMachine):
+            cache = value
+
+            @command
+            def add(self) -> None:
+                pass
+
+    class Sound(StateMachine):
+        sizes = (1, 2)
+        names = frozenset("ab")
+        prices = MappingProxyType({"a": 1})
+
+
+def test_state_in_a_class_that_is_mixed_in_is_refused():
+    """Wherever a command finds it; what another machine was checked for is not looked at again."""
+
+    class Caching:
+        cache: ClassVar[dict[str, int]] = {}
+
+    with pytest.raises(MachineError, match=HERE + ": Broken: Caching.cache is a dict"):
+
+        class Broken(Caching, StateMachine):
+            pass
 
 
 def test_two_commands_of_one_name_are_refused():

@@ -107,7 +107,6 @@ class Bank(StateMachine):
     accounts = Table(str, Account)
     names = Table(bytes, str)
     total = Value(int, 0)
-    tags = Value(list[str], [])
 
     @command
     def deposit(self, owner: str, cents: int) -> int:
@@ -117,13 +116,6 @@ class Bank(StateMachine):
         self.accounts[owner] = account
         self.total += cents
         return self.total
-
-    @command
-    def change_a_copy(self, owner: str) -> int:
-        """What a value that is not set again is worth."""
-        self.accounts[owner].cents = 99
-        self.tags.append("x")
-        return self.accounts[owner].cents
 
     @command
     def store(self, what: str) -> None:
@@ -161,15 +153,6 @@ class Bank(StateMachine):
     def name(self, key: bytes) -> None:
         """Add a name."""
         self.names[key] = ""
-
-
-def test_values_are_copies():
-    """What was read and changed, but not set again, has no effect; nor has changing a default."""
-    local: Any = LocalMachine(Bank)
-    assert local.deposit("ann", 5) == 5
-    assert local.change_a_copy("ann") == 5
-    assert local.deposit("bob", 2) == 7
-    assert local.all() == [Account("ann", 5), Account("bob", 2)]
 
 
 @pytest.mark.parametrize(

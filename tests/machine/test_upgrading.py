@@ -84,3 +84,32 @@ def test_an_upgrade_reads_what_goes_with_the_version_that_it_leads_to(last: int,
     assert local.counts() == [0, 3]
     assert not [row for row in local._runner.store.scan(b"", b"\xff") if b"first\0" in row[0] or b"rows\0" in row[0]]
     assert last == 2 or not [row for row in local._runner.store.scan(b"", b"\xff") if b"second\0" in row[0]]
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_the_leader_tries_an_upgrade_with_the_time_and_dice_that_its_entry_has(seconds):
+    """Else one that depends on them could go well in the trial and raise in the log, and stop every node (F85)."""
+    seen = []
+
+    class Clocked(StateMachine):
+        version = 2
+        total = Value(int, 0)
+
+        @command
+        def add(self) -> int:
+            self.total += 1
+            return self.total
+
+        @upgrade(to=2)
+        def look(self) -> None:
+            seen.append((self.index, self.now_ms, self.random.random()))
+
+    local = LocalMachine(Clocked, version=1)
+    for _ in range(3):
+        local.add()
+        local.now_ms += 1_000
+    local.now_ms += seconds * 1_000
+    local.upgrade()
+    tried, applied = seen
+    assert tried == applied
+    assert applied[:2] == (4, local.now_ms - (seconds + 1) * 1_000)

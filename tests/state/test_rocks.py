@@ -12,8 +12,9 @@ import rocksdict
 
 import raftkv
 from raftkv.errors import DataDirLocked, DiskError, FormatError, NodeStopped, StateCorruption
-from raftkv.state import META_KEY, Applied, RocksStates
+from raftkv.state import META_KEY, Applied
 from raftkv.state.interface import decode_meta
+from raftkv.state.rocks import RocksStates
 
 VALUES = {b"\x02%04d" % number: bytes([number % 251]) * 100 for number in range(2000)}
 
@@ -98,7 +99,7 @@ def test_a_file_in_place_of_the_directory_is_a_disk_error(tmp_path):
 def test_another_format_names_both_versions():
     """A state of another version is refused by name, not misread."""
     data = msgspec.msgpack.encode([9, [1, 1, 1, 1]])
-    with pytest.raises(FormatError, match=r"format version 9.*reads version 1"):
+    with pytest.raises(FormatError, match=r"format version 9.*reads version 2"):
         decode_meta(data, "somewhere")
     with pytest.raises(StateCorruption):
         decode_meta(b"\xc1", "somewhere")

@@ -7,8 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raftkv.disk.simulated import SimDisk
-from raftkv.state import Applied, MemoryStates, RocksStates, gaps, rocks
+from raftkv.state import Applied, MemoryStates, gaps, rocks
 from raftkv.state.gaps import Gap, Guideposts
+from raftkv.state.rocks import RocksStates
 
 KEYS = st.lists(st.sampled_from([b"", b"\0", b"\0\0", b"a", b"b", b"\xff", b"zz"]), max_size=4).map(b"".join)
 

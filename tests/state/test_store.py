@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from raftkv.disk import RealDisk
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import StateCorruption
-from raftkv.state import META_KEY, Applied, MemoryStates, RocksStates
+from raftkv.state import META_KEY, Applied, MemoryStates
+from raftkv.state.rocks import RocksStates
 
 
 @pytest.fixture(params=["rocks", "memory", "memory on simulated disk"])

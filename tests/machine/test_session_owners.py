@@ -1,0 +1,120 @@
+"""Whose a session is: kept in its record, through restarts, and not at all where it is nobody's."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from raftkv.access import AddUser, RemoveUser
+from raftkv.disk.simulated import SimDisk
+from raftkv.entry import make_entry
+from raftkv.errors import InvalidArgument
+from raftkv.kv import KeyValue
+from raftkv.machine import (
+    CLOSE_SESSION,
+    NO_SESSION,
+    OPEN_SESSION,
+    Runner,
+    access_payload,
+    encode_command,
+    open_owned_session,
+)
+from raftkv.model import GENESIS_CHAIN, EntryKind
+from raftkv.state import SESSION_PREFIX, MemoryStore
+
+OPEN = encode_command(NO_SESSION, 0, 0, OPEN_SESSION, msgspec.msgpack.encode(()))
+
+
+class Book:
+    """A runner on a store in memory, which can be started again."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore.open(SimDisk(), "/state")
+        self.runner = Runner(KeyValue, self.store)
+
+    def apply(self, payload: bytes) -> int:
+        """Apply a command as the next entry; returns the session that it has opened."""
+        index = self.runner.applied.index + 1
+        entry = make_entry(index, 1, 1_000 + index, EntryKind.COMMAND, payload, GENESIS_CHAIN)
+        (outcome,) = self.runner.apply([entry])
+        assert outcome is not None
+        return msgspec.msgpack.decode(outcome.payload)
+
+    def again(self) -> Runner:
+        self.runner = Runner(KeyValue, self.store)
+        return self.runner
+
+    def record(self, session: int) -> list[object]:
+        """What is kept of it."""
+        data = self.store.get(SESSION_PREFIX + b"s" + session.to_bytes(8, "big"))
+        assert data is not None
+        return msgspec.msgpack.decode(data)
+
+
+def test_a_session_knows_its_owner_also_after_a_restart() -> None:
+    """And after each use; what is not there has none."""
+    book = Book()
+    owned, free = book.apply(open_owned_session("ann")), book.apply(OPEN)
+    for runner in (book.runner, book.again()):
+        assert runner.session_owner(owned) == "ann"
+        assert runner.session_owner(free) == ""
+        assert runner.session_owner(99) is None
+    put = KeyValue.methods["put"]
+    book.apply(put.command_payload(owned, 1, 0, put.encode_args((b"a", b"v"), {})))
+    assert book.again().session_owner(owned) == "ann"
+
+
+def test_a_session_of_nobody_stands_as_before_there_were_users() -> None:
+    """Nodes of both kinds have the same digest of it, before and after a restart, and after a use."""
+    book = Book()
+    free = book.apply(OPEN)
+    assert len(book.record(free)) == 3
+    book.again()
+    put = KeyValue.methods["put"]
+    book.apply(put.command_payload(free, 1, 0, put.encode_args((b"a", b"v"), {})))
+    assert len(book.record(free)) == 3
+    assert len(book.record(book.apply(open_owned_session("ann")))) == 4
+
+
+def test_clients_can_not_send_it() -> None:
+    """A leader refuses it before it gets into the log, as it refuses any command that the machine does not have."""
+    with pytest.raises(InvalidArgument):
+        Book().runner.check(open_owned_session("ann"))
+
+
+def test_a_users_sessions_end_with_the_user() -> None:
+    """Whoever gets the name later is not told the answers of before; sessions of others, and of nobody, stay."""
+    book = Book()
+    for user in ("ann", "anna"):
+        book.apply(access_payload(AddUser(user)))
+    theirs = [book.apply(open_owned_session("ann")) for _ in range(3)]
+    others = {book.apply(open_owned_session("anna")): "anna", book.apply(OPEN): ""}
+    put = KeyValue.methods["put"]
+    for sequence in range(1, 6):
+        book.apply(put.command_payload(theirs[1], sequence, 0, put.encode_args((b"a", b"v"), {})))
+    before = list(book.store.scan(SESSION_PREFIX, b"\x02"))
+    book.apply(access_payload(RemoveUser("ann")))
+    book.apply(access_payload(AddUser("ann")))
+    for runner in (book.runner, book.again()):
+        assert [runner.session_owner(session) for session in theirs] == [None] * 3
+        assert {session: runner.session_owner(session) for session in others} == others
+    after = list(book.store.scan(SESSION_PREFIX, b"\x02"))
+    assert len(before) == 3 + 2 + 5 and len(after) == 2
+
+
+def test_a_session_ends_the_same_on_a_node_that_was_started_anew() -> None:
+    """The answers that its client has not got go in the order of their numbers, not in that in which they came into
+    memory: that is another one after a restart, and replicas would differ."""
+    put = KeyValue.methods["put"]
+    args, digests = put.encode_args((b"a", b"v"), {}), set()
+    for is_restarted in (False, True):
+        book = Book()
+        session = book.apply(OPEN)
+        for sequence in range(1, 41):
+            book.apply(put.command_payload(session, sequence, 0, args))
+        book.apply(put.command_payload(session, 41, 39, args))
+        if is_restarted:
+            book.again()
+        book.apply(encode_command(session, 0, 0, CLOSE_SESSION, msgspec.msgpack.encode(())))
+        digests.add(book.runner.applied.digest)
+    assert len(digests) == 1
