@@ -1,0 +1,86 @@
+"""Recipes: what applications need again and again, as machines to be used alone, mixed in, or as parts.
+
+Each is a `Component` with faces for asyncio and for threads; a face takes a client, and the part that it is about.
+"""
+
+from raftkv.recipes.barriers import AwaitedBarriers, Barriers, BlockingBarriers, OtherParties
+from raftkv.recipes.claims import BlockingClaim, Claim, NotAcquired
+from raftkv.recipes.elections import AwaitedElections, BlockingElections, Elections
+from raftkv.recipes.fences import Fences, StaleToken
+from raftkv.recipes.locks import AwaitedLocks, BlockingLocks, Locks
+from raftkv.recipes.members import AwaitedMembers, BlockingMembers, Members
+from raftkv.recipes.once import (
+    AwaitedIdempotencyKeys,
+    BlockingIdempotencyKeys,
+    IdempotencyKeys,
+    KeyInUse,
+    KeyLost,
+    KeyReused,
+    KeyState,
+    KeyTurn,
+    TooManyKeys,
+)
+from raftkv.recipes.queues import DeadLetter, JobLost, Queues, Seen, Sizes, TakenJob, TooManyJobs
+from raftkv.recipes.rates import AwaitedRateLimits, BlockingRateLimits, Pace, RateLimits, TooFast, TooManyBuckets
+from raftkv.recipes.readwrite import AwaitedReadWriteLocks, BlockingReadWriteLocks, ReadWriteLocks
+from raftkv.recipes.semaphores import AwaitedSemaphores, BlockingSemaphores, OtherLimit, Semaphores
+from raftkv.recipes.turns import Holder, LockLost, TooManyWaiters, Turns
+from raftkv.recipes.workers import AwaitedQueues, BlockingQueues, BlockingWork, Work
+
+__all__ = [
+    "AwaitedBarriers",
+    "AwaitedElections",
+    "AwaitedIdempotencyKeys",
+    "AwaitedLocks",
+    "AwaitedMembers",
+    "AwaitedQueues",
+    "AwaitedRateLimits",
+    "AwaitedReadWriteLocks",
+    "AwaitedSemaphores",
+    "Barriers",
+    "BlockingBarriers",
+    "BlockingClaim",
+    "BlockingElections",
+    "BlockingIdempotencyKeys",
+    "BlockingLocks",
+    "BlockingMembers",
+    "BlockingQueues",
+    "BlockingRateLimits",
+    "BlockingReadWriteLocks",
+    "BlockingSemaphores",
+    "BlockingWork",
+    "Claim",
+    "DeadLetter",
+    "Elections",
+    "Fences",
+    "Holder",
+    "IdempotencyKeys",
+    "JobLost",
+    "KeyInUse",
+    "KeyLost",
+    "KeyReused",
+    "KeyState",
+    "KeyTurn",
+    "LockLost",
+    "Locks",
+    "Members",
+    "NotAcquired",
+    "OtherLimit",
+    "OtherParties",
+    "Pace",
+    "Queues",
+    "RateLimits",
+    "ReadWriteLocks",
+    "Seen",
+    "Semaphores",
+    "Sizes",
+    "StaleToken",
+    "TakenJob",
+    "TooFast",
+    "TooManyBuckets",
+    "TooManyJobs",
+    "TooManyKeys",
+    "TooManyWaiters",
+    "Turns",
+    "Work",
+]
