@@ -1,0 +1,87 @@
+"""Who may do what: users with roles, kept in the replicated state, and what follows for each request.
+
+`Access` has all of it as it is, makes each change, and gives everybody's `Rights`. Nothing here knows of clocks,
+threads, sockets or stores; `passwords` alone needs a library, and is imported by those who hash.
+"""
+
+from raftkv.access.access import Access
+from raftkv.access.changes import (
+    AccessChange,
+    AddRole,
+    AddToken,
+    AddUser,
+    GiveRole,
+    GrantRight,
+    RemoveRole,
+    RemoveToken,
+    RemoveUser,
+    RevokeRight,
+    SetCertificates,
+    SetPassword,
+    TakeRole,
+    TurnOff,
+    TurnOn,
+    check_change,
+    decode_access_change,
+    encode_access_change,
+)
+from raftkv.access.model import ROOT, Grant, Token, User, What
+from raftkv.access.orders import (
+    AccessAsk,
+    AccessOrder,
+    AccessShown,
+    Enable,
+    NewPassword,
+    NewToken,
+    NewUser,
+    ShownRole,
+    ShownToken,
+    ShownUser,
+    shown,
+)
+from raftkv.access.rights import NO_RIGHTS, Kind, Rights, Touch
+from raftkv.access.tokens import digest_of, new_token
+
+__all__ = [
+    "NO_RIGHTS",
+    "ROOT",
+    "Access",
+    "AccessAsk",
+    "AccessChange",
+    "AccessOrder",
+    "AccessShown",
+    "AddRole",
+    "AddToken",
+    "AddUser",
+    "Enable",
+    "GiveRole",
+    "Grant",
+    "GrantRight",
+    "Kind",
+    "NewPassword",
+    "NewToken",
+    "NewUser",
+    "RemoveRole",
+    "RemoveToken",
+    "RemoveUser",
+    "RevokeRight",
+    "Rights",
+    "SetCertificates",
+    "SetPassword",
+    "ShownRole",
+    "ShownToken",
+    "ShownUser",
+    "TakeRole",
+    "Token",
+    "Touch",
+    "TurnOff",
+    "TurnOn",
+    "User",
+    "What",
+    "check_change",
+    "decode_access_change",
+    "digest_of",
+    "encode_access_change",
+    "new_token",
+    "shown",
+]
