@@ -20,6 +20,10 @@ def split(address: str) -> tuple[str, str]:
 
 def parse(address: str, *, lowest_port: int = 1) -> tuple[str, int]:
     """Host and port of an address; a `lowest_port` of 0 is for addresses to listen on. Raises `InvalidArgument`."""
+    if not isinstance(address, str):
+        raise InvalidArgument(f"address {address!r}: must be the text host:port")
+    if _SCHEME in address:
+        raise InvalidArgument(f"address {_url_problem(address)}")
     host, port = split(address)
     if not host or not (port.isascii() and port.isdigit()) or not lowest_port <= int(port) <= _PORT_MAX:
         raise InvalidArgument(f"address {address!r}: must be host:port")
@@ -39,10 +43,22 @@ def is_wildcard(host: str) -> bool:
         return host in ("", "*")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to a host can't leave this machine. Names other than localhost are not looked up."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _url_problem(address: str) -> str:
+    return f"{address!r} is a URL: write HOST:PORT, as {address.split(_SCHEME, 1)[1].split('/')[0]}"
+
+
 def address_problem(address: str) -> str | None:
     """Why nobody could dial `address`, with what to write instead; None when nothing is wrong with it."""
     if _SCHEME in address:
-        return f"{address!r} is a URL: write HOST:PORT, as {address.split(_SCHEME, 1)[1].split('/')[0]}"
+        return _url_problem(address)
     host, port = split(address)
     if is_wildcard(host):
         return (

@@ -8,10 +8,11 @@ setting, its value and what is allowed. Units are in the names. `RaftConfig` is 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import msgspec
 
-from raftkv.errors import ConfigError
+from raftkv.errors import ConfigError, InvalidArgument
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -118,6 +119,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The same limit for a query's time, waiting included: clients give a node up that owes answers for two seconds."""
     query_scans_waiting_max: int = 64
     """Queries that wait to go on beside the loop; over it: `Busy`."""
+    polls_max: int = 20_000
+    """Requests that wait here until something changes, as those of `Client.wait_until`; over it: `Busy`."""
     views_max: int = 4
     """States that are held for clients who read page by page at one index; over it: `Busy`."""
     view_idle_s: float = 30.0
@@ -179,7 +182,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check(self, "heartbeat_ms", self.tick_ms)
         _check(self, "election_timeout_ms", 5 * self.heartbeat_ms)
         _check(self, "clock_drift_max disk_free_fraction_min", 0, 0.9, whole=False)
-        _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max", 1)
+        _check(self, "inflight_messages_max waiting_requests_max connection_requests_max connections_max polls_max", 1)
         _check(self, "apply_lag_entries_max apply_batch_entries_max sessions_max", 1)
         _check(self, "snapshot_entries state_flush_entries snapshots_kept snapshot_transfers_max", 1)
         _check(self, "early_campaign_lag_max query_scans_waiting_max views_max view_changes_max", 0)
@@ -231,3 +234,36 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             promotion_lag_max=self.promotion_lag_max,
             clock_ahead_ms_max=int(self.clock_ahead_max_s * 1000),
         )
+
+
+LIVE = (
+    "snapshot_log_bytes",
+    "snapshot_entries",
+    "snapshot_interval_s",
+    "snapshots_kept",
+    "keep_entries",
+    "keep_bytes",
+    "snapshot_rate_bytes_s",
+    "snapshot_transfers_max",
+    "snapshot_stall_s",
+    "state_flush_entries",
+    "polls_max",
+    "auto_upgrade",
+)
+"""The settings that may change while a node runs: each is looked at when it counts, and nodes need not agree on it."""
+
+
+def with_live(config: Config, values: Mapping[str, object]) -> Config:
+    """`config` with other values of settings in `LIVE`. Raises `InvalidArgument` that says what is allowed."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    for name, value in values.items():
+        if name not in kinds:
+            raise InvalidArgument(f"{name}: no such setting; those that may change are {', '.join(LIVE)}")
+        if name not in LIVE:
+            raise InvalidArgument(f"{name} can't change while a node runs: give it to raftkv serve, and start it again")
+        if kinds[name] is bool and not isinstance(value, bool):
+            raise InvalidArgument(f"{name} = {value!r}: must be true or false")
+    try:
+        return Config(**{**msgspec.structs.asdict(config), **values})
+    except ConfigError as exc:
+        raise InvalidArgument(str(exc)) from None

@@ -1,12 +1,14 @@
 """Every exception of raftkv, grouped by who must act.
 
 =================  ==============================================================================
-the caller          `Rejected`, `InvalidArgument`, `ConfigError`, `MachineError`, `TooMuchWork`, `NotRunning`,
-                    `AlreadyStarted`: mend the call
-the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more
-the caller, later   `NotActive`: when all nodes run a later version of the application;
+the caller          `Rejected` (`AccessRejected`), `InvalidArgument`, `ConfigError`, `MachineError`,
+                    `TooMuchWork`, `NotRunning`, `AlreadyStarted`, `MissingExtra`, `WrongLoop`: mend the call
+the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more;
+                    `Compacted` (of `raftkv.history`): changes are not kept any more that were to be read
+the caller, later   `TimedOut`: when it may have come to be; `NotActive`: when all nodes run a later version;
                     `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied
+the caller, named   `Unauthenticated`, `Forbidden`: certainly not done; sign in, or have the right granted
 the connection      `PeerError` and below: close it, count it, go on
 the operator        `NodeStopped` and below: this node must not go on; the text says what to do
 =================  ==============================================================================
@@ -35,6 +37,14 @@ class InvalidArgument(RaftKVError, ValueError):
 
 class ConfigError(InvalidArgument):
     """A setting is wrong; the text names the setting, what it is, and what it may be."""
+
+
+class MissingExtra(RaftKVError, ImportError):
+    """A library is not installed that this part of raftkv needs; the text says how to get it."""
+
+
+class WrongLoop(RaftKVError, RuntimeError):
+    """A client or server was used on another event loop than its own; the text says what to do instead."""
 
 
 class MachineError(RaftKVError, TypeError):
@@ -66,6 +76,14 @@ class NotActive(Rejected):
         super().__init__("NotActive", message)
 
 
+class AccessRejected(Rejected):
+    """A change of users and roles is not possible as they are: nothing was changed.
+
+    `error_type` says why: `UnknownUser`, `UserExists`, `UnknownRole`, `RoleExists`, `RoleInUse`, `NotGranted`,
+    `UnknownToken`, `TokenExists`, `CertificateTaken`, `TooMany`, `LastRoot`, `NoRoot`, or `InvalidArgument`.
+    """
+
+
 class TooMuchWork(RaftKVError):
     """A query read more keys, or took longer, than a node allows; it would do so again, on any node.
 
@@ -89,6 +107,10 @@ class AlreadyStarted(RaftKVError):
 
 class ViewExpired(RaftKVError):
     """The state at one index that was being read is not held any more: begin anew, with another view."""
+
+
+class TimedOut(RaftKVError, TimeoutError):
+    """What was waited for has not come to be in time: wait again, or do without it."""
 
 
 class SessionExpired(RaftKVError):
@@ -133,6 +155,20 @@ class Indeterminate(RaftKVError):
     """The command may or may not have been applied, and there is no way left to find out."""
 
 
+class Unauthenticated(RaftKVError):
+    """Nobody has signed in, or not as a user who is known here; nothing was done. The text says what was wrong.
+
+    A client does not try again by itself: it would be refused again.
+    """
+
+
+class Forbidden(RaftKVError):
+    """Whoever asked has no right to; nothing was done. The text says who it is, what was refused, and what is missing.
+
+    A client does not try again by itself: it would be refused again.
+    """
+
+
 class PeerError(RaftKVError):
     """The other side of a connection misbehaved: close the connection, nothing else happens."""
 
@@ -147,6 +183,14 @@ class HandshakeRefused(PeerError):
 
 class WrongCluster(HandshakeRefused):
     """A node belongs to another cluster than the one that this client has met; it is not used."""
+
+
+class WrongCertificate(HandshakeRefused):
+    """The one who dials has a certificate of the authority, but not one of a node; the text says whose it should be."""
+
+
+class WrongSecret(HandshakeRefused):
+    """The other side does not prove that it knows the cluster secret, or knows another one, or has none set."""
 
 
 class PeerRemoved(HandshakeRefused):

@@ -22,6 +22,7 @@ COUNTS = (
     "waiting_requests_max",
     "connection_requests_max",
     "connections_max",
+    "polls_max",
     "apply_lag_entries_max",
     "apply_batch_entries_max",
     "snapshot_entries",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import structlog
 
 from raftkv import Server
 from raftkv.kv import KeyValue, KeyValueClient
-from raftkv.logs import EventLog, Losses, TextLog
+from raftkv.logs import EventLog, Losses, TextLog, write_to_logging, written_to
 
 MODULES = sorted((Path(__file__).parent.parent / "raftkv").rglob("*.py"))
 
@@ -106,6 +108,119 @@ def test_a_server_in_another_program_serves_though_that_programs_log_fails(handl
     handlers.error = None
     EventLog("test").info("all is well")
     assert "log_lines_lost" in handlers.said[-1]
+
+
+@pytest.fixture
+def records():
+    """The records of `logging` that events become in a program that did not ask for structlog."""
+    found, logger, handler = [], logging.getLogger("raftkv"), logging.Handler()
+    handler.emit = found.append
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    with written_to(write_to_logging):
+        yield found
+    logger.setLevel(logging.NOTSET)
+    logger.removeHandler(handler)
+
+
+def test_an_event_is_a_record_with_its_fields(records):
+    """A handler that prints text shows them, and one that knows attributes has them; the line is the caller's."""
+    EventLog("raftkv.node.test").warning("role_changed", node=1, role="leader", why="it was asked", leader=None)
+    (record,) = records
+    assert (record.name, record.levelname) == ("raftkv.node.test", "WARNING")
+    assert record.getMessage() == "role_changed node=1 role=leader why='it was asked'"
+    assert (record.event, record.node, record.why, record.leader) == ("role_changed", 1, "it was asked", None)
+    assert record.funcName == "test_an_event_is_a_record_with_its_fields"
+
+
+def test_no_field_is_in_the_way_of_a_record(records):
+    """`logging` refuses fields that are called as its own attributes: they get an underscore."""
+    EventLog("raftkv").info("100 % done", name="n", args=1, message="m", event_=2)
+    (record,) = records
+    assert (record.name_, record.args_, record.message_, record.event_) == ("n", 1, "m", 2)
+    assert record.getMessage().startswith("100 % done name=n")
+
+
+def test_an_exception_is_the_records_own(records):
+    """With a traceback, as of `logging` itself."""
+    try:
+        raise ValueError("why")
+    except ValueError as exc:
+        EventLog("raftkv").error("failed", exc_info=exc)
+    (record,) = records
+    assert record.exc_info is not None and record.exc_info[0] is ValueError
+
+
+def test_levels_of_loggers_count(records):
+    """A program asks for more of one part, and for less of another."""
+    logging.getLogger("raftkv.node").setLevel(logging.ERROR)
+    try:
+        EventLog("raftkv.node.test").warning("left out")
+        EventLog("raftkv.server.test").debug("said")
+    finally:
+        logging.getLogger("raftkv.node").setLevel(logging.NOTSET)
+    assert [record.event for record in records] == ["said"]
+
+
+PROGRAM = """
+import asyncio, logging, sys, tempfile
+{setup}
+from raftkv import Server, log_to_structlog
+from raftkv.kv import KeyValue, KeyValueClient
+
+async def main():
+    with tempfile.TemporaryDirectory() as directory:
+        async with Server(KeyValue, data_dir=directory) as server:
+            async with KeyValueClient([server.address]) as kv:
+                await kv.get(b"a")  # answered when there is a leader
+            {within}
+
+asyncio.run(main())
+"""
+
+
+def run(setup: str, within: str) -> tuple[str, str]:
+    """What a program prints that runs a node: to stdout, and to stderr."""
+    program = PROGRAM.format(setup=setup, within=within)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_a_program_keeps_the_defaults_of_structlog():
+    """Its own events are printed after a node has started in it, and the node's are not among them."""
+    out, err = run("import structlog", 'structlog.get_logger().info("mine", sku="apple")')
+    assert "mine" in out and "apple" in out
+    assert "raftkv" not in out and "role" not in out and err == ""
+
+
+def test_a_program_keeps_its_own_structlog_and_gets_events_when_it_asks():
+    """Its processors see the node's events beside its own, once it has asked for them."""
+    setup = (
+        "import structlog\n"
+        "structlog.configure(processors=[structlog.processors.JSONRenderer()])\n"
+        "before = structlog.get_config()\n"
+    )
+    say = 'structlog.get_logger().info("mine"); assert structlog.get_config() == before'
+    assert run(setup, say) == ('{"event": "mine"}\n', "")
+    out, err = run(setup + "from raftkv import log_to_structlog; log_to_structlog()\n", say)
+    assert '{"event": "mine"}\n' in out and '"event": "role_changed"' in out and err == ""
+
+
+def test_a_program_keeps_its_own_logging():
+    """The node's events go to its handlers at its level, and its handlers and levels are what they were."""
+    setup = (
+        'logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")\n'
+        "before = (logging.root.handlers[:], logging.root.level)\n"
+    )
+    out, err = run(setup, 'logging.info("mine"); assert before == (logging.root.handlers[:], logging.root.level)')
+    assert "root INFO mine\n" in out and err == ""
+    assert re.search(r"^raftkv\.\S+ INFO role_changed .*role=leader", out, re.MULTILINE), out
+
+
+def test_a_program_without_a_log_hears_nothing():
+    """Nothing is printed to stderr that nobody has asked for, warnings included."""
+    assert run("", "from raftkv.logs import EventLog; EventLog('raftkv.node').error('failed')") == ("", "")
 
 
 def test_nothing_logs_past_it():

@@ -68,7 +68,7 @@ def test_a_new_node_has_no_term_no_vote_and_an_empty_log() -> None:
 
 def test_the_numbers_of_entry_kinds_never_change() -> None:
     """They are on the disks of every cluster there is (F24)."""
-    numbers = {"NOOP": 0, "COMMAND": 1, "MEMBERSHIP": 2, "CLOCK": 3, "UPGRADE": 4}
+    numbers = {"NOOP": 0, "COMMAND": 1, "MEMBERSHIP": 2, "CLOCK": 3, "UPGRADE": 4, "DUE": 5}
     assert {kind.name: kind.value for kind in EntryKind} == numbers
 
 

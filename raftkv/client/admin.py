@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import random
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
+from raftkv.access import AccessAsk, AccessOrder, AccessShown
+from raftkv.client.backups import Backup, BackupPlan, back_up, free_path
 from raftkv.client.channel import Channel
 from raftkv.client.dial import Dial
-from raftkv.client.options import ClientOptions
-from raftkv.errors import UNREADABLE, FrameError
+from raftkv.client.options import ClientOptions, SignInShort
+from raftkv.errors import (
+    UNREADABLE,
+    AccessRejected,
+    Forbidden,
+    FrameError,
+    NotAccepted,
+    RaftKVError,
+    Rejected,
+    Unavailable,
+    ViewExpired,
+)
 from raftkv.model import Index, Member, Membership, NodeId
-from raftkv.wire import RequestKind
+from raftkv.snapshot.backup import BackupHead
+from raftkv.wire import BackupAsk, BackupRead, RequestKind
+
+ANSWERS_S = 3.0
+"""A node that does not even tell its status for so long is passed over, if there are others."""
 
 
 class Admin:
@@ -30,8 +49,8 @@ class Admin:
     Changes go to the leader. Like every client, this one learns the members' addresses, and finds them even if all of
     `addresses` are gone. `status` and `take_snapshot` are answered by the node that is reached first; with one address
     only the node there is asked. Each method raises `ChangeRefused` or `InvalidArgument` when the change isn't
-    possible, `Unavailable` when it was not done, and `Indeterminate` when it may have been done: look at the status,
-    then try again.
+    possible, `Unavailable` when it was not done, `Unauthenticated` or `Forbidden` when nodes ask who one is and one may
+    not do it, and `Indeterminate` when it may have been done: look at the status, then try again.
     """
 
     def __init__(
@@ -42,13 +61,17 @@ class Admin:
         ssl: tls.SSLContext | None = None,
         dial: Dial | None = None,
         chance: random.Random | None = None,
+        **short: Unpack[SignInShort],
     ) -> None:
-        options = options if options is not None else ClientOptions()
+        """`user` and `password`, or `token`, are short for the same fields of `options`. Raises as `Client` does."""
+        options = (options if options is not None else ClientOptions()).with_short(short)
+        self._addresses = tuple(addresses)
+        self._to_one = partial(Channel, options=options, ssl=ssl, dial=dial, chance=chance, learns=False)
         self._channel = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance)
         self._one = self._channel
         """The way to a certain node, if one is meant."""
         if len(addresses) == 1:
-            self._one = Channel(addresses, options, ssl=ssl, dial=dial, chance=chance, learns=False)
+            self._one = self._to_one(addresses)
 
     async def __aenter__(self) -> Admin:
         return self
@@ -120,6 +143,79 @@ class Admin:
         assert isinstance(index, int)
         return index
 
+    async def settings(
+        self, values: Mapping[str, bool | int | float | None] | None = None, deadline_s: float = 10.0
+    ) -> list[dict[str, Any]]:
+        """The settings of a node that may change while it runs, after those in `values` were changed (None: back to
+        what its start says). Each has its `name`, `value`, `source`, and the value `at_start`.
+
+        A change counts at once, on this node only, and at its next starts unless those say something else
+        (`wins_at_start`).
+        """
+        answer = await self._ask(RequestKind.CONFIGURE, dict(values or {}), deadline_s, list[Any], changes_state=False)
+        assert isinstance(answer, list)
+        return answer
+
+    async def change_access(self, order: AccessOrder, deadline_s: float = 10.0) -> str:
+        """Change users and roles: `NewUser`, `GrantRight`, `Enable` and the others of `raftkv.access`. It is applied on
+        return, and in force on each node once that has applied it. Returns the token that was made, if one was ordered.
+
+        Raises `AccessRejected` when it is not possible as users and roles are.
+        """
+        try:
+            token = await self._ask(RequestKind.ACCESS, order, deadline_s, str, changes_state=True)
+        except Rejected as exc:
+            raise AccessRejected(exc.error_type, exc.message) from exc
+        assert isinstance(token, str)
+        return token
+
+    async def show_access(self, ask: AccessAsk = AccessAsk(), deadline_s: float = 10.0) -> AccessShown:
+        """Some users, or roles, in the order of their names, and whether they count; go on behind the last name while
+        there are more. No secret is in it, nor a hash of one."""
+        answer = await self._ask(RequestKind.ACCESS_SHOW, ask, deadline_s, AccessShown, changes_state=False)
+        assert isinstance(answer, AccessShown)
+        return answer
+
+    async def backup(
+        self,
+        path: str | Path,
+        *,
+        deadline_s: float = 300.0,
+        rate_bytes_s: int = 0,
+        age_s: float = 0.0,
+        stale: bool = False,
+        progress: Callable[[Backup], None] = lambda _: None,
+    ) -> Backup:
+        """Make a backup of the whole state, as it is at one index, in a file at `path`, which must not exist.
+
+        It has everything that was acknowledged before the call; with `age_s`, a snapshot that a node took so long ago
+        will do; with `stale`, whatever the node has applied, which is for when there is no leader. Writers are not
+        stopped. The addresses are tried one after the other, and the node that offers a snapshot first is the only one
+        that is read. A try that was cut off is taken up where it ended, as long as its node has the same snapshot.
+
+        `progress` is called again and again. Raises `Unavailable` when no node could be read to the end, and
+        `DiskError`; what is there already stays as `path` + `.part`.
+        """
+        plan = BackupPlan(
+            path=free_path(path), deadline_s=deadline_s, rate_bytes_s=rate_bytes_s, age_s=age_s, stale=stale
+        )
+        errors: list[RaftKVError] = []
+        for address in self._addresses:
+            source = _OneNode(self._to_one([address]))
+            try:
+                if len(self._addresses) > 1:
+                    # A node that is down must not use up the time of those that come after it.
+                    with suppress(Forbidden):  # that is an answer, too: not everybody may see the status
+                        await _asked(source.channel, RequestKind.STATUS, b"\xc0", min(ANSWERS_S, deadline_s))
+                return await back_up(source, plan, progress)
+            except (NotAccepted, ViewExpired) as exc:
+                errors.append(exc)
+            finally:
+                await source.channel.close()
+        if len(errors) == 1:
+            raise errors[0]
+        raise Unavailable("; ".join(str(error) for error in errors)) from errors[-1]
+
     async def _change(self, kind: RequestKind, argument: Any, deadline_s: float) -> Membership:
         membership = await self._ask(kind, argument, deadline_s, Membership, changes_state=True)
         assert isinstance(membership, Membership)
@@ -130,11 +226,32 @@ class Admin:
     ) -> object:
         payload = msgspec.msgpack.encode(argument)
         channel = self._channel if changes_state else self._one
-        call = channel.new_call(kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state)
-        # Some operations take long, so silence is no sign of a dead node here.
-        call.patient = True
-        answer = await channel.perform(call)
-        return decode_answer(answer.payload, result)
+        return decode_answer(await _asked(channel, kind, payload, deadline_s, changes_state=changes_state), result)
+
+
+class _OneNode:
+    """One node, as a backup reads it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    async def offer_backup(self, ask: BackupAsk, deadline_s: float) -> BackupHead:
+        payload = await _asked(self.channel, RequestKind.BACKUP_OFFER, msgspec.msgpack.encode(ask), deadline_s)
+        head = decode_answer(payload, BackupHead)
+        assert isinstance(head, BackupHead)
+        return head
+
+    async def read_backup(self, asked: BackupRead, deadline_s: float) -> bytes:
+        return await _asked(self.channel, RequestKind.BACKUP_READ, msgspec.msgpack.encode(asked), deadline_s)
+
+
+async def _asked(
+    channel: Channel, kind: RequestKind, payload: bytes, deadline_s: float, *, changes_state: bool = False
+) -> bytes:
+    call = channel.new_call(kind, payload, deadline_s, changes_state=changes_state, repeatable=not changes_state)
+    # Some operations take long, so silence is no sign of a dead node here.
+    call.patient = True
+    return (await channel.perform(call)).payload
 
 
 def decode_answer(payload: bytes, kind: Any) -> object:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
+from raftkv.client.calls import BlockingCalls, BlockingPath
 from raftkv.client.client import Client
 from raftkv.client.options import ClientOptions
-from raftkv.client.reads import StaleRead
+from raftkv.client.reads import Read, StaleRead
 from raftkv.client.remote import BlockingRemote
+from raftkv.client.waiting import Wait
+from raftkv.client.watching import BlockingWatch, BlockingWatches
 from raftkv.errors import Unavailable
 from raftkv.forks import leave, let_go_of_loop, tell_of_fork
-from raftkv.machine import Method, StateMachine
+from raftkv.history import Cursor
+from raftkv.machine import Method, Source, StateMachine
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
 
+FINISH_S = 0.2
+"""For the coroutines of calls that have their results; they have nothing to wait for."""
 
-class BlockingClient(Generic[M]):
+
+class BlockingClient(BlockingCalls[M], BlockingWatches):
     """A `Client` that runs on its own event loop, in its own thread.
 
     ```python
@@ -88,13 +95,18 @@ class BlockingClient(Generic[M]):
         future = self._submit(work)
         try:
             return future.result()
+        except CancelledError:
+            raise Unavailable("the client was closed") from None  # by another thread, as the caller's waits here
         except BaseException:
             future.cancel()  # KeyboardInterrupt: nobody waits any more
             raise
 
-    def method(self, name: str) -> Method:
-        """The command or query of this name; raises `UnknownMethod`."""
-        return self._client.method(name)
+    def _way(self) -> tuple[BlockingPath, float]:
+        return self, self.options.deadline_s
+
+    def method(self, asked: object) -> Method:
+        """The command or query of this name, or whose function this is; raises `UnknownMethod`."""
+        return self._client.method(asked)
 
     @property
     def inner(self) -> Client[M]:
@@ -105,19 +117,43 @@ class BlockingClient(Generic[M]):
     def methods(self) -> dict[str, Method]:
         return self._client.methods
 
-    def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a command or query by name, with the default deadline."""
-        return self.run(self._client.call(name, *args, **kwargs))
-
     def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
         """Call a command or query; the methods of `remote` end here."""
         return self.run(self._client.invoke(method, args, kwargs, deadline_s))
+
+    def invoke_read(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
+    ) -> Read[Any]:
+        """Ask a linearizable query; returns its result and the index it was read at."""
+        return self.run(self._client.invoke_read(method, args, kwargs, deadline_s))
 
     def invoke_stale(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
         """Ask any node a stale query."""
         return self.run(self._client.invoke_stale(method, args, kwargs, deadline_s))
+
+    def invoke_wait(
+        self,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        until: Callable[[Any], object],
+        timeout_s: float,
+    ) -> Any:
+        """Ask a query until `until`, which is called on this thread, holds for its result."""
+        wait = self.run(self._begin_wait(method, args, kwargs, timeout_s))
+        while not until(result := self.run(wait.next())):
+            pass
+        return result
+
+    def _blocking_watch(self, source: Source, after: Cursor | None, wanted: dict[str, Any]) -> BlockingWatch[Any, Any]:
+        return BlockingWatch(self._client._pages_of(source, after, wanted), self.run)
+
+    async def _begin_wait(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], timeout_s: float
+    ) -> Wait:
+        return self._client.wait(method, args, kwargs, timeout_s)
 
     def close(self) -> None:
         """Close the session and the connections, and end the thread. Calls that still wait fail."""
@@ -138,8 +174,16 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     try:
         loop.run_forever()
     finally:
-        # All calls have their errors by now; let their coroutines finish.
-        left = asyncio.all_tasks(loop)
-        if left:
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(_let_end())
         loop.close()
+
+
+async def _let_end() -> None:
+    """All calls have their errors by now: let their coroutines finish. What else runs on the loop, as what keeps up a
+    lock, would wait for its next time, so it is cancelled."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, waiting = await asyncio.wait(left, timeout=FINISH_S)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)

@@ -42,6 +42,7 @@ class PendingCall:
         "last_error",
         "link",
         "maybe_applied",
+        "parks",
         "patient",
         "payload",
         "repeatable",
@@ -62,6 +63,7 @@ class PendingCall:
         changes_state: bool,
         repeatable: bool,
         stale: bool,
+        parks: bool = False,
     ) -> None:
         self.kind = kind
         self.payload = payload
@@ -73,6 +75,9 @@ class PendingCall:
         self.repeatable = repeatable
         """Whether sending it twice does no harm: it changes nothing, or its session makes sure of that."""
         self.stale = stale
+        self.parks = parks
+        """Whether it is answered when something happens, or shortly before its deadline: until then a node that gives
+        signs of life is trusted with it."""
         self.patient = False
         """Whether its node may be silent until the deadline: some of what operators ask takes minutes."""
         self.link: Carrier | None = None

@@ -14,7 +14,7 @@ from raftkv.client.dial import Dial, Dialler
 from raftkv.client.options import SECONDS_MAX, ClientOptions
 from raftkv.client.router import Router
 from raftkv.config import KIB
-from raftkv.errors import InvalidArgument, Unavailable
+from raftkv.errors import InvalidArgument, Unavailable, WrongLoop
 from raftkv.forks import leave, tell_of_fork
 from raftkv.wire import RequestKind
 
@@ -37,12 +37,14 @@ class Channel:
     ) -> None:
         """Without `learns` it never asks other nodes than those at `addresses`.
 
-        Raises `InvalidArgument` for an address that can't be read.
+        Raises `InvalidArgument` for an address that can't be read, and `ConfigError` for one to which a password or
+        token may not be sent.
         """
         if isinstance(addresses, str) or not addresses:
             raise InvalidArgument(f"addresses = {addresses!r}: must be a list with at least one host:port")
         for address in addresses:
             parse(address)
+        options.check_addresses(tuple(addresses), has_tls=ssl is not None)
         self.options = options
         self._addresses = tuple(addresses)
         self._learns = learns
@@ -82,11 +84,28 @@ class Channel:
         return self._router.leader_address if self._router is not None else None
 
     def check(self, payload_bytes: int, deadline_s: float) -> None:
-        """Raises `InvalidArgument` for a request that is too large, or has no time."""
+        """Raises `InvalidArgument` for a request that is too large, or has no time, and `WrongLoop`."""
+        self.is_on_this_loop()
         if not 0 < deadline_s <= SECONDS_MAX:
             raise InvalidArgument(f"deadline_s = {deadline_s!r}: must be above 0 and at most {SECONDS_MAX:g}")
         if payload_bytes + FRAME_MARGIN > self.options.frame_bytes_max:
             raise InvalidArgument(f"a request of {payload_bytes} bytes: must be below {self.options.frame_bytes_max}")
+
+    def is_on_this_loop(self, *, closing: bool = False) -> bool:
+        """Whether the running loop is the one that this belongs to, as far as it belongs to any.
+
+        Raises `WrongLoop` otherwise; not when that loop is closed, and with it all connections, and it is to be closed.
+        """
+        loop = self._router.loop if self._router is not None else None
+        if loop is None or loop is asyncio.get_running_loop():
+            return True
+        if closing and loop.is_closed():
+            return False
+        state = "was closed" if loop.is_closed() else "is another one"
+        raise WrongLoop(
+            f"the client belongs to the event loop of its first call, which {state}: make a client on each loop "
+            "(in each asyncio.run), or use a BlockingClient, which any thread may call"
+        )
 
     def new_call(
         self,
@@ -97,6 +116,7 @@ class Channel:
         changes_state: bool = False,
         repeatable: bool = True,
         stale: bool = False,
+        parks: bool = False,
     ) -> PendingCall:
         """Make a call whose deadline counts from now. Raises as `check` does."""
         self.check(len(payload), deadline_s)
@@ -110,6 +130,7 @@ class Channel:
             changes_state=changes_state,
             repeatable=repeatable,
             stale=stale,
+            parks=parks,
         )
 
     async def perform(self, call: PendingCall) -> Answer:
@@ -125,6 +146,7 @@ class Channel:
 
     async def close(self) -> None:
         """Close the connections; calls that still wait end with `Indeterminate` or `Unavailable`."""
-        self.closed = True
-        if self._router is not None:
+        if self._router is not None and self.is_on_this_loop(closing=True):
+            self.closed = True
             await self._router.close()
+        self.closed = True

@@ -6,30 +6,46 @@ import asyncio
 import contextlib
 import random
 import ssl as tls
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar
-
-import msgspec
+from typing import Any, TypeVar, Unpack
 
 from raftkv.client.call import Answer
+from raftkv.client.calls import AsyncPath, Calls
 from raftkv.client.channel import Channel
 from raftkv.client.dial import Dial
-from raftkv.client.methods import OPEN_SESSION_PAYLOAD, UnknownMethod, close_session_payload, read_session_id
-from raftkv.client.options import ClientOptions
+from raftkv.client.methods import OPEN_SESSION_PAYLOAD, close_session_payload, read_session_id
+from raftkv.client.options import ClientOptions, Short
 from raftkv.client.reads import Read, StaleRead
 from raftkv.client.remote import Remote
 from raftkv.client.session import Session
 from raftkv.client.view import View, open_view
+from raftkv.client.waiting import Wait
+from raftkv.client.watching import Pages, Watches, source_of
 from raftkv.errors import DiskLow, Indeterminate, NotAccepted, RaftKVError, Rejected, SessionExpired, Unavailable
 from raftkv.forks import leave, tell_of_fork
-from raftkv.machine import NO_SESSION, Method, StateMachine, as_declared
+from raftkv.history import BEGINNING, Asked, Cursor, Recorded
+from raftkv.machine import (
+    NO_SESSION,
+    Change,
+    Method,
+    Source,
+    StateMachine,
+    UnknownMethod,
+    as_declared,
+    asked,
+    check_machine,
+    find_method,
+    read_change,
+)
 from raftkv.wire import RequestKind
 
 CLOSE_DEADLINE_S = 1.0
 """How long the end of a client may be held up by telling the cluster that its session is over."""
 
 M = TypeVar("M", bound=StateMachine)
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def _hear(task: asyncio.Task[None]) -> None:
@@ -38,7 +54,7 @@ def _hear(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-class Client(Generic[M]):
+class Client(Calls[M], Watches):
     """A client of a cluster that runs the state machine `machine`.
 
     ```python
@@ -47,6 +63,7 @@ class Client(Generic[M]):
         await inventory.receive.within(0.5)("apple", 3)        # a deadline of its own, in seconds
         await inventory.on_hand("apple")                       # linearizable
         await inventory.on_hand.stale("apple")                 # StaleRead(value=6, index=17)
+        await inventory.call(Inventory.receive, "apple", 3)    # the same as the first, with types
     ```
 
     A call ends in one of these ways:
@@ -58,12 +75,15 @@ class Client(Generic[M]):
     - `NotAccepted` (`NotLeader`, `Busy`, `Unavailable`): it was certainly not done;
     - `Indeterminate`: it is not known whether it was done;
     - `SessionExpired`: the same, because the cluster has forgotten the session;
-    - `InvalidArgument`: nothing was sent.
+    - `Unauthenticated` and `Forbidden`, where nodes ask who one is: it was certainly not done, and is not tried again;
+    - `InvalidArgument`: nothing was sent;
+    - `TimedOut`, of what waits for something: it has not come to be in time.
 
     With sessions (the default) a command whose answer was lost is sent again under the same number until the deadline,
     and is applied once (thesis §6.3). Without sessions it ends with `Indeterminate` at once.
 
-    A client belongs to one event loop, and any number of its tasks may use it. A call may be cancelled at any time;
+    A client belongs to the event loop of its first call, and any number of its tasks may use it; on another loop it
+    raises `WrongLoop`. A call may be cancelled at any time;
     then it is not known whether its command is applied. In a child made by fork the client begins anew: on the
     child's loop, with its own connections and session.
     """
@@ -73,24 +93,21 @@ class Client(Generic[M]):
         machine: type[M],
         addresses: Sequence[str],
         *,
-        sessions: bool | None = None,
-        deadline_s: float | None = None,
         options: ClientOptions | None = None,
         ssl: tls.SSLContext | None = None,
         dial: Dial | None = None,
         chance: random.Random | None = None,
+        **short: Unpack[Short],
     ) -> None:
         """`addresses` are client addresses of some of the nodes; the client learns the others from them.
 
-        `sessions` and `deadline_s` are short for the same fields of `options`. `dial` and `chance`
-        replace the network and the dice in simulated worlds.
-        Raises `InvalidArgument` or `ConfigError`.
+        `sessions`, `deadline_s`, and what one signs in by where nodes ask for it (`user` and `password`, or `token`),
+        are short for the same fields of `options`. `dial` and `chance` replace the network and the dice in simulated
+        worlds.
+        Raises `InvalidArgument` or `ConfigError`, and `MachineError` for what is no class of a state machine.
         """
-        options = options if options is not None else ClientOptions()
-        if sessions is not None:
-            options = msgspec.structs.replace(options, sessions=sessions)
-        if deadline_s is not None:
-            options = msgspec.structs.replace(options, deadline_s=deadline_s)
+        check_machine(machine, "Client")
+        options = (options if options is not None else ClientOptions()).with_short(short)
         self.machine = machine
         self.options = options
         self.methods = machine.methods
@@ -115,6 +132,11 @@ class Client(Generic[M]):
     ) -> None:
         await self.close()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: no call will succeed any more."""
+        return self._closed
+
     async def close(self, *, end_session: bool = True) -> None:
         """Close the session, if there is one and the leader can be reached, then the connections.
 
@@ -122,6 +144,9 @@ class Client(Generic[M]):
         Calls that still wait end with `Indeterminate` or `Unavailable`.
         """
         if self._closed:
+            return
+        if not self._channel.is_on_this_loop(closing=True):
+            self._closed = True
             return
         self._closed = True
         if self._opening is not None:
@@ -149,30 +174,28 @@ class Client(Generic[M]):
         """The open session; None before the first command, and without sessions."""
         return self._session
 
-    async def call(self, name: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Call a command or query by name, with the default deadline."""
-        return await self.invoke(self.method(name), args, kwargs, self.options.deadline_s)
+    def _way(self) -> tuple[AsyncPath, float]:
+        return self, self.options.deadline_s
 
-    def method(self, name: str) -> Method:
-        """The command or query of this name; raises `UnknownMethod`."""
-        method = self.methods.get(name)
-        if method is None:
-            known = ", ".join(self.methods)
-            raise UnknownMethod(f"{self.machine.__name__} has no command or query {name!r}; it has {known}")
-        return method
+    def method(self, asked: object) -> Method:
+        """The command or query of this name, or whose function this is; raises `UnknownMethod`."""
+        return find_method(self.machine, asked)
 
     async def invoke(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float) -> Any:
         """Call a command or query; the methods of `remote` end here. Raises as the class says."""
         return method.decode_result((await self._perform(method, args, kwargs, deadline_s)).payload)
 
-    async def read(self, name: str, /, *args: Any, **kwargs: Any) -> Read[Any]:
-        """Call a linearizable query by name, with the default deadline; returns its result and the index it was read
-        at."""
-        method = self.method(name)
-        if not method.is_query:
-            raise UnknownMethod(f"{name!r} is a command of {self.machine.__name__}: call it")
-        answer = await self._perform(method, args, kwargs, self.options.deadline_s)
+    async def invoke_read(
+        self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
+    ) -> Read[Any]:
+        """Ask a linearizable query; returns its result and the index it was read at. Raises as the class says."""
+        self._require_query(method)
+        answer = await self._perform(method, args, kwargs, deadline_s)
         return Read(method.decode_result(answer.payload), answer.index)
+
+    def _require_query(self, method: Method) -> None:
+        if not method.is_query:
+            raise UnknownMethod(f"{method.name!r} is a command of {self.machine.__name__}: call it")
 
     async def _perform(
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
@@ -198,12 +221,52 @@ class Client(Generic[M]):
         self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], deadline_s: float
     ) -> StaleRead[Any]:
         """Ask any node a stale query. Raises as the class says."""
+        self._require_query(method)
         payload = method.query_payload(method.encode_args(args, kwargs))
         try:
             answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
         except Rejected as rejected:
             raise as_declared(rejected, method) from None
         return StaleRead(method.decode_result(answer.payload), answer.index)
+
+    def wait(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], timeout_s: float) -> Wait:
+        """The results of a query, one after the other. Raises `UnknownMethod`, and what the class says."""
+        self._require_query(method)
+        if self._closed:
+            raise Unavailable("the client is closed")
+        self._channel.check(0, timeout_s)
+        return Wait(self._poll, method, method.encode_args(args, kwargs), timeout_s)
+
+    async def invoke_wait(
+        self,
+        method: Method,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        until: Callable[[Any], object],
+        timeout_s: float,
+    ) -> Any:
+        """Ask a query until `until` holds for its result, and return that. Raises as the class says, and `TimedOut`."""
+        wait = self.wait(method, args, kwargs, timeout_s)
+        while not until(result := await wait.next()):
+            pass
+        return result
+
+    def _pages_of(self, source: Source, after: Cursor | None, wanted: dict[str, Any]) -> Pages[Any, Any]:
+        own = source_of(self.machine, source)
+        return self.pages(asked(own, BEGINNING, **wanted), after, lambda recorded: read_change(own, recorded))
+
+    def pages(self, rows: Asked, after: Cursor | None, read: Callable[[Recorded], Change[K, V]]) -> Pages[K, V]:
+        """The changes of rows, for a caller that reads them itself, a page at a time."""
+        return Pages(self._watch, rows, after, self.options.deadline_s, read)
+
+    async def _watch(self, payload: bytes, deadline_s: float) -> Answer:
+        if self._closed:
+            raise Unavailable("the client is closed")
+        call = self._channel.new_call(RequestKind.WATCH, payload, deadline_s, stale=True, parks=True)
+        return await self._channel.perform(call)
+
+    async def _poll(self, payload: bytes, deadline_s: float) -> Answer:
+        return await self._channel.perform(self._channel.new_call(RequestKind.POLL, payload, deadline_s, parks=True))
 
     async def open_view(self, deadline_s: float | None = None) -> View:
         """Have the leader hold its state as it is now, for queries that must all see the same. Close the view soon.

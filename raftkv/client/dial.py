@@ -11,7 +11,7 @@ from raftkv.addresses import parse
 from raftkv.client.link import Link
 from raftkv.client.names import Names, Resolve
 from raftkv.client.options import ClientOptions
-from raftkv.errors import RaftKVError, WrongCluster
+from raftkv.errors import HandshakeRefused, RaftKVError, WrongCluster
 
 Dial: TypeAlias = Callable[[Callable[[], asyncio.Protocol], str, int], Awaitable[Any]]
 """Connects to (host, port) and gives the connection to the protocol that the first argument makes."""
@@ -60,6 +60,8 @@ class Dialler:
     async def _attempt(
         self, host: str, port: int, name: str, make: Callable[[], Link], accept: Callable[[Link], None]
     ) -> Link:
+        if not self._options.is_safe_at(host, has_tls=self._ssl is not None):
+            raise HandshakeRefused("it is not reached by TLS, and one would sign in readable for all on the way")
         link, place = make(), (host, port)
         patience = self._patience.get(place, 1)
         is_reached = self._ssl is not None  # with TLS one can't tell: its handshake is part of connecting

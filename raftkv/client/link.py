@@ -8,7 +8,14 @@ from typing import Protocol, cast
 
 from raftkv.client.call import PendingCall
 from raftkv.client.options import ClientOptions
-from raftkv.errors import FrameError, HandshakeRefused, RaftKVError, Unavailable, WrongCluster
+from raftkv.errors import (
+    FrameError,
+    HandshakeRefused,
+    RaftKVError,
+    Unauthenticated,
+    Unavailable,
+    WrongCluster,
+)
 from raftkv.forks import let_go_of
 from raftkv.wire import (
     NOTICE_ID,
@@ -20,6 +27,7 @@ from raftkv.wire import (
     RequestKind,
     Response,
     ServerHello,
+    Status,
     decode_members,
     decode_response,
     decode_server_hello,
@@ -42,6 +50,9 @@ class LinkOwner(Protocol):
 
     def on_members(self, link: Link, members: Members) -> None:
         """The node has sent the members' addresses."""
+
+    def on_dismissed(self, link: Link, error: Unauthenticated) -> None:
+        """The node takes no more calls over this link; it answers those that it has taken, and ends it."""
 
     def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[PendingCall]) -> None:
         """The link is gone; `calls` were sent, and won't be answered."""
@@ -79,6 +90,8 @@ class Link(asyncio.Protocol):
         self._was_full = False
         self._owed = 0
         """Outstanding calls that should be answered soon."""
+        self._parked = 0
+        """Outstanding calls that are answered when something happens."""
         self._heard_at = 0.0
         """When the last answer came, or became due when none was before."""
         self._alive_at = 0.0
@@ -98,7 +111,7 @@ class Link(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """Whether a call may be sent now. If not, `on_room` is called when it may."""
-        room = self._writable and len(self.outstanding) < self._options.in_flight_max
+        room = self._writable and len(self.outstanding) - self._parked < self._options.in_flight_max
         self._was_full |= not room
         return room
 
@@ -106,9 +119,10 @@ class Link(asyncio.Protocol):
         """Send a call. The owner hears of its answer, or of the loss of the connection."""
         now = self._loop.time()
         if not call.patient:
-            if self._owed == 0:
+            if self._owed == 0 and (self._parked == 0 or not call.parks):
                 self._heard_at = self._alive_at = now  # silence counts from now: there was no unanswered call before
-            self._owed += 1
+            self._owed += not call.parks
+            self._parked += call.parks
         self._next_id = request_id = self._next_id + 1
         self.outstanding[request_id] = call
         call.link = self
@@ -117,15 +131,18 @@ class Link(asyncio.Protocol):
         self._write(encode_request(Request(request_id, call.kind, call.payload, call.stale, deadline_ms)))
 
     def forget(self, call: PendingCall) -> None:
-        """The caller of `call` has gone: ignore the answer."""
-        self._take_out(call.request_id)
+        """The caller of `call` has gone: ignore the answer. Where it waits at the node, that is told."""
+        request_id = call.request_id
+        if self._take_out(request_id) is not None and call.parks and self.is_ready and self.ready.result().cancels:
+            self._write(encode_request(Request(request_id, RequestKind.CANCEL, b"", False, 1)))
         self._tell_room()
 
     def _take_out(self, request_id: int) -> PendingCall | None:
         call = self.outstanding.pop(request_id, None)
         if call is not None:
             call.link = None
-            self._owed -= not call.patient
+            self._owed -= not call.patient and not call.parks
+            self._parked -= call.parks
         return call
 
     def close(self) -> list[PendingCall]:
@@ -149,7 +166,7 @@ class Link(asyncio.Protocol):
             self._watch = None
         calls = list(self.outstanding.values())
         self.outstanding.clear()
-        self._owed = 0
+        self._owed = self._parked = 0
         for call in calls:
             call.link = None
         return calls
@@ -186,7 +203,7 @@ class Link(asyncio.Protocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(self._options.write_bytes_max)
-        self._write(encode_client_hello(ClientHello(PROTOCOL_VERSION, self._wanted_cluster_id)))
+        self._write(encode_client_hello(ClientHello(PROTOCOL_VERSION, self._wanted_cluster_id, self._options.sign_in)))
 
     def data_received(self, data: bytes) -> None:
         """Hand each answer to its call."""
@@ -202,7 +219,7 @@ class Link(asyncio.Protocol):
                         self._heard_at = now
                         self._answered(response)
                     elif response.id == NOTICE_ID:
-                        self._owner.on_members(self, decode_members(response.payload))
+                        self._noticed(response)
                 else:
                     self._greeted(decode_server_hello(frame))
         except (FrameError, HandshakeRefused) as exc:
@@ -219,6 +236,13 @@ class Link(asyncio.Protocol):
         self.ready.set_result(hello)
         self._watch = self._loop.call_later(self._options.probe_s, self._check_silence)
 
+    def _noticed(self, response: Response) -> None:
+        """The node says something of itself."""
+        if response.status is Status.UNAUTHENTICATED:
+            self._owner.on_dismissed(self, Unauthenticated(response.payload.decode("utf-8", "replace")))
+            return
+        self._owner.on_members(self, decode_members(response.payload))
+
     def _answered(self, response: Response) -> None:
         call = self._take_out(response.id)
         if call is not None:  # else the caller has gone
@@ -227,18 +251,21 @@ class Link(asyncio.Protocol):
     def _check_silence(self) -> None:
         """While calls wait and nothing comes, probe for a sign of life; without one, close the link."""
         options, now = self._options, self._loop.time()
-        answer_due = self._heard_at + options.silence_s
-        if not self._owed:
+        answer_due = self._heard_at + options.silence_s if self._owed else now + options.probe_s
+        quiet_s = options.probe_s if self._owed else options.probe_parked_s
+        if not self._owed and not self._parked:
             due = now + options.probe_s
         elif now >= answer_due:
             self._lose(Unavailable(f"no answer for {options.silence_s:g} s"))
             return
-        elif now < self._alive_at + options.probe_s:
-            due = min(self._alive_at + options.probe_s, answer_due)
+        elif now < self._alive_at + quiet_s:
+            due = min(self._alive_at + quiet_s, answer_due)
         elif not self._probed:
             due = now + options.probe_answer_s
             self._probed = True
-            self._write(encode_request(Request(PROBE_ID, RequestKind.STATUS, b"", False, 1_000)))
+            # Where thousands of connections only wait, the cheapest answer will do; nor may everybody see the status.
+            kind = RequestKind.STATUS if self._owed and not self.ready.result().asks_who else RequestKind.MEMBERS
+            self._write(encode_request(Request(PROBE_ID, kind, b"", False, 1_000)))
         else:
             self.fell_silent = True
             self._lose(Unavailable(f"no sign of life for {now - self._alive_at:.1f} s"))

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
-from raftkv.errors import FrameError, InvalidArgument
+from raftkv.errors import FrameError
 from raftkv.machine import CLOSE_SESSION, NO_SESSION, OPEN_SESSION, encode_command
 
 _NO_ARGS = msgspec.msgpack.encode(())
 
 OPEN_SESSION_PAYLOAD = encode_command(NO_SESSION, 0, 0, OPEN_SESSION, _NO_ARGS)
-
-
-class UnknownMethod(InvalidArgument, AttributeError):
-    """The state machine has no command or query of this name; nothing was sent."""
 
 
 def close_session_payload(session_id: int) -> bytes:

@@ -10,6 +10,7 @@ from raftkv.errors import (
     Busy,
     ChangeRefused,
     DiskLow,
+    Forbidden,
     FrameError,
     Indeterminate,
     InvalidArgument,
@@ -19,9 +20,11 @@ from raftkv.errors import (
     Rejected,
     SessionExpired,
     TooMuchWork,
+    Unauthenticated,
     Unavailable,
     ViewExpired,
 )
+from raftkv.history import Compacted, Cursor
 from raftkv.machine import read_rejection
 from raftkv.wire import Response, Status
 
@@ -70,9 +73,22 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
             return Verdict.FINAL, TooMuchWork(text)
         case Status.VIEW_EXPIRED:
             return Verdict.FINAL, ViewExpired(text)
+        case Status.COMPACTED:
+            return Verdict.FINAL, _compacted(text)
         case Status.NOT_CAUGHT_UP:
             return Verdict.FINAL, NotCaughtUp(text)
+        case Status.UNAUTHENTICATED:
+            return Verdict.FINAL, Unauthenticated(text)
+        case Status.FORBIDDEN:
+            return Verdict.FINAL, Forbidden(text)
     raise FrameError(f"an answer with status {status!r}")
+
+
+def _compacted(text: str) -> Compacted:
+    try:
+        return Compacted(Cursor.parse(text))
+    except InvalidArgument as exc:
+        raise FrameError(f"an unreadable cursor: {exc}") from exc
 
 
 def _rejected(payload: bytes) -> Rejected:

@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from raftkv.history import Cursor
 from raftkv.model import Index
 
 T = TypeVar("T")
@@ -16,6 +17,11 @@ class Read(msgspec.Struct, Generic[T], frozen=True):
 
     value: T
     index: Index
+
+    @property
+    def cursor(self) -> Cursor:
+        """From where to watch on, so that nothing is missed: `client.watch(Inventory.stock, after=read.cursor)`."""
+        return Cursor.behind(self.index)
 
 
 class StaleRead(Read[T], Generic[T], frozen=True):

@@ -14,7 +14,17 @@ from raftkv.client.dial import Dialler
 from raftkv.client.link import Link, wrong_cluster
 from raftkv.client.options import ClientOptions
 from raftkv.client.outcome import Verdict, read_response
-from raftkv.errors import Busy, FrameError, NotAccepted, NotLeader, RaftKVError, Unavailable, WrongCluster
+from raftkv.errors import (
+    Busy,
+    Forbidden,
+    FrameError,
+    NotAccepted,
+    NotLeader,
+    RaftKVError,
+    Unauthenticated,
+    Unavailable,
+    WrongCluster,
+)
 from raftkv.wire import Members, RequestKind, Response, decode_members
 
 DIALS_MAX = 8
@@ -53,8 +63,10 @@ class Router:
         self._options = options
         self._dialler = dialler
         self._chance = chance
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._links: dict[str, Link] = {}
+        self._renounced: dict[Link, None] = {}
+        """Over these nothing more is sent."""
         self._current: Link | None = None
         self._calls: dict[PendingCall, None] = {}
         self._waiting: OrderedDict[PendingCall, None] = OrderedDict()
@@ -154,10 +166,15 @@ class Router:
             case Verdict.FINAL if isinstance(result, NotAccepted) and call.maybe_applied:
                 # It was not accepted now, but it may have been accepted before; only its answer can tell.
                 self._later(link, call, result)
+            case Verdict.FINAL if isinstance(result, Unauthenticated | Forbidden) and call.maybe_applied:
+                call.last_error = result  # this try was refused; it does not say what became of those before
+                call.give_up("it was refused when it was sent again")
             case Verdict.FINAL:
                 self._found(link)
                 assert isinstance(result, RaftKVError)
                 call.fail(result)
+                if isinstance(result, Unauthenticated):
+                    self._renounce(link, result)
             case Verdict.ELSEWHERE:
                 assert isinstance(result, RaftKVError)
                 self._leave(link, result.address if isinstance(result, NotLeader) else None, result)
@@ -178,10 +195,15 @@ class Router:
         if link.cluster_id == self._cluster_id:
             self._book.learn(members)
 
+    def on_dismissed(self, link: Link, error: Unauthenticated) -> None:
+        """Who signed in on `link` is no user any more."""
+        self._renounce(link, error)
+
     def on_lost(self, link: Link, error: RaftKVError, calls: Sequence[PendingCall]) -> None:
         """`link` is gone; `calls` were sent over it and not answered."""
         if self._links.get(link.address) is link:
             del self._links[link.address]
+        self._renounced.pop(link, None)
         if link.fell_silent:
             self._book.pass_over(link.address, self._loop.time())
         if self._closed:
@@ -208,6 +230,17 @@ class Router:
         if not call.done:
             delay = self._backoff(call.tries + 1, self._options.busy_backoff_max_s)
             self._loop.call_later(delay, self._again, call, error)
+
+    def _renounce(self, link: Link, error: RaftKVError) -> None:
+        """Sign in anew for the next call: its user may be there by then, or its password may have been changed back.
+        What was sent over this link is answered over it."""
+        if self._links.get(link.address) is link:
+            del self._links[link.address]
+            self._renounced[link] = None
+        self._leave(link, None, error)
+        if not link.outstanding:
+            self._renounced.pop(link, None)
+            link.close()
 
     def _leave(self, link: Link, hint: str | None, error: RaftKVError) -> None:
         """The node at the other end of `link` is not the leader, or not any more: search for it."""
@@ -379,7 +412,7 @@ class Router:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._waiting.clear()
-        for link in list(self._links.values()):
+        for link in (*self._links.values(), *self._renounced):
             for call in link.close():
                 call.maybe_applied |= call.changes_state
         for call in self._calls:
@@ -388,7 +421,7 @@ class Router:
     def after_fork(self) -> None:
         """In a child, drop everything without closing it: it is the parent's."""
         self._closed = True
-        for link in self._links.values():
+        for link in (*self._links.values(), *self._renounced):
             link.after_fork()
 
     @property

@@ -32,6 +32,11 @@ class Session:
         self._open.discard(sequence)
 
     @property
+    def newest(self) -> int:
+        """The sequence number of the newest command; 0 before the first."""
+        return self._next - 1
+
+    @property
     def acked_below(self) -> int:
         """Every command below this was answered or given up."""
         # Each number is stepped over once in the session's life, so this costs nothing per command.

@@ -243,12 +243,28 @@ class Raft(RaftState):
         role = self._require_proposer()
         clocks.judge(self, role)
         clocks.declare(self, role)
+        role.told_ms = 0
         return tail.append_at(self, EntryKind.CLOCK, [b""], clocks.stamp(self, role))[0]
 
     def propose_upgrade(self, payload: bytes) -> Index:
         """Append an `EntryKind.UPGRADE` with this payload; returns its index. Raises `NotLeader`, `Busy`."""
         self._require_proposer()
         return tail.append_payloads(self, EntryKind.UPGRADE, [payload])[0]
+
+    def entry_time_ms(self) -> int:
+        """The time of an entry that this leader would append now. Raises `NotLeader`."""
+        return tail.entry_time_ms(self)
+
+    def present_ms(self) -> int:
+        """The same, to be told to queries: no entry that this leader appends from now on has an earlier one."""
+        time_ms = tail.entry_time_ms(self)
+        self.require_leader().told_ms = time_ms
+        return time_ms
+
+    def propose_due(self, payload: bytes) -> Index:
+        """Append an `EntryKind.DUE` with this payload; returns its index. Raises `NotLeader`, `Busy`."""
+        self._require_proposer()
+        return tail.append_payloads(self, EntryKind.DUE, [payload])[0]
 
     def read(self, token: int) -> None:
         """Ask for a linearizable read: `Ready.reads` names `token` and the index that it must wait for.

@@ -107,6 +107,8 @@ class Leader(msgspec.Struct, kw_only=True):
     """The newest round that a quorum has confirmed, for leases."""
     clock: LogClock | None = None
     """By what it stamps entries; None until `Raft.observe` was called."""
+    told_ms: int = 0
+    """The latest time that queries were told: no entry of this leader's has an earlier one."""
     appended: bool = False
     """There may be entries to send."""
 

@@ -14,7 +14,13 @@ from raftkv.model import EntryKind, Index
 
 def append_payloads(raft: RaftState, kind: EntryKind, payloads: Sequence[bytes]) -> tuple[Index, Index]:
     """Append the leader's own entries; their time never goes back along the log, whatever the clocks say."""
-    return append_at(raft, kind, payloads, max(clocks.stamp(raft, raft.require_leader()), raft.log.last_time_ms))
+    return append_at(raft, kind, payloads, entry_time_ms(raft))
+
+
+def entry_time_ms(raft: RaftState) -> int:
+    """The time of an entry that this leader would append now. Raises `NotLeader`."""
+    role = raft.require_leader()
+    return max(clocks.stamp(raft, role), raft.log.last_time_ms, role.told_ms)
 
 
 def append_at(raft: RaftState, kind: EntryKind, payloads: Sequence[bytes], time_ms: int) -> tuple[Index, Index]:

@@ -81,6 +81,10 @@ class Disk(ABC):
     def open(self, path: str, *, create: bool = False) -> File:
         """Open a file for reading and writing; `create` makes it, and its name is not durable yet."""
 
+    def open_to_read(self, path: str) -> File:
+        """Open a file that this process may not be allowed to write."""
+        return self.open(path)
+
     @abstractmethod
     def exists(self, path: str) -> bool:
         """Whether there is a file or directory of that name."""
@@ -132,6 +136,13 @@ class Disk(ABC):
     @abstractmethod
     def lock(self, path: str) -> Lock:
         """Lock by a file, without waiting; raises `DataDirLocked`."""
+
+    def lock_to_read(self, path: str) -> Lock:
+        """Keep whoever would `lock` it away while this process reads; it need not be allowed to write there.
+
+        The file must exist. Several may read at once. Raises `DataDirLocked`.
+        """
+        return self.lock(path)
 
     def read_bytes(self, path: str) -> bytes:
         """A whole file."""

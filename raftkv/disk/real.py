@@ -158,6 +158,10 @@ class RealDisk(Disk):
         with _translated("opening", path):
             return RealFile(path, os.open(path, flags, 0o600))
 
+    def open_to_read(self, path: str) -> File:
+        with _translated("opening", path):
+            return RealFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
     def exists(self, path: str) -> bool:
         return _mode(path) is not None
 
@@ -178,7 +182,11 @@ class RealDisk(Disk):
         self._sync_parent(path)
         for directory in reversed(missing):
             with _translated("making the directory", directory):
-                os.mkdir(directory, 0o700)
+                try:
+                    os.mkdir(directory, 0o700)
+                except FileExistsError:  # another node's process may have made what they share meanwhile
+                    if not self.is_dir(directory):
+                        raise
             self.sync_dir(os.path.dirname(directory))
 
     def _sync_parent(self, path: str) -> None:
@@ -234,18 +242,27 @@ class RealDisk(Disk):
     def lock(self, path: str) -> Lock:
         with _translated("opening", path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            with _translated("locking", path):
-                _flock(descriptor, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _FileLock(descriptor)
+        return _locked(descriptor, path, fcntl.LOCK_EX)
+
+    def lock_to_read(self, path: str) -> Lock:
+        with _translated("opening", path):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _locked(descriptor, path, fcntl.LOCK_SH)
 
 
-def _flock(descriptor: int, path: str) -> None:
+def _locked(descriptor: int, path: str, kind: int) -> Lock:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _translated("locking", path):
+            _flock(descriptor, path, kind)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return _FileLock(descriptor)
+
+
+def _flock(descriptor: int, path: str, kind: int) -> None:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         raise DataDirLocked(
             f"{path} is locked: another process uses this data directory. Stop it, or use another directory."

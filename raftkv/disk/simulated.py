@@ -124,6 +124,7 @@ class SimDisk(Disk):
         self._durable = _Names()
         self._pending: list[tuple[str, str, str, _Inode | None]] = []
         self._locks: set[str] = set()
+        self._open: set[SimFile] = set()
 
     def open(self, path: str, *, create: bool = False) -> File:
         path = _clean(path)
@@ -137,7 +138,17 @@ class SimDisk(Disk):
             self.before("create", path)
             inode = _Inode()
             self._change_names("set", path, inode=inode)
-        return SimFile(self, path, inode)
+        file = SimFile(self, path, inode)
+        self._open.add(file)
+        return file
+
+    def open_files(self) -> list[str]:
+        """The paths under which this process has files open: one for each that was not closed."""
+        return sorted(file.path for file in self._open)
+
+    def closed(self, file: SimFile) -> None:
+        """Note that a file was closed."""
+        self._open.discard(file)
 
     def exists(self, path: str) -> bool:
         path = _clean(path)
@@ -242,6 +253,7 @@ class SimDisk(Disk):
     def kill(self) -> None:
         """End the process without a power cut: open files and locks are dead, written data stays as it is."""
         self._locks.clear()
+        self._open.clear()
         self.generation += 1
 
     def crash(self, choose: random.Random | None = None) -> None:
@@ -285,6 +297,13 @@ class SimDisk(Disk):
         self.harmed = True
         for names in (self._now, self._durable):
             names.files.pop(_clean(path), None)
+
+    def cut_short(self, path: str, size: int) -> None:
+        """Let a file end after `size` bytes, durably: the rest was never written, or was lost."""
+        self.harmed = True
+        inode = self._now.files[_clean(path)]
+        for image in (inode.content, inode.durable):
+            del image[size:]
 
     def image(self) -> dict[str, bytes]:
         """Every file's content as readers see it now."""
@@ -336,7 +355,7 @@ class SimFile(File):
 
     def __init__(self, disk: SimDisk, path: str, inode: _Inode) -> None:
         self._disk = disk
-        self._path = path
+        self.path = path
         self._inode = inode
         self._generation = disk.generation
         self._poisoned = False
@@ -344,13 +363,13 @@ class SimFile(File):
 
     def _check(self) -> None:
         if self._closed or self._generation != self._disk.generation:
-            raise DiskError(f"{self._path}: the file is closed, or the power was cut")
+            raise DiskError(f"{self.path}: the file is closed, or the power was cut")
         if self._poisoned:
-            raise DiskError(f"{self._path}: unusable since an earlier failure")
+            raise DiskError(f"{self.path}: unusable since an earlier failure")
 
     def _before(self, kind: str) -> None:
         try:
-            self._disk.before(kind, self._path)
+            self._disk.before(kind, self.path)
         except DiskError:
             self._poisoned = True
             raise
@@ -358,7 +377,7 @@ class SimFile(File):
     def pread(self, size: int, offset: int) -> bytes:
         self._check()
         if self._disk.read_fault is not None:
-            self._disk.read_fault("read", self._path)
+            self._disk.read_fault("read", self.path)
         return bytes(self._inode.content[offset : offset + size])
 
     def pwrite(self, buffers: Sequence[bytes], offset: int, *, sync: bool = False) -> None:
@@ -375,7 +394,7 @@ class SimFile(File):
             self._disk.times_full += 1
             fits = max(0, len(data) - grows + self._disk.free("").free_bytes)
             self._inode.change(offset, data[:fits])
-            raise DiskFull(f"writing {self._path}: the disk is full")
+            raise DiskFull(f"writing {self.path}: the disk is full")
         self._inode.change(offset, data)
         if sync:
             self.sync()
@@ -402,6 +421,7 @@ class SimFile(File):
 
     def close(self) -> None:
         self._closed = True
+        self._disk.closed(self)
 
 
 class _SimLock(Lock):

@@ -1,4 +1,4 @@
-"""What operators ask of a node: status, membership, leadership, snapshots, versions of the application."""
+"""What operators ask of a node: status, membership, leadership, snapshots, versions of the application, users."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any
 
 import msgspec
 
+from raftkv.access import AccessAsk, AccessOrder
 from raftkv.errors import UNREADABLE, FrameError, InvalidArgument
 from raftkv.listener.interface import Service
 from raftkv.model import Member, NodeId
-from raftkv.wire import Request, RequestKind, Response, Status
+from raftkv.wire import BackupAsk, BackupRead, Request, RequestKind, Response, Status
 
 ANSWER_S = 0.5
 """For an answer's way back."""
@@ -17,8 +18,8 @@ ANSWER_S = 0.5
 _encoder = msgspec.msgpack.Encoder()
 
 
-async def run_admin(service: Service, request: Request) -> Response:
-    """Do what an operator asked; raises what the service raises.
+async def run_admin(service: Service, request: Request, by: str | None) -> Response:
+    """Do what an operator asked, who has signed in as the user `by` or not; raises what the service raises.
 
     The deadline is the client's; the operation is given a little less, so that its end and why is still heard.
     """
@@ -45,6 +46,18 @@ async def run_admin(service: Service, request: Request) -> Response:
             result = await service.orders.reset_clock(deadline_s)
         case RequestKind.UPGRADE:
             result = await service.orders.upgrade(read_argument(request, int | None), deadline_s)
+        case RequestKind.CONFIGURE:
+            result = await service.orders.configure(read_argument(request, dict[str, bool | int | float | None]))
+        case RequestKind.ACCESS:
+            order = read_argument(request, AccessOrder)
+            result = await service.orders.change_access(order, by, deadline_s)
+        case RequestKind.ACCESS_SHOW:
+            listed = await service.orders.show_access(read_argument(request, AccessAsk), deadline_s)
+            return Response(request.id, Status.OK, listed)
+        case RequestKind.BACKUP_OFFER:
+            result = await service.orders.offer_backup(read_argument(request, BackupAsk), deadline_s)
+        case RequestKind.BACKUP_READ:
+            return Response(request.id, Status.OK, await service.orders.read_backup(read_argument(request, BackupRead)))
         case _:
             raise FrameError(f"a request of kind {request.kind!r}")
     return Response(request.id, Status.OK, _encoder.encode(result))

@@ -8,6 +8,7 @@ from raftkv.errors import (
     Busy,
     ChangeRefused,
     DiskLow,
+    Forbidden,
     InvalidArgument,
     NotAccepted,
     NotCaughtUp,
@@ -16,8 +17,10 @@ from raftkv.errors import (
     Rejected,
     SessionExpired,
     TooMuchWork,
+    Unauthenticated,
     ViewExpired,
 )
+from raftkv.history import Compacted
 from raftkv.machine import OutcomeKind, rejection_payload
 from raftkv.model import Index, Member
 from raftkv.wire import Response, Status
@@ -75,6 +78,12 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
             status = Status.TOO_MUCH_WORK
         case ViewExpired():
             status = Status.VIEW_EXPIRED
+        case Unauthenticated():
+            status = Status.UNAUTHENTICATED
+        case Forbidden():
+            status = Status.FORBIDDEN
+        case Compacted():
+            return Response(request_id, Status.COMPACTED, str(error.oldest).encode())
         case _:
             status = Status.INDETERMINATE
     return Response(request_id, status, text)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from raftkv.errors import FrameError, NotLeader, RaftKVError, Unavailable
+from raftkv.errors import Busy, FrameError, NotLeader, RaftKVError, Unauthenticated, Unavailable
 from raftkv.forks import let_go_of
-from raftkv.listener.admin import read_argument, run_admin
+from raftkv.listener.admin import ANSWER_S, read_argument
 from raftkv.listener.answers import error_response, outcome_response, result_response
 from raftkv.listener.crowd import Crowd
-from raftkv.listener.interface import Service
+from raftkv.listener.demands import Demand
+from raftkv.listener.greeting import answer_hello, unfit
+from raftkv.listener.interface import Parked, Service
+from raftkv.listener.keepalive import keep_alive
+from raftkv.listener.parked import ParkedRequests
+from raftkv.listener.standing import Standing
+from raftkv.machine import OPEN_SESSION, OutcomeKind
 from raftkv.transport import address_text
 from raftkv.wire import (
     NOTICE_ID,
-    PROTOCOL_VERSION,
     FrameDecoder,
+    Members,
+    Poll,
     Request,
     RequestKind,
     Response,
-    ServerHello,
     Status,
     ViewQuery,
+    Watching,
     decode_client_hello,
     decode_request,
     encode_members,
@@ -41,30 +47,20 @@ ANSWER_BYTES_LARGE = 64 * 1024
 """Answers of one turn of the loop from which on their memory is counted at once, not when they leave."""
 
 
-KEEPALIVE_S = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
-"""A client whose host has vanished keeps its place for two minutes; by the system's own choice it is two hours."""
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """Ask now and then whether anybody is there, so that one who vanished does not keep its place for ever."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE_S.items():
-        if hasattr(socket, name):  # not every system lets one choose
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
 class Connection(asyncio.Protocol):
     """A client's connection, as a protocol of asyncio.
 
     Whatever a client does wrong closes its connection, is counted, and has no other effect. While it
     has `requests_max` requests waiting, or doesn't read its answers, it isn't read.
 
-    Invariants: `waiting` is the number of requests taken and not answered; `_backlog` holds frames
-    only while reading is paused.
+    Invariants: `waiting` is the number of requests taken and not answered, without those in `_parked`, which wait
+    until something happens; `_backlog` holds frames only while reading is paused.
     """
 
-    def __init__(self, service: Service, crowd: Crowd[Connection]) -> None:
+    def __init__(self, service: Service, crowd: Crowd[Connection], standing: Standing) -> None:
         self._service = service
+        self.standing = standing
+        self._address = "unknown"
         self._crowd = crowd
         self._limits = crowd.limits
         self._stats = crowd.stats
@@ -77,12 +73,16 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._unread_bytes = 0
         self._paused = False
-        self._unread = False
-        self._ending = False
+        self._unread = self._resting = False
+        self._ending: RaftKVError | None = None
+        """Why it takes no more requests."""
+        self._arrived = 0.0
+        """When the newest data came."""
         self.told: tuple[str, ...] = ()
         """The addresses of the members that the client has heard of."""
         self._gone = self.is_gone  # once, not for each query
         self.waiting = 0
+        self._parked = ParkedRequests(crowd.limits.parked_max)
         self.held_bytes = 0
         """What all together were told that this connection keeps in memory."""
         self.closed = False
@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         """Called when a client has connected; its hello must come within a bounded time."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         self._transport = transport
+        self._address = address_text(transport.get_extra_info("peername"))
         if not self._crowd.admit(self):
             self._stats.connections_refused += 1
             self.closed = True
@@ -110,6 +111,7 @@ class Connection(asyncio.Protocol):
         self._crowd.release(self)
         self._backlog.clear()
         self._out.clear()
+        self._drop_parked()
 
     def is_gone(self) -> bool:
         """Whether nobody waits for answers here any more; asked on any thread."""
@@ -122,6 +124,7 @@ class Connection(asyncio.Protocol):
         self._backlog.clear()
         self._out.clear()
         self._out_bytes = self._unread_bytes = 0
+        self._drop_parked()
         self._tell_held()
         if self._transport is not None:
             self._transport.abort()
@@ -134,14 +137,33 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Take no more requests; close when those that were taken are answered."""
         self.tell_members()  # its client needs the others now
-        self._ending = True
+        self._take_no_more(Unavailable(f"node {self._service.node_id} is closing"))
+        if self.waiting == 0:
+            self._finish()
+
+    def _take_no_more(self, why: RaftKVError) -> None:
+        self._ending = why
+        for request_id in self._parked:
+            self._fetch(request_id)[0].cancel()
+            self._query_done(request_id, 0, why)
+
+    def check_standing(self) -> None:
+        """Tell the client when it is not its user any more, and end; called when that may be so."""
+        if not self._greeted or self.closed or self._ending is not None:
+            return
+        self.standing.renew()
+        if not (why := self.standing.lost):
+            return
+        self._write(encode_response(Response(NOTICE_ID, Status.UNAUTHENTICATED, why.encode())))
+        self._take_no_more(Unauthenticated(why))
+        self.refuse("user", why)
         if self.waiting == 0:
             self._finish()
 
     def tell_members(self) -> bool:
         """Tell the client of the members if they have changed since it heard of them; returns whether they had."""
         members = self._service.members
-        if not self._greeted or self.closed or members.addresses == self.told:
+        if not self._greeted or self.closed or members.addresses == self.told or not self.standing.may_know_members:
             return False
         self.told = members.addresses
         self._write(encode_response(Response(NOTICE_ID, Status.OK, encode_members(members), members.index)))
@@ -172,6 +194,7 @@ class Connection(asyncio.Protocol):
         """Take in the requests that are complete."""
         if self.closed:
             return
+        self._arrived = self._loop.time()
         try:
             frames = self._decoder.feed(data)
         except FrameError as exc:
@@ -180,11 +203,12 @@ class Connection(asyncio.Protocol):
         self._backlog.extend(frames)
         self._drain()
         self._tell_held()
-        if self._greeted and not self.closed:
-            if not self._decoder.has_partial:
-                self.incomplete_since = None
-            elif frames or self.incomplete_since is None:
-                self.incomplete_since = self._loop.time()
+        if self._greeted and not self.closed and (frames or self.incomplete_since is None):
+            self._await_rest()
+
+    def _await_rest(self) -> None:
+        """The rest of a frame must come within a bounded time from now on, if its beginning has arrived."""
+        self.incomplete_since = self._loop.time() if self._decoder.has_partial else None
 
     def eof_received(self) -> bool:
         """The client sends no more; one that wants its answers keeps its side open, so this is the end."""
@@ -196,10 +220,12 @@ class Connection(asyncio.Protocol):
         try:
             while backlog and not self.closed and not self.is_full:
                 frame = backlog.popleft()
-                if self._greeted:
-                    self._take(decode_request(frame))
-                else:
+                if not self._greeted:
                     self._greet(frame)
+                elif (request := decode_request(frame)).kind is RequestKind.CANCEL:
+                    self._forget(request.id)
+                else:
+                    self._take(request)
         except FrameError as exc:
             self._garbage(exc)
         transport = self._transport
@@ -216,8 +242,9 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether the client has to wait: it asked for too much, or doesn't read its answers."""
-        return self._unread or self.waiting >= self._limits.requests_max
+        """Whether the client has to wait: it is not known yet who it is, it asked for too much, now or in all, or
+        doesn't read its answers."""
+        return self._unread or self._resting or self.waiting >= self._limits.requests_max
 
     def _garbage(self, error: FrameError) -> None:
         self._stats.closed_garbage += 1
@@ -226,8 +253,7 @@ class Connection(asyncio.Protocol):
 
     def refuse(self, kind: str, reason: str) -> None:
         """Say in the log what it is closed for."""
-        assert self._transport is not None
-        self._crowd.refuse(kind, reason, address_text(self._transport.get_extra_info("peername")))
+        self._crowd.refuse(kind, reason, self._address)
 
     def weigh(self) -> int:
         """What it keeps in memory, now that somebody asks; all together are told of less, never of more."""
@@ -239,24 +265,36 @@ class Connection(asyncio.Protocol):
 
     def _tell_held(self) -> None:
         """Tell all together of what has changed."""
-        held = self._decoder.partial_bytes + self._out_bytes + self._unread_bytes
+        held = self._decoder.partial_bytes + self._out_bytes + self._unread_bytes + self._parked.held_bytes
         more, self.held_bytes = held - self.held_bytes, held
         if more:
             self._crowd.hold(more)
 
     def _greet(self, frame: bytes | memoryview) -> None:
+        """The hello has come: find out who it is, which may take a moment, and answer."""
         hello = decode_client_hello(frame)
-        service = self._service
-        refused = ""
-        if hello.version != PROTOCOL_VERSION:
-            refused = f"node {service.node_id} speaks version {PROTOCOL_VERSION}, not {hello.version}"
-        elif hello.cluster_id and hello.cluster_id != service.cluster_id:
-            refused = f"node {service.node_id} belongs to cluster {service.cluster_id!r}, not {hello.cluster_id!r}"
-        members = service.members
+        if refused := unfit(hello, self._service):
+            self._welcome(refused)
+            return
+        assert self._transport is not None
+        self._resting, self.incomplete_since = True, None  # it is the client that waits now
+        try:
+            self.standing.sign_in(hello.sign_in, self._transport, self._signed_in)
+        except Busy as exc:
+            self._resting = False
+            self._welcome(str(exc))
+
+    def _signed_in(self) -> None:
+        if not self.closed and self._ending is None:
+            self._welcome()
+            self._await_rest()
+            self.go_on()
+
+    def _welcome(self, refused: str = "") -> None:
+        """Answer the hello; unless `refused` is empty, it says why the connection ends."""
+        members = self._service.members if self.standing.may_know_members else Members()
         self.told = members.addresses
-        answer = ServerHello(
-            PROTOCOL_VERSION, service.cluster_id, service.node_id, service.fingerprint, refused, members
-        )
+        answer = answer_hello(self._service, self.standing, members, refused)
         self._write(encode_server_hello(answer))
         if refused:
             self._stats.handshakes_refused += 1
@@ -271,21 +309,29 @@ class Connection(asyncio.Protocol):
         self._stats.requests += 1
         self._stats.requests_waiting += 1
         try:
-            if self._ending:
-                raise Unavailable(f"node {self._service.node_id} is closing")
+            if self._ending is not None:
+                raise self._ending
+            demand = self.standing.demand(request, self._address) if self.standing.is_asked else None
             match request.kind:
                 case RequestKind.COMMAND:
                     self._crowd.check_share(self)
-                    self._service.requests.submit(request.payload, partial(self._command_done, request.id))
+                    done = partial(self._command_done, self._arrived, request.id)
+                    if demand is not None and demand.name == OPEN_SESSION and (user := self.standing.user):
+                        self._service.requests.open_session(user, done)
+                    else:
+                        self._service.requests.submit(request.payload, done)
                 case RequestKind.QUERY:
                     self._crowd.check_share(self)
                     self._service.requests.query(
                         request.payload,
                         request.stale,
-                        partial(self._query_done, request.id),
+                        partial(self._answered_query, self._arrived, request.id),
                         request.deadline_ms / 1000,
                         self._gone,
                     )
+                case RequestKind.POLL | RequestKind.WATCH:
+                    self._crowd.check_share(self)
+                    self._park(request, demand)
                 case RequestKind.VIEW_OPEN | RequestKind.VIEW_QUERY | RequestKind.VIEW_CLOSE:
                     self._crowd.check_share(self)
                     self._take_view(request)
@@ -295,9 +341,59 @@ class Connection(asyncio.Protocol):
                     self._crowd.spawn(self._admin(request))
         except RaftKVError as exc:
             self._stats.refused += 1
+            self._stats.ended(request.kind.name.lower(), type(exc).__name__)
             if isinstance(exc, NotLeader):
                 self.tell_members()  # who is sent elsewhere should know where that is
             self._answer(error_response(request.id, exc, self._service.leader))
+
+    def _park(self, request: Request, demand: Demand | None) -> None:
+        """Have a request answered when something happens; its answer has time for its way until the deadline."""
+        self._parked.check(request)
+        requests, given_s = self._service.requests, request.deadline_ms / 1000
+        wait_s, done = given_s - min(ANSWER_S, given_s / 4), partial(self._poll_done, request.id)
+        if request.kind is RequestKind.POLL:
+            asked = read_argument(request, Poll)
+            parked = requests.poll(asked.query, asked.known, done, wait_s, self._gone)
+        else:
+            parked = requests.watch(read_argument(request, Watching), done, wait_s, self._gone)
+        if not parked.is_over:
+            self._parked.add(request, parked, demand)
+            self._stats.requests_parked += 1
+            self.waiting -= 1
+            self._stats.requests_waiting -= 1
+            self._resting = not self._crowd.park(self)
+
+    def go_on(self) -> None:
+        """Take more requests: others had their turn."""
+        self._resting = False
+        self._drain()
+        self._tell_held()
+
+    def _fetch(self, request_id: int) -> tuple[Parked, Demand | None]:
+        """A parked request is about to be answered: it is one of those that wait."""
+        self._stats.requests_parked -= 1
+        self.waiting += 1
+        self._stats.requests_waiting += 1
+        return self._parked.take(request_id)
+
+    def _drop_parked(self) -> None:
+        for request_id in self._parked:
+            self._forget(request_id)
+
+    def _forget(self, request_id: int) -> None:
+        """Nobody waits for this any more; unless it is parked, its answer is on its way already."""
+        if request_id in self._parked:
+            self._fetch(request_id)[0].cancel()
+            self._answered()
+
+    def _poll_done(self, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
+        if request_id in self._parked:
+            _, demand = self._fetch(request_id)
+            try:
+                self.standing.check_still(demand)
+            except RaftKVError as exc:
+                index, result = 0, exc
+        self._query_done(request_id, index, result)
 
     def _take_view(self, request: Request) -> None:
         service, done, deadline_s = self._service, partial(self._query_done, request.id), request.deadline_ms / 1000
@@ -322,16 +418,27 @@ class Connection(asyncio.Protocol):
 
     async def _admin(self, request: Request) -> None:
         try:
-            response = await run_admin(self._service, request)
+            response = await self.standing.order(self._service, request, self._address)
         except RaftKVError as exc:
             response = error_response(request.id, exc, self._service.leader)
         self._answer(response)
 
-    def _command_done(self, request_id: int, index: Index, outcome: Outcome | RaftKVError) -> None:
+    def _command_done(self, arrived: float, request_id: int, index: Index, outcome: Outcome | RaftKVError) -> None:
         if isinstance(outcome, RaftKVError):
+            self._stats.ended("command", type(outcome).__name__)
             self._answer(error_response(request_id, outcome, self._service.leader))
         else:
+            self._stats.commands.note(self._loop.time() - arrived)
+            if outcome.kind is not OutcomeKind.APPLIED:
+                self._stats.ended("command", outcome.kind.name.lower())
             self._answer(outcome_response(request_id, index, outcome))
+
+    def _answered_query(self, arrived: float, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
+        if isinstance(result, RaftKVError):
+            self._stats.ended("query", type(result).__name__)
+        else:
+            self._stats.queries.note(self._loop.time() - arrived)
+        self._query_done(request_id, index, result)
 
     def _query_done(self, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
         if isinstance(result, RaftKVError):
@@ -339,9 +446,12 @@ class Connection(asyncio.Protocol):
         else:
             self._answer(result_response(request_id, index, result))
 
-    def _answer(self, response: Response) -> None:
+    def _answered(self) -> None:
         self.waiting -= 1
         self._stats.requests_waiting -= 1
+
+    def _answer(self, response: Response) -> None:
+        self._answered()
         self._stats.answered += 1
         if not self.closed:
             self._write(encode_response(response))
@@ -369,7 +479,7 @@ class Connection(asyncio.Protocol):
             unread = self._unread_bytes
             self.abort()
             self.refuse("unread", f"it left {unread} bytes of answers unread")
-        elif self._ending and self.waiting == 0:
+        elif self._ending is not None and self.waiting == 0:
             self._finish()
         elif self._paused:
             self._drain()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -12,6 +13,10 @@ from raftkv.transport import Refusals
 
 ADMIN_MAX = 64
 """Membership changes and the like under way at once; more than any operator starts."""
+
+PARKED_AT_ONCE = 64
+"""Requests that are parked in one turn of the loop, and one for each connection that begins to. They don't count as
+waiting, so nothing else bounds how many are taken while commands of others wait."""
 
 
 class Guest(Protocol):
@@ -26,6 +31,9 @@ class Guest(Protocol):
 
     def flush(self) -> None:
         """Send what was answered in this turn of the loop."""
+
+    def go_on(self) -> None:
+        """Take more requests: it has made room for others in this turn of the loop."""
 
     def refuse(self, kind: str, reason: str) -> None:
         """Say in the log what it is closed for."""
@@ -52,6 +60,9 @@ class Crowd(Generic[G]):
         self.tasks: dict[asyncio.Task[None], None] = {}
         """Operators' requests under way."""
         self._dirty: list[G] = []
+        self._parkable = PARKED_AT_ONCE
+        self._resting: deque[G] = deque()
+        """Those that go on in later turns of the loop."""
         self._empty: asyncio.Future[None] | None = None
 
     def refuse(self, kind: str, reason: str, address: str) -> None:
@@ -87,6 +98,21 @@ class Crowd(Generic[G]):
         crowd = self.limits.crowd_requests
         if self.stats.requests_waiting > crowd and connection.waiting > max(1, crowd // len(self.connections)):
             raise Busy(f"{self.stats.requests_waiting} requests wait here, {connection.waiting} of them of this client")
+
+    def park(self, connection: G) -> bool:
+        """A request was parked. Returns whether `connection` may take more in this turn; if not, its `go_on` comes."""
+        if self._parkable == PARKED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._go_on)
+        self._parkable -= 1
+        if self._parkable > 0:
+            return True
+        self._resting.append(connection)
+        return False
+
+    def _go_on(self) -> None:
+        self._parkable = PARKED_AT_ONCE
+        while self._resting and self._parkable > 0:
+            self._resting.popleft().go_on()
 
     def full_text(self) -> str:
         """Why there is no place for a connection."""

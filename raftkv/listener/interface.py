@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from raftkv.machine import CommandDone, QueryDone
+from raftkv.access import Access, AccessAsk, AccessOrder
+from raftkv.machine import CommandDone, QueryDone, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
-from raftkv.wire import Members
+from raftkv.snapshot.backup import BackupHead
+from raftkv.wire import BackupAsk, BackupRead, Members, Watching
+
+
+class Parked(Protocol):
+    """A request that waits at the node until something happens."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was answered, or is about to be."""
+
+    def cancel(self) -> None:
+        """Its client has gone: it is not answered any more."""
 
 
 class RequestPort(Protocol):
@@ -26,6 +39,28 @@ class RequestPort(Protocol):
         `NotAccepted` nor `InvalidArgument` means that the command may still be applied.
         """
 
+    def open_session(self, owner: str, done: CommandDone) -> None:
+        """Open a session that only this user may use; as `submit`."""
+
+    def session_owner(self, session_id: int) -> str | None:
+        """Who has opened a session, by the state that is applied here; empty for one that is nobody's, None when there
+        is none."""
+
+    @property
+    def applied_index(self) -> Index:
+        """The last entry that is applied here."""
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether this node, if it leads, has applied all that the leaders before it have acknowledged."""
+
+    @property
+    def machine(self) -> type[StateMachine]:
+        """What it runs."""
+
+    def present_ms(self) -> int:
+        """What time it is, in milliseconds since the epoch: the leader's time where that is known."""
+
     def query(
         self,
         payload: bytes,
@@ -41,6 +76,15 @@ class RequestPort(Protocol):
 
         Raises `NotAccepted` when it is refused at once.
         """
+
+    def poll(
+        self, payload: bytes, known: int | None, done: QueryDone, wait_s: float, gone: Callable[[], bool]
+    ) -> Parked:
+        """Answer a linearizable query when the xxh3-64 of its result is not `known`, or after `wait_s` seconds with
+        nothing. Raises as `query`."""
+
+    def watch(self, asked: Watching, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Parked:
+        """Answer with a `Found` when there are changes, or after `wait_s` seconds. Raises as `query`."""
 
     def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
         """Hold the state at one index, which is the answer's; the result is the view's number. Raises as `query`."""
@@ -81,6 +125,21 @@ class OrderPort(Protocol):
     async def take_snapshot(self) -> Index:
         """Take a snapshot now; returns its index."""
 
+    async def configure(self, values: dict[str, bool | int | float | None]) -> Sequence[msgspec.Struct]:
+        """Change settings of this node, durably; returns all that may change."""
+
+    async def offer_backup(self, ask: BackupAsk, deadline_s: float) -> BackupHead:
+        """Hold a snapshot, so that it can be read; returns the head of its backup."""
+
+    async def read_backup(self, asked: BackupRead) -> bytes:
+        """Read a part of a snapshot that is held."""
+
+    async def change_access(self, order: AccessOrder, by: str | None, deadline_s: float) -> str:
+        """Change users and roles, as the user `by` (None: who has not signed in); returns the token that was made."""
+
+    async def show_access(self, ask: AccessAsk, deadline_s: float) -> bytes:
+        """Some of the users or roles, as an encoded `AccessShown`."""
+
 
 class Service(Protocol):
     """A node as its listener sees it. Everything is called on the event loop's thread."""
@@ -115,6 +174,13 @@ class Service(Protocol):
     @property
     def orders(self) -> OrderPort:
         """What operators order it to do."""
+
+    @property
+    def access(self) -> Access:
+        """Users and roles, as they are in the state that is applied here."""
+
+    def watch_access(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when `access` is otherwise; for one listener."""
 
     def status(self) -> msgspec.Struct:
         """Everything that an operator may ask; sent as MessagePack."""

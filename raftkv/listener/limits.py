@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raftkv.config import MIB, Config
+from raftkv.durations import Durations
 
 
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -13,6 +14,9 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: int = 10_000
     requests_max: int = 10_000
     """Requests of one connection that wait for an answer; over it the connection isn't read."""
+    parked_max: int = 10_000
+    """Requests of one connection that wait until something changes. They do not count as waiting, or a client with
+    many of them could ask for nothing else."""
     crowd_requests: int = 25_000
     """Over so many requests that wait, of all connections together, none gets more than an equal share: who asks
     again as soon as it is refused must not keep out who asks now and then. Half of what the node takes."""
@@ -22,8 +26,8 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     write_bytes_max: int = 64 * MIB
     """… and at which it is closed: what it had asked for before may still be this large."""
     held_bytes_max: int = 256 * MIB
-    """Beginnings of frames and unread answers of all connections together: each alone may be large, a thousand
-    of them may not. Over it those that hold most are closed; four times what the log takes uncommitted."""
+    """Beginnings of frames, parked requests and unread answers of all connections together: each alone may be large, a
+    thousand of them may not. Over it those that hold most are closed; four times what the log takes uncommitted."""
     hello_timeout_s: float = 5.0
     """A connection that has not said who it is by then is closed."""
     frame_timeout_s: float = 30.0
@@ -43,12 +47,14 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStats(msgspec.Struct):
-    """What a listener has seen; all but the first three only go up."""
+    """What a listener has seen; all but the first four only go up."""
 
     connections: int = 0
     requests_waiting: int = 0
+    requests_parked: int = 0
+    """Those that wait until something changes; they are not among the former."""
     held_bytes: int = 0
-    """Beginnings of frames and unread answers, of all connections; what clients have read since may still count."""
+    """Beginnings of frames, parked requests and unread answers, of all connections; what was read since may count."""
     connections_refused: int = 0
     """Over `connections_max`."""
     handshakes_refused: int = 0
@@ -67,3 +73,21 @@ class ServerStats(msgspec.Struct):
     answered: int = 0
     refused: int = 0
     """Requests that were not accepted."""
+    sign_ins: int = 0
+    """Clients that have shown rightly who they are, by a password or token."""
+    sign_ins_failed: int = 0
+    sign_ins_delayed: int = 0
+    """Those that were not tried, as too many before them were wrong."""
+    unauthenticated: int = 0
+    """Requests that were refused as nobody had signed in."""
+    forbidden: int = 0
+    """Requests that were refused as their user had no right to them."""
+    commands: Durations = msgspec.field(default_factory=Durations)
+    queries: Durations = msgspec.field(default_factory=Durations)
+    """How long those took that were answered with what became of them, from their arrival until the answer."""
+    outcomes: dict[tuple[str, str], int] = {}
+    """All other ends, by the kind of request and how it ended: an error's name, or what became of a command."""
+
+    def ended(self, kind: str, how: str) -> None:
+        """A request was not answered with its result."""
+        self.outcomes[kind, how] = self.outcomes.get((kind, how), 0) + 1

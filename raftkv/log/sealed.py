@@ -42,6 +42,13 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         head = _HEAD.pack(self.magic, self.version, len(body))
         return head + self.checksum(head + body) + body
 
+    def size_of(self, begun: bytes) -> int:
+        """How many bytes sealed data has that begins so; 0 when this is no beginning of this kind of data."""
+        if len(begun) < self.body_at:
+            return 0
+        found, _, length = _HEAD.unpack_from(begun)
+        return self.body_at + length if found == self.magic else 0
+
     def checksum_of(self, sealed: bytes) -> bytes:
         """The checksum that stands in sealed data."""
         return sealed[_HEAD.size : self.body_at]

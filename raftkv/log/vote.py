@@ -19,7 +19,7 @@ from raftkv.log.sealed import seal, unseal
 from raftkv.logs import EventLog
 from raftkv.model import HardState, Index
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 _MAGIC = b"RKVvote\n"
 _SLOT_BYTES = 4096  # a block for each copy, so that no torn write can reach both
@@ -49,6 +49,8 @@ class VoteSeen(msgspec.Struct, frozen=True):
 
     identity: Identity
     boot: int
+    hard_state: HardState
+    durable_index: Index
 
 
 class VoteFile:
@@ -114,7 +116,9 @@ class VoteFile:
             slot, _ = _newest(file, path)
         finally:
             file.close()
-        return VoteSeen(identity=slot.identity, boot=slot.boot)
+        return VoteSeen(
+            identity=slot.identity, boot=slot.boot, hard_state=slot.hard_state, durable_index=slot.durable_index
+        )
 
     @property
     def identity(self) -> Identity:

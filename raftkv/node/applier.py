@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from raftkv import failpoints
 from raftkv.config import MIB
+from raftkv.durations import Durations
 from raftkv.entry import Entry
 from raftkv.errors import NodeStopped, RaftKVError, Unavailable
 from raftkv.machine import SliceOver
@@ -36,6 +37,15 @@ failpoints.declare(
 )
 
 
+class AnswerClock(NamedTuple):
+    """What time it is, for whoever answers."""
+
+    seconds: Callable[[], float]
+    """Since whenever."""
+    present_ms: Callable[[], int]
+    """For queries; 0 if it is not known here."""
+
+
 class Applier:
     """Feeds committed entries to the state machine on the event loop's thread.
 
@@ -54,7 +64,7 @@ class Applier:
         batch_entries_max: int,
         on_applied: Callable[[Index], None],
         on_failure: Callable[[BaseException], None],
-        clock: Callable[[], float],
+        clock: AnswerClock,
         go_on: Callable[[Query], None],
     ) -> None:
         """`go_on` takes queries that are not done within their slice of the loop."""
@@ -77,6 +87,12 @@ class Applier:
         self._paused = False
         """Either of the two."""
         self._stopped = False
+        self.took = Durations()
+        """How long each batch was applied."""
+
+    def present_ms(self) -> int:
+        """The time that queries are shown, where it is known; 0 elsewhere."""
+        return self._clock.present_ms()
 
     @property
     def applied_index(self) -> Index:
@@ -157,7 +173,9 @@ class Applier:
     def _apply(self, entries: Sequence[Entry]) -> None:
         try:
             failpoints.reach("apply.before")
+            began = self._clock.seconds()
             outcomes = self.runner.apply(entries)
+            self.took.note(self._clock.seconds() - began)
         except Exception as exc:  # noqa: BLE001 (whatever it is, going on would skip the entry)
             # Entries before the failing one may have been applied; their clients aren't told, because the node stops.
             self._on_failure(exc)
@@ -173,12 +191,12 @@ class Applier:
         """Answer the queries whose index is applied, for a slice of time; the rest in later turns of the loop."""
         if self._stopped or self._paused or self._answering:
             return
-        now = self._clock()
+        now = self._clock.seconds()
         ends = now + ANSWERS_SLICE_S
         while due := self._queries.due(self.runner.applied.index, self._at_once):
             for query in due:
                 self._answer(query)
-            began, now = now, self._clock()
+            began, now = now, self._clock.seconds()
             if now - began > ANSWERS_SLICE_S / 4:
                 self._at_once = max(1, self._at_once // 2)
             elif self._at_once < ANSWERS_AT_ONCE:
@@ -207,8 +225,14 @@ class Applier:
     def _answer(self, query: Query) -> None:
         """Answer a query from what is applied. If it meets damaged data, the node stops."""
         try:
-            result: bytes | RaftKVError = self.runner.query(query.payload) if query.instead is None else query.instead()
+            if query.instead is None:
+                query.now_ms = self.runner.present_ms(self._clock.present_ms())
+                result: bytes | RaftKVError = self.runner.query(query.payload, query.now_ms)
+                query.told_time = self.runner.told_time
+            else:
+                result = query.instead()
         except SliceOver:
+            query.is_long = True
             self._go_on(query)
             return
         except NodeStopped as exc:

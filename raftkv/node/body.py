@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from raftkv.config import Config
 from raftkv.core.raft import Raft
-from raftkv.errors import NodeStopped
+from raftkv.errors import NodeStopped, Unavailable
 from raftkv.model import NodeId
+from raftkv.node.live import LiveSettings
 from raftkv.node.paths import Options, Paths
 from raftkv.node.workers import error_of
 from raftkv.node.world import World
@@ -26,6 +28,7 @@ class Body:
         self,
         raft: Raft,
         options: Options,
+        live: LiveSettings,
         world: World,
         transport: Transport,
         *,
@@ -35,7 +38,7 @@ class Body:
         self.raft = raft
         self.options = options
         self.node_id: NodeId = options.node_id
-        self.config = options.config
+        self.live = live
         self.paths = Paths(options.data_dir)
         self.world = world
         self.transport = transport
@@ -49,9 +52,20 @@ class Body:
         """Whether the node was asked to stop, or let go of."""
 
     @property
+    def config(self) -> Config:
+        """All settings as they are now; whoever copies one has it from the start."""
+        return self.live.config
+
+    @property
     def has_ended(self) -> bool:
         """Whether the node has stopped taking part: it failed, or was asked to stop."""
         return self.is_closing or self.failure is not None
+
+    def refusal(self) -> Unavailable:
+        """Why clients are told nothing, where it has failed or is in doubt."""
+        if self.failure is None and self.doubt is not None:
+            return Unavailable(self.doubt)
+        return Unavailable(f"node {self.node_id} has stopped: {self.failure}")
 
     def address_of(self, peer: NodeId) -> str:
         """Where the link to `peer` goes, for log lines; "unknown" without a link."""

@@ -15,7 +15,7 @@ from raftkv.model import NodeId
 from raftkv.node.status import ClockReset, ClockStatus, seconds_text
 from raftkv.node.waiters import Until
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 SAID_AGAIN_S = 10.0
 """At least this long between two warnings, for a clock that is doubted and trusted in turn."""
@@ -58,6 +58,19 @@ class ClockWatch:
         if is_ahead and not self._is_ahead and isinstance(role, Leader):
             logger.warning("log_time_ahead", node=raft.node_id, ahead_s=self._ahead_ms(role) / 1000)
         self._is_ahead = is_ahead
+
+    @property
+    def doubt(self) -> ClockDoubt | None:
+        """Why this leader does not stamp entries by its own clock; None when it does, and where others lead."""
+        role = self._raft.role
+        return role.clock.doubt if isinstance(role, Leader) and role.clock is not None else None
+
+    def present_ms(self) -> int:
+        """The time for queries that are answered now, as the leader's clock has it; 0 when another node leads."""
+        if not self._raft.is_leader:
+            return 0
+        self._raft.observe(self._now_ms(), self._monotonic_ms())
+        return self._raft.present_ms()
 
     def _ahead_ms(self, role: Leader) -> int:
         """How far log time is ahead of the time that the clocks give for a new entry."""

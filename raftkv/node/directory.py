@@ -33,6 +33,8 @@ The table says what happens to a file that should not be there. A *foreign* file
 - used: nothing is lost. An older state catches up from the log. Older `starts` are noticed by peers that have met later
   ones. Missing `peers` or `receipts` are begun anew; without receipts, a snapshot counts if the log has its entry. An
   older or newer `cluster` says the same, as long as the node has not joined a cluster in between.
+- while there is a file `recovering`, the node does not start: the old content is being exchanged (see
+  `raftkv.node.recovering`).
 - removed, kept: leftovers of work that a crash cut off; they are never believed. Files that a transfer left are used
   one by one, if they have the checksums that a leader names.
 
@@ -44,6 +46,7 @@ node had acknowledged more notices it then (see `met`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import msgspec
 
@@ -64,19 +67,29 @@ from raftkv.node.identity import (
     load_founding,
     save_founding,
 )
+from raftkv.node.live import LiveSettings, load_settings
 from raftkv.node.paths import Options, Paths
 from raftkv.node.peers.met import load_known
 from raftkv.node.peers.moved import Moved, load_moved, moved, save_moved
 from raftkv.node.starts import begin_starts, load_starts, record_start
-from raftkv.node.statefiles import check_state_owner, open_state
+from raftkv.node.statefiles import check_state_owner, give_up, open_state
 from raftkv.node.world import World
 from raftkv.snapshot import Receipts, SnapshotStore
 from raftkv.state import Store
 from raftkv.wire import Acquaintance
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 _START_OVER = "Remove this node from the cluster and add it under a new id."
+
+
+def unfinished_text(root: str) -> str:
+    """What to say of a directory in which a recovery was cut off."""
+    return (
+        f"a recovery of {root} was begun and not finished, so it is neither the old node nor the new one: run the same "
+        "command again (raftkv recover), and it goes on"
+    )
+
 
 failpoints.declare(
     __name__,
@@ -116,11 +129,12 @@ class Opened(msgspec.Struct, kw_only=True):
     """The peers that this node has met, as the file `peers` has them."""
     moved: Moved | None
     """Addresses that an operator has written (`raftkv member rewrite`) in place of the newest membership's."""
+    live: LiveSettings
 
 
 def is_new(disk: Disk, paths: Paths) -> bool:
     """Whether there is no data yet, so that a start founds a cluster or joins one."""
-    return not disk.exists(paths.founding)
+    return not disk.exists(paths.founding) and not disk.exists(paths.recovering)
 
 
 def open_directory(options: Options, world: World) -> Opened:
@@ -140,18 +154,25 @@ def open_directory(options: Options, world: World) -> Opened:
 
 
 def close_directory(opened: Opened) -> None:
-    """Close all files and release the lock, so that the directory can be opened again. Blocking."""
-    opened.store.close()
-    opened.log.close()
-    opened.vote.close()
-    opened.lock.release()
+    """Close all files and release the lock, so that the directory can be opened again. Blocking.
+
+    Raises `StateCorruption` or `DiskError` after all of that: the files are closed even so.
+    """
+    with ExitStack() as last_first:
+        for close in (opened.lock.release, opened.vote.close, opened.log.close, opened.store.close):
+            last_first.callback(close)
 
 
 def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLock) -> Opened:
     disk, config = world.disk, options.config
+    if disk.exists(paths.recovering):
+        raise WrongDataDir(unfinished_text(paths.root))
     who = _open_identity(options, world, paths)
     vote = who.vote
     addresses = load_moved(disk, paths.addresses, vote.identity)
+    live = LiveSettings(
+        config, options.given, load_settings(disk, paths.settings, vote.identity), lambda: vote.identity
+    )
     snapshots = SnapshotStore.open(disk, paths.snapshots, who.receipts)
     log, view = _open_log(disk, paths, config, vote, who.founding)
     if who.receipts.is_missing:
@@ -182,7 +203,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         failpoints.reach("start.counted")
         starts = record_start(disk, paths.starts, vote.identity, who.starts, vote.boot, world.nonce)
     except BaseException:
-        store.close()
+        give_up(store.close)
         raise
     return Opened(
         lock=lock,
@@ -196,6 +217,7 @@ def _open_locked(options: Options, world: World, paths: Paths, lock: DirectoryLo
         starts=starts,
         known=who.known,
         moved=addresses,
+        live=live,
     )
 
 
@@ -306,7 +328,13 @@ def _check_options(options: Options, paths: Paths, founding: Founding) -> None:
         )
     if options.members and founding.membership.voters:
         name = options.cluster_name or founding.name or DEFAULT_NAME
-        expected = cluster_id_of(name, founding_membership(options.members))
+        expected = cluster_id_of(name, founding_membership(options.members), founding.lineage)
+        if expected != founding.cluster_id and founding.lineage is not None:
+            raise WrongDataDir(
+                f"{paths.root} belongs to the cluster {founding.cluster_id}, {founding.lineage.describe()} with "
+                f"{founding.membership.describe()}; the members given are others. Give those that it was made with "
+                "then, or better none: the directory knows them"
+            )
         if expected != founding.cluster_id:
             raise WrongDataDir(
                 f"{paths.root} belongs to the cluster {founding.cluster_id}, the members given make {expected}. "
@@ -364,8 +392,9 @@ def _check_log_is_newest(
     paths: Paths, vote: VoteFile, snapshots: SnapshotStore, view: LogView, snapshot: SnapshotMeta | None
 ) -> None:
     """Raises `Corruption` when the vote file is older than the log, or the log lacks a snapshot's last entry."""
-    if view.last_index > view.start.index and view.last_term > vote.hard_state.term:
-        # The vote file is always written before the log (`Writer`), so it must have had that term once.
+    if view.last_term > vote.hard_state.term:
+        # The vote file is always written before the log (`Writer`), also when that begins anew behind a snapshot
+        # (`_continue_from`, `Installing`), so it must have had that term once.
         raise Corruption(
             f"{paths.vote} is an older copy: it knows of term {vote.hard_state.term}, but {paths.log} has an entry of "
             f"term {view.last_term}. {_START_OVER}"

@@ -29,7 +29,7 @@ from raftkv.node.digests import DigestComparer, Doubt, Finding, NoMajority, Outl
 from raftkv.node.waiting import Commands, Queries
 from raftkv.wire import DigestReport, DigestRequest, DivergedNotice, NoAgreementNotice
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 TOLD_TIMES = 3
 """How often, a heartbeat apart, the leader says that nobody may go on, before it stops itself: a notice may get lost.

@@ -10,6 +10,7 @@ from raftkv import failpoints
 from raftkv.config import MIB
 from raftkv.core.messages import AppendEntries, InstallSnapshot, Message, ReadIndex, TimeoutNow
 from raftkv.core.ready import Ready
+from raftkv.durations import Durations
 from raftkv.entry import Entry
 from raftkv.errors import Busy, NotAccepted, NotLeader, PeerError, RaftKVError, SafetyViolation
 from raftkv.log import Log
@@ -70,6 +71,12 @@ class Engine:
         self._install_snapshot = install_snapshot
         self._on_role = on_role
         self._fail = body.fail
+        self._clock = body.world.clock
+        self.commits = Durations()
+        """How long batches of this leader's commands took from their proposal until they were committed and durable
+        here."""
+        self._proposed: deque[tuple[Index, float]] = deque()
+        """The last index of each batch that is not committed yet, and when it was proposed."""
         self._proposals: list[tuple[bytes, CommandDone]] = []
         self._loads: deque[AppendEntries] = deque()
         """Appends whose entries are not in memory: the first is being read from disk, the others wait."""
@@ -200,6 +207,7 @@ class Engine:
             self._seen = seen
             if has_led:
                 self._commands.leadership_lost()
+                self._proposed.clear()
             self._on_role()
         has_sent, self._has_sent = self._has_sent, False
         self._writer.end_turn(has_sent=has_sent)
@@ -218,6 +226,7 @@ class Engine:
                 done(0, exc)
             return
         self._commands.add(first, self.raft.term, [done for _, done in proposals])
+        self._proposed.append((first + len(payloads) - 1, self._clock()))
         failpoints.reach("propose.before_write")
 
     def _read(self) -> None:
@@ -255,6 +264,7 @@ class Engine:
             else:
                 self._writer.enqueue(ready.write, None, None, None, ready.durable_messages)
         if ready.committed is not None:
+            self._note_commits(ready.committed[1])
             self._applier.hand_in(ready.committed[1])
         for token, index in ready.reads:
             self._queries.confirmed(token, index)
@@ -264,6 +274,13 @@ class Engine:
             self._queries.dropped(token, no_leader())
         if ready.snapshot is not None:
             self._install_snapshot(ready.snapshot, ready.snapshot_keeps_log)
+
+    def _note_commits(self, last: Index) -> None:
+        """The batches up to `last` are committed."""
+        if self._proposed and self._proposed[0][0] <= last:
+            now = self._clock()
+            while self._proposed and self._proposed[0][0] <= last:
+                self.commits.note(now - self._proposed.popleft()[1])
 
     def _send(self, messages: list[Message]) -> None:
         for message in messages:

@@ -15,7 +15,7 @@ from raftkv.node.watchdog import DiskWatch
 from raftkv.node.workers import error_of
 from raftkv.node.writer import Writer
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 HOUSEKEEPING_S = 0.25
 """How often disk space, snapshot triggers and stalls are looked at."""

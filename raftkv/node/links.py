@@ -17,6 +17,7 @@ from raftkv.node.snapshots import Snapshotter
 from raftkv.snapshot import SnapshotChunk, SnapshotOffer, SnapshotReply
 from raftkv.wire import (
     Acquaintances,
+    Challenge,
     DigestReport,
     DigestRequest,
     DivergedNotice,
@@ -26,10 +27,11 @@ from raftkv.wire import (
     PeerMessage,
     Ping,
     Pong,
+    Proven,
     Removal,
 )
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 class Links:
@@ -80,7 +82,7 @@ class Links:
             case NoAgreementNotice():
                 if sender == self._body.raft.leader:
                     self._divergence.told_all(message)
-            case Hello() | HelloReply() | Ping() | Pong():
+            case Hello() | HelloReply() | Challenge() | Proven() | Ping() | Pong():
                 raise PeerError(f"node {sender} sent a {type(message).__name__} in the middle of a connection")
             case _:
                 if message.sender != sender or message.to != self._body.node_id:

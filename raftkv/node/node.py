@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raftkv.access import Access
 from raftkv.errors import DiskError, Diverged, NodeStopped, SafetyViolation, StateCorruption, WrongProcess
 from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.logs import EventLog
 from raftkv.machine import StateMachine
 from raftkv.model import Index, Member, NodeId
-from raftkv.node.applier import Applier
+from raftkv.node.accounts import Accounts
+from raftkv.node.applier import AnswerClock, Applier
+from raftkv.node.backups import Backups
 from raftkv.node.body import Body
 from raftkv.node.clock import ClockWatch
 from raftkv.node.directory import close_directory
 from raftkv.node.divergence import Divergence
 from raftkv.node.engine import Engine
 from raftkv.node.housekeeping import Housekeeping
+from raftkv.node.leadership import Leadership
 from raftkv.node.links import Links
+from raftkv.node.membership import MembershipWatch
 from raftkv.node.orders import Orders
 from raftkv.node.paths import Options
 from raftkv.node.peers.peers import Peers
 from raftkv.node.peers.removal import removed, removed_since
+from raftkv.node.polls import Polls
 from raftkv.node.recovery import Hosting, NoHost, Recovered, recover
 from raftkv.node.report import DiskParts, Report
 from raftkv.node.requests import Requests
@@ -32,18 +38,20 @@ from raftkv.node.snapshots import Snapshotter
 from raftkv.node.statefiles import mark_unfit
 from raftkv.node.status import NodeStatus
 from raftkv.node.ticks import Ticks
+from raftkv.node.timers import Timers
 from raftkv.node.upgrades import Upgrades
 from raftkv.node.views import Views
 from raftkv.node.waiters import Waiters
 from raftkv.node.waiting import Commands, Queries
 from raftkv.node.watchdog import DiskWatch
+from raftkv.node.watches import Watches
 from raftkv.node.workers import Worker
 from raftkv.node.world import World
 from raftkv.node.writer import Writer
 from raftkv.transport import Transport
 from raftkv.wire import Members
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 class Node:
@@ -65,13 +73,12 @@ class Node:
         self._recovered = recovered
         self.opened = opened = recovered.opened
         self.raft = raft = recovered.raft
-        self.transport = recovered.transport
+        self.transport = transport = recovered.transport
         world = recovered.world
         self.body = body = Body(
-            raft, recovered.options, world, recovered.transport, wake=lambda: self.engine.wake(), fail=self.fail
+            raft, recovered.options, opened.live, world, transport, wake=lambda: self.engine.wake(), fail=self.fail
         )
         self._ticks = Ticks(body, self._tick, self._ticked)
-        self._membership_seen = (0, False)
         self.stopped: asyncio.Future[NodeStopped | None] = self._loop.create_future()
         """Done when the node has stopped; the result is the reason, or None after a call of `stop`."""
         self.waiters = Waiters(body)
@@ -87,7 +94,9 @@ class Node:
             known=opened.known,
             moved=opened.moved,
             active=lambda: self.applier.runner.active,
+            access=lambda: recovered.in_force.access,
         )
+        self._membership = MembershipWatch(raft, self.peers.membership_changed)
         self.upgrades = Upgrades(
             body,
             recovered.machine,
@@ -107,6 +116,10 @@ class Node:
             take_in=lambda message: self.engine.step(message),
         )
         self._build_loops()
+        self.timers = Timers(body, self.applier, self.engine, recovered.firings)
+        self.polls = Polls(body, self.engine, self.applier, self.scans)
+        self.watches = Watches(body, self.engine, self.applier, self.scans)
+        self.leadership = Leadership(body, self.applier)
         self.links = Links(body, self.engine, self.applier, self.peers, self.divergence, self.snapshots)
         self._build_doors(recovered)
         recovered.taken()
@@ -135,7 +148,7 @@ class Node:
             batch_entries_max=config.apply_batch_entries_max,
             on_applied=self._applied,
             on_failure=self.fail,
-            clock=world.clock,
+            clock=AnswerClock(world.clock, self.clock.present_ms),
             go_on=self.scans.begin,
         )
         self.writer = Writer(
@@ -188,6 +201,7 @@ class Node:
                 self.peers.ending.maybe_end,
                 lambda _: self.peers.places.maybe_write_moved(),
                 lambda _: self.snapshots.look(),
+                lambda now: self._report.look(now),
             ),
         )
 
@@ -200,6 +214,8 @@ class Node:
             self.scans,
             self.views,
             self.peers.ending,
+            self.polls,
+            self.watches,
             explain=self.upgrades.explained,
             explaining=self.upgrades.explaining,
         )
@@ -210,8 +226,12 @@ class Node:
             clock=self.clock,
             snapshots=self.snapshots,
             upgrades=self.upgrades,
+            backups=Backups(
+                self.body, recovered.machine, self.engine, self.applier, self.snapshots, self.peers.belonging
+            ),
+            accounts=Accounts(self.body, self.engine, self.applier, self.peers.admission.told),
         )
-        self._report = Report(
+        self._report: Report = Report(
             self.body,
             recovered,
             engine=self.engine,
@@ -220,7 +240,8 @@ class Node:
             snapshots=self.snapshots,
             disk=DiskParts(self.writer, self.scrubber, self.room),
             clock=self.clock,
-            upgrades=self.upgrades,
+            deciding=(self.upgrades, self.timers),
+            parked=lambda: len(self.polls) + len(self.watches),
         )
 
     async def start(self) -> None:
@@ -237,7 +258,7 @@ class Node:
             self.transport.abort()
             await world.background_worker.run(close_directory, self.opened)
             raise
-        self._look_at_membership(force=True)
+        self._membership.look()
         self.upgrades.look()
         self._ticks.begin()
         self._housekeeping.begin()
@@ -292,6 +313,9 @@ class Node:
         self.applier.stop()
         self.scrubber.stop()
         self.scans.stop(reason)
+        self.polls.stop(reason)
+        self.watches.stop(reason)
+        self.leadership.look()
         self.snapshots.stop()
         self.waiters.look()
 
@@ -374,11 +398,15 @@ class Node:
         self.engine.tick(count)
         self.divergence.tick()
         self.upgrades.look()
+        self.timers.look()
 
     def _ticked(self) -> None:
         """Called each time the ticks were counted, even when none had passed."""
         if not self.body.has_ended:
-            self._look_at_membership()
+            self._membership.look()
+            self.polls.look()
+            self.watches.tick()
+            self.leadership.look()
         self.waiters.look()
 
     def _applied(self, index: Index) -> None:
@@ -386,11 +414,17 @@ class Node:
             self.raft.applied(index)
         if self.engine.holds or self.applier.runner.active.is_upgrading:
             self.upgrades.look()
+        self.timers.applied(index)
+        self.polls.look()
+        self.watches.look()
+        self.leadership.look()
 
     def _role_changed(self) -> None:
         raft = self.raft
         self._report.elections += raft.is_leader
         self.divergence.role_changed()
+        self.polls.role_changed()
+        self.leadership.look()
         self.snapshots.role_changed()
         logger.info(
             "role_changed",
@@ -402,17 +436,6 @@ class Node:
             commit=raft.commit_index,
         )
         self._recovered.host.role_changed()
-
-    def _look_at_membership(self, *, force: bool = False) -> None:
-        """Tell the parts that use the membership when it changes, and again when the change is committed."""
-        raft = self.raft
-        seen = (raft.log.membership_index, raft.commit_index >= raft.log.membership_index)
-        if force or seen != self._membership_seen:
-            is_news = force or seen[0] != self._membership_seen[0]
-            self._membership_seen = seen
-            self.peers.membership_changed()
-            if is_news:
-                logger.info("membership", node=raft.node_id, membership=raft.membership.describe())
 
     @property
     def failure(self) -> NodeStopped | None:
@@ -452,6 +475,15 @@ class Node:
     def watch_members(self, changed: Callable[[], None]) -> None:
         """Have `changed` called when `members` may have changed. There is one watcher at most."""
         self.peers.places.watch(changed)
+
+    @property
+    def access(self) -> Access:
+        """Who may do what, as far as this node has applied it."""
+        return self._recovered.in_force.access
+
+    def watch_access(self, changed: Callable[[], None]) -> None:
+        """Have `changed` called when `access` is another one, or has changed. There is one watcher at most."""
+        self._recovered.in_force.watch(changed)
 
     def status(self) -> NodeStatus:
         """What an operator may want to know. Raises `WrongProcess` in a child made by fork."""

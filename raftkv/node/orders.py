@@ -7,11 +7,16 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from raftkv import failpoints
+from raftkv.access import AccessAsk, AccessOrder
 from raftkv.core.roles import Leader
 from raftkv.errors import ChangeRefused, Indeterminate, InvalidArgument, NotCaughtUp, Unavailable
+from raftkv.logs import EventLog
 from raftkv.model import Index, Member, Membership, NodeId
+from raftkv.node.accounts import Accounts
+from raftkv.node.backups import Backups
 from raftkv.node.body import Body
 from raftkv.node.clock import ClockWatch
+from raftkv.node.live import Setting, Value, save_settings
 from raftkv.node.peers.members import (
     check_answers,
     check_is_there,
@@ -24,6 +29,10 @@ from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import ClockReset
 from raftkv.node.upgrades import Upgrades
 from raftkv.node.waiters import Waiters
+from raftkv.snapshot.backup import BackupHead
+from raftkv.wire import BackupAsk, BackupRead
+
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -40,7 +49,8 @@ class Orders:
     """Carries out orders. Each method returns when the order is done, or raises an error that says whether it may
     still be done.
 
-    All but `take_snapshot` raise `NotLeader` on a node that does not lead.
+    All but `take_snapshot`, `configure`, `show_access` and those of backups raise `NotLeader` on a node that does not
+    lead.
     """
 
     def __init__(
@@ -52,6 +62,8 @@ class Orders:
         clock: ClockWatch,
         snapshots: Snapshotter,
         upgrades: Upgrades,
+        backups: Backups,
+        accounts: Accounts,
     ) -> None:
         """`was_met` says whether any node is known to have met a data directory under an id."""
         self._body = body
@@ -60,6 +72,8 @@ class Orders:
         self._clock = clock
         self._snapshots = snapshots
         self._upgrades = upgrades
+        self._backups = backups
+        self._accounts = accounts
 
     async def change_membership(
         self, target: Membership, deadline_s: float = 30.0, *, unmet: tuple[NodeId, ...] = ()
@@ -218,3 +232,38 @@ class Orders:
         if self._body.failure is not None:
             raise self._body.failure
         return await self._snapshots.take()
+
+    async def configure(self, values: dict[str, Value | None]) -> list[Setting]:
+        """Change settings of this node, leader or not; None: back to what its start says. Returns all that may change.
+
+        A change is durable and counts on return. Raises `InvalidArgument`, or the `DiskError` that stops the node.
+        """
+        body = self._body
+        if body.failure is not None:
+            raise body.failure
+        async with body.live.lock:
+            if values:
+                config, kept = body.live.changed(values)
+                world, path = body.world, body.paths.settings
+                saved = world.background_worker.run(save_settings, world.disk, path, body.live.owner(), kept)
+                saved.add_done_callback(body.check_background)
+                await asyncio.shield(saved)
+                body.live.take(config, kept, values)
+                logger.info("settings_changed", node=body.node_id, **values)
+        return body.live.all()
+
+    async def offer_backup(self, ask: BackupAsk, deadline_s: float) -> BackupHead:
+        """Hold a snapshot on this node, leader or not, for `read_backup`; see `Backups.offer`."""
+        return await self._backups.offer(ask, deadline_s)
+
+    async def read_backup(self, asked: BackupRead) -> bytes:
+        """Read a part of a snapshot that is held; see `Backups.read`."""
+        return await self._backups.read(asked)
+
+    async def change_access(self, order: AccessOrder, by: str | None, deadline_s: float) -> str:
+        """Change users and roles, as the user `by` (None: who has not signed in); see `Accounts.change`."""
+        return await self._accounts.change(order, by, deadline_s)
+
+    async def show_access(self, ask: AccessAsk, deadline_s: float) -> bytes:
+        """Some of the users or roles, as an encoded `AccessShown`, from any node that reaches the leader."""
+        return await self._accounts.show(ask, deadline_s)

@@ -28,6 +28,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rebuild: bool = False
     """Rebuild a damaged state from a peer's snapshot, if there is no sound snapshot here."""
     config: Config = Config()
+    given: dict[str, str] = {}
+    """Where each setting of `config` was given that somebody has given; it wins over what the directory has kept."""
 
 
 class Paths:
@@ -42,9 +44,12 @@ class Paths:
         self.starts = posixpath.join(data_dir, "starts")
         self.receipts = posixpath.join(data_dir, "receipts")
         self.addresses = posixpath.join(data_dir, "addresses")
+        self.settings = posixpath.join(data_dir, "settings")
         self.log = posixpath.join(data_dir, "log")
         self.snapshots = posixpath.join(data_dir, "snapshots")
         self.state = posixpath.join(data_dir, "state")
         self.new_state = posixpath.join(data_dir, "state.new")
         self.old_state = posixpath.join(data_dir, "state.old")
+        self.recovering = posixpath.join(data_dir, "recovering")
+        self.recovered = posixpath.join(data_dir, "recovered.new")
         self.unfit_state = posixpath.join(data_dir, "state.unfit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -12,18 +13,21 @@ from raftkv.core.raft import Raft
 from raftkv.errors import StateCorruption
 from raftkv.forks import leave, let_go_of_loop, tell_of_fork
 from raftkv.logs import EventLog
-from raftkv.machine import Runner, StateMachine
+from raftkv.machine import MethodTimes, Runner, StateMachine
 from raftkv.model import Member, NodeId
 from raftkv.node.directory import Opened, close_directory, is_new, open_directory
+from raftkv.node.firing import Firings
+from raftkv.node.inforce import InForce
 from raftkv.node.mistakes import MethodMistakes
 from raftkv.node.paths import Options, Paths
 from raftkv.node.peers.moved import placed
-from raftkv.node.statefiles import mark_unfit
+from raftkv.node.slowness import SlowMethods
+from raftkv.node.statefiles import give_up, mark_unfit
 from raftkv.node.world import World
 from raftkv.state import Store
 from raftkv.transport import Transport
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -76,7 +80,7 @@ class Recovered:
     ) -> None:
         """Raises `StateCorruption` when the state machine finds its state damaged."""
         self.machine = machine
-        self.options = options
+        self.options = options = msgspec.structs.replace(options, config=opened.live.config)
         self.transport = transport
         self.world = world
         self.host = host
@@ -91,6 +95,9 @@ class Recovered:
             snapshot=opened.snapshot,
         )
         self.mistakes = MethodMistakes(options.node_id, world.clock)
+        self.firings = Firings(options.node_id)
+        self.in_force = InForce()
+        self.times = MethodTimes(world.clock, SlowMethods(options.node_id, world.clock).met)
         self.runner = self.new_runner(opened.store)
         self._is_taken = False
         self._loop = asyncio.get_running_loop()
@@ -106,6 +113,9 @@ class Recovered:
             session_ttl_ms=int(config.session_ttl_s * 1000),
             slice_reads=config.query_slice_reads,
             on_mistake=self.mistakes.met,
+            on_fired=self.firings.met,
+            on_access=self.in_force.took_effect,
+            times=self.times,
         )
         self.host.loaded(runner)
         return runner
@@ -175,7 +185,7 @@ async def _recover(
         try:
             return Recovered(machine, options, transport, world, host, opened)
         except BaseException as exc:
-            await worker.run(close_directory, opened)
+            await worker.run(give_up, partial(close_directory, opened))
             if not isinstance(exc, StateCorruption) or is_second_try:
                 raise
             is_second_try = True

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 from raftkv.core.roles import Leader
 from raftkv.errors import WrongProcess
-from raftkv.model import Member
+from raftkv.model import Member, NodeId
 from raftkv.node.applier import Applier
 from raftkv.node.body import Body
 from raftkv.node.clock import ClockWatch
 from raftkv.node.engine import Engine
+from raftkv.node.formats import FORMATS
+from raftkv.node.lasting import Lasting
 from raftkv.node.peers.peers import Peers
 from raftkv.node.recovery import Recovered
 from raftkv.node.room import DiskRoom
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
 from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.timers import Timers
 from raftkv.node.upgrades import Upgrades
 from raftkv.node.writer import Writer
-from raftkv.version import package_version
+from raftkv.version import __version__
+
+_PEER = "peer "
+
+
+def _unreached(peer: NodeId) -> str:
+    """What `Lasting` calls it that a peer is not reached."""
+    return f"{_PEER}{peer}"
 
 
 class DiskParts(NamedTuple):
@@ -45,11 +57,14 @@ class Report:
         snapshots: Snapshotter,
         disk: DiskParts,
         clock: ClockWatch,
-        upgrades: Upgrades,
+        deciding: tuple[Upgrades, Timers],
+        parked: Callable[[], int],
     ) -> None:
+        """`deciding` are the parts that propose entries by themselves."""
         self._body = body
         self._machine = recovered.machine
         self._mistakes = recovered.mistakes
+        self._times = recovered.times
         self._store = recovered.opened.snapshots
         self._engine = engine
         self._applier = applier
@@ -57,23 +72,52 @@ class Report:
         self._snapshots = snapshots
         self._writer, self._scrubber, self._room = disk
         self._clock = clock
-        self._upgrades = upgrades
+        self._upgrades, self._timers = deciding
+        self._incarnation = recovered.opened.vote.identity.incarnation
+        self._data_dir = os.path.abspath(body.paths.root)
+        self._parked = parked
         self._since = asyncio.get_running_loop().time()
+        self._lasting = Lasting()
         self.elections = 0
         """How often this node was elected since the start."""
+
+    def look(self, now: float) -> None:
+        """Take note of since when it is what the status shows; `now` is the loop's time."""
+        body, clock = self._body, self._clock.doubt
+        holds = {
+            "leaderless": body.raft.leader is None,
+            "doubt": body.doubt is not None,
+            "disk_low": self._room.watch.low is not None,
+            "writes_refused": self._room.writes_refused is not None,
+            "misplaced": bool(self._peers.places.misplaced),
+            "clock_doubt": clock is not None,
+            "log_problem": body.world.log_health().problem is not None,
+            "snapshot_problem": self._snapshots.problem is not None,
+            "snapshot_due": self._snapshots.is_due,
+        }
+        links = body.transport.links()
+        for member in body.raft.membership.members:
+            link = links.get(member.node_id)
+            holds[_unreached(member.node_id)] = link is None or not link.connected
+        self._lasting.look(holds, now)
 
     def status(self) -> NodeStatus:
         """The node's status. Raises `WrongProcess` in a child made by fork."""
         body, raft = self._body, self._body.raft
         if isinstance(body.failure, WrongProcess):
             raise body.failure  # the store might wait for a thread that the child does not have
-        applied = self._applier.runner.applied
+        applied, now = self._applier.runner.applied, asyncio.get_running_loop().time()
         snapshot, log_health, disk = raft.snapshot, body.world.log_health(), self._room.watch
+        if body.failure is None:
+            self.look(now)  # else what was over would last until the next look
+        else:
+            self._lasting.since_last_look("stopped", now)
+        lasting, files = self._lasting.seconds(now), body.world.open_files()
         return NodeStatus(
             node_id=raft.node_id,
             cluster_id=self._peers.belonging.cluster_id,
             machine=self._machine.fingerprint(),
-            version=package_version(),
+            version=__version__,
             role="stopped" if body.failure is not None else type(raft.role).__name__.lower(),
             term=raft.term,
             leader=raft.leader,
@@ -97,9 +141,10 @@ class Report:
             writes_refused=self._room.writes_refused,
             disk_hand_overs=self._room.handed_over,
             waiting_requests=self._engine.waiting,
+            parked_requests=self._parked(),
             installing=self._snapshots.receiving(),
-            peers=[self._peer(member) for member in raft.membership.members if member.node_id != raft.node_id],
-            uptime_s=asyncio.get_running_loop().time() - self._since,
+            peers=[self._peer(each, lasting) for each in raft.membership.members if each.node_id != raft.node_id],
+            uptime_s=now - self._since,
             write_batches=self._writer.batches,
             write_seconds=self._writer.syncs_s,
             damaged=self._scrubber.problems(),
@@ -112,27 +157,56 @@ class Report:
             clock=self._clock.status(),
             misplaced=self._peers.places.misplaced,
             certificates=body.transport.certificates(),
+            secret_not_taken=body.transport.secret_not_taken(),
             stopped=str(body.failure) if body.failure is not None else None,
             stopped_error=type(body.failure).__name__ if body.failure is not None else None,
             doubt=body.doubt if body.failure is None else None,
             log_lines_lost=log_health.lines_lost,
             log_problem=log_health.problem,
             mistakes=dict(self._mistakes.counts),
+            methods=self._times.so_far(),
             versions=self._upgrades.status(),
+            timers=self._timers.status(),
+            incarnation=self._incarnation,
+            data_dir=self._data_dir,
+            sessions=self._applier.runner.sessions,
+            sessions_max=body.config.sessions_max,
+            waiting_requests_max=body.config.waiting_requests_max,
+            open_files=files.used,
+            open_files_max=files.limit,
+            disk_writing_s=disk.last_writing_s,
+            snapshot_problem=self._snapshots.problem,
+            formats=FORMATS,
+            addresses_unwritten=self._peers.places.has_moved,
+            settings=[each for each in body.live.all() if each.source != "the default"],
+            took={
+                "commit": self._engine.commits.so_far(),
+                "apply": self._applier.took.so_far(),
+                "fsync": self._writer.took.so_far(),
+                **self._snapshots.took(),
+            },
+            lasting_s={name: seconds for name, seconds in lasting.items() if not name.startswith(_PEER)},
         )
 
-    def _peer(self, member: Member) -> PeerStatus:
+    def _peer(self, member: Member, lasting: dict[str, float]) -> PeerStatus:
         link = self._body.transport.links().get(member.node_id)
         status = PeerStatus(
             node_id=member.node_id,
             connected=link is not None and link.connected,
             rtt_ms=link.rtt_ms if link is not None else None,
+            address=link.address if link is not None else "",
             refused=link.refused if link is not None else None,
             refused_here=link is not None and link.refused_here,
             snapshot=self._snapshots.sending(member.node_id),
             incarnation=self._peers.met.incarnation_of(member.node_id),
             clock_offset_ms=self._clock.offset_ms(member.node_id),
         )
+        if link is not None and link.traffic is not None:
+            traffic = link.traffic
+            status.sent_bytes, status.received_bytes = traffic.sent_bytes, traffic.received_bytes
+            status.round_trips = traffic.round_trips.so_far()
+        if not status.connected:
+            status.unreached_s = lasting.get(_unreached(member.node_id))
         if link is not None and link.unreached is not None:
             status.unreached, status.unreached_reason = link.unreached.text, str(link.unreached.reason)
         if (told := self._peers.admission.told.get(member.node_id)) is not None and told.newest:

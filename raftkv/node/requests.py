@@ -6,15 +6,20 @@ from collections.abc import Callable
 
 import msgspec
 
+from raftkv.core.roles import Leader
 from raftkv.errors import InvalidArgument, NotActive, NotLeader, Unavailable
-from raftkv.machine import CommandDone, QueryDone
+from raftkv.machine import CommandDone, QueryDone, StateMachine, open_owned_session
+from raftkv.model import Index
 from raftkv.node.applier import Applier
 from raftkv.node.body import Body
 from raftkv.node.engine import Engine
 from raftkv.node.peers.removal import Ending
+from raftkv.node.polls import Poll, Polls
 from raftkv.node.scans import Scans
 from raftkv.node.views import Views
 from raftkv.node.waiting import Query
+from raftkv.node.watches import Watcher, Watches
+from raftkv.wire import Watching
 
 
 class Requests:
@@ -32,6 +37,8 @@ class Requests:
         scans: Scans,
         views: Views,
         ending: Ending,
+        polls: Polls,
+        watches: Watches,
         *,
         explain: Callable[[NotActive | InvalidArgument, bytes], NotActive | InvalidArgument],
         explaining: Callable[[QueryDone, bytes], QueryDone],
@@ -44,6 +51,8 @@ class Requests:
         self._scans = scans
         self._views = views
         self._ending = ending
+        self._polls = polls
+        self._watches = watches
         self._explain = explain
         self._explaining = explaining
 
@@ -55,7 +64,7 @@ class Requests:
         version of the application lacks, `InvalidArgument` for one that no version has.
         """
         if self._body.failure is not None or self._body.doubt is not None:
-            raise self._refusal()
+            raise self._body.refusal()
         if self._body.raft.is_leader:
             # Checked here, before it gets into the log: an entry that no node can apply would stop all of them.
             bytes_max = self._body.config.command_bytes_max
@@ -66,6 +75,39 @@ class Requests:
             except (NotActive, InvalidArgument) as exc:
                 raise self._explain(exc, payload) from None
         self._engine.submit(payload, done)
+
+    def open_session(self, owner: str, done: CommandDone) -> None:
+        """Open a session that only this user may use; as `submit`."""
+        if self._body.failure is not None or self._body.doubt is not None:
+            raise self._body.refusal()
+        self._engine.submit(open_owned_session(owner), done)
+
+    def session_owner(self, session_id: int) -> str | None:
+        """Who may use a session, by the state that is applied here; empty for one that is nobody's, None when there is
+        none."""
+        return self._applier.runner.session_owner(session_id)
+
+    @property
+    def applied_index(self) -> Index:
+        """The last entry that is applied here."""
+        return self._applier.applied_index
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether a leader has applied all that the leaders before it have acknowledged; true where none leads."""
+        role = self._body.raft.role
+        return not isinstance(role, Leader) or self._applier.applied_index >= role.term_start
+
+    @property
+    def machine(self) -> type[StateMachine]:
+        """What it runs."""
+        return self._applier.runner.machine
+
+    def present_ms(self) -> int:
+        """What time it is, in milliseconds since the epoch: the leader's where this is it, else this node's clock's,
+        but never before the last entry."""
+        runner = self._applier.runner
+        return max(self._applier.present_ms() or self._body.world.now_ms(), runner.applied.time_ms)
 
     def query(
         self,
@@ -81,19 +123,38 @@ class Requests:
         says that its client has left.
         """
         if self._body.failure is not None:
-            raise self._refusal()
+            raise self._body.refusal()
         if self._body.doubt is not None and not stale:
-            raise self._refusal()
+            raise self._body.refusal()
         done = self._explaining(done, payload)
         if not stale:
             self._engine.query(Query(payload, done, deadline_s, gone))
             return
+        self._check_state()
+        self._applier.answer_stale(Query(payload, done, deadline_s, gone))
+
+    def poll(self, payload: bytes, known: int | None, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Poll:
+        """Answer a linearizable query when the xxh3-64 of its result is not `known`, or after `wait_s` seconds with
+        nothing; what this returns may be cancelled. Raises `NotAccepted` when it is refused at once."""
+        if self._body.failure is not None or self._body.doubt is not None:
+            raise self._body.refusal()
+        return self._polls.ask(Query(payload, done, wait_s, gone), known, self._explaining(done, payload), wait_s)
+
+    def watch(self, asked: Watching, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Watcher:
+        """Answer with the changes behind a cursor, as a `Found`, when there are some, or after `wait_s` seconds; what
+        this returns may be cancelled. Raises `NotAccepted` when it is refused at once."""
+        if self._body.failure is not None or self._body.doubt is not None:
+            raise self._body.refusal()
+        self._check_state()
+        return self._watches.ask(asked, done, wait_s, gone)
+
+    def _check_state(self) -> None:
+        """Raises `Unavailable` where the state is no state of the cluster's."""
         if self._ending.is_near:
             raise Unavailable(f"node {self._body.node_id} was removed from the cluster")
         raft = self._body.raft
         if raft.wants_snapshot or raft.installing is not None:
             raise Unavailable("this node's state is being rebuilt from a snapshot")
-        self._applier.answer_stale(Query(payload, done, deadline_s, gone))
 
     def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
         """Hold the state that a linearizable query would see; the answer is the view's number.
@@ -101,7 +162,7 @@ class Requests:
         Only the leader does that, because clients keep their connection to the leader. Raises `NotLeader` elsewhere.
         """
         if self._body.failure is not None or self._body.doubt is not None:
-            raise self._refusal()
+            raise self._body.refusal()
         if not self._body.raft.is_leader:
             raise NotLeader(self._body.raft.leader)
 
@@ -117,14 +178,9 @@ class Requests:
     ) -> None:
         """Run a query on a view that is held here, even if another node leads by now. Raises `ViewExpired`."""
         if self._body.failure is not None:
-            raise self._refusal()
+            raise self._body.refusal()
         self._scans.begin(Query(payload, done, deadline_s, gone, held=self._views.find(number)))
 
     def close_view(self, number: int) -> None:
         """Close a view, if it is still held here."""
         self._views.close(number)
-
-    def _refusal(self) -> Unavailable:
-        if self._body.failure is None and self._body.doubt is not None:
-            return Unavailable(self._body.doubt)
-        return Unavailable(f"node {self._body.node_id} has stopped: {self._body.failure}")

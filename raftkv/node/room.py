@@ -10,7 +10,7 @@ from raftkv.logs import EventLog
 from raftkv.node.engine import Engine
 from raftkv.node.watchdog import DiskWatch
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 TRIES_MAX = 3
 """After so many failed hand-overs clients are told that writes are refused. The node goes on trying."""

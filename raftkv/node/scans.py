@@ -42,8 +42,10 @@ class Scan:
         config: Config,
         clock: Callable[[], float],
         rest: Callable[[float], None],
+        waited_s: float,
     ) -> None:
-        """`rest` gets the seconds that a go took, and blocks until the next go may begin."""
+        """`rest` gets the seconds that a go took, and blocks until the next go may begin. Of the client's deadline,
+        `waited_s` are over."""
         self.query = query
         self.view: StateView = runner.store.view() if query.held is None else query.held.view
         self.index = self.view.applied.index
@@ -55,15 +57,17 @@ class Scan:
         self._seconds_max = config.query_seconds_max
         self._reads_max = config.query_reads_max
         self._reads = 0
-        deadline_s = query.deadline_s
-        self._until = clock() + (self._seconds_max if deadline_s is None else min(self._seconds_max, deadline_s))
+        left_s = self._seconds_max if query.deadline_s is None else query.deadline_s - waited_s
+        self._until = clock() + min(self._seconds_max, left_s)
         self._since = clock()
 
     def run(self) -> bytes | RaftKVError:
         """Run the query; returns the encoded result, or the error to answer with. Raises `NodeStopped` for damage."""
         self._since = self._clock()
         try:
-            return self._runner.query_view(self.view, self.query.payload, self._more)
+            if self.query.beside is not None:
+                return self.query.beside(self.view)
+            return self._runner.query_view(self.view, self.query.payload, self._more, self.query.now_ms)
         except Cancelled:
             return Unavailable("the query was given up: its client has gone, or the node's state is being replaced")
         except NodeStopped:
@@ -146,12 +150,17 @@ class Scans:
             since, query = self._waiting.popleft()
             if query.is_gone:
                 query.done(0, Unavailable("its client has gone"))
-            elif self._clock() - since >= self._config.query_seconds_max:
-                self._refuse(query)  # its client would soon take this node for dead
+            elif (waited_s := self._clock() - since) >= self._patience_s(query):
+                self._refuse(query)
             else:
-                self._start(query)
+                self._start(query, waited_s)
 
-    def _start(self, query: Query) -> None:
+    def _patience_s(self, query: Query) -> float:
+        """How long a query may wait: then its client would soon take this node for dead, or has given up."""
+        longest_s = self._config.query_seconds_max
+        return longest_s if query.deadline_s is None else min(longest_s, query.deadline_s)
+
+    def _start(self, query: Query, waited_s: float) -> None:
         try:
             if query.held is not None:
                 query.held.begin()
@@ -160,7 +169,7 @@ class Scans:
             return
         worker = self._free.pop()
         self.begun += 1
-        scan = Scan(query, self._runner(), self._config, self._clock, self._rest)
+        scan = Scan(query, self._runner(), self._config, self._clock, self._rest, waited_s)
         future = worker.run(scan.run)
         self._running[future] = scan, worker
         future.add_done_callback(self._ended)

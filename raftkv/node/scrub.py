@@ -24,7 +24,7 @@ from raftkv.model import EntryId, SnapshotMeta
 from raftkv.node.workers import Worker, error_of
 from raftkv.snapshot import SnapshotFile, SnapshotStore
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 FIRST_S_MAX = 60.0
 """The longest wait after a start. The first pass does not begin at once: recovery has just read most files."""

@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Callable
 
 from raftkv import failpoints
 from raftkv.core.log import LogView
 from raftkv.disk import Disk
-from raftkv.errors import Corruption, DiskError, Diverged, NoAgreement, SafetyViolation, StateCorruption, WrongDataDir
+from raftkv.errors import (
+    Corruption,
+    DiskError,
+    Diverged,
+    NoAgreement,
+    NodeStopped,
+    SafetyViolation,
+    StateCorruption,
+    WrongDataDir,
+)
 from raftkv.log import Identity, load_owned, save_owned
 from raftkv.logs import EventLog
 from raftkv.model import Index, SnapshotMeta
@@ -21,7 +31,7 @@ from raftkv.node.world import World
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import OWNER_FILE, Store
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 _DIVERGED = "diverged"
 _NO_AGREEMENT = re.compile(r"no agreement after (\d+): ", re.ASCII)
@@ -206,9 +216,17 @@ def _open_sound_state(options: Options, world: World, paths: Paths, needed: Inde
         if options.rebuild:
             store.verify()
     except BaseException:
-        store.close()
+        give_up(store.close)
         raise
     return store
+
+
+def give_up(close: Callable[[], None]) -> None:
+    """Close what can't be used. Should that fail as well, it must not hide why."""
+    try:
+        close()
+    except NodeStopped as exc:
+        logger.warning("not_closed", error=str(exc))
 
 
 def _check_says_whose_it_is(disk: Disk, paths: Paths) -> None:
@@ -270,7 +288,7 @@ def restore_state(
     failpoints.reach("install.opened")
     if store.applied.index != snapshot.index or store.applied.digest != snapshot.digest:
         found = store.applied
-        store.close()
+        give_up(store.close)
         raise SafetyViolation(
             f"the snapshot at {snapshot.id} holds the state at {found.index} with digest {found.digest:016x} "
             f"instead of {snapshot.digest:016x}: keep the files and report it"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from raftkv.durations import Durations
+from raftkv.machine import MethodTime
 from raftkv.model import Index, Membership, NodeId, Term
+from raftkv.node.live import Setting
 from raftkv.node.watchdog import bytes_text
 from raftkv.snapshot import TransferProgress
 from raftkv.transport.tls import WARN_S, CertificateStatus
@@ -43,6 +46,14 @@ class PeerStatus(msgspec.Struct, kw_only=True):
     """Its class runs these versions of the application and what is between them; None when it did not say."""
     refused_here: bool = False
     """Whether this node refused the other one; otherwise the other one refused this node."""
+    address: str = ""
+    """Where it was met or looked for at last; empty when that is not known."""
+    unreached_s: float | None = None
+    """For how many seconds it has not been connected; None while it is, and when that is not known."""
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    round_trips: Durations | None = None
+    """Of pings, since the link was made; None when nobody counts them."""
 
     def problem(self, seen_from: NodeId) -> str:
         """A sentence on a peer that is not connected. Only if that may pass by itself it begins "node … can't be"."""
@@ -117,6 +128,20 @@ class UpgradeStatus(msgspec.Struct, frozen=True):
     """On a leader: why version `active` + 1, which some node's class has, is not active yet."""
 
 
+class TimerStatus(msgspec.Struct, frozen=True):
+    """A node's scheduled commands; the last three are counted since its start, with replayed entries."""
+
+    waiting: int
+    """How many wait for their time."""
+    next_due_ms: int | None
+    """When the first is due, in milliseconds since the epoch."""
+    fired: int
+    failed: int
+    """Those that raised, and so had no effect."""
+    dropped: int
+    """Those that the active version lacked."""
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """What a node tells an operator about itself."""
 
@@ -153,6 +178,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     disk_hand_overs: int = 0
     """How often it began to hand leadership over because its disk was nearly full."""
     waiting_requests: int = 0
+    parked_requests: int = 0
+    """Those that wait here until something changes."""
     installing: TransferProgress | None = None
     """A snapshot that is arriving here."""
     peers: list[PeerStatus] = []
@@ -174,6 +201,8 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     clock: ClockStatus | None = None
     certificates: list[CertificateStatus] = []
     """The certificates of the links between nodes; empty without TLS."""
+    secret_not_taken: str = ""
+    """Why the present file of the cluster secret is not in use; empty when it is, and without one."""
     stopped: str | None = None
     """Why the node has stopped, with what to do; None while it serves."""
     stopped_error: str | None = None
@@ -184,10 +213,44 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """How many lines its process could not log, because nothing read them in time."""
     versions: UpgradeStatus | None = None
     """The versions of the application."""
+    timers: TimerStatus | None = None
+    """The scheduled commands."""
     mistakes: dict[str, int] = {}
     """How often commands and queries raised what looks like a mistake in them, by name, since the start."""
+    methods: dict[str, MethodTime] = {}
+    """How often commands and queries ran and what that took, by name, since the start."""
     log_problem: str | None = None
     """Why its log does not get through now; None when it does."""
+    incarnation: str = ""
+    """Its data directory's word, by which others tell it from another one."""
+    data_dir: str = ""
+    """Where that is on its machine."""
+    sessions: int = 0
+    """Sessions of clients that are open."""
+    sessions_max: int = 0
+    """With one more, the session goes that was not used for longest; 0 when that is not known."""
+    waiting_requests_max: int = 0
+    """So many requests may wait, or further ones are refused; 0 when that is not known."""
+    open_files: int = 0
+    """About how many files and connections its process has open; 0 when that is not known."""
+    open_files_max: int = 0
+    """How many the system lets it have; 0 when that is not known, or there is no limit."""
+    disk_writing_s: float = 0.0
+    """For how many seconds the disk has worked on the write that is under way; 0 when there is none."""
+    snapshot_problem: str | None = None
+    """Why the last snapshot that was due was not taken; None when it was."""
+    settings: list[Setting] = []
+    """Those that may change while it runs and are not at their defaults, with where they are from."""
+    formats: dict[str, int] = {}
+    """The versions of what its raftkv speaks, and writes and reads, by name; empty from one that does not tell."""
+    addresses_unwritten: bool = False
+    """Whether it goes by addresses of an operator's (`raftkv member rewrite`) that are not in the log yet."""
+    took: dict[str, Durations] = {}
+    """What things took since the start, by name: `commit` (a batch of commands, from its proposal until it was
+    committed and durable here; on a leader), `apply` and `fsync` (a batch), `snapshot`, `install` and `transfer`."""
+    lasting_s: dict[str, float] = {}
+    """For how many seconds what this status shows has been so, by name: `stopped`, `leaderless`, `doubt`, `disk_low`,
+    `writes_refused`, `misplaced`, `clock_doubt`, `log_problem`, `snapshot_problem`, `snapshot_due`."""
 
     def problems(self) -> list[str]:
         """What an operator should look at, in sentences that say what to do; empty when all is well."""
@@ -227,6 +290,11 @@ class NodeStatus(msgspec.Struct, kw_only=True):
             f"node {self.node_id} can't take up its TLS files, and its next start will fail: {reason}"
             for reason in sorted({each.not_taken for each in self.certificates if each.not_taken})
         ]
+        if self.secret_not_taken:
+            found.append(
+                f"node {self.node_id} can't take up its file of the cluster secret, and its next start will fail: "
+                f"{self.secret_not_taken}"
+            )
         if self.log_problem is not None:
             found.append(
                 f"node {self.node_id} can't say what happens ({self.log_lines_lost} lines lost): {self.log_problem}: "

@@ -25,12 +25,12 @@ from raftkv.logs import EventLog
 from raftkv.machine import (
     Activation,
     Active,
-    Change,
     Founding,
     Kept,
     QueryDone,
     StateMachine,
     Step,
+    VersionChange,
     encode_change,
     encode_schema,
     runs,
@@ -39,10 +39,11 @@ from raftkv.model import Index, NodeId, Term
 from raftkv.node.applier import Applier
 from raftkv.node.body import Body
 from raftkv.node.peers.told import Told
+from raftkv.node.proposing import OwnEntries
 from raftkv.node.status import UpgradeStatus
 from raftkv.node.waiters import Waiters
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -75,7 +76,7 @@ class Upgrades:
         self._hold = hold
         self._orders = 0
         """How many wait for the moment at which all that is in the log is applied."""
-        self._proposed: tuple[Term, Index] = (0, 0)
+        self._entries = OwnEntries(body, applier)
         self._seen: Kept | None = None
         self._offered = 0
         self._is_mixed = False
@@ -92,14 +93,14 @@ class Upgrades:
         versions = {self._active.version, self._machine.version, *(told.newest for told in self._told.values())}
         self._is_mixed = len(versions) > 1
         self._offer(self._common_version() if self._is_new() else 0)
-        change = self._due(kept) if self._may_propose() else None
+        change = self._due(kept) if self._entries.may_follow() else None
         if change is not None and (self._is_quiet() or not self._may_raise(change, kept)):
             with suppress(NotAccepted):  # then it is due at the next tick as well
                 self._propose(change)
             change = None
         self._hold(change is not None or self._orders > 0)
 
-    def _may_raise(self, change: Change, kept: Kept | None) -> bool:
+    def _may_raise(self, change: VersionChange, kept: Kept | None) -> bool:
         """Whether it has to be tried on the very state that it will find."""
         if kept is None or not isinstance(change, Activation):
             return isinstance(change, Step)
@@ -124,7 +125,7 @@ class Upgrades:
                 self._body.raft.opening = encode_change(Founding(*declared))
                 self._applier.runner.expect(*declared)
 
-    def _due(self, kept: Kept | None) -> Change | None:
+    def _due(self, kept: Kept | None) -> VersionChange | None:
         """What a leader that has applied everything is to propose."""
         if kept is None:
             # The state was begun by a raftkv that knew of no versions. Nodes that still run it could not read this.
@@ -152,14 +153,7 @@ class Upgrades:
         if kept.failed and (before is None or before.failed != kept.failed or before.steps != kept.steps):
             logger.error("upgrade_failed", node=self._body.node_id, version=kept.failed_version, error=kept.failed)
 
-    def _may_propose(self) -> bool:
-        """Whether this leader has applied all that earlier terms left, and what it proposed itself."""
-        raft, applied = self._body.raft, self._applier.runner.applied
-        if not raft.is_leader or self._body.doubt is not None or applied.term != raft.term:
-            return False
-        return self._proposed[0] != raft.term or applied.index >= self._proposed[1]
-
-    def _propose(self, change: Change) -> None:
+    def _propose(self, change: VersionChange) -> None:
         """Try it, and append it at once, so that nothing gets in between."""
         raft = self._body.raft
         try:
@@ -169,8 +163,7 @@ class Upgrades:
             return
         failpoints.reach("upgrade.before_append")
         raft.observe(self._body.world.now_ms(), self._body.world.monotonic_ms())
-        index = raft.propose_upgrade(encode_change(change))
-        self._proposed = raft.term, index
+        self._entries.proposed(raft.propose_upgrade(encode_change(change)))
         failpoints.reach("upgrade.after_append")
         self._body.wake()
 
@@ -295,10 +288,10 @@ class Upgrades:
         """Wait until this leader may propose, and the entry will find the state that is here now."""
         self._orders += 1
         try:
-            while not (self._may_propose() and self._is_quiet()):
+            while not (self._entries.may_follow() and self._is_quiet()):
                 self._hold(self._body.raft.is_leader)
                 await self._waiters.until(
-                    lambda: self._may_propose() and self._is_quiet(),
+                    lambda: self._entries.may_follow() and self._is_quiet(),
                     deadline_s,
                     "the leader has not applied what was before",
                 )
@@ -310,7 +303,7 @@ class Upgrades:
         kept, raft = self._active.kept, self._body.raft
         if raft.term != term or not raft.is_leader:
             return True
-        if kept is None or not self._may_propose():
+        if kept is None or not self._entries.may_follow():
             return False
         return bool(kept.failed) or (kept.version >= target and not kept.left)
 

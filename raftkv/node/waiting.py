@@ -15,6 +15,7 @@ from raftkv.model import Index, Term
 
 if TYPE_CHECKING:
     from raftkv.node.views import HeldView
+    from raftkv.state import StateView
 
 
 class Query(msgspec.Struct):
@@ -29,8 +30,16 @@ class Query(msgspec.Struct):
 
     instead: Callable[[], bytes] | None = None
     """Gives the answer in place of the machine when the query's turn comes, or raises a `RaftKVError`."""
+    beside: Callable[[StateView], bytes] | None = None
+    """The same for a query that goes on beside the loop from the start; it is called on any thread."""
     held: HeldView | None = None
     """The view to read; None to read what is applied."""
+    now_ms: int = 0
+    """What time it is shown, if that is not the time of the last entry in what it reads."""
+    told_time: bool = False
+    """Whether it has asked what time it is."""
+    is_long: bool = False
+    """Whether it was not done within its slice of the loop; then nobody knows whether it has asked for the time."""
 
     @property
     def is_gone(self) -> bool:

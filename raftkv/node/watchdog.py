@@ -44,6 +44,11 @@ class DiskWatch:
             self._writing_s = min(self._writing_s + passed, now - started_at)
         return self._writing_s
 
+    @property
+    def last_writing_s(self) -> float:
+        """What `writing_s` gave at last."""
+        return self._writing_s
+
     def is_stalled(self, writing_s: float) -> bool:
         """Whether a write that has taken this long so far should cost leadership."""
         return writing_s >= self._handover_s

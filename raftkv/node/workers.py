@@ -10,6 +10,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from raftkv.errors import RaftKVError
+
 _MONOTONIC = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 P = ParamSpec("P")
@@ -112,6 +114,14 @@ def _tell(loop: asyncio.AbstractEventLoop, tell: Callable[..., None], *args: obj
     except RuntimeError:
         if not loop.is_closed():
             raise  # else there is nobody left to tell
+
+
+def settle(future: asyncio.Future[T], result: T | RaftKVError) -> None:
+    """Give a result, or an error in its place, to whoever waits for it; nothing happens when nobody does any more."""
+    if isinstance(result, RaftKVError):
+        _fail(future, result)
+    else:
+        _succeed(future, result)
 
 
 def _succeed(future: asyncio.Future[T], result: T) -> None:

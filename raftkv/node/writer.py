@@ -11,6 +11,7 @@ import msgspec
 from raftkv import failpoints
 from raftkv.config import KIB
 from raftkv.core.messages import Message
+from raftkv.durations import Durations
 from raftkv.model import HardState, Index
 from raftkv.node.pace import DiskPace
 from raftkv.node.workers import Worker
@@ -87,6 +88,8 @@ class Writer:
         self.batches = 0
         self.syncs_s = 0.0
         """How many seconds the disk has worked, for the metrics."""
+        self.took = Durations()
+        """How long it worked on each batch."""
 
     def enqueue(
         self,
@@ -210,6 +213,7 @@ class Writer:
     def _finished(self, tasks: list[_Task], seconds: float) -> None:
         self.batches += 1
         self.syncs_s += seconds
+        self.took.note(seconds)
         self._pace.took(seconds)
         failpoints.reach("writer.before_told")
         self._on_durable(tasks[-1].number, [message for task in tasks for message in task.messages])

@@ -6,13 +6,42 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from raftkv.model import Member, NodeId
 from raftkv.processes.ports import free_ports
+
+
+class Launched(Protocol):
+    """A process that runs, or has ended: so much of `subprocess.Popen` as whoever starts nodes may use."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """How it has ended: its exit code, or the number of a signal with a minus; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The same, when it has ended. Raises `subprocess.TimeoutExpired`."""
+
+    def send_signal(self, sig: int) -> None:
+        """Does nothing when it has ended."""
+
+
+Launch = Callable[[Sequence[str], Mapping[str, str], Path], Launched]
+"""Starts a command with an environment, in a session of its own; what it prints goes to the end of a file."""
+
+
+def launch(command: Sequence[str], environment: Mapping[str, str], log_path: Path) -> Launched:
+    """`Launch` with a fresh process."""
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
 
 
 class NodeProcess(msgspec.Struct):
@@ -22,7 +51,7 @@ class NodeProcess(msgspec.Struct):
     data_dir: str
     arguments: list[str]
     environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
+    process: Launched | None = None
     starts: int = 0
     listens: Member | None = None
     """Where it really listens, if `member` says where somebody stands in between."""
@@ -30,6 +59,7 @@ class NodeProcess(msgspec.Struct):
     """What is run as `python -m …`; for a node that does something wrong on purpose."""
     wrapper: list[str] = []
     """A command that the node's is given to, and that becomes it: a shell that sets limits first, a tracer."""
+    launch: Launch = launch
 
     @property
     def own(self) -> Member:
@@ -53,15 +83,11 @@ class NodeProcess(msgspec.Struct):
         """Start the process; it has its files, but may not serve yet."""
         assert not self.is_running, f"node {self.node_id} runs already"
         self.starts += 1
-        with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.wrapper, sys.executable, "-m", self.module, "serve", *self.arguments, *extra],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": import_path(), **self.environment},
-                start_new_session=True,
-            )
+        self.process = self.launch(
+            [*self.wrapper, sys.executable, "-m", self.module, "serve", *self.arguments, *extra],
+            {**os.environ, "PYTHONPATH": import_path(), **self.environment},
+            self.log_path,
+        )
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, if it runs."""
@@ -98,9 +124,11 @@ class ProcessCluster:
         arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         apart: bool = False,
+        launch: Launch = launch,
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
+        self.launch = launch
         self._arguments = list(arguments)
         self._environment = dict(environment or {})
         drawn = _members([*range(1, size + 1)] * (2 if apart else 1))
@@ -124,7 +152,7 @@ class ProcessCluster:
             *extra,
             *self._arguments,
         ]
-        return NodeProcess(member, data_dir, arguments, dict(self._environment), listens=own)
+        return NodeProcess(member, data_dir, arguments, dict(self._environment), listens=own, launch=self.launch)
 
     def add(self, node_id: NodeId) -> NodeProcess:
         """A further node that will join; it is not started yet."""

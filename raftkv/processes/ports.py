@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import socket
 
 FIRST, BEHIND, SHARE = 10_000, 32_000, 500
@@ -17,7 +18,8 @@ class _Share:
     def __init__(self) -> None:
         for first in range(FIRST, BEHIND, SHARE):
             if (kept := _bound(first)) is not None:
-                self._kept, self._first, self._next = kept, first, 0
+                atexit.register(kept.close)
+                self._first, self._next = first, 0
                 return
         raise OSError(f"no share of {SHARE} ports between {FIRST} and {BEHIND} is free")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
@@ -19,11 +19,13 @@ from raftkv.node import Node, Options, Paths, World, recover
 from raftkv.node.directory import is_new
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room
+from raftkv.server.exposure import check_exposure
 from raftkv.server.http import HttpServer
 from raftkv.server.serving import Serving, serve
 from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
-from raftkv.server.tls import Renewal, Tls
-from raftkv.transport import Resolver, TcpTransport, listen
+from raftkv.server.tls import Renewal, Tls, Watched
+from raftkv.server.visitors import Visitors
+from raftkv.transport import Demands, Resolver, SecretFile, TcpTransport, listen
 
 
 class Surroundings(NamedTuple):
@@ -32,21 +34,26 @@ class Surroundings(NamedTuple):
     world: World
     room: Room
     tls: Tls
+    secret: SecretFile | None = None
+    """What nodes prove to each other."""
 
 
 class Running:
     """A node that takes part, serves clients, and tells of itself over HTTP if it was asked to."""
 
-    def __init__(self, serving: Serving, addresses: tuple[str, str], http: HttpServer | None, tls: Tls) -> None:
+    def __init__(
+        self, serving: Serving, addresses: tuple[str, str], http: HttpServer | None, watched: Sequence[Watched]
+    ) -> None:
+        """`watched` are taken up anew when their files change."""
         self.node = serving.node
         self.clients, self.peers = addresses
         """Where it listens for clients and for other nodes, with the ports that were chosen."""
         self.http_port = http.port if http is not None else None
         self._serving = serving
         self._http = http
-        self._renewal = Renewal(tls.renewed)
+        self._renewal = Renewal(watched)
         self._tasks = [self._begin(descriptors.watch(), "raftkv-files")]
-        if tls.renewed:
+        if watched:
             self._tasks.append(self._begin(self._renewal.run(), "raftkv-tls-files"))
         tell_of_fork(self)
 
@@ -55,8 +62,13 @@ class Running:
         return asyncio.get_running_loop().create_task(work, name=name)
 
     def renew(self) -> None:
-        """Read the files of TLS again, even if they look the same."""
+        """Read the files of TLS and of the cluster secret again, even if they look the same."""
         self._renewal.look()
+
+    def connection(self) -> asyncio.Protocol:
+        """The protocol of a client of this very program, whose connection was made without the port for clients. It is
+        asked for no user, as it could do everything anyway."""
+        return self._serving.listener.trusted_connection()
 
     async def hand_over(self) -> None:
         """A leader that leaves names its heir."""
@@ -83,11 +95,13 @@ async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surrou
     Raises a `NodeStopped` that says what to do, `ConfigError`, and `Unavailable` for an address that can't be had.
     """
     tls, limits = surroundings.tls, surroundings.room.server_limits(plan.config)
+    surroundings.world.open_files = descriptors.open_files
     async with AsyncExitStack() as undo:
         undo.push_async_callback(surroundings.world.close)
         serving, clients, peers = await _take_part(machine, plan, surroundings, limits, undo)
-        http = _serve_http(plan.http, serving.node, tls) if plan.http is not None else None
-        running = Running(serving, (clients, peers), http, tls)
+        http = _serve_http(plan.http, serving, tls) if plan.http is not None else None
+        secret = [surroundings.secret] if surroundings.secret is not None else []
+        running = Running(serving, (clients, peers), http, [*tls.renewed, *secret])
         undo.pop_all()
     return running
 
@@ -107,12 +121,15 @@ async def _take_part(
     if is_new(world.disk, Paths(plan.data_dir)):
         if plan.is_alone:
             lone_founder(plan)
+        await _check_exposure(plan, surroundings)
     else:
+        await _check_exposure(plan, surroundings)
         if plan.listen.is_given:
             await _check_free("listen", plan.listen)
         recovered = await recover(machine, node_options(plan), transport, world)
         undo.push_async_callback(recovered.close)
         plan = _as_told(plan, recovered.member(plan.node_id))
+        await _check_exposure(plan, surroundings)
         transport.settle(*parse_address(plan.peer_listen.value))
     entrance = await _listen_for_clients(plan.listen, limits, tls)
     undo.callback(entrance.close)
@@ -135,7 +152,7 @@ async def _take_part(
 
 
 def _transport(plan: Plan, surroundings: Surroundings) -> TcpTransport:
-    world, room, tls = surroundings
+    world, room, tls, secret = surroundings
     host, port = parse_address(plan.peer_listen.value)
     dialled, dialling = tls.peers if tls.peers is not None else (None, None)
     return TcpTransport(
@@ -147,6 +164,16 @@ def _transport(plan: Plan, surroundings: Surroundings) -> TcpTransport:
         ssl_client=dialling,
         draw=world.draw,
         limits=room.transport_limits(plan.config),
+        demands=Demands(secret, tls.peer_names if tls.peers is not None else None),
+    )
+
+
+async def _check_exposure(plan: Plan, surroundings: Surroundings) -> None:
+    tls, secret = surroundings.tls, surroundings.secret
+    await check_exposure(
+        plan,
+        clients_are_checked=tls.clients is not None,
+        peers_are_checked=tls.peers is not None or secret is not None,
     )
 
 
@@ -159,6 +186,7 @@ def node_options(plan: Plan) -> Options:
         cluster_name=plan.cluster_name,
         rebuild=plan.rebuild,
         config=plan.config,
+        given=plan.given,
     )
 
 
@@ -189,9 +217,18 @@ async def _listen_for_peers(listen: Found[str], transport: TcpTransport) -> str:
         raise Unavailable(f"peer_listen = {listen.value!r} (from {listen.source}): {exc}") from exc
 
 
-def _serve_http(given: Found[str], node: Node, tls: Tls) -> HttpServer:
+def _serve_http(given: Found[str], serving: Serving, tls: Tls) -> HttpServer:
+    node = serving.node
     try:
-        return HttpServer(*parse_address(given.value), node.status, tls.http)
+        return HttpServer(
+            *parse_address(given.value),
+            node.status,
+            tls.http,
+            pulse=lambda: (node.raft.term, node.raft.leader),
+            asking=tls.asking,
+            requests=lambda: serving.listener.stats,
+            visitors=Visitors(serving.listener.gate),
+        )
     except ConfigError as exc:
         raise Unavailable(f"{exc} (from {given.source})") from exc
 

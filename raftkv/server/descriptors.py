@@ -12,12 +12,13 @@ import msgspec
 from raftkv.config import Config
 from raftkv.listener import ClientLimits
 from raftkv.logs import EventLog
+from raftkv.node import OpenFiles
 from raftkv.transport import TransportLimits
 
 if sys.platform != "win32":
     import resource
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 OWN_MIN = 256
 """Kept for logs, tables, snapshots and peers, if the limit is large enough: an idle node has about 30 open."""
@@ -90,6 +91,14 @@ def share_room() -> Room:
     return Room(soft, max(soft // 4, min(OWN_MIN, soft // 2)))
 
 
+def open_files() -> OpenFiles:
+    """How near this process is to its limit."""
+    if sys.platform == "win32":
+        return OpenFiles()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OpenFiles(_lowest_free(limit), 0 if limit == resource.RLIM_INFINITY else limit)
+
+
 async def watch() -> None:
     """Say in the log when files run out, and when there are enough again; for as long as it is not cancelled.
 
@@ -97,9 +106,8 @@ async def watch() -> None:
     """
     is_low = False
     while sys.platform != "win32":
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        used = _lowest_free(limit)
-        was_low, is_low = is_low, limit != resource.RLIM_INFINITY and limit - used <= limit * LOW
+        used, limit = open_files()
+        was_low, is_low = is_low, limit > 0 and limit - used <= limit * LOW
         if is_low and not was_low:
             logger.warning(
                 "files_run_out",

@@ -17,9 +17,11 @@ from raftkv.node import World
 from raftkv.server import descriptors
 from raftkv.server.assembly import Running, Surroundings, bring_up
 from raftkv.server.settings import Settings
+from raftkv.server.systemd import Supervisor, status_line
 from raftkv.server.tls import Tls, node_tls
+from raftkv.transport import SecretFile
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 SWITCH_INTERVAL_S = 0.0005
 """With the default of 5 ms, a thread that comes back from the disk waits that long for the interpreter."""
@@ -75,16 +77,28 @@ class _Process:
         self._settings = settings
         self._machine = machine
         files = (settings.tls_ca, settings.tls_cert, settings.tls_key)
-        tls = Tls.of(node_tls(*files, settings.tls_peer_ca, settings.http_tls))
+        tls = Tls.of(node_tls(*files, settings.tls_peer_ca, settings.http_tls, settings.tls_peer_names))
+        secret = SecretFile(settings.peer_secret_file) if settings.peer_secret_file is not None else None
         world = World.real()
         world.log_health = log_health
-        self._surroundings = Surroundings(world, descriptors.make_room(), tls)
+        self._surroundings = Surroundings(world, descriptors.make_room(), tls, secret)
+        self._supervisor = Supervisor.of(os.environ, os.getpid())
         self._running: Running | None = None
         """None while it starts: what SIGHUP asks for was done just now."""
 
     async def run(self) -> None:
-        asked = self._listen_for_signals()
+        """Until the end. Raises the `NodeStopped` that says why it stopped by itself, and `ConfigError`."""
         try:
+            await self._run()
+        finally:
+            if self._supervisor is not None:
+                self._supervisor.close()
+
+    async def _run(self) -> None:
+        asked, supervisor = self._listen_for_signals(), self._supervisor
+        try:
+            if supervisor is not None:
+                supervisor.starting()
             running = self._running = await bring_up(self._machine, self._settings, self._surroundings)
         except Unavailable as exc:
             raise ConfigError(str(exc)) from exc
@@ -92,6 +106,9 @@ class _Process:
             self._say_serving(running)
             ends: list[asyncio.Future[Any]] = [asked, running.node.stopped]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if supervisor is not None:
+                failure = running.node.failure
+                supervisor.stopping("was asked to stop" if failure is None else str(failure))
             if asked.done():
                 logger.info("stopping", node=self._settings.node_id, signal=asked.result())
                 await running.hand_over()
@@ -109,6 +126,8 @@ class _Process:
             data_dir=self._settings.data_dir,
             machine=running.node.fingerprint,
         )
+        if self._supervisor is not None:
+            self._supervisor.serving(lambda: status_line(running.node), self._surroundings.world.log_worker)
 
     def _listen_for_signals(self) -> asyncio.Future[str]:
         """Done at the first signal; a second one ends the process at once."""

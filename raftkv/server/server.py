@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+import ssl as tls_contexts
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 import msgspec
-import structlog
 
 from raftkv.addresses import address_problems, parse
+from raftkv.client import Client, ClientOptions
 from raftkv.config import Config
-from raftkv.errors import AlreadyStarted, ConfigError, InvalidArgument, NodeStopped, NotRunning, WrongProcess
-from raftkv.machine import StateMachine
+from raftkv.errors import AlreadyStarted, ConfigError, InvalidArgument, NodeStopped, NotRunning, WrongLoop, WrongProcess
+from raftkv.machine import StateMachine, check_machine
 from raftkv.model import Member, NodeId
-from raftkv.node import Node, NodeStatus, World
+from raftkv.node import Node, NodeStatus, Role, World
 from raftkv.server.assembly import Running, Surroundings, bring_up
 from raftkv.server.descriptors import share_room
+from raftkv.server.inprocess import NearDial
+from raftkv.server.roles import RoleCallback, Roles
 from raftkv.server.settings import Found, Plan
 from raftkv.server.tls import Tls
+from raftkv.transport import SecretFile
 
 M = TypeVar("M", bound=StateMachine)
 
@@ -30,6 +35,11 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
 
     clients: str = "127.0.0.1:0"
     peers: str = "127.0.0.1:0"
+    peer_secret_file: str | os.PathLike[str] | None = None
+    """A file (mode 0600) with the secret that nodes prove to each other, the same on all; taken up anew when it
+    changes. It keeps strangers out, and encrypts nothing."""
+    insecure: bool = False
+    """Beyond loopback, a port without TLS, or for nodes the secret, is refused, unless this is said."""
 
 
 class Server(Generic[M]):
@@ -53,8 +63,9 @@ class Server(Generic[M]):
     It belongs to the running event loop. Disk work is done in threads of its own; a program that keeps the
     interpreter busy should call `sys.setswitchinterval(0.0005)`, or each of them waits 5 ms for its turn.
     Connections are limited so that the program's limit of open files leaves room for the node's own; the limit itself
-    is not touched. Its log goes to structlog, which is set to keep quiet if the program has not configured it. What is
-    configured may raise, which only loses the line; if it blocks, it blocks the loop.
+    is not touched. Its events go to the loggers `raftkv.*` of `logging`, or to structlog after `log_to_structlog`;
+    nothing is set up for them. A handler of yours may raise, which only loses the line; if it blocks, it blocks the
+    loop.
     """
 
     def __init__(
@@ -73,9 +84,11 @@ class Server(Generic[M]):
     ) -> None:
         """`listen` is where a node listens that is not among `members`; the others listen at their addresses there.
 
-        At `http` (HOST:PORT) it serves /metrics, /health, /ready and /status, as `raftkv serve` does. `cluster_name`
-        keeps clusters apart; empty: as in the directory, and "raftkv" for a new one. Raises `ConfigError`.
+        At `http` (HOST:PORT) it serves a page to look at (/), /metrics, /health, /ready and /status, as `raftkv serve`
+        does. `cluster_name` keeps clusters apart; empty: as in the directory, and "raftkv" for a new one. Raises
+        `ConfigError`, and `MachineError` for what is no class of a state machine.
         """
+        check_machine(machine, "Server")
         own = next((member for member in members if member.node_id == node_id), None)
         if members and own is None:
             raise ConfigError(f"members: node {node_id} is not among {[member.node_id for member in members]}")
@@ -85,7 +98,8 @@ class Server(Generic[M]):
             raise ConfigError(f"members: {'; '.join(problems)}")
         listen = listen if listen is not None else Listen()
         if own is not None:
-            listen = Listen(clients=own.client_address or listen.clients, peers=own.peer_address or listen.peers)
+            clients, peers = own.client_address or listen.clients, own.peer_address or listen.peers
+            listen = msgspec.structs.replace(listen, clients=clients, peers=peers)
         self.config = config if config is not None else Config()
         self._machine = machine
         self._plan = Plan(
@@ -97,12 +111,17 @@ class Server(Generic[M]):
             members=tuple(members),
             join=join,
             cluster_name=cluster_name,
+            insecure=listen.insecure,
             config=self.config,
         )
+        self._secret = SecretFile(os.fspath(listen.peer_secret_file)) if listen.peer_secret_file is not None else None
         self._tls = tls if tls is not None else Tls()
+        self._roles = Roles()
+        self._clients: WeakSet[Client[M]] = WeakSet()
         self._running: Running | None = None
         self._starting = self._has_stopped = False
         self._stopping: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self, *, rebuild: bool = False) -> None:
         """Recover, take part, and serve clients; with `rebuild`, a damaged state is replaced by a snapshot.
@@ -116,13 +135,12 @@ class Server(Generic[M]):
             raise AlreadyStarted(f"node {self._plan.node_id} was stopped: make another Server to start it again")
         if self._running is not None or self._starting:
             raise AlreadyStarted(f"node {self._plan.node_id} was started already: this Server is it")
-        if not structlog.is_configured():
-            structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-        self._starting = True
+        self._starting, self._loop = True, asyncio.get_running_loop()
         try:
             plan = msgspec.structs.replace(self._plan, rebuild=rebuild)
-            surroundings = Surroundings(World.real(), share_room(), self._tls)
+            surroundings = Surroundings(World.real(), share_room(), self._tls, self._secret)
             self._running = await bring_up(self._machine, plan, surroundings)
+            self._running.node.leadership.tell(self._roles.told)
         finally:
             self._starting = False
 
@@ -130,17 +148,90 @@ class Server(Generic[M]):
         """Hand leadership over, take no more requests, answer those that are due, and close everything.
 
         A leader of several nodes takes three seconds for its heir at most. Nothing happens when it does not run. It
-        goes on when nobody waits for it any more, and another call waits for its end.
+        goes on when nobody waits for it any more, and another call waits for its end. Raises `WrongLoop`.
         """
         running = self._running
         if running is None or isinstance(running.node.failure, WrongProcess):
             return
+        if self._loop is not asyncio.get_running_loop():
+            raise WrongLoop(
+                f"node {self._plan.node_id} runs on another event loop than this one: stop it there, as by "
+                "asyncio.run_coroutine_threadsafe(server.stop(), loop)"
+            )
         if self._stopping is not None:
             await asyncio.wait([self._stopping])
             return
         self._has_stopped = True
-        self._stopping = asyncio.get_running_loop().create_task(_stop(running), name="raftkv-stop")
+        self._stopping = asyncio.get_running_loop().create_task(self._stop(running), name="raftkv-stop")
         await asyncio.shield(self._stopping)
+
+    def on_leader(self, callback: Callable[[Role], object]) -> RoleCallback:
+        """Call `callback(role)` when this node begins to lead, and may serve, and when it ceases to; `stop()` of what
+        this returns ends that.
+
+        It is called on the event loop, also for leadership that began before, and must not block; what it raises is
+        logged. Another node may lead a moment before this one knows that it does not: what only one may do goes
+        through a command, or carries `role.term`. Raises `InvalidArgument` for a coroutine function.
+        """
+        return self._roles.call(callback)
+
+    def roles(self) -> AsyncIterator[Role]:
+        """`async for role in server.roles()`: the node's role now, and each new one, until the server has stopped.
+
+        Of several roles while the loop's body runs, only the last one is given; nothing waits for it.
+        """
+        return self._roles.stream()
+
+    def client(
+        self,
+        *,
+        sessions: bool | None = None,
+        deadline_s: float | None = None,
+        options: ClientOptions | None = None,
+        ssl: tls_contexts.SSLContext | None = None,
+    ) -> Client[M]:
+        """A client for this program, on this event loop: it reaches this node without a socket, and the others, when
+        one of them leads, as any client does, with `ssl` if they speak TLS to clients.
+
+        Calls, sessions, deadlines and errors are those of every `Client`. `stop` closes it. Raises `NotRunning` before
+        `start`, and as `Client` does.
+        """
+        running, own = self._started, self._plan.node_id
+        if ssl is None and self._tls.clients is not None:
+            raise ConfigError("ssl: the other nodes speak TLS to clients, so the client needs a context for it")
+        members = running.node.raft.membership.members
+        others = [each.client_address for each in members if each.client_address and each.node_id != own]
+        client = Client(
+            self._machine,
+            [running.clients, *others],
+            sessions=sessions,
+            deadline_s=deadline_s,
+            options=options,
+            dial=NearDial(self._accept_near, self._is_own, ssl),
+        )
+        self._clients.add(client)
+        return client
+
+    def _is_own(self, address: str) -> bool:
+        member = self.node.raft.membership.member(self._plan.node_id)
+        return address == self.address or (member is not None and address == member.client_address)
+
+    def _accept_near(self) -> asyncio.Protocol | None:
+        """The node's end of a connection through memory; None on another loop, and in a child made by fork."""
+        if self.node.failure is not None or self._loop is not asyncio.get_running_loop():
+            return None
+        return self._started.connection()
+
+    async def _stop(self, running: Running) -> None:
+        try:
+            # First: a session is closed by a command, and this node may still lead.
+            await asyncio.gather(*(client.close() for client in self._clients), return_exceptions=True)
+            await running.hand_over()
+        finally:
+            try:
+                await running.stop()
+            finally:
+                self._roles.end()
 
     @property
     def _started(self) -> Running:
@@ -184,13 +275,6 @@ class Server(Generic[M]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-
-async def _stop(running: Running) -> None:
-    try:
-        await running.hand_over()
-    finally:
-        await running.stop()
 
 
 def _given(address: str, name: str) -> Found[str]:

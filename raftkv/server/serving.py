@@ -7,7 +7,7 @@ from raftkv.listener import ClientLimits, Entrance, Listener
 from raftkv.logs import EventLog
 from raftkv.node import Node
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 HANDOVER_S = 3.0
 """How long the end of a leader may be held up by handing leadership over."""
@@ -41,6 +41,7 @@ class Serving:
 async def serve(node: Node, limits: ClientLimits, entrance: Entrance | None = None) -> Serving:
     """Start the node, which must know where it listens, and then serve its clients. Raises what `Node.start` raises."""
     await node.start()
-    listener = Listener(node, limits, entrance)
+    workers = [worker.run for worker in node.body.world.sign_in_workers]
+    listener = Listener(node, limits, entrance, workers=workers)
     listener.begin()
     return Serving(node, listener)

@@ -31,6 +31,14 @@ class Found(msgspec.Struct, Generic[T], frozen=True):
     """Whether somebody has said it, so that nothing else can know better."""
 
 
+class Protections(msgspec.Struct, frozen=True):
+    """How each way to protect a node's ports is said."""
+
+    tls: str
+    secret: str
+    insecure: str
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Which node it is to be, with everything around it; checked."""
 
@@ -46,7 +54,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     cluster_name: str = ""
     """Empty: as in the directory, and "raftkv" for a new cluster."""
     rebuild: bool = False
+    insecure: bool = False
+    """Whether ports may be reached from other machines although nothing protects them."""
     config: Config = Config()
+    given: dict[str, str] = {}
+    """Where each value of `config` is from that somebody has given."""
 
     @property
     def is_alone(self) -> bool:
@@ -57,6 +69,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def naming_hint(self) -> str:
         """How to say where others reach it."""
         return f"name it in members: Member({self.node_id}, 'HOST:PEER_PORT', 'HOST:CLIENT_PORT')"
+
+    @property
+    def protections(self) -> Protections:
+        return Protections("tls=Tls.from_files(…)", "Listen(peer_secret_file=…)", "Listen(insecure=True)")
 
 
 class Settings(Plan, frozen=True, kw_only=True):
@@ -71,10 +87,18 @@ class Settings(Plan, frozen=True, kw_only=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_peer_ca: str | None = None
+    tls_peer_names: tuple[str, ...] | None = None
+    """For `peer_names_of`."""
+    peer_secret_file: str | None = None
+    """Where the secret is that nodes prove to each other; None: they prove none."""
 
     @property
     def naming_hint(self) -> str:
         return f"say it with --member {self.node_id}=HOST:PEER_PORT/HOST:CLIENT_PORT"
+
+    @property
+    def protections(self) -> Protections:
+        return Protections("--tls-ca, --tls-cert, --tls-key", "--peer-secret-file", "--insecure")
 
 
 def parse_address(text: str) -> tuple[str, int]:

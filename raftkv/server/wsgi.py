@@ -11,6 +11,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from raftkv.server.visitors import CERTIFICATE
 from raftkv.transport import Refusals, address_text
 
 REQUESTS_MAX = 32
@@ -20,6 +21,10 @@ REQUEST_S = 10.0
 """From the connection to the last byte of the answer, however slowly the two sides drip."""
 
 SILENCE_S = 5.0
+
+GOES_ON = "raftkv.goes_on"
+"""In the environment of a request: to be called by an answer that has no end, with each part of it. It raises
+`ConnectionAbortedError` when the connection has to go."""
 
 
 def family_of(address: tuple[str, int]) -> socket.AddressFamily:
@@ -31,6 +36,18 @@ class QuietHandler(WSGIRequestHandler):
     """Answers one request on a connection, and says nothing of it."""
 
     timeout = SILENCE_S
+
+    def get_environ(self) -> dict[str, Any]:
+        """What the application is told of the request."""
+        server, connection = self.server, self.connection
+        assert isinstance(server, BoundedServer)
+
+        def goes_on() -> None:
+            connection.settimeout(2 * REQUEST_S)  # whoever does not read is ended by the server before that
+            server.go_on(connection)
+
+        shown = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+        return {**super().get_environ(), GOES_ON: goes_on, CERTIFICATE: shown}
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests are not news."""
@@ -91,6 +108,14 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
         with self._lock:
             self._open.pop(request, None)
         super().shutdown_request(request)
+
+    def go_on(self, request: Any) -> None:
+        """The answer to `request` has just got a part out, and has all the time for the next one."""
+        with self._lock:
+            opened = self._open.pop(request, None)
+            if opened is None:
+                raise ConnectionAbortedError("this answer was ended")
+            self._open[request] = (time.monotonic(), opened[1])
 
     def service_actions(self) -> None:
         """End what takes too long; called twice a second."""

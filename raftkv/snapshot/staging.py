@@ -202,9 +202,7 @@ class Staging:
             self._sync()
 
     def _sync(self) -> None:
-        """Make everything written so far durable, names included."""
-        if self._current is not None:
-            self._current[1].sync()
+        """Make what is parked durable, names included."""
         while self._unsynced:
             handle = self._unsynced.pop()
             try:

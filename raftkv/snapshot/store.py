@@ -64,7 +64,7 @@ class SnapshotStore:
     Invariants:
     - what `list` names is durable, and was whole when it was published;
     - a published directory is never written to and never opened as a database (see `link_to`);
-    - only `retire` and `prune` make a snapshot disappear, and they leave the newest and the pinned ones.
+    - only `retire`, `retire_outsized`, `prune` make a snapshot disappear; the newest and pinned ones stay.
     """
 
     def __init__(self, disk: Disk, directory: str, receipts: Receipts) -> None:
@@ -361,8 +361,25 @@ class SnapshotStore:
             retired += damaged
         return retired
 
+    def outsized(self, spare_bytes: int) -> Names:
+        """Snapshots that hold more than twice of what the newest does, and `spare_bytes`, and are not pinned:
+        the state has shrunk, and they keep what is gone on the disk. *Loop.*"""
+        names = sorted(self._published)
+        if len(names) < 2:
+            return []
+        most = 2 * self._published[names[-1]].manifest.total_bytes + spare_bytes
+        older = [name for name in names[:-1] if name not in self._pins]
+        return [name for name in older if self._published[name].manifest.total_bytes > most]
+
+    def retire_outsized(self, spare_bytes: int) -> Names:
+        """Take those off the list, for `prune` to remove, as `retire` does. *Loop.*"""
+        names = self.outsized(spare_bytes)
+        for name in names:
+            del self._published[name]
+        return names
+
     def prune(self, retired: Names) -> None:
-        """Remove the directories that `retire` returned, and those of transfers that are of no use now. *Worker.*
+        """Remove the directories that were retired, and those of transfers that are of no use now. *Worker.*
 
         Each is renamed first, durably, so that a half-removed directory is never taken for a snapshot.
         """

@@ -104,7 +104,10 @@ A method of the application runs on the node's thread; while it runs, nothing el
 interpreter busy should call `sys.setswitchinterval(0.0005)`.
 """
 
-from pysyncobj import FAIL_REASON, SyncObjConsumer, SyncObjException, replicated, replicated_sync
+from raftkv.extras import needs
+
+with needs("syncobj", "raftkv.syncobj"):
+    from pysyncobj import FAIL_REASON, SyncObjConsumer, SyncObjException, replicated, replicated_sync
 
 from raftkv.syncobj.settings import SyncObjConf
 from raftkv.syncobj.syncobj import SyncObj

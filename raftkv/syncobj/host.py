@@ -13,8 +13,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-import structlog
-
 from raftkv.client import Admin, Client, ClientOptions, Dial
 from raftkv.core.roles import Candidate, Leader, PreCandidate
 from raftkv.disk import RealDisk
@@ -24,6 +22,7 @@ from raftkv.logs import TextLog
 from raftkv.machine import Runner
 from raftkv.model import Index
 from raftkv.node import Node, Options, World, recover
+from raftkv.node.workers import settle
 from raftkv.server.serving import serve
 from raftkv.state import Store
 from raftkv.syncobj.calls import Callback, Calls
@@ -91,8 +90,6 @@ class Host:
 
         Raises the error that keeps it from starting.
         """
-        if not structlog.is_configured():
-            structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
         if self.conf.autoTick:
             self._thread = threading.Thread(target=self._serve, name="raftkv-syncobj", daemon=True)
             self._thread.start()
@@ -293,12 +290,7 @@ class Host:
         done: asyncio.Future[Index] = asyncio.get_running_loop().create_future()
 
         def answered(index: Index, result: bytes | RaftKVError) -> None:
-            if done.done():
-                return
-            if isinstance(result, RaftKVError):
-                done.set_exception(result)
-            else:
-                done.set_result(index)
+            settle(done, result if isinstance(result, RaftKVError) else index)
 
         self.node.requests.query(BARRIER, False, answered)
         return await done

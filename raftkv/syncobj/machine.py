@@ -56,6 +56,7 @@ class SyncObjMachine(StateMachine, limits=Limits(value_bytes=64 * MIB, change_by
     """Runs calls on hosted objects. Each `SyncObj` has a subclass of its own, which knows them."""
 
     _host_decides = True
+    _host_writes = True
     hosted: ClassVar[Hosted]
     calls = Table(int, list[bytes])
     chunks = Table(tuple[int, int], bytes)  # (generation, number)

@@ -19,6 +19,9 @@ NAMES_MAX = 8
 
 _COMMON_NAME = bytes.fromhex("0603550403")
 _ALTERNATIVE_NAMES = bytes.fromhex("0603551d11")
+_EXTENDED_USAGE = bytes.fromhex("0603551d25")
+_FOR_SERVERS = (bytes.fromhex("2b06010505070301"), bytes.fromhex("551d2500"))
+"""serverAuth, and any usage (RFC 5280, 4.2.1.12)."""
 
 _UTC_TIME = 0x17
 
@@ -33,6 +36,8 @@ class Certificate(msgspec.Struct, frozen=True):
     issuer: str
     not_before: datetime
     not_after: datetime
+    is_for_servers: bool = True
+    """Whether a server may show it: it says so, or names no use at all."""
 
     def describe(self) -> str:
         """Name, hosts, issuer and dates, for errors."""
@@ -57,7 +62,8 @@ def _read(der: bytes) -> Certificate:
     _serial, _algorithm, issuer, validity, subject, _key, *more = fields
     begin, end = (_time(tag, value) for tag, value in _items(validity[1]))
     extensions = next((value for tag, value in more if tag == 0xA3), b"")
-    return Certificate(_name(subject[1]), tuple(_alternatives(extensions)), _name(issuer[1]), begin, end)
+    names = tuple(_alternatives(extensions))
+    return Certificate(_name(subject[1]), names, _name(issuer[1]), begin, end, _is_for_servers(extensions))
 
 
 def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -92,16 +98,26 @@ def _name(data: bytes) -> str:
     return first
 
 
-def _alternatives(data: bytes) -> Iterator[str]:
+def _extension(data: bytes, kind: bytes) -> Iterator[tuple[int, bytes]]:
+    """The elements of the extensions of one kind."""
     for _, extensions in _items(data):
         for _, extension in _items(extensions):
-            if extension.startswith(_ALTERNATIVE_NAMES):
+            if extension.startswith(kind):
                 content = list(_items(extension))[-1][1]
-                for tag, value in list(_items(next(_items(content))[1]))[:NAMES_MAX]:
-                    if tag == 0x82:
-                        yield _text(value)
-                    elif tag == 0x87:
-                        yield str(ipaddress.ip_address(value))
+                yield from _items(next(_items(content))[1])
+
+
+def _alternatives(data: bytes) -> Iterator[str]:
+    for tag, value in list(_extension(data, _ALTERNATIVE_NAMES))[:NAMES_MAX]:
+        if tag == 0x82:
+            yield _text(value)
+        elif tag == 0x87:
+            yield str(ipaddress.ip_address(value))
+
+
+def _is_for_servers(data: bytes) -> bool:
+    uses = [value for _, value in _extension(data, _EXTENDED_USAGE)]
+    return not uses or any(use in _FOR_SERVERS for use in uses)
 
 
 def _time(tag: int, value: bytes) -> datetime:

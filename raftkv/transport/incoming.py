@@ -7,20 +7,23 @@ from functools import partial
 from typing import Protocol, cast
 
 from raftkv.core.messages import AppendEntries, AppendReply
-from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.errors import FrameError, HandshakeRefused, PeerError, WrongSecret
 from raftkv.forks import let_go_of
 from raftkv.model import NodeId
 from raftkv.transport.handshake import check_version, removal_of
+from raftkv.transport.proof import AcceptorProof
 from raftkv.transport.refusals import address_text
 from raftkv.transport.shared import Shared
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import (
+    Challenge,
     FrameDecoder,
     Hello,
     HelloReply,
     PeerMessage,
     Ping,
     Pong,
+    Proven,
     decode_message,
     encode_message,
 )
@@ -30,7 +33,10 @@ PONGS_BYTES_MAX = 64 * 1024
 
 
 class IncomingOwner(Protocol):
-    """What a connection that a peer dialled tells the transport."""
+    """What a connection that a peer dialled tells the transport, and asks of it."""
+
+    node_id: NodeId
+    """The node that was dialled."""
 
     def admit(self, connection: Incoming) -> bool:
         """Whether a new connection may stay."""
@@ -49,6 +55,9 @@ class IncomingOwner(Protocol):
 
     def refused_incoming(self, connection: Incoming, peer: NodeId, reason: str) -> None:
         """A node that says that it is `peer` was refused."""
+
+    def told(self, peer: NodeId) -> str | None:
+        """Where the membership has a peer; None when it does not have it."""
 
 
 class Incoming(asyncio.Protocol):
@@ -71,6 +80,7 @@ class Incoming(asyncio.Protocol):
         self.peer: NodeId | None = None
         self.established = False
         self._is_greeted = False
+        self._proof = AcceptorProof(shared.demands.secret, owner.node_id, shared.nonce)
 
     @property
     def address(self) -> str:
@@ -131,6 +141,8 @@ class Incoming(asyncio.Protocol):
         self._heard_at = self._shared.beat
         if self.established and self.peer is not None:
             self._shared.presence.heard(self.peer)
+            if (traffic := self._shared.traffic.get(self.peer)) is not None:
+                traffic.received_bytes += len(data)
         try:
             for payload in self._decoder.feed(data):
                 stats.frames_received += 1
@@ -153,10 +165,7 @@ class Incoming(asyncio.Protocol):
         if self.peer is None:
             if self._is_greeted:
                 raise FrameError("more than a hello, before it was answered")
-            if not isinstance(message, Hello):
-                raise FrameError(f"a {type(message).__name__} instead of a hello")
-            self._is_greeted = True
-            self._greet(message)
+            self._introduce(message)
             return
         if not self.established:
             self.established = True
@@ -166,22 +175,46 @@ class Incoming(asyncio.Protocol):
                 self._shared.handler.on_message(self.peer, message)
             case Ping():
                 self._pong(message)
-            case Hello() | HelloReply() | Pong():
+            case Hello() | HelloReply() | Challenge() | Proven() | Pong():
                 raise FrameError(f"a {type(message).__name__} behind the handshake")
             case _:
                 self._shared.handler.on_message(self.peer, message)
+
+    def _introduce(self, message: PeerMessage) -> None:
+        """Answer a challenge, or the hello that counts. One whose sender has not proven itself has no effect."""
+        try:
+            heard = self._proof.take(message)
+        except HandshakeRefused as exc:
+            self._turn_away(exc)
+            self._owner.refused_stranger(self, "secret" if isinstance(exc, WrongSecret) else "handshake", str(exc))
+            return
+        if isinstance(heard, Challenge):
+            self._write(heard)
+            return
+        self._is_greeted = True
+        self._greet(heard)
+
+    def _turn_away(self, why: HandshakeRefused) -> None:
+        """Say why, and close."""
+        self._shared.stats.handshake_refused += 1
+        self._write(self._proof.answer(HelloReply(None, str(why), removal_of(self._shared.handler, why))))
+        self._over = True
+        assert self._transport is not None
+        self._transport.close()
+
+    def _check_certificate(self, hello: Hello) -> None:
+        if (names := self._shared.demands.names) is not None:
+            assert self._transport is not None
+            names.check(self._transport.get_extra_info("ssl_object"), hello, self._owner.told(hello.node_id))
 
     def _greet(self, hello: Hello) -> None:
         """Answer a hello: at once, or once its content is on disk."""
         try:
             check_version(self._shared.handler, hello)
+            self._check_certificate(hello)
             waiting = self._shared.handler.check_hello(hello)
         except HandshakeRefused as exc:
-            self._shared.stats.handshake_refused += 1
-            self._write(HelloReply(None, str(exc), removal_of(self._shared.handler, exc)))
-            self._over = True
-            assert self._transport is not None
-            self._transport.close()
+            self._turn_away(exc)
             self._owner.refused_incoming(self, hello.node_id, str(exc))
             return
         if self._decoder.has_partial:
@@ -192,7 +225,7 @@ class Incoming(asyncio.Protocol):
         self.peer = hello.node_id
         # Only a node that belongs here may make this one keep a large frame in memory.
         self._decoder = FrameDecoder(self._shared.limits.frame_bytes_max)
-        self._write(HelloReply(self._shared.handler.hello(), ""))
+        self._write(self._proof.answer(HelloReply(self._shared.handler.hello(), "")))
 
     def _kept(self, hello: Hello, kept: asyncio.Future[None]) -> None:
         """Check the hello again, as this node may have heard more of that peer meanwhile."""

@@ -9,10 +9,21 @@ from typing import Protocol
 
 import msgspec
 
+from raftkv.durations import Durations
 from raftkv.model import NodeId
 from raftkv.transport.reasons import Unreached
 from raftkv.transport.tls import CertificateStatus
 from raftkv.wire import Hello, PeerMessage, Removal
+
+
+class PeerTraffic(msgspec.Struct):
+    """What went to and fro between this node and a peer since the link was made, over all connections."""
+
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    """On the connection that the peer has dialled; the other one carries pongs only."""
+    round_trips: Durations = msgspec.field(default_factory=Durations)
+    """Of pings; they wait behind what is queued."""
 
 
 class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +43,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why the peer is not reached; None while it is, and before the first try has ended."""
     refused_here: bool = False
     """Whether it was this node that refused, and not the peer."""
+    traffic: PeerTraffic | None = None
+    """Counted on; None where nobody counts."""
 
 
 class TransportStats(msgspec.Struct):
@@ -156,6 +169,10 @@ class Transport(ABC):
     def certificates(self) -> list[CertificateStatus]:
         """The certificates that links rely on; empty without encryption, or when others look after them."""
         return []
+
+    def secret_not_taken(self) -> str:
+        """Why the present file of the cluster secret is not in use; empty when it is, and without one."""
+        return ""
 
     @abstractmethod
     async def close(self) -> None:

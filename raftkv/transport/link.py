@@ -9,14 +9,14 @@ from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.backoff import Backoff
 from raftkv.transport.connections import Connections
-from raftkv.transport.interface import LinkStatus
+from raftkv.transport.interface import LinkStatus, PeerTraffic
 from raftkv.transport.name import Name
 from raftkv.transport.outgoing import Outgoing
 from raftkv.transport.reasons import Reason, Trouble, Unreached
 from raftkv.transport.shared import Shared
 from raftkv.wire import FRAME_HEAD_BYTES, PeerMessage, encode_message
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 def _check(task: asyncio.Task[None]) -> None:
@@ -60,6 +60,7 @@ class PeerLink:
         self._refused_here = False
         self._dropped = 0
         self._closed = False
+        self.traffic = shared.traffic[peer] = PeerTraffic()
         self._hurry = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"raftkv-link-{peer}")
         self._task.add_done_callback(_check)
@@ -77,6 +78,7 @@ class PeerLink:
             refused_here=self._refused_here,
             unreached=None if connected else self._trouble.now,
             dropped=self._dropped,
+            traffic=self.traffic,
         )
 
     @property
@@ -170,6 +172,8 @@ class PeerLink:
     def close(self) -> None:
         """Close the connection at once and dial no more; what is queued is lost, and nothing is reported."""
         self._closed = True
+        if self._shared.traffic.get(self.peer) is self.traffic:
+            del self._shared.traffic[self.peer]
         if self._connection is not None:
             self._connection.abort()
         self._name.close()

@@ -15,6 +15,7 @@ import msgspec
 from raftkv.config import KIB, Config
 from raftkv.errors import ConfigError
 from raftkv.model import NodeId
+from raftkv.transport.demands import Demands
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.reasons import NameUnknown
@@ -382,6 +383,7 @@ class MemoryTransport(Mesh):
         draw: Callable[[int], int],
         limits: TransportLimits | None = None,
         place: NodeId | None = None,
+        demands: Demands | None = None,
     ) -> None:
         streams = MemoryStreams(network, node_id if place is None else place, address)
-        super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
+        super().__init__(node_id, streams, config=config, draw=draw, limits=limits, demands=demands)

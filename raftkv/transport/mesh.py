@@ -11,16 +11,18 @@ from raftkv.logs import EventLog
 from raftkv.model import NodeId
 from raftkv.transport.asking import ask
 from raftkv.transport.connections import Connections
+from raftkv.transport.demands import Demands
 from raftkv.transport.incoming import Incoming
 from raftkv.transport.interface import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.link import PeerLink
+from raftkv.transport.proof import NONCE_BYTES
 from raftkv.transport.refusals import Refusals
 from raftkv.transport.shared import Shared
 from raftkv.transport.streams import Shut, Streams
 from raftkv.wire import PeerMessage
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 GONE_WITHIN_S = 5.0
 """How long the end of connections that were aborted is waited for, which is at once: a node's stop must not hang."""
@@ -38,6 +40,7 @@ class Mesh(Transport):
 
     The handshake is Hello, HelloReply, Ping: the acceptor takes a connection for the peer's only when
     the dialler has accepted it too, so a node dialled by mistake does not lose its true connection.
+    Where a cluster secret is set, challenges go before that, and hello and reply carry proofs (`proof`).
     """
 
     def __init__(
@@ -48,10 +51,13 @@ class Mesh(Transport):
         config: Config,
         draw: Callable[[int], int],
         limits: TransportLimits | None = None,
+        demands: Demands | None = None,
     ) -> None:
+        """What `draw` gives must be such as nobody can foresee, where peers prove a secret."""
         self.node_id = node_id
         self.streams = streams
         self.draw = draw
+        self.demands = demands if demands is not None else Demands()
         self.limits = limits if limits is not None else TransportLimits.of(config)
         self.stats = TransportStats()
         self.address = ""
@@ -83,9 +89,16 @@ class Mesh(Transport):
         return Incoming(self._shared, self) if self._shared is not None else Shut()
 
     async def start(self, handler: TransportHandler) -> None:
-        self._shared = Shared(self.streams, self.limits, self.stats, handler)
+        self._shared = Shared(self.streams, self.limits, self.stats, handler, self.demands, self._nonce)
         await self.listen()
         self._timer = asyncio.get_running_loop().call_later(self.limits.ping_s, self._check_time)
+
+    def _nonce(self) -> bytes:
+        return self.draw(1 << 8 * NONCE_BYTES).to_bytes(NONCE_BYTES)
+
+    def told(self, peer: NodeId) -> str | None:
+        link = self._links.get(peer)
+        return link.told if link is not None else None
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         link = self._links.get(to)
@@ -129,6 +142,9 @@ class Mesh(Transport):
                 connection.end(reason)
         if (link := self._links.get(peer)) is not None:
             link.drop(reason)
+
+    def secret_not_taken(self) -> str:
+        return self.demands.secret.not_taken if self.demands.secret is not None else ""
 
     def links(self) -> dict[NodeId, LinkStatus]:
         return {peer: self._links[peer].status for peer in sorted(self._links)}

@@ -6,15 +6,17 @@ import asyncio
 from functools import partial
 from typing import Protocol, cast
 
-from raftkv.errors import FrameError, HandshakeRefused, PeerError
+from raftkv.errors import FrameError, HandshakeRefused, PeerError, WrongSecret
 from raftkv.forks import let_go_of
 from raftkv.model import NodeId
 from raftkv.transport.connections import Connections
 from raftkv.transport.handshake import check_version
+from raftkv.transport.interface import PeerTraffic
+from raftkv.transport.proof import DiallerProof
 from raftkv.transport.reasons import Reason, Unreached, reason_of
 from raftkv.transport.shared import Shared
 from raftkv.transport.tuning import set_no_delay
-from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, decode_message, encode_message
+from raftkv.wire import FrameDecoder, HelloReply, Ping, Pong, Proven, decode_message, encode_message
 
 
 class OutgoingOwner(Protocol):
@@ -27,6 +29,10 @@ class OutgoingOwner(Protocol):
     @property
     def address(self) -> str:
         """Where it was dialled."""
+
+    @property
+    def traffic(self) -> PeerTraffic:
+        """Counts what goes there."""
 
     def on_established(self) -> None:
         """Both sides have accepted each other."""
@@ -61,6 +67,7 @@ class Outgoing(asyncio.Protocol):
         self._heard_at = shared.beat
         self.established = False
         self._is_answered = False
+        self._proof = DiallerProof(shared.demands.secret, owner.peer, shared.handler.hello, shared.nonce)
         self._is_wanted = False
         """Whether the peer has accepted this node: from then on only this node may refuse."""
         self.rtt_ms: float | None = None
@@ -71,7 +78,7 @@ class Outgoing(asyncio.Protocol):
         let_go_of(self._transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send a Hello."""
+        """Begin the handshake."""
         transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         if self.ended.done():
             transport.abort()
@@ -80,7 +87,7 @@ class Outgoing(asyncio.Protocol):
         self._connections.opened(self)
         set_no_delay(transport)
         self._heard_at = self._shared.beat
-        self.write(encode_message(self._shared.handler.hello()))
+        self.write(encode_message(self._proof.begin()))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.gone(self)
@@ -159,10 +166,14 @@ class Outgoing(asyncio.Protocol):
             return
         message = decode_message(payload)
         if not self.established:
-            if self._is_answered or not isinstance(message, HelloReply):
-                raise FrameError(f"a {type(message).__name__} instead of the handshake's reply")
+            if self._is_answered:
+                raise FrameError(f"a {type(message).__name__} behind the handshake's reply")
+            heard = self._proof.take(message)
+            if isinstance(heard, Proven):
+                self.write(encode_message(heard))
+                return
             self._is_answered = True
-            self._accept(message)
+            self._accept(heard)
             return
         self._shared.presence.heard(self._owner.peer)
         if not isinstance(message, Pong):
@@ -171,6 +182,7 @@ class Outgoing(asyncio.Protocol):
         if rtt_us < 0:
             raise FrameError("a pong to a ping that was not sent yet")
         self.rtt_ms = rtt_us / 1000
+        self._owner.traffic.round_trips.note(rtt_us / 1e6)
 
     def _accept(self, reply: HelloReply) -> None:
         """Finish the handshake: at once, or once the content of the peer's hello is on disk."""
@@ -197,7 +209,7 @@ class Outgoing(asyncio.Protocol):
 
     def _refused(self, why: HandshakeRefused) -> None:
         self._shared.stats.handshake_refused += 1
-        self._owner.on_refused(str(why), here=self._is_wanted)
+        self._owner.on_refused(str(why), here=self._is_wanted or isinstance(why, WrongSecret))
         self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 
     def _check_reply(self, reply: HelloReply) -> asyncio.Future[None] | None:
@@ -236,6 +248,7 @@ class Outgoing(asyncio.Protocol):
             return
         size, self._out_bytes = self._out_bytes, 0
         self._written += size
+        self._owner.traffic.sent_bytes += size
         self._shared.stats.frames_sent += len(out)
         self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 

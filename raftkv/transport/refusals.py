@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raftkv.logs import EventLog
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 LINES_MAX = 5
 """Lines of one kind in one window: enough to see a pattern."""

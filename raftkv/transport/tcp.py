@@ -11,6 +11,7 @@ from raftkv.config import Config
 from raftkv.errors import ConfigError, InvalidArgument
 from raftkv.forks import let_go
 from raftkv.model import NodeId
+from raftkv.transport.demands import Demands
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.listening import BACKLOG, listen
 from raftkv.transport.mesh import Mesh
@@ -131,6 +132,7 @@ class TcpTransport(Mesh):
         draw: Callable[[int], int],
         limits: TransportLimits | None = None,
         resolver: Resolver | None = None,
+        demands: Demands | None = None,
     ) -> None:
         limits = limits if limits is not None else TransportLimits.of(config)
         streams = TcpStreams(
@@ -142,7 +144,7 @@ class TcpTransport(Mesh):
             handshakes_max=limits.strangers_max,
             resolver=resolver,
         )
-        super().__init__(node_id, streams, config=config, draw=draw, limits=limits)
+        super().__init__(node_id, streams, config=config, draw=draw, limits=limits, demands=demands)
         self._sockets = streams
         self._credentials = credentials_of(ssl_server)
 

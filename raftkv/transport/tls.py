@@ -13,6 +13,7 @@ import msgspec
 
 from raftkv.errors import ConfigError
 from raftkv.transport.certificate import Certificate, read_certificate
+from raftkv.transport.files import mark_of
 
 WARN_S = 30 * 24 * 3600
 """How long before a certificate expires operators are told: long enough to have a new one issued."""
@@ -39,15 +40,7 @@ class TlsFiles(msgspec.Struct, frozen=True):
 
     def mark(self) -> tuple[object, ...]:
         """A value that changes when one of the files is replaced, written to, removed or made."""
-        return tuple(_mark(path) for _, path in self.settings)
-
-
-def _mark(path: str) -> object:
-    try:
-        stat = os.stat(path)
-    except OSError as exc:
-        return exc.errno
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+        return tuple(mark_of(path) for _, path in self.settings)
 
 
 class CertificateStatus(msgspec.Struct, kw_only=True):
@@ -247,6 +240,8 @@ class Credentials:
     New connections use the files that `take` was given last; existing ones are not touched.
     """
 
+    kind = "tls_files"
+
     def __init__(self, files: TlsFiles, *, demands: bool = True) -> None:
         """Raises `ConfigError`. Without `demands`, clients of `server` need no certificate."""
         self.files = files
@@ -267,6 +262,19 @@ class Credentials:
         """Use this for handshakes from now on."""
         self.loaded = loaded
         self.not_taken = ""
+
+    def is_replaced(self) -> bool:
+        """Whether the files are others than were read."""
+        return self.files.mark() != self.loaded.mark
+
+    def renew(self) -> None:
+        """Read the files again. Raises `ConfigError` and `OSError`; what was read before goes on being used then."""
+        self.take(load(self.files, self.demands))
+
+    def describe(self) -> dict[str, str]:
+        """For the log: the certificate that is shown."""
+        own = self.loaded.own
+        return {"certificate": own.describe() if own is not None else self.files.cert}
 
     def status(self) -> list[CertificateStatus]:
         """Every certificate that this relies on."""

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from raftkv.errors import UNREADABLE, FrameError
+from raftkv.history import Cursor
 from raftkv.model import Index, NodeId
 from raftkv.wire.frame import encode_frame
 
@@ -52,6 +53,25 @@ class RequestKind(IntEnum):
     """Let go of a held state (the view's number)."""
     UPGRADE = 28
     """Make a version of the application active (the version, or None for the newest); the answer is the version."""
+    BACKUP_OFFER = 32
+    """Hold a snapshot, to be read (a `BackupAsk`); the answer is what it is, as the head of a backup."""
+    BACKUP_READ = 33
+    """Read a part of a snapshot that is held (a `BackupRead`); the answer is the bytes."""
+    CONFIGURE = 34
+    """Change settings of the node (names with values, or None for what its start says); the answer is all of them."""
+    ACCESS = 44
+    """Change users and roles (an `AccessOrder` of `raftkv.access`); the answer is the new token, or empty text."""
+    ACCESS_SHOW = 45
+    """Some of the users or roles (an `AccessAsk`); the answer is an `AccessShown`."""
+    POLL = 36
+    """Answer a query when its result is another one than the client knows (a `Poll`). An empty answer shortly before
+    the deadline says that it is still the same."""
+    WATCH = 37
+    """Answer when there are changes behind a cursor, or shortly before the deadline (a `Watching`); the answer is a
+    `Found` of `raftkv.history`. Any node does that."""
+    CANCEL = 40
+    """Forget the `POLL` or `WATCH` that has this number, if it waits (nothing); neither is answered. Only nodes whose
+    hello says so understand it."""
 
 
 @unique
@@ -72,6 +92,24 @@ class Status(IntEnum):
     DISK_LOW = 10
     TOO_MUCH_WORK = 11
     VIEW_EXPIRED = 12
+    COMPACTED = 13
+    """The payload is the oldest cursor, as text."""
+    UNAUTHENTICATED = 14
+    """Nobody has signed in, or not as a user of this cluster. As a notice (`NOTICE_ID`): the user is none any more, and
+    the connection ends."""
+    FORBIDDEN = 15
+
+
+class SignIn(msgspec.Struct, array_like=True, frozen=True):
+    """How a client shows who it is: by a user's password, or by a token. Who shows neither may be known by the
+    certificate of its connection."""
+
+    user: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"SignIn(user={self.user!r}, …)"
 
 
 class ClientHello(msgspec.Struct, array_like=True, frozen=True):
@@ -79,6 +117,8 @@ class ClientHello(msgspec.Struct, array_like=True, frozen=True):
 
     version: int
     cluster_id: str = ""
+    sign_in: SignIn | None = None
+    """An older node ignores it, and knows of no users."""
 
 
 class Members(msgspec.Struct, array_like=True, frozen=True):
@@ -100,6 +140,12 @@ class ServerHello(msgspec.Struct, array_like=True, frozen=True):
     refused: str = ""
     members: Members | None = None
     """None from an older node, which also doesn't understand `RequestKind.MEMBERS`."""
+    cancels: bool = False
+    """Whether it understands `RequestKind.CANCEL`."""
+    asks_who: bool = False
+    """Whether it serves only those who have signed in."""
+    user: str = ""
+    """Who the client is to it; empty for nobody."""
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -119,6 +165,44 @@ class ViewQuery(msgspec.Struct, array_like=True, frozen=True):
 
     view: int
     query: bytes
+
+
+class BackupAsk(msgspec.Struct, array_like=True, frozen=True):
+    """Which snapshot a backup is to be made of."""
+
+    digest: bytes = b""
+    """The one that was begun with, if the node still has it; empty for another one."""
+    age_ms: int = 0
+    """A snapshot that was taken so long ago will do; 0 for one with all that was acknowledged before."""
+    stale: bool = False
+    """Whether to take what the node has applied, without asking the leader if that is all: when there is none."""
+
+
+class BackupRead(msgspec.Struct, array_like=True, frozen=True):
+    """A part of the files of a snapshot, which are read as if they lay one behind the other."""
+
+    digest: bytes
+    offset: int
+    size: int
+
+
+class Poll(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A query, as `raftkv.machine` encodes it, and the xxh3-64 of the encoded result that the client knows (None: it
+    knows none)."""
+
+    query: bytes
+    known: int | None
+
+
+class Watching(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What one wants to know of the changes of one table, set, or stream of events; as `raftkv.history.Asked`."""
+
+    source: str
+    after: Cursor | None = None
+    """None: only where one begins, behind all that was acknowledged before; the answer comes at once."""
+    start: bytes = b""
+    end: bytes | None = None
+    old: bool = False
 
 
 class Response(msgspec.Struct, array_like=True, frozen=True, gc=False):

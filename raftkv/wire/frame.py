@@ -11,9 +11,9 @@ import xxhash
 
 from raftkv.errors import FrameError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """The version of everything in this package. A hello of another version is refused with a text that names both, so
-every version must be able to read hellos."""
+every version must be able to read hellos. Version 2: entries that fire timers."""
 
 _HEAD = struct.Struct("<IQ")
 FRAME_HEAD_BYTES = _HEAD.size

@@ -67,6 +67,8 @@ class Hello(msgspec.Struct, array_like=True, tag=60):
     """The version that is active in the node's state; 0 for none."""
     declared: bytes = b""
     """The schema of `newest`, as the node's class declares it."""
+    knows_users: bool = False
+    """Whether it can read changes of users and roles in the log."""
 
 
 class Removal(msgspec.Struct, frozen=True, array_like=True):
@@ -91,6 +93,22 @@ class HelloReply(msgspec.Struct, array_like=True, tag=61):
     refused: str
     removal: Removal | None = None
     """Set when the node that dialled is certainly no member any more."""
+
+
+class Challenge(msgspec.Struct, array_like=True, tag=69):
+    """What each side says first where a cluster secret is set: prove that you know it."""
+
+    nonce: bytes
+
+
+class Proven(msgspec.Struct, array_like=True, tag=70):
+    """A `Hello` or `HelloReply` with the proof that its sender knows the cluster secret."""
+
+    to: NodeId
+    """Whom it is meant for."""
+    message: bytes
+    """As a frame's payload."""
+    proof: bytes
 
 
 class Ping(msgspec.Struct, array_like=True, tag=62):
@@ -143,6 +161,8 @@ PeerMessage: TypeAlias = (
     | SnapshotMessage
     | Hello
     | HelloReply
+    | Challenge
+    | Proven
     | Ping
     | Pong
     | DigestReport

@@ -12,6 +12,7 @@ from raftkv.errors import Indeterminate, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.testing.world.loop import elapse
 from raftkv.wire import Request, Response, Status
+from tests.campaign.large import IS_LARGE
 from tests.client.cluster import FakeCluster, FakeNode
 from tests.client.worlds import run_world
 
@@ -79,7 +80,7 @@ class Chaos:
         self._until_later(node)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(20 if IS_LARGE else 6))
 def test_every_increment_counts_once(seed: int) -> None:
     """F36, F74: each caller gets a result of its own, and the counter is the number of calls."""
 

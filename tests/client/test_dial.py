@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -179,3 +180,34 @@ def test_a_slow_name_is_looked_up_once_at_a_time_and_holds_up_nobody() -> None:
 
     asyncio.run(story())
     assert sorted(asked) == ["fast", "fast", "slow", "wrong"]
+
+
+def test_a_callers_own_way_is_handed_names_as_they_are() -> None:
+    """It may look them up itself, or need none, as a simulated network does."""
+    dialled: list[tuple[str, int]] = []
+
+    async def dial(_factory: Callable[[], asyncio.Protocol], host: str, port: int) -> None:
+        dialled.append((host, port))
+        raise ConnectionRefusedError("nobody listens there")
+
+    async def story() -> None:
+        options = ClientOptions()
+        with pytest.raises(ConnectionRefusedError):
+            await Dialler(options, dial=dial).connect("db:7001", lambda: Link("db:7001", None, options), lambda _: None)  # type: ignore[arg-type]
+
+    tell(story)
+    assert dialled == [("db", 7001)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_address_whose_turn_does_not_come_is_not_tried() -> None:
+    """The first answers, or nobody waits any more: what was not begun ends without a warning."""
+
+    async def story() -> None:
+        told = Story("10.0.0.1:7001")
+        told.names["db"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        assert await told.connect("db:7001") == "10.0.0.1:7001"
+        assert told.network.dialled == ["10.0.0.1:7001"]
+        gc.collect()
+
+    tell(story)

@@ -14,7 +14,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import Unavailable, WrongProcess
 from raftkv.kv import BlockingKeyValueClient, KeyValue
 from raftkv.model import Member
+from raftkv.wire import PROTOCOL_VERSION, ServerHello, encode_server_hello
 from tests.listener.service import FakeService
 from tests.listener.test_tcp import running
 
@@ -65,6 +66,41 @@ def child(work: Callable[[Callable[[str], None]], object]) -> Iterator[Callable[
             os.kill(pid, signal.SIGKILL)
         lines.close()
         os.waitpid(pid, 0)
+
+
+def test_the_parents_connection_ends_with_the_parents_client() -> None:
+    """Though a child lives on, which has a copy of every descriptor: else a node would keep the connection for it."""
+    hello = encode_server_hello(ServerHello(PROTOCOL_VERSION, "cluster", 1, KeyValue.fingerprint()))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(CHILD_S)
+        kv = BlockingKeyValueClient([f"127.0.0.1:{listening.getsockname()[1]}"], deadline_s=CHILD_S)
+        told: list[object] = []
+
+        def ask() -> None:
+            try:
+                told.append(kv.get(b"x"))
+            except Unavailable as error:
+                told.append(str(error))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        node, _ = listening.accept()
+        with node:
+            node.settimeout(CHILD_S)
+            assert node.recv(1_000)
+            node.sendall(hello)
+            assert node.recv(1_000)
+            stays, ends = os.pipe()
+            with child(lambda tell: (tell("up"), os.read(stays, 1))) as line:
+                assert line() == "up"
+                kv.close()
+                with suppress(ConnectionResetError):
+                    assert not node.recv(1_000)
+                os.write(ends, b"x")
+            asking.join()
+            assert "closed" in str(told[0])
+            os.close(stays)
+            os.close(ends)
 
 
 def test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent() -> None:

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from raftkv.client import Client
+from raftkv.client import Client, ClientOptions
 from raftkv.client.book import ADDRESSES_MAX, AddressBook
+from raftkv.client.router import DIALS_MAX
 from raftkv.errors import Unavailable, WrongCluster
 from raftkv.kv import KeyValue
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
-from raftkv.wire import Members
-from tests.client.cluster import FakeCluster
+from raftkv.wire import PROTOCOL_VERSION, Members, ServerHello, encode_server_hello
+from tests.client.cluster import FakeCluster, FakeServer
 from tests.client.worlds import make_client, run_world
 
 
@@ -223,6 +224,56 @@ def test_a_node_that_has_not_joined_does_not_settle_which_cluster_it_is() -> Non
     run_world(story)
 
 
+def test_a_client_that_was_told_of_nobody_waits_for_its_next_call() -> None:
+    """Its nodes are too old to say who the members are: when its connection breaks, there is nothing to ask for."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        assert await client.remote.get(b"x") is None
+        cluster.nodes[0].break_connections()
+        await elapse(100)
+        assert len(cluster.network.dialled) == 1
+
+    run_world(story)
+
+
+def test_few_are_tried_at_once() -> None:
+    """A cluster of black holes, and calls that keep coming: each attempt costs a socket. An error names some."""
+
+    async def story(cluster: FakeCluster, _client: Client[KeyValue]) -> None:
+        addresses = [f"10.9.0.{number}:1" for number in range(20)]
+        cluster.network.silent.update(addresses)
+        options = ClientOptions(connect_timeout_s=20.0)
+        client = Client(KeyValue, addresses, options=options, dial=cluster.network.dial, sessions=False)
+        asked = []
+        for _ in range(10):
+            asked.append(asyncio.ensure_future(client.within(60.0).call("get", b"x")))
+            await elapse(1)
+        assert len(cluster.network.dialled) == DIALS_MAX
+        ended = await asyncio.gather(*asked, return_exceptions=True)
+        assert all(isinstance(error, Unavailable) and 1 <= str(error).count("10.9.0.") <= 8 for error in ended)
+        await client.close()
+
+    run_world(story)
+
+
+def test_a_node_that_greets_and_hangs_up_in_one_breath_is_left() -> None:
+    """It is about to stop: the next one is asked, and nothing fails behind the caller's back."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        class Rude(FakeServer):
+            def data_received(self, data: bytes) -> None:
+                here = self.transport.peer.protocol
+                here.data_received(encode_server_hello(ServerHello(PROTOCOL_VERSION, "cluster", 1, "")))
+                self.transport.peer._lost = self.transport._lost = True
+                here.connection_lost(None)
+
+        cluster.network.listeners[cluster.addresses[0]] = lambda: Rude(cluster.nodes[0])
+        cluster.leader = cluster.addresses[1]
+        assert await client.remote.increment(b"n") == 1
+
+    run_world(story)
+
+
 def test_black_holes_do_not_eat_the_deadline() -> None:
     """Of many addresses only the last one answers; they are tried beside each other, so it takes no second each."""
 
@@ -279,6 +330,25 @@ def test_nobody_is_left_out_for_ever() -> None:
     assert min(tried.count(address) for address in ("a:1", "b:1", "seed:1")) >= 10
     book.found("b:1")
     assert book.next(0.0) == "b:1"
+
+
+def test_all_take_turns() -> None:
+    """In the order in which they were given, while none is better than another. One that failed before the leader was
+    found comes after those that did not, and no more is kept of how often."""
+    book = AddressBook(["a:1", "b:1", "c:1"])
+    tried = []
+    for _ in range(7):
+        tried.append(book.next(0.0) or "")
+        book.in_vain(tried[-1])
+    assert tried == ["a:1", "b:1", "c:1", "a:1", "b:1", "c:1", "a:1"]
+    book = AddressBook(["a:1", "b:1", "c:1"])
+    for _ in range(5):
+        book.in_vain("a:1")
+    book.found("b:1")
+    assert [book.next(0.0), book.next(0.0, ["c:1"]), book.next(0.0, ["b:1", "c:1"])] == ["b:1", "b:1", "a:1"]
+    book.in_vain("b:1")
+    book.in_vain("c:1")
+    assert book.next(0.0) == "b:1", "all of them have failed once by now"
 
 
 def test_an_older_hello_is_understood() -> None:

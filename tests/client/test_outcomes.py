@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from raftkv.client import Client, UnknownMethod
+from raftkv.client import Client, ClientOptions, UnknownMethod
 from raftkv.errors import (
     Busy,
     ConfigError,
@@ -115,12 +115,13 @@ def test_pipelined_commands_survive_lost_replies() -> None:
 
 
 def test_without_a_session_a_lost_reply_is_indeterminate() -> None:
-    """F36: at most once; nobody tries again what may have been applied."""
+    """F36: at most once; nobody tries again what may have been applied. It is told at once, as waiting won't help."""
 
     async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
         apply_without_answer(cluster.nodes[0], times=1)
-        with pytest.raises(Indeterminate):
+        with pytest.raises(Indeterminate, match="the answer was lost"):
             await client.remote.increment(b"n")
+        assert asyncio.get_running_loop().time() < 1
         assert await client.remote.increment(b"n") == 2
 
     run_world(story, sessions=False)
@@ -145,6 +146,29 @@ def test_the_deadline_of_a_sent_command_is_indeterminate() -> None:
         with pytest.raises(Indeterminate, match="no answer within 1 s, and the command may have been applied"):
             await client.remote.increment.within(1)(b"n")
         assert asyncio.get_running_loop().time() == pytest.approx(1)
+
+    run_world(story)
+
+
+def test_an_answer_that_makes_no_sense_may_be_one_to_a_command_that_was_done() -> None:
+    """The node has spoken, and nobody understands it: without a session, nobody knows (F36)."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        cluster.nodes[0].script = lambda request: Response(request.id, Status.REJECTED, b"\xff")
+        with pytest.raises(Indeterminate):
+            await client.remote.increment(b"n")
+
+    run_world(story, sessions=False)
+
+
+@pytest.mark.parametrize("named", ["", "10.9.9.9:1"])
+def test_an_outage_without_a_leader_says_whom_the_nodes_name(named: str) -> None:
+    """So that an operator knows where to look."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        cluster.leader = named
+        with pytest.raises(Unavailable, match=f"which may be {named}" if named else "knows of none"):
+            await client.within(1.0).call("get", b"x")
 
     run_world(story)
 
@@ -264,6 +288,8 @@ def test_wrong_calls_are_errors_before_anything_is_sent() -> None:
         kv = client.remote
         with pytest.raises(UnknownMethod, match="no command or query 'putt'"):
             await kv.putt(b"a", b"1")
+        with pytest.raises(UnknownMethod, match=r"write `client = Client\(…\)` .* and `client.watch\(…\)` in it"):
+            kv.watch("items")
         for args in [(), (b"a",), (b"a", b"1", b"2"), ("a", b"1"), (b"a", 1), (b"a", None)]:
             with pytest.raises(InvalidArgument, match="put"):
                 await kv.put(*args)
@@ -292,6 +318,14 @@ def test_a_deadline_is_a_time(seconds: float) -> None:
     run_world(story)
     with pytest.raises(ConfigError, match="deadline_s"):
         Client(KeyValue, ["a:1"], deadline_s=seconds)
+
+
+@pytest.mark.parametrize("name", ["frame_bytes_max", "write_bytes_max"])
+def test_the_least_that_a_frame_may_have(name: str) -> None:
+    """What the error names as the least is allowed."""
+    ClientOptions(**{name: 1024})
+    with pytest.raises(ConfigError, match="at least 1024"):
+        ClientOptions(**{name: 1023})
 
 
 def test_addresses_are_checked() -> None:
@@ -442,6 +476,22 @@ def test_closing_says_that_a_command_which_waits_to_be_sent_again_may_have_been_
             await sent
         with pytest.raises(Unavailable, match="closed"):
             await new
+
+    run_world(story)
+
+
+def test_closing_does_not_wait_for_a_session_that_is_being_opened() -> None:
+    """Nobody answers: the deadline of whoever wanted it is not waited for."""
+
+    async def story(cluster: FakeCluster, client: Client[KeyValue]) -> None:
+        cluster.nodes[0].script = lambda request: None if request.id else cluster.nodes[0].behave(request)
+        asked = asyncio.ensure_future(client.remote.increment(b"n"))
+        await elapse(0.1)
+        began = asyncio.get_running_loop().time()
+        await client.close()
+        assert asyncio.get_running_loop().time() - began < 0.1
+        with pytest.raises(Unavailable, match="closed"):
+            await asked
 
     run_world(story)
 

@@ -17,7 +17,7 @@ from tests.campaign.large import IS_LARGE
 from tests.core.harness.language import Script
 from tests.core.harness.simulation import Simulation
 
-SEEDS = 300 if IS_LARGE else 100
+SEEDS = 300 if IS_LARGE else 60
 STEPS = 350
 
 MUST_HAPPEN = (

@@ -6,8 +6,11 @@ import random
 
 import pytest
 
+from tests.campaign.large import IS_LARGE
 from tests.core.harness import small_world
 from tests.core.harness.small_world import Search, View
+
+STATES = 100_000 if IS_LARGE else 30_000
 
 
 @pytest.mark.parametrize("late_writes", [True, False])
@@ -17,12 +20,12 @@ def test_no_state_of_a_small_world_is_unsafe(late_writes, record_property):
     `tools/small_world` goes on from here to more than a million states.
     """
     search = Search(late_writes=late_writes)
-    search.breadth_first(100_000)
+    search.breadth_first(STATES)
     search.walk(1_000, random.Random(1))
     result = search.result
     record_property("states", result.states)
     print(f"{result.states} states, {result.node_states} of single nodes, depth {result.depth}")
-    assert result.states >= 100_000
+    assert result.states >= STATES
     assert {term for term, _ in result.leaders} == {1, 2}, "both terms must have seen leaders"
     assert result.committed_most >= 3, "something must have been committed"
 

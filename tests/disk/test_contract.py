@@ -1,4 +1,4 @@
-"""The contract of a disk, over both kinds."""
+"""The contract of a disk, over all kinds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 
 from raftkv.disk import RealDisk
 from raftkv.disk.simulated import SimDisk
+from raftkv.doctor.shadow import ShadowDisk
 from raftkv.errors import DataDirLocked, DiskError
 
 
-@pytest.fixture(params=["real", "simulated"])
+@pytest.fixture(params=["real", "simulated", "shadow"])
 def place(request, tmp_path):
     """A disk, and an empty directory on it."""
     if request.param == "real":
         return RealDisk(), str(tmp_path)
+    if request.param == "shadow":
+        return ShadowDisk(str(tmp_path)), str(tmp_path)
     disk = SimDisk()
     disk.mkdir("/data")
     return disk, "/data"

@@ -251,6 +251,20 @@ def test_a_new_directory_is_durable(disk, tmp_path, monkeypatch):
     assert synced == [f"{root}/a"]
 
 
+def test_two_processes_make_a_directory_that_they_share(disk, tmp_path, monkeypatch):
+    """Nodes that start at once make the same parent: the slower one goes on with what the other has made."""
+    make, root = os.mkdir, str(tmp_path)
+
+    def made_by_another(path, mode):
+        make(path, mode)
+        monkeypatch.undo()
+        make(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", made_by_another)
+    disk.mkdir(f"{root}/a/b")
+    assert disk.is_dir(f"{root}/a/b")
+
+
 def test_a_directory_in_one_that_may_not_be_read(disk, tmp_path, monkeypatch):
     """A data directory whose parent is somebody else's can be used all the same."""
     directory = tmp_path / "data"
@@ -299,3 +313,22 @@ def test_a_lock_that_cannot_be_had_for_another_reason(disk, tmp_path, monkeypatc
         disk.lock(str(tmp_path / "LOCK"))
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(asked[0])
+
+
+def test_several_may_read_under_a_lock_that_keeps_writers_away(disk, tmp_path):
+    """The file is not opened to be written, and not made; who writes keeps readers away, too."""
+    path = str(tmp_path / "LOCK")
+    with pytest.raises(FileNotFoundError):
+        disk.lock_to_read(path)
+    disk.lock(path).release()
+    os.chmod(path, 0o400)
+    one, two = disk.lock_to_read(path), disk.lock_to_read(path)
+    one.release()
+    os.chmod(path, 0o600)
+    with pytest.raises(DataDirLocked):
+        disk.lock(path)
+    two.release()
+    lock = disk.lock(path)
+    with pytest.raises(DataDirLocked):
+        disk.lock_to_read(path)
+    lock.release()

@@ -12,6 +12,7 @@ from raftkv.wire import (
     RequestKind,
     Response,
     ServerHello,
+    SignIn,
     decode_response,
     decode_server_hello,
     encode_client_hello,
@@ -51,17 +52,19 @@ class RawClient(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         self.transport.write(data)
 
-    def ask(self, request_id: int, payload: bytes, kind: RequestKind = RequestKind.COMMAND) -> None:
-        self.send(encode_request(Request(request_id, kind, payload, False, 1000)))
+    def ask(
+        self, request_id: int, payload: bytes, kind: RequestKind = RequestKind.COMMAND, *, stale: bool = False
+    ) -> None:
+        self.send(encode_request(Request(request_id, kind, payload, stale, 1000)))
 
 
-async def connect(network: Network, address: str, *, greet: bool = True) -> RawClient:
+async def connect(network: Network, address: str, *, greet: bool = True, sign_in: SignIn | None = None) -> RawClient:
     """Connect to a listener on the network in memory."""
     client = RawClient()
     host, _, port = address.rpartition(":")
     await network.dial(lambda: client, host, int(port))
     if greet:
-        client.send(encode_client_hello(ClientHello(PROTOCOL_VERSION)))
+        client.send(encode_client_hello(ClientHello(PROTOCOL_VERSION, "", sign_in)))
         await settle()
     return client
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
+from raftkv.access import Access, AccessAsk, AccessOrder, AccessShown, NewToken
+from raftkv.client.methods import OPEN_SESSION_PAYLOAD
 from raftkv.errors import ChangeRefused, RaftKVError, ViewExpired
 from raftkv.listener import CommandDone, QueryDone
 from raftkv.machine import LocalMachine, Outcome, StateMachine
 from raftkv.model import Index, Member, Membership, NodeId
-from raftkv.wire import Members
+from raftkv.wire import Members, Watching
 
 
 class Log:
@@ -38,6 +42,16 @@ class Log:
         return self._local.sessions
 
 
+class FakePoll:
+    """A request that waits until the test answers it."""
+
+    def __init__(self, done: QueryDone, wait_s: float, *, is_over: bool = False) -> None:
+        self.done, self.wait_s, self.is_over = done, wait_s, is_over
+
+    def cancel(self) -> None:
+        self.is_over = True
+
+
 class FakeService:
     """A node as the listener sees it. It answers at once, or holds answers back until `release`."""
 
@@ -55,7 +69,13 @@ class FakeService:
         self.holding = False
         self.held: list[tuple[bytes, CommandDone]] = []
         self.calls: list[tuple[str, Any]] = []
+        self.polls: list[FakePoll] = []
         self.requests = self.orders = self
+        self.access = Access()
+        self.now_ms = 1_600_000_000_000
+        self.knows_all = True
+        self.owners: dict[int, str] = {}
+        """Of sessions."""
 
     @property
     def fingerprint(self) -> str:
@@ -63,6 +83,26 @@ class FakeService:
 
     def watch_members(self, changed: Callable[[], None]) -> None:
         self.members_changed = changed
+
+    def watch_access(self, changed: Callable[[], None]) -> None:
+        self.access_changed = changed
+
+    def present_ms(self) -> int:
+        return self.now_ms
+
+    @property
+    def applied_index(self) -> Index:
+        return self.log.index
+
+    def session_owner(self, session_id: int) -> str | None:
+        return self.owners.get(session_id)
+
+    def open_session(self, owner: str, done: CommandDone) -> None:
+        def opened(index: Index, outcome: Outcome | RaftKVError) -> None:
+            self.owners[index] = owner
+            done(index, outcome)
+
+        self.submit(OPEN_SESSION_PAYLOAD, opened)
 
     def submit(self, payload: bytes, done: CommandDone) -> None:
         if self.refuse is not None:
@@ -95,6 +135,19 @@ class FakeService:
         except RaftKVError as exc:
             result = exc
         done(self.log.index, result)
+
+    def poll(
+        self, payload: bytes, known: int | None, done: QueryDone, wait_s: float, gone: Callable[[], bool]
+    ) -> FakePoll:
+        if known is None:
+            self.query(payload, False, done)
+            return FakePoll(done, wait_s, is_over=True)
+        self.polls.append(FakePoll(done, wait_s))
+        return self.polls[-1]
+
+    def watch(self, asked: Watching, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> FakePoll:
+        self.polls.append(FakePoll(done, wait_s))
+        return self.polls[-1]
 
     def open_view(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
         self.calls.append(("open_view", None))
@@ -142,3 +195,11 @@ class FakeService:
 
     async def take_snapshot(self) -> Index:
         return self.log.index
+
+    async def change_access(self, order: AccessOrder, by: str | None, deadline_s: float) -> str:
+        self.calls.append(("change_access", (order, by)))
+        return "token" if isinstance(order, NewToken) else ""
+
+    async def show_access(self, ask: AccessAsk, deadline_s: float) -> bytes:
+        self.calls.append(("show_access", ask))
+        return msgspec.msgpack.encode(AccessShown(False, 0, 0, 0))

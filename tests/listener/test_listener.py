@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.errors import Busy, Indeterminate, NodeStopped, NotLeader, RaftKVError, Unavailable
 from raftkv.kv import KeyValue
@@ -26,6 +25,7 @@ from tests.client.network import Network
 from tests.listener.payloads import command, query
 from tests.listener.raw import RawClient, connect, settle
 from tests.listener.service import FakeService
+from tests.logged import capture_logs
 
 ADDRESS = "10.0.0.1:1"
 

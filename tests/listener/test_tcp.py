@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import pytest
 import uvloop
 
+from raftkv.access import AccessShown, NewToken, TurnOff
 from raftkv.addresses import join
 from raftkv.client import Admin, BlockingClient, Client
 from raftkv.errors import ChangeRefused, Unavailable
 from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
 from raftkv.listener import ClientLimits, Listener, bind
-from raftkv.listener.connection import KEEPALIVE_S, keep_alive
+from raftkv.listener.keepalive import KEEPALIVE_S, keep_alive
 from raftkv.model import Member, Membership
 from tests.listener.service import FakeService
 
@@ -119,10 +120,15 @@ def test_operators_requests() -> None:
                 assert await admin.transfer_leadership(4) == 4
                 assert await admin.take_snapshot() == 0
                 assert (await admin.upgrade(), await admin.upgrade(2)) == (3, 2)
+                assert await admin.change_access(NewToken("ann")) == "token"
+                assert not await admin.change_access(TurnOff())
+                assert await admin.show_access() == AccessShown(False, 0, 0, 0)
 
         asyncio.run(main())
-    names = ["add_learner", "promote", *["transfer_leadership"] * 2, *["upgrade"] * 2]
+    names = ["add_learner", "promote", *["transfer_leadership"] * 2, *["upgrade"] * 2, *["change_access"] * 2]
+    names.append("show_access")
     assert [name for name, _ in service.calls] == names
+    assert service.calls[-3:-1] == [("change_access", (order, None)) for order in (NewToken("ann"), TurnOff())]
 
 
 def test_an_address_in_use_is_said_so() -> None:

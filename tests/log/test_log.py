@@ -345,11 +345,17 @@ def test_damage_found_while_it_is_open_says_what_to_do():
 
 
 def test_a_closed_log_is_of_no_use():
-    """Closing is the last call."""
-    found = open_log(SimDisk())
+    """Closing is the last call, and leaves no segment open."""
+    disk = SimDisk()
+    found = open_log(disk)
+    entries = entries_behind(LogStart(), 1, [900] * 6)
+    for entry in entries:
+        append(found, [entry])
+    assert len(set(disk.open_files())) > 2
     found.close()
+    assert disk.open_files() == []
     with pytest.raises(DiskError, match="it is closed"):
-        found.write([found.stage(None, entries_behind(LogStart(), 1, [1]))])
+        found.write([found.stage(None, [entry_behind(entries[-1], 1)])])
 
 
 def test_a_log_of_another_version_is_refused(monkeypatch):
@@ -436,6 +442,10 @@ def test_a_first_segment_whose_creation_was_interrupted_is_made_anew():
     """Nothing was ever written behind a header that is not whole; what has entries is not thrown away."""
     disk = SimDisk()
     open_log(disk).close()
+    [path] = [f"{DIRECTORY}/{name}" for name in disk.listdir(DIRECTORY) if name.endswith(".log")]
+    disk.remove(f"{DIRECTORY}/MANIFEST")
+    open_log(disk).close()
+    assert disk.open_files() == []
     [path] = [f"{DIRECTORY}/{name}" for name in disk.listdir(DIRECTORY) if name.endswith(".log")]
     disk.remove(f"{DIRECTORY}/MANIFEST")
     disk.flip(path, 20)

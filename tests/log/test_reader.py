@@ -127,6 +127,15 @@ def test_a_torn_write_is_seen_and_left(disk):
     assert entries[-1].index == 7
 
 
+def test_only_the_last_segment_may_end_in_a_torn_write(disk):
+    """Behind an earlier one all was durable, so there it is damage."""
+    first = segments_of(disk)[0]
+    disk.cut_short(first, open_log(disk).written()[0].end - 100)
+    seen, _ = read(disk)
+    assert first in seen.segments[0].problem
+    assert seen.torn_at is None
+
+
 def test_a_damaged_manifest_ends_it(disk):
     """Which segments are the log, nobody else knows."""
     disk.flip(f"{DIRECTORY}/MANIFEST", 20)

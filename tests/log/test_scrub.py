@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from raftkv.disk.simulated import SimDisk
@@ -106,3 +107,11 @@ def test_small_batches_that_are_read_at_once_are_checked_each_at_its_place():
     disk.flip(part.path, begins[2] - 1)
     with pytest.raises(CorruptRecord, match=f"damaged behind byte {begins[1]}: the entries 2 to 2 "):
         read(disk, part)
+
+
+def test_a_part_that_ends_inside_a_batch_is_no_sound_one(log):
+    """Its end was cut off and written anew in the meantime: that is for the caller to judge, who knows of it."""
+    disk, log = log
+    for part in log.written():
+        with pytest.raises(CorruptRecord, match=part.path):
+            read(disk, msgspec.structs.replace(part, end=part.end - 5))

@@ -7,7 +7,6 @@ import random
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption, DiskError, DiskFull, FormatError, SafetyViolation
@@ -15,6 +14,7 @@ from raftkv.log import Identity, VoteFile, vote
 from raftkv.log.sealed import seal
 from raftkv.model import HardState
 from tests.log.logs import IDENTITY, ROOT, VOTE
+from tests.logged import capture_logs
 
 SLOT = 4_096
 STATES = [HardState(1, None), HardState(1, 2), HardState(2, None), HardState(5, 1)]
@@ -102,6 +102,41 @@ def test_a_vote_is_cast_in_a_term_that_has_none(disk):
     file.write(HardState(4, None), 0)
     file.write(HardState(4, 1), 0)
     assert look(disk)[2] == HardState(4, 1)
+
+
+def test_a_node_joins_one_cluster():
+    """The one that it meets first: that is durable, and no other takes its place, not even after a restart."""
+    disk = SimDisk()
+    disk.mkdir(ROOT)
+    file = VoteFile.create(disk, VOTE, Identity(cluster_id="", node_id=1, incarnation="i1"), HardState(3, 2))
+    file.join("first")
+    file.close()
+    disk.crash()
+    file = VoteFile.open(disk, VOTE)
+    assert file.identity == Identity(cluster_id="first", node_id=1, incarnation="i1")
+    before = disk.operations
+    file.join("first")
+    assert disk.operations == before, "it is one already"
+    with pytest.raises(SafetyViolation, match=f"{VOTE} is of the cluster first, it can't join second"):
+        file.join("second")
+    assert look(disk)[0].cluster_id == "first"
+
+
+def test_a_look_changes_nothing_and_leaves_nothing_open(disk):
+    """Also where there is no file, or one that can't be read."""
+    assert VoteFile.look(SimDisk(), VOTE) is None
+    before, operations = disk.image(), disk.operations
+    assert VoteFile.look(disk, VOTE).identity == IDENTITY
+    assert disk.open_files() == []
+    for offset in (20, SLOT + 20):
+        disk.flip(VOTE, offset)
+    with pytest.raises(Corruption):
+        VoteFile.look(disk, VOTE)
+    with pytest.raises(Corruption):
+        VoteFile.open(disk, VOTE)
+    for offset in (20, SLOT + 20):
+        disk.flip(VOTE, offset)
+    assert (disk.image(), disk.operations, disk.open_files()) == (before, operations, [])
 
 
 def write_all(disk, cut_at):

@@ -15,6 +15,7 @@ from raftkv.node.waiting import Query
 from raftkv.testing import play, scenario
 from raftkv.testing.world.loop import PROCESS
 from raftkv.wire import NoAgreementNotice
+from tests.campaign.large import IS_LARGE
 from tests.node.steps import follower_of
 
 SIDES: dict[int, int] = {}
@@ -25,7 +26,7 @@ WITHOUT = ("DigestsAgree", "NobodyStopsWithoutAReason")
 """They differ on purpose, and stop for it."""
 
 
-WORLDS = 20
+WORLDS = 20 if IS_LARGE else 8
 """How many worlds there are in which nodes part at random."""
 
 
@@ -97,7 +98,7 @@ def sides_of(size):
 @pytest.mark.parametrize("parts", [each for size in (2, 3, 4, 5) for each in sides_of(size)])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_majority_goes_on_and_without_one_nobody_does(parts, seed):
-    """F76: every way in which two to five nodes may differ, whoever leads."""
+    """F76, F86: every way in which two to five nodes may differ, whoever leads."""
     size = sum(parts)
 
     async def story(cluster):
@@ -529,7 +530,7 @@ def test_whoever_serves_in_the_end_has_a_majority_beside_it(seed):
 def test_all_ends_were_met():
     """Else the worlds above show little."""
     if sum(FOUND.values()) == WORLDS:
-        assert min(FOUND[end] for end in ("stopped", "odd one", "one side")) >= 2, FOUND
+        assert min(FOUND[end] for end in ("stopped", "odd one", "one side")) >= WORLDS // 8, FOUND
 
 
 FOUND: Counter_[str] = Counter_()

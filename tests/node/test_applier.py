@@ -6,7 +6,7 @@ import asyncio
 import time
 from types import SimpleNamespace
 
-from raftkv.node.applier import Applier
+from raftkv.node.applier import AnswerClock, Applier
 from raftkv.node.waiting import Commands, Queries
 from raftkv.testing.world.loop import SimLoop, elapse
 
@@ -41,7 +41,7 @@ def applier(machine, log, worker=None):
         batch_entries_max=2,
         on_applied=lambda index: None,
         on_failure=failures.append,
-        clock=time.monotonic,
+        clock=AnswerClock(time.monotonic, lambda: 0),
         go_on=lambda query: None,
     )
     return made, failures

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.core import invariants
 from raftkv.errors import (
@@ -13,8 +12,10 @@ from raftkv.errors import (
     Unavailable,
 )
 from raftkv.kv import KeyValue
+from raftkv.state import MemoryStore
 from raftkv.testing import elapse, scenario
 from raftkv.testing.world.harm import Harm
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of
 
 
@@ -182,5 +183,36 @@ async def test_damage_that_shows_when_the_state_is_closed_is_said_and_mended(clu
     sim.crash()
     await sim.start()
     assert sim.node.applier.runner.applied.index == 0, "it was rebuilt"
+    await cluster.until_equal()
+    await client.close()
+
+
+@scenario(KeyValue, seed=1)
+async def test_a_damaged_state_that_cant_even_be_closed_is_rebuilt(cluster):
+    """F10: RocksDB reports the damage again when it is closed; the start does what it does for the damage itself."""
+    client = cluster.client()
+    await fill(client, 5)
+    sim = follower_of(cluster)
+    await sim.stop()
+    good, closed = MemoryStore.open, []
+
+    def damaged(disk, directory):
+        store = good(disk, directory)
+        patch.undo()
+
+        def close():
+            closed.append(directory)
+            raise StateCorruption("closing /data/state: block checksum mismatch")
+
+        def read(*args, **kwargs):
+            raise StateCorruption("a block does not match its checksum")
+
+        store.close, store.scan = close, read
+        return store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryStore, "open", damaged)
+        await sim.start()
+    assert closed, "it was closed, which failed"
     await cluster.until_equal()
     await client.close()

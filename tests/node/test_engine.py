@@ -56,6 +56,7 @@ class World:
                 raft=self.raft,
                 config=Config(),
                 world=SimpleNamespace(
+                    clock=lambda: 0.0,
                     log_worker=SimpleNamespace(run=self._run),
                     now_ms=lambda: 0,
                     monotonic_ms=lambda: 0,

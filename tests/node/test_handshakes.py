@@ -7,6 +7,7 @@ import contextlib
 import msgspec
 import pytest
 
+from raftkv.access import NewUser
 from raftkv.config import KIB
 from raftkv.core.messages import AppendReply
 from raftkv.disk.simulated import SimDisk
@@ -263,3 +264,16 @@ async def test_who_starts_again_and_again_does_not_fill_the_queue_of_the_disk(cl
     await elapse(1)
     assert 1 <= writes.count(node.node_id) <= 3
     assert load_known(node)[77].boot == 1_000
+
+
+@scenario(KeyValue, seed=1)
+async def test_an_older_raftkv_is_not_let_in_once_there_are_users(cluster):
+    """It knows of none, so it would let everybody do everything, with a copy of all data."""
+    node = cluster.leader
+    hello = msgspec.structs.replace(node.links.hello(), node_id=77, incarnation="i77", nonce="n", starts=[])
+    older = msgspec.structs.replace(hello, knows_users=False)
+    node.links.check_hello(older)
+    await node.orders.change_access(NewUser("ann"), None, 5.0)
+    with pytest.raises(HandshakeRefused, match="node 77 runs an older raftkv"):
+        node.links.check_hello(older)
+    node.links.check_hello(hello)

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import HandshakeRefused, WrongDataDir
@@ -20,6 +19,7 @@ from raftkv.testing.world.cluster import SimNode
 from raftkv.testing.world.harm import Harm
 from raftkv.transport import MemoryTransport
 from raftkv.wire import Acquaintance, Acquaintances
+from tests.logged import capture_logs
 from tests.node.files import load_known
 
 TWIN = 20

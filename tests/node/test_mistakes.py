@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.errors import Rejected
 from raftkv.machine import StateMachine, Value, command, query
-from raftkv.node.mistakes import REST_S
-from raftkv.server.http import NodeCollector
+from raftkv.node.nowandthen import REST_S
+from raftkv.server.metrics import NodeCollector
 from raftkv.testing import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
+from tests.logged import capture_logs
 
 
 class Careless(StateMachine):

@@ -15,9 +15,10 @@ from raftkv.state import MemoryStates
 from raftkv.testing import elapse, play
 from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.workers import Crash
+from tests.campaign.large import IS_LARGE
 from tests.node.steps import follower_of
 
-IMAGES_MAX = 14
+IMAGES_MAX = 14 if IS_LARGE else 8
 """Places of the first crash that are looked at in each story, evenly spread."""
 
 

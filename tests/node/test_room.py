@@ -6,7 +6,6 @@ import asyncio
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.errors import (
     ChangeRefused,
@@ -16,6 +15,7 @@ from raftkv.errors import (
 from raftkv.kv import KeyValue
 from raftkv.testing import elapse, scenario
 from raftkv.testing.world.settings import CONFIG
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of, read_all
 
 RESERVE = msgspec.structs.replace(CONFIG, disk_free_bytes_min=200_000, disk_free_fraction_min=0.9)

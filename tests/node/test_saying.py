@@ -9,9 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-import structlog
-from structlog.testing import capture_logs
 
+from raftkv import logs
 from raftkv.errors import DiskFull, Diverged, NodeStopped
 from raftkv.kv import KeyValue
 from raftkv.node import leaderless
@@ -19,6 +18,7 @@ from raftkv.testing import scenario
 from raftkv.testing.world.workers import BACKGROUND
 from raftkv.wire import Acquaintances
 from raftkv.worlds.simulation import simulate
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of
 
 
@@ -27,13 +27,12 @@ def looking(event: str, look: Callable[[dict[str, Any]], object]) -> Iterator[li
     """Look whenever `event` is said, at that very moment; what was seen."""
     seen: list[object] = []
 
-    def take(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        if fields["event"] == event:
+    def take(_: str, __: str, said: str, fields: dict[str, object]) -> None:
+        if said == event:
             seen.append(look(fields))
-        return fields
 
-    structlog.configure(processors=[take], logger_factory=structlog.ReturnLoggerFactory())
-    yield seen
+    with logs.written_to(take):
+        yield seen
 
 
 @pytest.mark.parametrize("error", [Diverged("it differs"), DiskFull("the disk is full")], ids=["diverged", "full"])

@@ -28,12 +28,13 @@ from raftkv.machine import (
     query,
 )
 from raftkv.model import GENESIS_CHAIN, EntryKind
-from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, Applier
+from raftkv.node.applier import ANSWERS_AT_ONCE, ANSWERS_REST_S, AnswerClock, Applier
 from raftkv.node.scans import REST, REST_BUSY, Scans
 from raftkv.node.views import Views
 from raftkv.node.waiting import Commands, Queries, Query
 from raftkv.node.workers import ThreadWorker, Worker
-from raftkv.state import Applied, MemoryStore, RocksStates
+from raftkv.state import Applied, MemoryStore
+from raftkv.state.rocks import RocksStates
 from raftkv.testing.world.loop import SimLoop, elapse
 
 
@@ -220,6 +221,25 @@ def test_a_query_whose_client_has_gone_is_given_up():
     run(story())
 
 
+def test_a_query_that_waits_counts_its_deadline_from_its_arrival():
+    """One that has waited for all of it is not begun any more; one that has waited for half runs for the other half."""
+
+    async def story() -> None:
+        stage = Stage()
+        for deadline_s in (None, 0.5, 1.0):
+            stage.scans.begin(stage.query(deadline_s=deadline_s))
+        stage.now += 0.6
+        await stage.do()
+        first, second = (answer for _, answer in stage.answers)
+        assert isinstance(first, bytes) and isinstance(second, Busy)
+        stage.now += 0.5
+        await stage.do()
+        assert isinstance(stage.answers[2][1], TooMuchWork)
+        assert not stage.worker.held
+
+    run(story())
+
+
 def test_few_run_some_wait_and_the_others_hear_that_the_node_is_busy():
     """Also those that have waited for so long that their client would soon go elsewhere."""
 
@@ -355,7 +375,7 @@ class Answering:
             batch_entries_max=2,
             on_applied=lambda index: None,
             on_failure=lambda error: None,
-            clock=self._clock,
+            clock=AnswerClock(self._clock, lambda: 0),
             go_on=lambda query: None,
         )
         for number in range(queries):

@@ -6,7 +6,6 @@ import asyncio
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.config import MIB
 from raftkv.errors import Unavailable
@@ -15,6 +14,7 @@ from raftkv.testing import elapse, play, scenario
 from raftkv.testing.tracing.trace import Trace
 from raftkv.testing.world.harm import Harm
 from raftkv.testing.world.settings import CONFIG
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of, read_all
 
 SCRUBBED = msgspec.structs.replace(CONFIG, scrub_rate_bytes_s=MIB, scrub_interval_s=0.5)

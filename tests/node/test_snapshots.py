@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import posixpath
 
-from structlog.testing import capture_logs
-
 from raftkv.core import invariants
 from raftkv.kv import KeyValue
 from raftkv.log import VoteFile
@@ -14,6 +12,7 @@ from raftkv.snapshot import Receipts, SnapshotOffer
 from raftkv.testing import elapse, scenario
 from raftkv.testing.judging.states import SnapshotsHoldWhatTheySay
 from raftkv.testing.world.harm import Harm
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from raftkv import failpoints
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import Corruption
 from raftkv.log import Identity
@@ -34,6 +35,7 @@ def test_a_copy_never_comes_to_have_had_the_starts_of_the_original():
     assert is_continued(copy[2:], 1, "?")
     assert not is_continued([(1, "a"), (3, "c")], 2, "b")
     assert is_continued([], 7, "g")
+    assert not is_continued([(3, "x")], 3, "c"), "the oldest that is remembered is remembered"
 
 
 def test_a_damaged_record_is_refused():
@@ -46,3 +48,12 @@ def test_a_damaged_record_is_refused():
         with pytest.raises(Corruption, match="under a new id"):
             load_starts(disk, "/d/starts", OWNER)
         disk.flip("/d/starts", at)
+
+
+def test_the_failpoint_stands_before_a_start_is_recorded(monkeypatch):
+    """Who is killed there has counted a start in the vote file, and recorded none."""
+    disk, passed = SimDisk(), []
+    disk.mkdir("/d")
+    monkeypatch.setattr(failpoints, "reach", lambda name: passed.append((name, disk.exists("/d/starts"))))
+    record_start(disk, "/d/starts", OWNER, [], 1, "a")
+    assert ("start.before_record", False) in passed and disk.exists("/d/starts")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from structlog.testing import capture_logs
-
 from raftkv.kv import KeyValue
 from raftkv.testing import elapse, scenario
 from raftkv.testing.world.harm import Harm
+from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of
 
 

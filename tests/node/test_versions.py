@@ -8,7 +8,6 @@ import re
 
 import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.config import KIB
 from raftkv.errors import ChangeRefused, InvalidArgument, MachineError, MachineFailed, NotActive, WrongVersion
@@ -17,6 +16,7 @@ from raftkv.node.upgrades import Upgrades
 from raftkv.state import VERSION_KEY
 from raftkv.testing import elapse, scenario
 from raftkv.testing.world.settings import CONFIG
+from tests.logged import capture_logs
 from tests.node.shops import (
     Shop1,
     Shop2,
@@ -298,7 +298,7 @@ async def test_two_leaders_that_both_propose_raise_it_once(cluster):
     if first.node_id == 3:
         first = await cluster.until_leader()
     await sim.start()
-    await cluster.until(lambda: first.upgrades._proposed[1] > 0, 30, "a proposal")
+    await cluster.until(lambda: first.upgrades._entries._last[1] > 0, 30, "a proposal")
     others = [node_id for node_id in cluster.nodes if node_id != first.node_id]
     for node_id in others:
         cluster.network.cut(first.node_id, node_id)

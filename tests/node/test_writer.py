@@ -77,6 +77,11 @@ class WhenTold:
     def has_work(self):
         return bool(self._queue)
 
+    @property
+    def left(self):
+        """How many pieces are to be done."""
+        return len(self._queue)
+
 
 def test_a_cut_without_a_vote_lowers_what_the_vote_file_counts_on():
     """A follower's tail makes way for a shorter one; the next start must not take that for a loss."""
@@ -141,12 +146,18 @@ class Group:
             self.log,
             self.vote,
             clock=lambda: self.now,
-            on_durable=lambda number, messages: self.told.append((number, messages)),
+            on_durable=self._durable,
             on_failure=self.failures.append,
         )
+        self.on_told = lambda count: None
+        """What the core does when it has been told of so many."""
         self.number = 0
         self.writer.enqueue(0, None, None, None, ["before"])
         """While this is under way, all others pile up."""
+
+    def _durable(self, number, messages):
+        self.told.append((number, messages))
+        self.on_told(len(self.told))
 
     def hand_out(self, kind):
         """Hand the writer a Ready of this kind. Its message names it, and what must be durable before."""
@@ -495,5 +506,56 @@ def test_the_file_that_follows_a_full_one_is_begun_by_the_thread():
             was_here = await is_written_here(group)
             seen.add((was_here, group.disk.listdir(DIRECTORY) != files))
         assert seen == {(True, False), (False, True)}
+
+    when_quick(story)
+
+
+@pytest.mark.parametrize("quick", [QUICK_IN_A_ROW - 1, QUICK_IN_A_ROW])
+def test_how_long_the_disk_has_worked_is_counted_wherever_it_was_waited_for(quick):
+    """By the thread or by the loop: for the metrics, the disk is the same."""
+
+    async def story(group):
+        group.now = 100.0
+        before, operations = group.writer.syncs_s, group.disk.operations
+        group.disk.fault = lambda kind, path: setattr(group, "now", group.now + QUICK_S / 4)
+        assert await is_written_here(group) == (quick == QUICK_IN_A_ROW)
+        took = (group.disk.operations - operations) * QUICK_S / 4
+        assert took > 0 and group.writer.syncs_s - before == pytest.approx(took)
+
+    when_quick(story, quick)
+
+
+def test_what_was_due_when_the_turn_ended_waits_for_a_write_that_began_since():
+    """Batches are written one at a time, though the thread could be given another."""
+
+    async def story(group):
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=True)
+        group.hand_out("vote")  # with which all of it goes to the thread
+        group.hand_out("entries")
+        before = group.writer.started_at
+        await elapse(0)
+        assert group.worker.left == 1 and group.writer.started_at == before
+        await group.worker.work_off()
+        assert [number for number, _ in group.told] == [group.number - 1, group.number]
+
+    when_quick(story)
+
+
+def test_whoever_hears_of_a_write_may_have_the_next_one_due():
+    """The core hands out more as soon as it is told; that is due at the end of its turn, like everything."""
+
+    async def story(group):
+        def hear(told):
+            if told == 1:
+                group.hand_out("entries")
+                group.writer.end_turn(has_sent=True)
+
+        group.on_told = hear
+        group.hand_out("entries")
+        group.writer.end_turn(has_sent=True)
+        await elapse(0)
+        await elapse(0)
+        assert len(group.told) == 2 and group.writer.is_idle
 
     when_quick(story)

@@ -26,3 +26,10 @@ def test_what_somebody_listens_on_is_left_out():
     with socket.create_server(("127.0.0.1", port)):
         assert port not in free_ports(ports.SHARE)
     assert port in free_ports(ports.SHARE)
+
+
+def test_a_process_that_took_ports_ends_without_a_warning():
+    """Its share is bound until then, and closed, as what is only forgotten is warned of when Python ends."""
+    code = "from raftkv.processes.ports import free_ports; free_ports(1)"
+    ended = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=True)
+    assert "ResourceWarning" not in ended.stderr

@@ -8,11 +8,11 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.config import Config
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room, make_room, watch
+from tests.logged import capture_logs
 
 CONFIG = Config()
 

@@ -9,7 +9,6 @@ import threading
 import urllib.request
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv import (
     Admin,
@@ -32,7 +31,9 @@ from raftkv import (
 from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError, WrongDataDir
 from raftkv.processes.ports import free_ports
 from raftkv.server.tls import client_context
+from raftkv.transport.memory import pause
 from tests.certificates import Authority
+from tests.logged import capture_logs
 
 if sys.platform != "win32":
     import resource
@@ -121,6 +122,46 @@ def test_three_servers_go_on_without_the_leader_and_a_fourth_joins(tmp_path):
         for server in servers.values():
             if server is not leader:
                 await server.stop()
+
+    run(story())
+
+
+def test_servers_prove_their_secret_and_one_with_another_is_named(tmp_path):
+    """Three that share a file serve; one of them, started again with another file, is refused by both and says so."""
+
+    def secret(name, text):
+        path = tmp_path / name
+        path.write_text(text)
+        path.chmod(0o600)
+        return Listen(peer_secret_file=path)
+
+    right, wrong = secret("right", "what the three nodes know\n"), secret("wrong", "what one node has made up\n")
+
+    async def story():
+        founders = members(3)
+
+        def server(node_id, listen):
+            directory = tmp_path / str(node_id)
+            return Server(Inventory, data_dir=directory, node_id=node_id, members=founders, listen=listen)
+
+        servers = [server(node_id, right) for node_id in (1, 2, 3)]
+        await asyncio.gather(*(each.start() for each in servers))
+        async with Client(Inventory, [founders[0].client_address, founders[1].client_address]) as inventory:
+            assert await inventory.receive("apple", 3) == 3
+            await servers[2].stop()
+            servers[2] = server(3, wrong)
+            await servers[2].start()
+
+            def named():
+                mine = [each for each in servers[0].status().problems() if "node 3" in each]
+                theirs = servers[2].status().problems()
+                return all("another cluster secret" in "".join(each) for each in (mine, theirs))
+
+            while not named():
+                await pause(0.02)
+            assert await inventory.receive("apple", 3) == 6
+            assert servers[2].status().leader is None
+        await asyncio.gather(*(each.stop() for each in servers))
 
     run(story())
 

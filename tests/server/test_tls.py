@@ -15,19 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.errors import ConfigError
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from raftkv.processes.ports import free_ports
 from raftkv.server import tls
-from raftkv.server.tls import Renewal, node_tls
+from raftkv.server.tls import Renewal, Tls, node_tls
+from raftkv.transport import PeerNames, PeerSecret, SecretFile
 from raftkv.transport.memory import pause
 from raftkv.transport.tcp import split_address
 from raftkv.transport.tls import WARN_S
+from raftkv.wire import FrameDecoder, HelloReply, decode_message, encode_message
 from tests.certificates import Authority
 from tests.cli.commands import invoke
+from tests.forked import ForkedCluster
+from tests.logged import capture_logs
+from tests.transport.raw import hello
 from tests.waiting import DEADLINE_S, until
 
 
@@ -52,7 +57,7 @@ def test_metrics_and_health_speak_tls_when_told_to(options: list[str], tmp_path:
     """`mutual`: nothing is said to whoever shows no certificate; `server`: it is enough to know the node's."""
     context = ssl.create_default_context(cafile=options[1])
     for mode in ("server", "mutual"):
-        with ProcessCluster(tmp_path / mode, 1, arguments=[*options, "--http-tls", mode]) as cluster:
+        with ForkedCluster(tmp_path / mode, 1, arguments=[*options, "--http-tls", mode]) as cluster:
             (port,) = free_ports(1)
             cluster.nodes[1].arguments += ["--http", f"127.0.0.1:{port}"]
             cluster.start_all()
@@ -77,7 +82,7 @@ def test_https_without_a_certificate_is_refused_with_the_reason() -> None:
 
 def test_only_who_has_a_certificate_gets_in(options, tmp_path):
     """Nodes among each other and clients with nodes; a client without one is told nothing."""
-    with ProcessCluster(tmp_path / "nodes", 3, arguments=options) as cluster:
+    with ForkedCluster(tmp_path / "nodes", 3, arguments=options) as cluster:
         cluster.start_all()
         address = ("-a", cluster.addresses[0])
         assert invoke("put", "a", "1", *address, *options, "--timeout", "30").exit_code == 0
@@ -106,7 +111,7 @@ def test_a_client_is_no_node_where_nodes_have_an_authority_of_their_own(authorit
     nodes = Authority(tmp_path / "nodes-tls", "nodes-ca")
     node, client = nodes.issue("node"), authority.issue("client")
     apart = [*options_of(authority, node), "--tls-peer-ca", str(nodes.path)]
-    with ProcessCluster(tmp_path / "nodes", 1, arguments=apart) as cluster:
+    with ForkedCluster(tmp_path / "nodes", 1, arguments=apart) as cluster:
         cluster.start_all()
         speaks = options_of(nodes, client)
         assert invoke("put", "a", "1", "-a", cluster.addresses[0], *speaks, "--timeout", "30").exit_code == 0
@@ -119,7 +124,7 @@ def test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart(
     authority: Authority, tmp_path: Path
 ) -> None:
     """A node with an old one is reached by nobody, and status says why; with a new file it is, and lives (F84)."""
-    with ProcessCluster(tmp_path / "nodes", 3) as cluster:
+    with ForkedCluster(tmp_path / "nodes", 3) as cluster:
         for node in cluster.nodes.values():
             days = -1 if node.node_id == 3 else 100
             node.arguments += options_of(authority, authority.issue(f"n{node.node_id}", days=days))
@@ -185,6 +190,78 @@ def test_new_files_are_taken_by_themselves_when_they_fit(authority: Authority, m
     refused, taken = [line for line in lines if line["event"].startswith("tls_files")]
     assert f"tls_key = {str(key)!r}" in refused["reason"]
     assert "certificate of 'new'" in taken["certificate"]
+
+
+def test_a_new_secret_is_taken_by_itself_when_it_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that others may read is not taken, said once and in the status, and taken when its mode is right."""
+    monkeypatch.setattr(tls, "LOOK_S", 0.01)
+    path = tmp_path / "secret"
+    path.write_bytes(b"the first secret of all")
+    path.chmod(0o600)
+    kept = SecretFile(str(path))
+    new = PeerSecret([b"the second secret of all"])
+
+    async def story(wait: Any) -> None:
+        beside = tmp_path / "beside"
+        beside.write_bytes(b"the second secret of all\n")
+        beside.chmod(0o644)
+        beside.rename(path)
+        await wait(lambda: "chmod 600" in kept.not_taken)
+        assert not new.is_proof(kept.prove(b"said"), b"said")
+        path.chmod(0o600)
+        await wait(lambda: new.is_proof(kept.prove(b"said"), b"said"))
+        await wait(lambda: not kept.not_taken)
+
+    with capture_logs() as lines:
+        asyncio.run(renewing(Renewal([kept]), story))
+    refused, taken = [line for line in lines if line["event"].startswith("peer_secret")]
+    assert refused["event"] == "peer_secret_not_taken" and "mode 0644" in refused["reason"]
+    assert taken["event"] == "peer_secret_taken" and taken["path"] == str(path)
+    assert not any("secret of all" in str(line) for line in lines)
+
+
+def test_which_certificates_are_nodes(authority: Authority) -> None:
+    """Without an authority of their own, those for their hosts; with one, all; and whatever is said."""
+    cert, key = map(str, authority.issue("node"))
+    ca = str(authority.path)
+
+    def names(peer_ca: str | None = None, given: tuple[str, ...] | None = None) -> PeerNames | None:
+        return Tls.from_files(ca=ca, cert=cert, key=key, peer_ca=peer_ca, peer_names=given).peer_names
+
+    assert names() == PeerNames() and names(ca) is None
+    assert names(None, ("any",)) is None and names(ca, ("member",)) == PeerNames()
+    assert names(ca, ("n1", "n2")) == PeerNames(("n1", "n2"))
+    for wrong, said in ((("any", "n1"), "'any' stands alone"), ((), "must be any, member, or names")):
+        with pytest.raises(ConfigError, match=said):
+            names(None, wrong)
+
+
+def answer_to(node: NodeProcess, ca: Authority, files: tuple[Path, Path]) -> str:
+    """What a node says to a hello behind this certificate."""
+    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca.path))
+    context.load_cert_chain(*files)
+    plain = socket.create_connection(split_address(node.own.peer_address), DEADLINE_S)
+    with plain, context.wrap_socket(plain, server_hostname="127.0.0.1") as stranger:
+        stranger.settimeout(DEADLINE_S)
+        stranger.sendall(encode_message(msgspec.structs.replace(hello(9), address="127.0.0.1:9")))
+        decoder = FrameDecoder(1 << 20)
+        while not (payloads := decoder.feed(stranger.recv(65536))):
+            pass
+    reply = decode_message(payloads[0])
+    assert isinstance(reply, HelloReply)
+    return reply.refused
+
+
+def test_a_client_is_no_node_although_both_have_one_authority(authority: Authority, tmp_path: Path) -> None:
+    """Its certificate opens the port for clients, and is refused as a node's at the other one, with the reason."""
+    node, client = authority.issue("node"), authority.issue("alice", hosts="DNS:alice")
+    with ForkedCluster(tmp_path / "nodes", 1, arguments=options_of(authority, node)) as cluster:
+        cluster.start_all()
+        speaks = options_of(authority, client)
+        assert invoke("put", "a", "1", "-a", cluster.addresses[0], *speaks, "--timeout", "30").exit_code == 0
+        refused = "node 9 shows a certificate for alice, and not for 127.0.0.1"
+        assert refused in answer_to(cluster.nodes[1], authority, client)
+        assert "belongs to the cluster" in answer_to(cluster.nodes[1], authority, node)
 
 
 def test_the_log_warns_before_a_certificate_runs_out(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from wsgiref.simple_server import make_server
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.server import wsgi
 from raftkv.server.wsgi import REQUESTS_MAX, BoundedServer, QuietHandler
+from tests.logged import capture_logs
 
 DEADLINE_S = 20.0
 

@@ -10,8 +10,17 @@ import pytest
 from raftkv.disk import RealDisk
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import DiskFull, FormatError, SafetyViolation, SnapshotCorruption
-from raftkv.snapshot import Content, Manifest, SealedManifest, SnapshotFile, verify_directory
-from tests.snapshot.worlds import CLUSTER, contents, meta, open_store, publish, read_files, write_files
+from raftkv.snapshot import (
+    Content,
+    Manifest,
+    Receipts,
+    SealedManifest,
+    SnapshotFile,
+    SnapshotStore,
+    verify_directory,
+)
+from raftkv.snapshot.verify import snapshot_name
+from tests.snapshot.worlds import CLUSTER, OWNER, Ends, contents, meta, open_store, publish, read_files, write_files
 
 
 @pytest.fixture(params=["simulated", "real"])
@@ -79,9 +88,24 @@ def test_pruning_keeps_the_newest_and_the_pinned(store):
     store.unpin(meta(10))
     store.prune(store.retire(1))
     assert store.list() == [meta(40)]
+    assert store.disk.listdir(store.directory) == [posixpath.basename(store.path(meta(40)))]
     assert open_store(store.disk, store.directory).list() == [meta(40)]
     with pytest.raises(SnapshotCorruption):
         store.manifest(meta(10))
+
+
+def test_older_ones_that_are_far_larger_may_be_retired_whatever_their_number(store):
+    """Never the newest, nor a pinned one, nor one that is not much larger: the state has shrunk, and they hold it."""
+    for index, size in ((10, 100_000), (20, 50_000), (30, 100_000), (40, 20_000)):
+        publish(store, meta(index), contents(index, (0, 1, size)))
+    assert store.outsized(100_000) == []
+    store.pin(meta(30))
+    assert len(store.outsized(0)) == 2
+    store.prune(store.retire_outsized(30_000))
+    assert store.list() == [meta(20), meta(30), meta(40)]
+    store.unpin(meta(30))
+    store.prune(store.retire_outsized(0))
+    assert store.list() == [meta(40)] and store.outsized(0) == []
 
 
 def test_a_linked_copy_may_be_written_to(store):
@@ -93,6 +117,42 @@ def test_a_linked_copy_may_be_written_to(store):
     file.pwrite([b"rewritten"], 0)
     file.close()
     assert store.verify(meta(10)).is_sound
+
+
+def test_a_linked_copy_survives_the_power():
+    """A node opens its state there, and counts on it when it says that the snapshot is installed (F59)."""
+    disk = SimDisk()
+    store = open_store(disk, "/data/snapshots")
+    publish(store, meta(10), contents(1))
+    store.link_to(meta(10), "/data/state")
+    assert disk.open_files() == []
+    disk.crash()
+    for name, data in contents(1).items():
+        assert disk.read_bytes(f"/data/state/{name}") == data
+
+
+def test_a_look_inside_leaves_nothing_behind(store):
+    """The copy that is opened for it goes again, also when the look fails; what an earlier process left there is no
+    part of it."""
+    publish(store, meta(10), contents(1))
+    copies = []
+
+    def inspect(directory):
+        copies.append(store.disk.listdir(directory))
+        if len(copies) == 2:
+            raise SnapshotCorruption("the database is damaged")
+        left = posixpath.join(store.directory, f"tmp-inspect-{posixpath.basename(store.path(meta(10)))}")
+        assert directory == left
+        return Content(10, 1, 30)
+
+    store.verify(meta(10), inspect)
+    assert not [name for name in store.disk.listdir(store.directory) if name.startswith("tmp")]
+    with pytest.raises(SnapshotCorruption, match="damaged"):
+        store.verify(meta(10), inspect)
+    assert not [name for name in store.disk.listdir(store.directory) if name.startswith("tmp")]
+    write_files(store.disk, posixpath.join(store.directory, f"tmp-inspect-{snapshot_name(meta(10))}"), {"old": b"x"})
+    store.verify(meta(10), inspect)
+    assert copies == [sorted(contents(1))] * 3
 
 
 def test_every_flipped_byte_is_found():
@@ -135,6 +195,25 @@ def test_missing_strange_and_misnamed_things_are_found():
     assert "is no directory" in "".join(verify_directory(disk, "/nowhere").problems)
 
 
+def test_every_problem_of_a_snapshot_is_said():
+    """A file that is gone does not hide one that is cut short; a directory without a manifest, or without anything, is
+    no sound one."""
+    disk = SimDisk()
+    store = open_store(disk, "/s")
+    assert "holds no snapshot" in "".join(verify_directory(disk, "/s").problems)
+    publish(store, meta(10), contents(1))
+    place = store.path(meta(10))
+    disk.lose(f"{place}/000010.sst")
+    disk.cut_short(f"{place}/000011.sst", 100)
+    disk.write_synced(f"{place}/CURRENT", b"not empty")
+    problems = verify_directory(disk, "/s").problems
+    assert len(problems) == 3
+    assert "has 100 bytes instead of 30000" in "".join(problems)
+    disk.lose(f"{place}/MANIFEST")
+    with pytest.raises(SnapshotCorruption, match="MANIFEST is missing"):
+        store.verify(meta(10))
+
+
 def test_a_damaged_manifest_does_not_keep_others_from_being_used():
     """One of two can't be read: the other one is listed, and the damaged one goes when there are enough sound ones."""
     disk = SimDisk()
@@ -169,6 +248,32 @@ def test_names_that_lead_out_of_the_directory_are_refused(name):
     manifest = Manifest("c", meta(1), None, (SnapshotFile(name, 1, bytes(16)),))
     with pytest.raises(SnapshotCorruption, match="no name for a file"):
         SealedManifest.parse(SealedManifest.seal(manifest).data, "it")
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"snapshot": meta(-1)}, "index -1"),
+        ({"snapshot": meta(1, term=-1)}, "term -1"),
+        ({"files": (SnapshotFile("000001.sst", -1, bytes(16)),)}, "size -1"),
+        ({"files": (SnapshotFile("000001.sst", 1, b""),)}, "no checksum"),
+        ({"files": (SnapshotFile("b", 1, bytes(16)), SnapshotFile("a", 1, bytes(16)))}, "not sorted"),
+    ],
+)
+def test_a_manifest_that_cannot_be_is_refused(changed, problem):
+    """Whoever sent it: nobody acts on a size or an index that there is not."""
+    sound = {"cluster_id": "c", "snapshot": meta(1, term=0), "key_count": None, "files": ()}
+    SealedManifest.parse(SealedManifest.seal(Manifest(**sound)).data, "it")
+    with pytest.raises(SnapshotCorruption, match=problem):
+        SealedManifest.parse(SealedManifest.seal(Manifest(**{**sound, **changed})).data, "it")
+
+
+def test_a_file_that_is_not_in_a_manifest_is_not_found_in_it():
+    """Nor is its neighbour taken for it."""
+    files = tuple(SnapshotFile(name, 1, bytes(16)) for name in ("000001.sst", "000003.sst"))
+    manifest = Manifest("c", meta(1), None, files)
+    names = [f"00000{number}.sst" for number in range(5)]
+    assert [manifest.file(name) for name in names] == [None, files[0], None, files[1], None]
 
 
 def test_a_full_disk_leaves_no_draft():
@@ -254,6 +359,91 @@ def test_a_published_snapshot_survives_the_power():
     assert again.list() == [meta(10)]
     again.verify(meta(10))
     assert read_files(again, meta(10)) == contents(1)
+
+
+def test_a_damaged_snapshot_makes_way_for_the_same_one():
+    """It is made again, and nothing is said of damage any more."""
+    disk = SimDisk()
+    store = open_store(disk, "/s")
+    publish(store, meta(10), contents(1))
+    store.mark_damaged(meta(10), "rot")
+    assert (store.list(), list(store.damaged().values())) == ([], ["rot"])
+    publish(store, meta(10), contents(1))
+    for each in (store, open_store(disk, "/s")):
+        assert (each.list(), each.damaged()) == ([meta(10)], {})
+    assert read_files(store, meta(10)) == contents(1)
+
+
+def test_a_snapshot_counts_with_a_receipt_only():
+    """One that was copied here is refused by name until one takes its place; one that was pruned and is brought back is
+    a stranger's, too."""
+    disk = SimDisk()
+    store = open_store(disk, "/s")
+    for index in (10, 20):
+        publish(store, meta(index), contents(index))
+    kept = {name: data for name, data in disk.image().items() if name.startswith(store.path(meta(10)))}
+    store.prune(store.retire(1))
+    disk.mkdir(store.path(meta(10)))
+    for path, data in kept.items():
+        disk.write_synced(path, data)
+    store = open_store(disk, "/s")
+    assert store.list() == [meta(20)]
+    assert "neither taken nor received" in store.refused()[snapshot_name(meta(10))]
+    publish(store, meta(10), contents(10))
+    assert store.list() == [meta(10), meta(20)]
+    assert store.refused() == {}
+
+
+def test_a_snapshot_whose_receipt_is_lost_is_admitted():
+    """When the log confirms it; it is then one that this node has taken, and may not be ahead of the log."""
+    disk = SimDisk()
+    assert Receipts.open(disk, "/s.receipts", OWNER).is_missing
+    publish(open_store(disk, "/s"), meta(10), contents(1))
+    assert not Receipts.open(disk, "/s.receipts", OWNER).is_missing
+    disk.lose("/s.receipts")
+    receipts = Receipts.open(disk, "/s.receipts", OWNER)
+    assert receipts.is_missing
+    store = SnapshotStore.open(disk, "/s", receipts)
+    (found,) = store.foreign()
+    store.admit(found)
+    assert (store.list(), store.refused()) == ([meta(10)], {})
+    assert not store.has_arrived(meta(10))
+    receipts.begin()
+    assert not receipts.is_missing
+    again = open_store(disk, "/s")
+    assert again.list() == [meta(10)]
+    assert not again.has_arrived(meta(10))
+
+
+def test_only_the_snapshot_that_is_expected_may_be_ahead_of_the_log():
+    """One at a time, and none once it is settled; a restart knows it."""
+    disk = SimDisk()
+    store = open_store(disk, "/s")
+    snapshots = [meta(index) for index in range(10, 100, 10)]
+    for snapshot in snapshots:
+        publish(store, snapshot, contents(snapshot.index, (0, 1)))
+    for snapshot in snapshots:
+        assert not any(map(store.has_arrived, snapshots))
+        store.expect(snapshot)
+        for each in (store, open_store(disk, "/s")):
+            assert [one for one in snapshots if each.has_arrived(one)] == [snapshot]
+        store.settle()
+        store = open_store(disk, "/s")
+
+
+@pytest.mark.parametrize(("index", "stays"), [(9, True), (10, False), (11, False)])
+def test_a_part_that_is_newer_than_any_snapshot_here_stays(index, stays):
+    """What an interrupted transfer left is gone on from, until there is a snapshot as new."""
+    ends = Ends()
+    channel = ends.channel()
+    while channel.sender.progress.sent_bytes < 10_000:
+        channel.turn()
+    ends.restart()
+    ends.target.prune([])
+    assert [name for name in ends.disk.listdir("/t") if name.startswith("staging")]
+    publish(ends.target, meta(index), contents(9))
+    ends.target.prune([])
+    assert bool([name for name in ends.disk.listdir("/t") if name.startswith("staging")]) == stays
 
 
 def test_rot_in_a_shared_file_gets_no_new_checksum():

@@ -377,7 +377,7 @@ def test_callbacks_of_ticks_come_until_they_are_removed():
 def test_settings_without_an_effect_are_named_in_one_warning():
     """They are accepted, and nobody is left to believe in them."""
     (place,) = addresses(1)
-    conf = SyncObjConf(pollerType="select", sendBufferSize=1024, password="x")  # noqa: S106 (no secret)
+    conf = SyncObjConf(pollerType="select", sendBufferSize=1024, password="x")
     with pytest.warns(UserWarning, match="password, pollerType, sendBufferSize have no effect"):
         notes = Notes(place, [], conf)
     notes.destroy()

@@ -8,10 +8,10 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from structlog.testing import capture_logs
 
 from raftkv.transport.refusals import LINES_MAX
 from raftkv.wire import DigestReport, HelloReply, Ping, Pong, encode_frame, encode_message
+from tests.logged import capture_logs
 from tests.transport.raw import Listening, connect, hello, join
 from tests.transport.worlds import LIMITS, Talker, TcpWorld, UvloopWorld, tell
 

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from structlog.testing import capture_logs
-
 from raftkv.testing.world.loop import PROCESS, SimLoop, elapse
 from raftkv.transport import MemoryNetwork
 from raftkv.wire import DigestReport
+from tests.logged import capture_logs
 from tests.transport.worlds import LIMITS, MemoryWorld, tell
 
 

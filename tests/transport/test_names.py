@@ -11,7 +11,6 @@ import threading
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.model import NodeId
 from raftkv.transport import TcpTransport
@@ -21,6 +20,7 @@ from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import AGAIN_S, PATIENCE_S, NameUnknown, Reason, Trouble, Unreached
 from raftkv.transport.resolver import LOOKUPS_MAX, Resolver
+from tests.logged import capture_logs
 from tests.transport.worlds import CONFIG, MemoryWorld, TcpWorld, UvloopWorld, tell
 
 UNKNOWN = NameAnswer(())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from structlog.testing import capture_logs
-
 from raftkv.transport import Refusals, address_text
 from raftkv.transport.refusals import LINES_MAX, TEXT_MAX, WINDOW_S
+from tests.logged import capture_logs
 
 
 def test_the_first_are_named_and_the_rest_are_counted() -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from raftkv.errors import ConfigError
 from raftkv.transport import Credentials, TcpTransport, TlsFiles
@@ -23,6 +22,7 @@ from raftkv.transport.reasons import Reason
 from raftkv.transport.tls import load
 from raftkv.wire import DigestReport
 from tests.certificates import Authority, run
+from tests.logged import capture_logs
 from tests.transport.raw import Raw, connect
 from tests.transport.worlds import CONFIG, TcpWorld, UvloopWorld, tell
 

@@ -15,7 +15,7 @@ from raftkv.config import MIB, Config
 from raftkv.errors import HandshakeRefused
 from raftkv.model import NodeId
 from raftkv.testing.world.loop import SimLoop
-from raftkv.transport import MemoryNetwork, MemoryTransport, TcpTransport
+from raftkv.transport import Demands, MemoryNetwork, MemoryTransport, PeerSecret, TcpTransport
 from raftkv.transport.limits import TransportLimits
 from raftkv.transport.memory import pause
 from raftkv.transport.mesh import Mesh
@@ -147,6 +147,21 @@ class MemoryWorld(World):
         )
 
 
+class ProvingWorld(MemoryWorld):
+    """The same, where nodes prove to each other that they know a secret."""
+
+    def transport(self, node_id: NodeId, address: str | None, limits: TransportLimits) -> Mesh:
+        return MemoryTransport(
+            self.network,
+            node_id,
+            address or f"node-{node_id}:1",
+            config=CONFIG,
+            draw=random.Random(node_id).randrange,
+            limits=limits,
+            demands=Demands(PeerSecret([b"what all nodes of tests know"])),
+        )
+
+
 class TcpWorld(World):
     """On this host's loopback, in real time."""
 
@@ -161,7 +176,7 @@ class UvloopWorld(TcpWorld):
     """The same, on the event loop that nodes use."""
 
 
-WORLDS = [MemoryWorld, TcpWorld, UvloopWorld]
+WORLDS = [MemoryWorld, ProvingWorld, TcpWorld, UvloopWorld]
 
 
 def tell(story: Callable[[Any], Awaitable[None]], world: type[World]) -> None:

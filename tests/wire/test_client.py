@@ -27,6 +27,7 @@ from raftkv.listener.answers import error_response
 from raftkv.wire import (
     ClientHello,
     FrameDecoder,
+    Members,
     Request,
     RequestKind,
     Response,
@@ -45,6 +46,7 @@ from raftkv.wire import (
 PAIRS = [
     (encode_client_hello, decode_client_hello, ClientHello(1, "cluster")),
     (encode_server_hello, decode_server_hello, ServerHello(1, "cluster", 2, "machine", "refused")),
+    (encode_server_hello, decode_server_hello, ServerHello(1, "cluster", 2, "machine", "", Members(3, ("a:1",)), True)),
     (encode_request, decode_request, Request(7, RequestKind.QUERY, b"payload", True, 500)),
     (encode_response, decode_response, Response(7, Status.NOT_LEADER, b"text", 9, "host:1")),
 ]

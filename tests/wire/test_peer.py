@@ -35,6 +35,7 @@ from raftkv.snapshot import (
 from raftkv.wire import (
     Acquaintance,
     Acquaintances,
+    Challenge,
     DigestReport,
     DigestRequest,
     DivergedNotice,
@@ -44,6 +45,7 @@ from raftkv.wire import (
     NoAgreementNotice,
     Ping,
     Pong,
+    Proven,
     decode_message,
     encode_message,
 )
@@ -74,6 +76,8 @@ MESSAGES = [
     HELLO,
     HelloReply(HELLO, ""),
     HelloReply(None, "no"),
+    Challenge(b"nonce"),
+    Proven(2, b"hello", b"proof"),
     Ping(5),
     Pong(5),
     DigestReport(5, 2**64 - 1),

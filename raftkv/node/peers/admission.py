@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NoReturn
 
+from raftkv.access import Access
 from raftkv.errors import HandshakeRefused, PeerRemoved
 from raftkv.log import VoteFile
 from raftkv.machine import Active, StateMachine, encode_schema
@@ -33,6 +34,7 @@ class Admission:
         starts: list[tuple[int, str]],
         *,
         active: Callable[[], Active],
+        access: Callable[[], Access],
         belonging: Belonging,
         met: Met,
         gossip: Gossip,
@@ -43,6 +45,7 @@ class Admission:
         self._vote = vote
         self._starts = starts
         self._active = active
+        self._access = access
         self._belonging = belonging
         self._met = met
         self._gossip = gossip
@@ -75,6 +78,7 @@ class Admission:
             newest=self._machine.version,
             active=self._active_version(),
             declared=encode_schema(self._machine.schema()),
+            knows_users=True,
         )
 
     def _active_version(self) -> int:
@@ -103,13 +107,15 @@ class Admission:
         own, membership, belonging = self._body.node_id, self._body.raft.membership, self._belonging
         if hello.node_id == own:
             raise HandshakeRefused(f"there is a node {own} already: give each node an id of its own")
-        if hello.node_id in membership.removed:
-            self._refuse_removed(hello.node_id)
+        # First of all: who is removed from one cluster may well be a member of the one that it was recovered from, and
+        # must not believe to be removed from that.
         if hello.cluster_id and belonging.cluster_id and hello.cluster_id != belonging.cluster_id:
             raise HandshakeRefused(
                 f"node {hello.node_id} belongs to the cluster {hello.cluster_id}, node {own} to "
                 f"{belonging.cluster_id}: check the addresses and the data directories"
             )
+        if hello.node_id in membership.removed:
+            self._refuse_removed(hello.node_id)
         if hello.cluster_name and belonging.cluster_name and hello.cluster_name != belonging.cluster_name:
             raise HandshakeRefused(
                 f"node {hello.node_id} belongs to a cluster called {hello.cluster_name!r}, node {own} to one called "
@@ -152,6 +158,11 @@ class Admission:
         theirs, ours = hello.fingerprint.split("/")[0], self._machine.__name__
         if theirs != ours:
             raise HandshakeRefused(f"node {hello.node_id} runs the state machine {theirs}, this cluster runs {ours}")
+        if self._access().generation and not hello.knows_users:
+            raise HandshakeRefused(
+                f"node {hello.node_id} runs an older raftkv, which knows of no users, and lets everybody in: "
+                "start this one there"
+            )
         lease_reads = self._body.config.lease_reads
         if hello.lease_reads != lease_reads:
             raise HandshakeRefused(

@@ -13,7 +13,7 @@ from raftkv.logs import EventLog
 from raftkv.node.identity import Founding, join_cluster
 from raftkv.node.workers import Worker
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 class Belonging:

@@ -21,7 +21,7 @@ from raftkv.node.peers.places import STRANGERS_MAX
 from raftkv.transport import Refusals
 from raftkv.wire import Acquaintance, Acquaintances, Hello
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 class Gossip:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from raftkv.access import Access
 from raftkv.log import VoteFile
 from raftkv.machine import Active, StateMachine
 from raftkv.model import NodeId
@@ -34,6 +35,7 @@ class Peers:
         known: dict[NodeId, Acquaintance],
         moved: Moved | None,
         active: Callable[[], Active],
+        access: Callable[[], Access],
     ) -> None:
         world = body.world
 
@@ -52,6 +54,7 @@ class Peers:
             vote,
             starts,
             active=active,
+            access=access,
             belonging=self.belonging,
             met=self.met,
             gossip=self.gossip,

@@ -15,7 +15,7 @@ from raftkv.node.body import Body
 from raftkv.node.peers.moved import Moved, placed
 from raftkv.wire import Hello, Members
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 STRANGERS_MAX = 64
 """How many strangers (nodes in no membership known here) are remembered; more than any cluster has members."""
@@ -43,6 +43,11 @@ class Places:
         self._changed: Callable[[], None] = lambda: None
         self.misplaced = ""
         """A text on where this node listens, if the membership sends others elsewhere; empty when the two agree."""
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether an operator's addresses count that are not in the log yet."""
+        return self._moved is not None
 
     @property
     def leader(self) -> Member | None:

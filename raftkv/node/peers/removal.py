@@ -26,7 +26,7 @@ from raftkv.model import Index, NodeId
 from raftkv.node.body import Body
 from raftkv.wire import Removal
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 GRACE = 2
 """How long a removed node goes on, in election time-outs: others hear of the commit, and clients get answers."""

@@ -16,6 +16,8 @@ class Flushing:
         self._body = body
         self._applier = applier
         self._flushed: Index = applier.runner.applied.index
+        self._generation = applier.runner.access.generation
+        """Which state of users and roles is durable, or about to be."""
         self._under_way = False
 
     def flushed(self, index: Index) -> None:
@@ -25,19 +27,21 @@ class Flushing:
     def replaced(self, index: Index) -> None:
         """The state was replaced by one that is durable up to `index`."""
         self._flushed = index
+        self._generation = self._applier.runner.access.generation
 
     def maybe_flush(self) -> None:
-        """Begin a flush if enough was applied since the last one."""
-        body, store = self._body, self._applier.runner.store
-        index = store.applied.index
+        """Begin a flush if enough was applied since the last one, or users and roles have changed: a node that starts
+        must not let in for a while whom it had refused already."""
+        body, runner = self._body, self._applier.runner
+        store, index, generation = runner.store, runner.store.applied.index, runner.access.generation
         if (
             self._under_way
             or body.raft.installing is not None
-            or index - self._flushed < body.config.state_flush_entries
+            or (index - self._flushed < body.config.state_flush_entries and generation == self._generation)
         ):
             return
         self._under_way = True
-        self._flushed = index
+        self._flushed, self._generation = index, generation
 
         def done(future: asyncio.Future[None]) -> None:
             self._under_way = False

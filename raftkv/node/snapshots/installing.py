@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from raftkv import failpoints
+from raftkv.durations import Durations
 from raftkv.log import Log, VoteFile
 from raftkv.logs import EventLog
 from raftkv.machine import Runner
@@ -20,7 +21,7 @@ from raftkv.node.writer import Writer
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -66,6 +67,7 @@ class Installing:
         self.under_way: asyncio.Task[None] | None = None
         self.installed = 0
         """How many snapshots were installed since the start."""
+        self.took = Durations()
 
     def begin(self, snapshot: SnapshotMeta, keeps_log: bool) -> None:
         """Begin to install a snapshot. The log is reset unless it agrees with the snapshot (`keeps_log`)."""
@@ -95,6 +97,7 @@ class Installing:
         self._scans.resume()
         self._flushing.replaced(store.applied.index)
         self.installed += 1
+        self.took.note(asyncio.get_running_loop().time() - began)
         body.wake()
         logger.info(
             "snapshot_installed",

@@ -21,7 +21,7 @@ from raftkv.snapshot import (
     TransferProgress,
 )
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 QUEUE_MAX = 64
 """How many messages may wait for the disk. A sender has fewer under way; if there are more, they are dropped."""

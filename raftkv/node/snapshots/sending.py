@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from raftkv import failpoints
+from raftkv.durations import Durations
 from raftkv.errors import NodeStopped, SnapshotCorruption
 from raftkv.logs import EventLog
 from raftkv.model import NodeId, SnapshotMeta
@@ -24,7 +25,7 @@ from raftkv.snapshot import (
     TransferSettings,
 )
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -41,6 +42,7 @@ class Transfer:
 
     def __init__(self, sender: SnapshotSender) -> None:
         self.sender = sender
+        self.began = asyncio.get_running_loop().time()
         self.timer: asyncio.TimerHandle | None = None
         self.reading: asyncio.Future[SnapshotChunk] | None = None
 
@@ -63,9 +65,10 @@ class Sending:
         self._body = body
         self._store = store
         self._on_damaged = on_damaged
-        self._settings = TransferSettings.of(body.config)
         self._transfers: dict[NodeId, Transfer] = {}
         self._waiting: dict[NodeId, SnapshotMeta] = {}
+        self.took = Durations()
+        """How long whole transfers took."""
         self._reads: dict[asyncio.Future[SnapshotChunk], None] = {}
 
     def begin(self, to: NodeId, snapshot: SnapshotMeta) -> None:
@@ -93,7 +96,7 @@ class Sending:
                 node_id=raft.node_id,
                 to=to,
                 term=raft.term,
-                settings=self._settings,
+                settings=TransferSettings.of(self._body.config),
                 now=loop.time(),
             )
         except SnapshotCorruption as exc:
@@ -160,6 +163,7 @@ class Sending:
         ok = sender.stage is SenderStage.DONE
         if ok:
             failpoints.reach("transfer.done")
+            self.took.note(asyncio.get_running_loop().time() - transfer.began)
         elif sender.refusal is Refusal.BAD_FILE:
             self._verify(sender.snapshot)
         self._drop(sender.to)

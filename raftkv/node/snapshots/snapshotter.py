@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from raftkv.core.messages import InstallSnapshot
+from raftkv.durations import Durations
 from raftkv.errors import RaftKVError, SnapshotCorruption
 from raftkv.logs import EventLog
 from raftkv.model import Index, NodeId, SnapshotMeta
@@ -15,17 +17,19 @@ from raftkv.node.recovery import Recovered
 from raftkv.node.scans import Scans
 from raftkv.node.snapshots.flushing import Flushing
 from raftkv.node.snapshots.installing import Installing
+from raftkv.node.snapshots.lending import Lending
 from raftkv.node.snapshots.receiving import Receiving
+from raftkv.node.snapshots.reclaiming import Reclaiming
 from raftkv.node.snapshots.sending import Sending
 from raftkv.node.snapshots.taking import Taking
 from raftkv.node.writer import Writer
 from raftkv.snapshot import SnapshotChunk, SnapshotMessage, SnapshotOffer, TransferProgress
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 class Snapshotter:
-    """Passes calls of the node and the core on to the four parts of this folder, and builds them."""
+    """Passes calls of the node and the core on to the parts of this folder, and builds them."""
 
     def __init__(
         self,
@@ -57,6 +61,9 @@ class Snapshotter:
             # No snapshot here covers the log's beginning, so there must be a new one before a follower needs it.
             must_take=newest < opened.view.start.index,
         )
+        self._reclaiming = Reclaiming(body, applier, self._flushing, self._taking, store)
+        self.lending = Lending(body, store, self._taking)
+        """For backups."""
         self._installing = Installing(
             body,
             applier,
@@ -80,16 +87,38 @@ class Snapshotter:
         """How many snapshots were installed here since the start."""
         return self._installing.installed
 
+    def took(self) -> dict[str, Durations]:
+        """How long snapshots took here: to take one, to install one, and to send one to another node."""
+        return {
+            "snapshot": self._taking.took.so_far(),
+            "install": self._installing.took.so_far(),
+            "transfer": self._sending.took.so_far(),
+        }
+
     @property
     def state_rot(self) -> dict[str, str]:
         """What is wrong with damaged files of the live state, by file name. The scrubber adds and removes entries."""
         return self._taking.state_rot
 
+    @property
+    def is_due(self) -> bool:
+        """Whether enough has happened since the last snapshot for another one."""
+        return self._taking.is_due
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last snapshot was not taken here; None when it was."""
+        return self._taking.problem
+
     def look(self) -> None:
-        """Called four times a second: flush the state, drop a transfer that stalls, take a snapshot, if one is due."""
+        """Called four times a second: flush the state, drop a transfer that stalls, let go
+        of what no backup reads any more, take a snapshot, if one is due; give space back after deletions."""
         self._flushing.maybe_flush()
         self._receiving.check_stall()
-        self._taking.maybe_take()
+        self.lending.sweep()
+        self._reclaiming.look()
+        if not self._reclaiming.holds_off:
+            self._taking.maybe_take()
 
     async def take(self) -> Index:
         """See `Taking.take`."""
@@ -135,15 +164,18 @@ class Snapshotter:
     def abandon(self) -> None:
         """Drop everything at once, as a crash does."""
         self._sending.abandon()
-        for task in (self._taking.under_way, self._installing.under_way):
-            if task is not None:
-                task.cancel()
+        for task in self._under_way():
+            task.cancel()
+
+    def _under_way(self) -> list[asyncio.Task[Any]]:
+        tasks = (self._reclaiming.under_way, self._taking.under_way, self._installing.under_way)
+        return [task for task in tasks if task is not None]
 
     async def wait(self) -> None:
         """Wait for the work that is under way."""
-        under_way = [task for task in (self._taking.under_way, self._installing.under_way) if task is not None]
-        for result in await asyncio.gather(*under_way, return_exceptions=True):
+        for result in await asyncio.gather(*self._under_way(), return_exceptions=True):
             if isinstance(result, BaseException) and not isinstance(result, RaftKVError | asyncio.CancelledError):
                 logger.error("snapshot_failed", error=repr(result))
         await self._sending.close()
         await self._receiving.close()
+        await self.lending.close()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from raftkv import failpoints
+from raftkv.durations import Durations
 from raftkv.errors import ChangeRefused, DiskFull, NodeStopped, SnapshotCorruption, Unavailable
 from raftkv.log import Log
 from raftkv.logs import EventLog
@@ -16,7 +17,7 @@ from raftkv.node.snapshots.flushing import Flushing
 from raftkv.snapshot import SnapshotStore
 from raftkv.state import Store
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 failpoints.declare(
     __name__,
@@ -57,9 +58,12 @@ class Taking:
         self.under_way: asyncio.Task[Index] | None = None
         self.taken = 0
         """How many snapshots were taken since the start."""
+        self.took = Durations()
         self.state_rot: dict[str, str] = {}
         """What is wrong with damaged files of the live state, by file name. While there are any, no snapshot is taken:
         it would get new checksums, and look sound."""
+        self.problem: str | None = None
+        """Why the last one was not taken; None when it was."""
         self._draw_interval()
 
     def _draw_interval(self) -> None:
@@ -67,24 +71,27 @@ class Taking:
         # Each node draws one to one and a half intervals, so that not all take snapshots at once.
         self._not_before = asyncio.get_running_loop().time() + interval * (1 + self._body.world.draw(512) / 1024)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether enough has happened since the last snapshot for another one."""
+        raft, config, applied = self._body.raft, self._body.config, self._applier.applied_index
+        newest = raft.snapshot.index if raft.snapshot is not None else 0
+        return applied - newest >= config.snapshot_entries or (
+            raft.log.bytes_between(max(newest, raft.log.start.index), applied) >= config.snapshot_log_bytes
+        )
+
     def maybe_take(self) -> None:
         """Take a snapshot if enough has happened since the last one."""
-        raft, config = self._body.raft, self._body.config
-        applied = self._applier.applied_index
+        raft, applied = self._body.raft, self._applier.applied_index
         if not raft.log.membership_at(max(applied, raft.log.start.index)).voters:
             return  # the node has joined, and has not applied the first membership yet
-        newest = raft.snapshot.index if raft.snapshot is not None else 0
         if self._body.has_ended or self.under_way is not None or raft.installing is not None or raft.wants_snapshot:
             return
         if self.state_rot:
             return
         urgent = (raft.snapshot_wanted or self._must_take) and applied > 0
-        if not urgent:
-            due = applied - newest >= config.snapshot_entries or (
-                raft.log.bytes_between(max(newest, raft.log.start.index), applied) >= config.snapshot_log_bytes
-            )
-            if not due or asyncio.get_running_loop().time() < self._not_before:
-                return
+        if not urgent and (not self.is_due or asyncio.get_running_loop().time() < self._not_before):
+            return
         task = asyncio.ensure_future(self.take())
         task.add_done_callback(self._took_by_itself)
 
@@ -107,6 +114,7 @@ class Taking:
         if task.cancelled():
             return
         error = task.exception()
+        self.problem = str(error) if error is not None else None
         if isinstance(error, NodeStopped) and not isinstance(error, DiskFull) and not self._body.has_ended:
             self._body.fail(error)
 
@@ -135,6 +143,7 @@ class Taking:
         self._must_take = False
         self._flushing.flushed(snapshot.index)
         self.taken += 1
+        self.took.note(loop.time() - began)
         failpoints.reach("snapshot.before_told")
         raft.snapshot_taken(snapshot)
         logger.info(
@@ -195,11 +204,25 @@ class Taking:
     def _is_there(self, snapshot: SnapshotMeta) -> bool:
         return any(each == snapshot for each in self._store.list()) or snapshot.index == 0
 
-    async def _forget_behind(self, snapshot: SnapshotMeta) -> None:
+    def has_outsized(self, spare_bytes: int) -> bool:
+        """Whether `shed` would drop any: none before the core knows of the newest, as it may still send another."""
+        return self._body.raft.snapshot == self._store.latest() and bool(self._store.outsized(spare_bytes))
+
+    async def shed(self, spare_bytes: int, tail_bytes: int | None = None) -> None:
+        """Drop snapshots that are more than twice as large as the newest one, and `spare_bytes` more; with `tail_bytes`
+        also cut the log, so that it keeps no more than that behind the newest. For a state that has shrunk."""
+        snapshot = self._body.raft.snapshot
+        if tail_bytes is not None and snapshot is not None:
+            await self._forget_behind(snapshot, tail_bytes)
+        if self.has_outsized(spare_bytes):
+            retired = self._store.retire_outsized(spare_bytes)
+            await self._body.world.background_worker.run(self._store.prune, retired)
+
+    async def _forget_behind(self, snapshot: SnapshotMeta, tail_bytes: int | None = None) -> None:
         """Cut the log behind a snapshot, and drop old snapshots. The log keeps a tail for slow followers, which would
-        need a transfer otherwise."""
+        need a transfer otherwise; of `tail_bytes` at most, where the snapshot is the shorter way."""
         body = self._body
-        index = self._cut_index(snapshot.index)
+        index = self._cut_index(snapshot.index, tail_bytes)
         if index > body.raft.log.start.index:
             try:
                 # The core first: entries that it does not send any more won't be looked for on disk.
@@ -212,13 +235,14 @@ class Taking:
         retired = self._store.retire(body.config.snapshots_kept)
         await body.world.background_worker.run(self._store.prune, retired)
 
-    def _cut_index(self, snapshot_index: Index) -> Index:
-        """Up to which index the log is cut: `keep_entries` stay, but not more than `keep_bytes`."""
+    def _cut_index(self, snapshot_index: Index, tail_bytes: int | None) -> Index:
+        """Up to which index the log is cut: `keep_entries` stay, but not more than `keep_bytes` or `tail_bytes`."""
         log, config = self._body.raft.log, self._body.config
+        keep_bytes = config.keep_bytes if tail_bytes is None else min(config.keep_bytes, tail_bytes)
         low, high = max(log.start.index, snapshot_index - config.keep_entries), snapshot_index
         while low < high:
             middle = (low + high) // 2
-            if log.bytes_between(middle, snapshot_index) <= config.keep_bytes:
+            if log.bytes_between(middle, snapshot_index) <= keep_bytes:
                 high = middle
             else:
                 low = middle + 1

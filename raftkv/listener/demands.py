@@ -1,0 +1,150 @@
+"""What each request demands of whoever sends it: to call something by name, to touch keys, or to give an order."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from raftkv.access import Touch
+from raftkv.errors import Forbidden, InvalidArgument
+from raftkv.listener.admin import read_argument
+from raftkv.machine import (
+    CLOSE_SESSION,
+    NO_SESSION,
+    OPEN_SESSION,
+    ROWS,
+    SCHEMA,
+    Method,
+    StateMachine,
+    decode_command,
+    decode_query,
+)
+from raftkv.wire import Poll, Request, RequestKind, ViewQuery, Watching
+
+ORDERS: dict[RequestKind, str] = {
+    RequestKind.STATUS: "status",
+    RequestKind.ADD_LEARNER: "member",
+    RequestKind.UPDATE: "member",
+    RequestKind.PROMOTE: "member",
+    RequestKind.REMOVE: "member",
+    RequestKind.TRANSFER: "transfer",
+    RequestKind.SNAPSHOT: "snapshot",
+    RequestKind.CLOCK_RESET: "clock",
+    RequestKind.UPGRADE: "upgrade",
+    RequestKind.CONFIGURE: "configure",
+    RequestKind.BACKUP_OFFER: "backup",
+    RequestKind.BACKUP_READ: "backup",
+    RequestKind.ACCESS: "access",
+    RequestKind.ACCESS_SHOW: "access",
+}
+"""Which right each order needs."""
+
+LEADERS = frozenset(
+    {
+        RequestKind.COMMAND,
+        RequestKind.POLL,
+        RequestKind.MEMBERS,
+        RequestKind.VIEW_OPEN,
+        RequestKind.ADD_LEARNER,
+        RequestKind.UPDATE,
+        RequestKind.PROMOTE,
+        RequestKind.REMOVE,
+        RequestKind.TRANSFER,
+        RequestKind.CLOCK_RESET,
+        RequestKind.UPGRADE,
+        RequestKind.ACCESS,
+    }
+)
+"""What only a leader does; of queries, those that are not stale as well."""
+
+NAME_SHOWN = 100
+"""Characters of a name that somebody has made up."""
+
+WATCH = "watch."
+"""Watching a table or stream is a right of queries: `query watch.orders`."""
+
+_LOOKS: dict[str, Method] = {SCHEMA.name: SCHEMA, ROWS.name: ROWS}
+
+
+class Demand(NamedTuple):
+    """A right that is needed; "user": only that somebody is a user."""
+
+    what: Literal["command", "query", "admin", "user"]
+    name: str
+    touches: tuple[Touch, ...] | None = None
+    """All keys that the call reads and writes; None where nobody can say."""
+    session: int = NO_SESSION
+    """The session that it uses."""
+
+    def describe(self) -> str:
+        """For errors and logs; never what keys or values are."""
+        return f"{self.what} {self.name[:NAME_SHOWN]}"
+
+
+def is_for_leaders(request: Request) -> bool:
+    """Whether another node than the leader would not do it anyway."""
+    return request.kind in LEADERS or (request.kind is RequestKind.QUERY and not request.stale)
+
+
+def demand_of(request: Request, machine: type[StateMachine]) -> Demand:
+    """What it needs. Raises `InvalidArgument` for what can't be read, and `Forbidden` for what nobody may send."""
+    kind = request.kind
+    match kind:
+        case RequestKind.COMMAND:
+            return _command(request.payload, machine)
+        case RequestKind.QUERY:
+            return _query(request.payload, machine)
+        case RequestKind.POLL:
+            return _query(read_argument(request, Poll).query, machine)
+        case RequestKind.VIEW_QUERY:
+            return _query(read_argument(request, ViewQuery).query, machine)
+        case RequestKind.WATCH:
+            return _watch(read_argument(request, Watching), machine)
+        case RequestKind.VIEW_OPEN | RequestKind.VIEW_CLOSE | RequestKind.MEMBERS | RequestKind.CANCEL:
+            return Demand("user", kind.name.lower())
+        case _:
+            return Demand("admin", ORDERS.get(kind, kind.name.lower()))
+
+
+def _command(payload: bytes, machine: type[StateMachine]) -> Demand:
+    command = decode_command(payload)
+    name, session = command.name, command.session_id
+    if name in (OPEN_SESSION, CLOSE_SESSION):
+        return Demand("user", name, session=session)
+    if name.startswith("*"):
+        raise Forbidden(f"{name[:NAME_SHOWN]!r} is no command of the application: nodes write it themselves")
+    return Demand("command", name, _touches(machine, machine.methods.get(name), command.args), session)
+
+
+def _query(payload: bytes, machine: type[StateMachine]) -> Demand:
+    query = decode_query(payload)
+    name = query.name
+    if name == SCHEMA.name:
+        return Demand("user", name)  # it tells what a class declares, and nothing of the data
+    return Demand("query", name, _touches(machine, machine.methods.get(name, _LOOKS.get(name)), query.args))
+
+
+def _watch(asked: Watching, machine: type[StateMachine]) -> Demand:
+    if asked.after is None:
+        return Demand("user", WATCH + asked.source)  # it tells only where one begins
+    name = WATCH + asked.source
+    return Demand("query", name, machine.touches(name, (asked.start, asked.end)))
+
+
+@lru_cache(maxsize=16)
+def _tells(machine: type[StateMachine]) -> bool:
+    """Whether a class says of its calls what they touch."""
+    own = next(base for base in machine.__mro__ if "touches" in vars(base))
+    return own is not StateMachine
+
+
+def _touches(machine: type[StateMachine], method: Method | None, args: msgspec.Raw) -> tuple[Touch, ...] | None:
+    """What is touched; None for arguments that can't be read, too: the node says what is wrong with them."""
+    if method is None or not _tells(machine):
+        return None
+    try:
+        return machine.touches(method.name, method.decode_args(args))
+    except InvalidArgument:
+        return None

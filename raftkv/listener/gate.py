@@ -1,0 +1,124 @@
+"""Decides of each request whether whoever sends it has the right to, before anything else is done with it.
+
+It goes by the users and roles in the state that this node has applied. So a change of rights counts on a node from the
+entry on that makes it there, for connections that stand as well. What only the leader does, only the leader refuses:
+another node may not have heard yet of a user who is new, and sends the client on as it does anyway.
+
+While nobody is asked who they are, a request costs one test of an attribute of its connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from raftkv.access import Access
+from raftkv.errors import Busy, Forbidden, NotLeader, RaftKVError, SessionExpired, Unauthenticated
+from raftkv.listener.audit import Audit
+from raftkv.listener.demands import Demand, demand_of, is_for_leaders
+from raftkv.listener.identity import Identity
+from raftkv.listener.interface import Service
+from raftkv.listener.limits import ServerStats
+from raftkv.listener.signins import Run, SignIns
+from raftkv.machine import NO_SESSION
+from raftkv.model import NodeId
+from raftkv.wire import Request, RequestKind
+
+
+class Gate:
+    """What all connections of a node ask about their clients."""
+
+    def __init__(
+        self, service: Service, stats: ServerStats, audit: Audit, workers: Sequence[Run], clock: Callable[[], float]
+    ) -> None:
+        """`workers` try passwords; `clock` gives seconds."""
+        self._service = service
+        self._stats = stats
+        self.audit = audit
+        self.sign_ins = SignIns(lambda: service.access, stats, workers, clock=clock, now_ms=service.requests.present_ms)
+
+    @property
+    def access(self) -> Access:
+        """Users and roles, as this node has applied them."""
+        return self._service.access
+
+    def asks(self, identity: Identity) -> bool:
+        """Whether requests of a connection have to be looked at: they are checked, or belong to a user."""
+        return not identity.is_trusted and (self.access.is_on or identity.user is not None)
+
+    def now(self, identity: Identity) -> Identity:
+        """Who it is by now."""
+        return identity.now(self.access, self._service.requests.present_ms())
+
+    def demand(self, identity: Identity, request: Request, address: str) -> Demand:
+        """What a request needs, which its user has. Raises `Unauthenticated`, `Forbidden`, and `InvalidArgument` for
+        what can't be read; and instead of the first two `NotLeader` where only the leader is to decide, or `Busy` where
+        that can't decide yet."""
+        if is_for_leaders(request) and self._leads and not self._service.requests.knows_all:
+            raise Busy("this leader has not applied yet all that was acknowledged before: who may do what, for one")
+        try:
+            if self.access.is_on and identity.user is None:
+                raise Unauthenticated(identity.why)
+            demand = demand_of(request, self._service.requests.machine)
+            self.check(identity, demand)
+            self._check_session(identity, demand)
+        except (Unauthenticated, Forbidden) as exc:
+            if is_for_leaders(request) and identity.by != "nothing" and not self._leads:
+                raise NotLeader(self._leader) from None
+            self.refused(identity, request.kind, address, exc)
+            raise
+        return demand
+
+    def check(self, identity: Identity, demand: Demand) -> None:
+        """Whether a user has, now, what is needed. Raises `Forbidden` or `Unauthenticated`."""
+        access = self.access
+        if not access.is_on:
+            return
+        if identity.user is None:
+            raise Unauthenticated(identity.why)
+        rights, what = access.rights(identity.user), demand.what
+        if what == "admin":
+            allowed = rights.may_admin(demand.name)
+        elif what == "user":
+            allowed = identity.user in access.users
+        else:
+            allowed = rights.may_call(what, demand.name, demand.touches)
+        if not allowed:
+            keys = ", nor one for all keys that it touches" if demand.touches else ""
+            raise Forbidden(f"{identity.user} may not: no role of theirs grants `{demand.describe()}`{keys}")
+
+    def _check_session(self, identity: Identity, demand: Demand) -> None:
+        """A session is of the user who has opened it. Whose it is stands in the state, so that every leader knows."""
+        session = demand.session
+        if session == NO_SESSION or not self.access.is_on or not self._leads:
+            return
+        if session > self._service.requests.applied_index:
+            raise Busy(f"this leader has not applied yet what opened session {session}")
+        owner = self._service.requests.session_owner(session)
+        if owner is None:
+            return  # there is none, which is what the command will be told
+        if owner == "":
+            raise SessionExpired(f"session {session} is nobody's: it was opened before users had to sign in")
+        if owner != identity.user:
+            raise Forbidden(f"{identity.user} may not use session {session}: another user has opened it")
+
+    @property
+    def _leader(self) -> NodeId | None:
+        leader = self._service.leader
+        return leader.node_id if leader is not None else None
+
+    @property
+    def _leads(self) -> bool:
+        return self._leader == self._service.node_id
+
+    def not_signed_in(self, identity: Identity, address: str, user: str) -> None:
+        """Tell of a wrong password or token."""
+        if self.access.is_on:
+            self.audit.not_signed_in(identity, address, user if user in self.access.users else "")
+
+    def refused(self, identity: Identity, kind: RequestKind, address: str, error: RaftKVError) -> None:
+        """Count a request that was refused, and tell of it."""
+        if isinstance(error, Forbidden):
+            self._stats.forbidden += 1
+        else:
+            self._stats.unauthenticated += 1
+        self.audit.refused(identity, kind, address, error)
