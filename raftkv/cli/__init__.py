@@ -1,5 +1,8 @@
 """The command line: composition root of the node, and a client for people."""
 
-from raftkv.cli.app import main
+from raftkv.extras import needs
+
+with needs("cli", "the command line"):
+    from raftkv.cli.app import main
 
 __all__ = ["main"]

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from raftkv.cli.common import Seconds, Target, cluster_command
 from raftkv.cli.output import errors_reported, make_console, print_json
+from raftkv.cli.progress import stderr
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
 from raftkv.cli.view import informed, look, status_display, status_value
@@ -27,8 +28,12 @@ from raftkv.node.paths import Paths
 
 NODE_ID = click.IntRange(1, NODE_ID_MAX)
 
+ADD_S = 30.0
+"""For the change that adds a node; what it has to wait for after that may take longer."""
 
-def _members(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[Member, ...]:
+
+def members_given(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[Member, ...]:
+    """An option's or argument's members; raises `click.BadParameter`."""
     return tuple(_member(context, parameter, each) for each in given)
 
 
@@ -108,24 +113,38 @@ def member() -> None:
       raftkv member add 4=10.0.0.4:8001/10.0.0.4:7001       anywhere
       raftkv serve --node-id 4 --join --listen … --peer-listen …   on its machine
       raftkv member promote 4                               waits until it has caught up
+    or in two, as `raftkv member add … --promote` waits for it as well.
     """
+
+
+def _left(what: str, node_id: NodeId | None = None) -> str:
+    """What Ctrl-C leaves behind: the leader does what it was asked for, whether anybody waits or not."""
+    back = f"; raftkv member remove {node_id} takes it back" if node_id is not None else ""
+    return f"{what}, if the leader was asked: see raftkv member list{back}"
 
 
 @member.command("add")
 @click.argument("member", callback=_member, metavar="ID=PEER/CLIENT")
-@cluster_command(timeout_s=30.0)
-def add_member(target: Target, member: Member) -> None:
+@click.option("--promote", "promotes", is_flag=True, help="Then wait until it has everything, and give it a vote.")
+@cluster_command(timeout_s=600.0)
+def add_member(target: Target, member: Member, promotes: bool) -> None:
     """Add a node that gets the log but has no vote yet. Its id must never have been used before.
 
     PEER and CLIENT are the HOST:PORT where other nodes, and clients, reach it. So a typing error costs no quorum:
-    it gets a vote by `member promote`, when it answers and has caught up.
+    it gets a vote by `member promote`, when it answers and has caught up; or by --promote in the same command, which
+    waits for that.
     """
 
-    async def work() -> Membership:
+    async def add() -> Membership:
         async with target.admin() as admin:
-            return await admin.add_learner(member, target.timeout_s)
+            return await admin.add_learner(member, min(ADD_S, target.timeout_s))
 
-    _print_membership(target, target.run(work, f"adding node {member.node_id}"))
+    left = _left(f"node {member.node_id} may still be added", member.node_id)
+    added = target.run(add, f"adding node {member.node_id}", left)
+    if promotes:
+        said = f"node {member.node_id} is added, and gets its vote when it has caught up"
+        stderr.print(f"{said} (if this is interrupted: raftkv member promote {member.node_id})", soft_wrap=True)
+    _print_membership(target, _promoted(target, member.node_id) if promotes else added)
 
 
 @member.command("update")
@@ -144,12 +163,13 @@ def update_member(target: Target, member: Member, force: bool) -> None:
         async with target.admin() as admin:
             return await admin.update_member(member, target.timeout_s, force=force)
 
-    _print_membership(target, target.run(work, f"changing the addresses of node {member.node_id}"))
+    left = _left("its addresses may still be changed")
+    _print_membership(target, target.run(work, f"changing the addresses of node {member.node_id}", left))
 
 
 @member.command("rewrite")
 @click.argument("directory", type=click.Path(), metavar="DIR")
-@click.argument("members", callback=_members, nargs=-1, required=True, metavar="ID=PEER/CLIENT…")
+@click.argument("members", callback=members_given, nargs=-1, required=True, metavar="ID=PEER/CLIENT…")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
 def rewrite_members(directory: str, members: tuple[Member, ...], as_json: bool) -> None:
     """Write into a data directory where nodes are now, for when all have moved and none finds another.
@@ -172,12 +192,16 @@ def rewrite_members(directory: str, members: tuple[Member, ...], as_json: bool) 
 @cluster_command(timeout_s=600.0)
 def promote_member(target: Target, node_id: NodeId) -> None:
     """Give a node a vote, as soon as it has caught up; shows the snapshot on its way."""
+    _print_membership(target, _promoted(target, node_id))
 
+
+def _promoted(target: Target, node_id: NodeId) -> Membership:
     async def work() -> Membership:
         async with target.admin() as admin, transfer_shown(target, node_id):
             return await admin.promote(node_id, target.timeout_s)
 
-    _print_membership(target, target.run(work, None))
+    left = _left(f"node {node_id} still gets its vote if it catches up within {target.timeout_s:g} s", node_id)
+    return target.run(work, None, left)
 
 
 @member.command("remove")
@@ -190,7 +214,8 @@ def remove_member(target: Target, node_id: NodeId) -> None:
         async with target.admin() as admin:
             return await admin.remove(node_id, target.timeout_s)
 
-    _print_membership(target, target.run(work, f"removing node {node_id}"))
+    left = _left(f"node {node_id} may still be removed, for good")
+    _print_membership(target, target.run(work, f"removing node {node_id}", left))
 
 
 @member.command("list")
@@ -233,7 +258,7 @@ def transfer(target: Target, node_id: NodeId | None) -> None:
         async with target.admin() as admin:
             return await admin.transfer_leadership(node_id, target.timeout_s)
 
-    leader = target.run(work, "handing leadership over")
+    leader = target.run(work, "handing leadership over", "leadership may still go over: see raftkv status")
     if target.as_json:
         print_json({"leader": leader})
     else:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from raftkv.cli.common import Seconds, stderr
+from raftkv.cli.common import Seconds
 from raftkv.cli.output import errors_reported, make_console, print_json
+from raftkv.cli.progress import bar, interruptible
 from raftkv.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def check(history: str, seconds: float, initial: str | None, as_json: bool) -> N
     HISTORY is in Jepsen's form, as EDN or as lines of JSON: events with process, type (invoke, ok, fail, info), f and
     value, in their order. It is of a register, or of a map of registers with the key in `key`, or with values that are
     all [key value]. f is read (get), write (put, set), cas (compare-and-set, with [old new]), append (to a string) or
-    delete. Of a history that is not linearizable a small part is shown that can't be true.
+    delete; of a mutex, acquire (lock) and release (unlock). Of a history that is not linearizable a small part is shown
+    that can't be true.
 
     Exit code 0 when it is linearizable, 1 when it is not, 4 when it is undecided within the time, and 2 for a file that
     is no such history.
@@ -42,7 +44,8 @@ def check(history: str, seconds: float, initial: str | None, as_json: bool) -> N
     from raftkv.testing.judging.search import Effort, Verdict
     from raftkv.testing.judging.verdicts import judge
 
-    with errors_reported(as_json):
+    left = f"{history} is as it was, and there is no verdict"
+    with errors_reported(as_json), interruptible(left, as_json=as_json):
         operations = read_history(_read(history))
         values = [each.value for each in read_edn(initial)] if initial is not None else [None]
         if len(values) != 1 or isinstance(values[0], dict):
@@ -51,7 +54,7 @@ def check(history: str, seconds: float, initial: str | None, as_json: bool) -> N
             )
         if initial is None and any(each.name == "append" for each in operations):
             values = [""]
-        with stderr.status("searching …"):
+        with bar(f"searching {len(operations)} operations, for {seconds:g} s at most"):
             found = judge(operations, CellModel(values[0]), values[0], Effort(PLACES_MAX).within(seconds))
     _print(found, len(operations), as_json)
     sys.exit({Verdict.LINEARIZABLE: 0, Verdict.REFUTED: 1, Verdict.UNDECIDED: 4}[found.verdict])

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from raftkv.addresses import parse
 from raftkv.cli.output import errors_reported
-from raftkv.client import Admin
+from raftkv.cli.progress import bar, interruptible
+from raftkv.cli.signing import OPTIONS, sign_in_options
+from raftkv.client import Admin, ClientOptions
 from raftkv.client.options import SECONDS_MAX
 from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValueClient
@@ -31,7 +31,8 @@ DEFAULT_ADDRESS = "127.0.0.1:7001"
 PATIENCE_S = 2.0
 """Whatever takes longer says what it waits for."""
 
-stderr = Console(stderr=True, highlight=False, emoji=False)
+UNHEARD = "if a node was asked already, it may do it all the same; nothing more is asked of any"
+"""What Ctrl-C leaves behind, where there is no more to say."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,56 +42,48 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float
     as_json: bool = False
     ssl: ssl.SSLContext | None = None
+    sign_in: ClientOptions = ClientOptions()
+    """How its clients sign in."""
+
+    @property
+    def options(self) -> ClientOptions:
+        """Of a client that calls commands and queries."""
+        return msgspec.structs.replace(self.sign_in, deadline_s=self.timeout_s)
 
     def key_value(self) -> KeyValueClient:
         """A client of the key-value machine."""
-        return KeyValueClient(self.addresses, deadline_s=self.timeout_s, ssl=self.ssl)
+        return KeyValueClient(self.addresses, options=self.options, ssl=self.ssl)
 
     def admin(self, address: str | None = None) -> Admin:
         """An operator's client, for the whole cluster or for the one node at `address`."""
-        return Admin(self.addresses if address is None else [address], ssl=self.ssl)
+        return Admin(self.addresses if address is None else [address], options=self.sign_in, ssl=self.ssl)
 
-    def run(self, work: Callable[[], Awaitable[T]], what: str | None) -> T:
-        """Run `work` on a new event loop. An error is printed, and ends the process with its exit code.
+    def run(self, work: Callable[[], Awaitable[T]], what: str | None, left: str | Callable[[], str] = UNHEARD) -> T:
+        """Run `work` on a new event loop. An error is printed, and ends the process with its exit code; so does Ctrl-C,
+        with what is `left` behind.
 
-        `what` is printed when the work takes long; None for work that shows its progress itself.
+        `what` is shown when the work takes long; None for work that shows its progress itself.
         """
 
         async def patient() -> T:
             if what is None:
                 return await work()
-            async with progress(what):
+            async with waiting_shown(f"{what}, for {self.timeout_s:g} s at most"):
                 return await work()
 
-        with errors_reported(self.as_json):
+        with errors_reported(self.as_json), interruptible(left, as_json=self.as_json):
             return asyncio.run(patient())
 
 
 @contextlib.asynccontextmanager
-async def progress(what: str) -> AsyncIterator[None]:
-    """Print on stderr what is being waited for, once that takes longer than two seconds."""
-    shown = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        console=stderr,
-        transient=True,
-    )
-
-    def show() -> None:
-        if stderr.is_terminal:
-            shown.add_task(what)
-            shown.start()
-        else:
-            stderr.print(f"{what} …", markup=False)
-
-    timer = asyncio.get_running_loop().call_later(PATIENCE_S, show)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        if shown.tasks:
-            shown.stop()
+async def waiting_shown(what: str) -> AsyncIterator[None]:
+    """Show on a terminal what is being waited for, once that takes longer than two seconds."""
+    with contextlib.ExitStack() as shown:
+        timer = asyncio.get_running_loop().call_later(PATIENCE_S, lambda: shown.enter_context(bar(what)))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class Seconds(click.FloatRange):
@@ -154,6 +147,7 @@ def _cluster_options(timeout_s: float) -> list[Callable[[Command], Command]]:
         click.option(
             "--tls-key", type=click.Path(), metavar="FILE", envvar="RAFTKV_TLS_KEY", help="The certificate's key (PEM)."
         ),
+        *OPTIONS,
     ]
 
 
@@ -169,11 +163,16 @@ def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
             tls_ca: str | None,
             tls_cert: str | None,
             tls_key: str | None,
+            user: str | None,
+            password_file: str | None,
+            token_file: str | None,
+            insecure: bool,
             **rest: Any,
         ) -> Any:
             with errors_reported(as_json):
                 context = client_context(tls_ca, tls_cert, tls_key)
-                target = Target(addresses=addresses, timeout_s=timeout, as_json=as_json, ssl=context)
+                sign_in = sign_in_options(user, password_file, token_file, insecure)
+                target = Target(addresses=addresses, timeout_s=timeout, as_json=as_json, ssl=context, sign_in=sign_in)
                 return function(target, **rest)
 
         wrapped: Command = command
@@ -182,3 +181,47 @@ def cluster_command(timeout_s: float = 10.0) -> Callable[[Command], Command]:
         return wrapped
 
     return decorate
+
+
+async def page_by_page(
+    read: Callable[[bytes, bytes | None, int], Awaitable[tuple[list[T], bytes | None]]],
+    start: bytes,
+    end: bytes | None,
+    reverse: bool,
+    limit: int,
+) -> tuple[list[T], bytes | None]:
+    """What is between two bounds, until there is `limit` of it, and where one could go on; None: that is all.
+
+    `read` gives a page of up to so many, and where the next one begins (in reverse: below what it lies).
+    """
+    found: list[T] = []
+    while True:
+        some, following = await read(start, end, limit - len(found))
+        found += some
+        if following is None or len(found) >= limit:
+            return found, following
+        if reverse:
+            end = following
+        else:
+            start = following
+
+
+class WithDefault(click.Group):
+    """A group in which one command's name may be left out: `raftkv backup FILE` is `raftkv backup make FILE`."""
+
+    def __init__(self, *args: Any, default: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        needs_words = any(parameter.required for parameter in self.commands[self._default].params)
+        if args[0] not in (*self.commands, *ctx.help_option_names) if args else not needs_words:
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args or args[0] not in self.commands:
+            args = [self._default, *args]
+        return super().resolve_command(ctx, args)

@@ -8,7 +8,9 @@ from typing import Any, BinaryIO
 
 import click
 
-from raftkv.cli.common import Target, cluster_command
+from raftkv.cli.bulk import bounds_options, delete_many, read_bounds
+from raftkv.cli.common import Target, cluster_command, page_by_page
+from raftkv.cli.keys import to_bytes
 from raftkv.cli.output import print_json
 from raftkv.cli.txn import parse_transaction, result_value, show_result
 from raftkv.errors import InvalidArgument
@@ -17,16 +19,6 @@ from raftkv.kv.model import PAGE_ITEMS_MAX
 from raftkv.machine import prefix_end
 
 hex_option = click.option("--hex", "as_hex", is_flag=True, help="Keys and values are given and printed in hexadecimal.")
-
-
-def to_bytes(text: str, as_hex: bool) -> bytes:
-    """An argument as bytes: exactly those that the shell passed, or decoded from hexadecimal."""
-    if not as_hex:
-        return text.encode("utf-8", "surrogateescape")
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise InvalidArgument(f"{text!r}: must be hexadecimal, with --hex") from None
 
 
 def to_text(value: bytes, as_hex: bool) -> str:
@@ -138,11 +130,24 @@ def get(target: Target, key: str, stale: bool, output: Any, as_hex: bool) -> Non
 
 
 @click.command()
-@click.argument("key")
-@hex_option
+@click.argument("key", required=False)
+@bounds_options
 @cluster_command()
-def delete(target: Target, key: str, as_hex: bool) -> None:
-    """Delete KEY; exit with 1 when there was none."""
+def delete(target: Target, key: str | None, prefix: str | None, range_: tuple[str, str] | None, as_hex: bool) -> None:
+    """Delete KEY, and exit with 1 when there was none; or all keys with a prefix or in a range.
+
+    Of many keys, up to 128 at a time are deleted together, all or none; what is written meanwhile may stay. When it is
+    cut off, the same command goes on.
+    """
+    many = prefix is not None or range_ is not None
+    if (key is None) != many:
+        raise click.UsageError("give a KEY, or one of --prefix and --range")
+    if prefix == "":
+        raise click.UsageError('an empty prefix would mean every key; if you do mean that: --range "" ""')
+    if key is None:
+        deleted_count = delete_many(target, *read_bounds(prefix, range_, as_hex))
+        print_answer(target, True, {"deleted": deleted_count}, f"{deleted_count} keys deleted")
+        return
     name = to_bytes(key, as_hex)
 
     async def work() -> bool:
@@ -342,16 +347,11 @@ async def _pages(
     reverse: bool,
     limit: int,
 ) -> Page:
-    items: list[Item] = []
-    while True:
-        page = await read(start, end, min(PAGE_ITEMS_MAX, limit - len(items)))
-        items += page.items
-        if page.next is None or len(items) >= limit:
-            return Page(items, page.next)
-        if reverse:
-            end = page.next
-        else:
-            start = page.next
+    async def some(start: bytes, end: bytes | None, count: int) -> tuple[list[Item], bytes | None]:
+        page = await read(start, end, min(PAGE_ITEMS_MAX, count))
+        return page.items, page.next
+
+    return Page(*await page_by_page(some, start, end, reverse, limit))
 
 
 @click.command()

@@ -8,23 +8,49 @@ import posixpath
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 import msgspec
 from rich.markup import escape
 from rich.table import Table
 
-from raftkv.cli.common import stderr
+from raftkv.access import decode_access_change
 from raftkv.cli.offline import ReadOnlyDisk
 from raftkv.cli.output import errors_reported, make_console, print_json, size_of
+from raftkv.cli.progress import interruptible, reading_shown
+from raftkv.cli.watched import WatchedDisk, bytes_in
+from raftkv.disk import Disk, RealDisk
 from raftkv.entry import Entry
 from raftkv.errors import UNREADABLE, Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile
 from raftkv.log.reader import SegmentSeen, read_log
-from raftkv.machine import Activation, Founding, Step, decode_change
+from raftkv.machine import CHANGE_ACCESS, Activation, Founding, Step, decode_change
 from raftkv.machine.payloads import decode_command
-from raftkv.model import EntryKind, Index, decode_membership
+from raftkv.model import EntryKind, Index, NodeId, Term, decode_membership
+
+
+class VoteShown(msgspec.Struct, frozen=True, kw_only=True):
+    """What a vote file says."""
+
+    cluster_id: str
+    node_id: NodeId
+    incarnation: str
+    starts: int
+    term: Term
+    vote: NodeId | None
+    durable_index: Index
+
+
+class EntryShown(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a log, with what it says in words."""
+
+    index: Index
+    term: Term
+    time: str
+    kind: str
+    bytes: int
+    chain: str
+    content: str
 
 
 class LogReport(msgspec.Struct, kw_only=True):
@@ -32,11 +58,11 @@ class LogReport(msgspec.Struct, kw_only=True):
 
     path: str
     segments: list[SegmentSeen] = []
-    entries: list[dict[str, Any]] = []
+    entries: list[EntryShown] = []
     """Those that were asked for."""
     first_index: Index = 1
     last_index: Index = 0
-    vote: dict[str, Any] | None = None
+    vote: VoteShown | None = None
     repairs: list[str] = []
     """What the next start of the node would mend."""
     problems: list[str] = []
@@ -59,8 +85,14 @@ def inspect(directory: str, first: int | None, last: int | None, tail: int, as_j
     Reads every byte and changes nothing: what the next start would mend is only said. Exit code 5 when something
     that was written is not there any more.
     """
-    with errors_reported(as_json), stderr.status("reading every byte …"):
-        report = inspect_log(directory, first, last, tail)
+    left = f"{directory} is as it was, and nothing is known of what was not read"
+    size = bytes_in(os.path.join(directory, "log"))
+    with (
+        errors_reported(as_json),
+        interruptible(left, as_json=as_json),
+        reading_shown(f"reading {directory}", size) as on_read,
+    ):
+        report = inspect_log(directory, first, last, tail, WatchedDisk(on_read))
     if as_json:
         print_json(report)
     else:
@@ -69,14 +101,14 @@ def inspect(directory: str, first: int | None, last: int | None, tail: int, as_j
         sys.exit(5)
 
 
-def inspect_log(directory: str, first: int | None, last: int | None, tail: int) -> LogReport:
+def inspect_log(directory: str, first: int | None, last: int | None, tail: int, source: Disk = RealDisk()) -> LogReport:
     """Read a data directory's log, or the log directory itself. Raises `InvalidArgument`, `DataDirLocked`."""
     root = directory.rstrip("/")
     if not os.path.isdir(root):
         raise InvalidArgument(f"{directory!r}: there is no such directory")
     is_root = os.path.isdir(os.path.join(root, "log"))
     path = posixpath.join(root, "log") if is_root else root
-    disk, wanted = ReadOnlyDisk(), _Wanted(first, last, tail)
+    disk, wanted = ReadOnlyDisk(source), _Wanted(first, last, tail)
     report = LogReport(path=path)
     with _unused(disk, posixpath.join(root, "LOCK")):
         if is_root:
@@ -88,7 +120,7 @@ def inspect_log(directory: str, first: int | None, last: int | None, tail: int) 
     report.repairs = disk.repairs
     if seen.torn_at is not None:
         report.repairs.append(f"cut off a torn write at byte {seen.torn_at} of {seen.segments[-1].path}")
-    durable = report.vote["durable_index"] if report.vote is not None else 0
+    durable = report.vote.durable_index if report.vote is not None else 0
     if report.last_index < durable:
         report.problems.append(f"the log ends at entry {report.last_index}, but {durable} had been durable")
     return report
@@ -98,14 +130,14 @@ class _Wanted:
     """The entries from `first` to `last` as they are shown; the last `tail` ones when neither is said."""
 
     def __init__(self, first: int | None, last: int | None, tail: int) -> None:
-        self.entries: list[dict[str, Any]] = []
+        self.entries: list[EntryShown] = []
         self._first = first or 0
         self._last = last or sys.maxsize
         self._most = sys.maxsize if first or last else tail
 
     def take(self, behind: Index, entries: list[Entry]) -> None:
         """Keep those that are asked for, and none from behind that index that was kept before."""
-        while self.entries and self.entries[-1]["index"] > behind:
+        while self.entries and self.entries[-1].index > behind:
             self.entries.pop()
         self.entries += [entry_value(entry) for entry in entries if self._first <= entry.index <= self._last]
         del self.entries[: max(0, len(self.entries) - self._most)]
@@ -136,29 +168,29 @@ def _read_vote(disk: ReadOnlyDisk, path: str, report: LogReport) -> None:
     except (Corruption, FormatError) as exc:
         report.problems.append(str(exc))
         return
-    report.vote = {
-        "cluster_id": vote.identity.cluster_id,
-        "node_id": vote.identity.node_id,
-        "incarnation": vote.identity.incarnation,
-        "starts": vote.boot,
-        "term": vote.hard_state.term,
-        "vote": vote.hard_state.vote,
-        "durable_index": vote.durable_index,
-    }
+    report.vote = VoteShown(
+        cluster_id=vote.identity.cluster_id,
+        node_id=vote.identity.node_id,
+        incarnation=vote.identity.incarnation,
+        starts=vote.boot,
+        term=vote.hard_state.term,
+        vote=vote.hard_state.vote,
+        durable_index=vote.durable_index,
+    )
     vote.close()
 
 
-def entry_value(entry: Entry) -> dict[str, Any]:
-    """An entry for JSON, with what it says in words."""
-    return {
-        "index": entry.index,
-        "term": entry.term,
-        "time": datetime.fromtimestamp(entry.time_ms / 1000, UTC).isoformat(timespec="milliseconds"),
-        "kind": EntryKind(entry.kind).name.lower(),
-        "bytes": len(entry.payload),
-        "chain": f"{entry.chain:016x}",
-        "content": _content(entry),
-    }
+def entry_value(entry: Entry) -> EntryShown:
+    """An entry as it is printed."""
+    return EntryShown(
+        index=entry.index,
+        term=entry.term,
+        time=datetime.fromtimestamp(entry.time_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+        kind=EntryKind(entry.kind).name.lower(),
+        bytes=len(entry.payload),
+        chain=f"{entry.chain:016x}",
+        content=_content(entry),
+    )
 
 
 def _content(entry: Entry) -> str:
@@ -175,8 +207,18 @@ def _content(entry: Entry) -> str:
         command = decode_command(entry.payload)
     except InvalidArgument as exc:
         return f"unreadable: {exc}"
+    if command.name == CHANGE_ACCESS:
+        return _access_content(command.args)
     session = f", session {command.session_id} number {command.sequence}" if command.session_id else ""
     return command.name + session
+
+
+def _access_content(args: msgspec.Raw) -> str:
+    """A change of users and roles, without hashes: its `repr` has none."""
+    try:
+        return repr(decode_access_change(args))
+    except InvalidArgument as exc:
+        return f"unreadable: {exc}"
 
 
 def _version_content(payload: bytes) -> str:
@@ -198,9 +240,9 @@ def _print(report: LogReport) -> None:
     if report.vote is not None:
         vote = report.vote
         click.echo(
-            f"node {vote['node_id']} of cluster {vote['cluster_id'] or '(not joined)'}: term {vote['term']}, "
-            f"vote {vote['vote'] or 'for nobody'}, durable at least to {vote['durable_index']}, "
-            f"started {vote['starts']} times"
+            f"node {vote.node_id} of cluster {vote.cluster_id or '(not joined)'}: term {vote.term}, "
+            f"vote {vote.vote or 'for nobody'}, durable at least to {vote.durable_index}, "
+            f"started {vote.starts} times"
         )
     click.echo(f"entries {report.first_index} to {report.last_index} in {report.path}")
     segments = Table(header_style="bold")
@@ -219,11 +261,11 @@ def _print(report: LogReport) -> None:
         click.echo(problem, err=True)
 
 
-def _entries_table(entries: list[dict[str, Any]]) -> Table:
+def _entries_table(entries: list[EntryShown]) -> Table:
     table = Table(header_style="bold")
     for column in ("index", "term", "time", "kind", "bytes", "content"):
         table.add_column(column, justify="right" if column in ("index", "term", "bytes") else "left", no_wrap=True)
     for entry in entries:
         columns = ("index", "term", "time", "kind", "bytes", "content")
-        table.add_row(*[escape(str(entry[column])) for column in columns])
+        table.add_row(*[escape(str(getattr(entry, column))) for column in columns])
     return table

@@ -19,11 +19,12 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from raftkv import logs
+from raftkv.cli.flood import Flood
 from raftkv.cli.sink import LINE_BYTES_MAX, Sink, Write, to_descriptor
 from raftkv.errors import RaftKVError
 from raftkv.logs import EventLog, LogHealth
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 FLUSH_S = 2.0
 """How long the end of the process may be held up by what it still has to say."""
@@ -74,7 +75,12 @@ def process_log(*, as_json: bool, level: str) -> Iterator[ProcessLog]:
     sys.stdout = _Lines(streams[0], lambda line: out.put(_encode(line)))
     sys.stderr = _Lines(streams[1], lambda line: err.put(_printed(renderers, line) if as_json else _encode(line)))
     try:
-        yield ProcessLog(as_json=as_json, out=out, err=err)
+        flood = Flood(logs.write_to_structlog)
+        with logs.written_to(flood):
+            try:
+                yield ProcessLog(as_json=as_json, out=out, err=err)
+            finally:
+                flood.flush()
     finally:
         sys.stdout.close()
         sys.stderr.close()

@@ -14,13 +14,14 @@ class ReadOnlyDisk(Disk):
     repairs are listed in `repairs` for whoever wants to know what the next start would do.
     """
 
-    def __init__(self) -> None:
-        self._disk = RealDisk()
+    def __init__(self, disk: Disk | None = None) -> None:
+        """`disk` is another one to read from than the real one."""
+        self._disk = disk if disk is not None else RealDisk()
         self.repairs: list[str] = []
 
     def open(self, path: str, *, create: bool = False) -> File:
         """Raises `FileNotFoundError` also where another disk would create the file."""
-        return _ReadOnlyFile(self._disk.open(path), path, self.repairs)
+        return _ReadOnlyFile(self._disk.open_to_read(path), path, self.repairs)
 
     def exists(self, path: str) -> bool:
         return self._disk.exists(path)
@@ -59,7 +60,7 @@ class ReadOnlyDisk(Disk):
         """Nothing was changed that could be made durable."""
 
     def lock(self, path: str) -> Lock:
-        return self._disk.lock(path)
+        return self._disk.lock_to_read(path)
 
     def _note(self, repair: str, *, unless: bool = False) -> None:
         if not unless:

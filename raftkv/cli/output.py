@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from raftkv.errors import (
+    Forbidden,
     Indeterminate,
     InvalidArgument,
     NodeRemoved,
@@ -20,6 +21,7 @@ from raftkv.errors import (
     NotAccepted,
     RaftKVError,
     SessionExpired,
+    Unauthenticated,
 )
 
 EXIT_CODES = {
@@ -30,6 +32,8 @@ EXIT_CODES = {
     4: "outcome unknown: it may have been done",
     5: "data in doubt: a node stopped itself, or files are damaged, locked or of another node",
     6: "the node was removed from its cluster: nothing is in doubt, don't start it again",
+    7: "not allowed: nobody has signed in, or whoever has may not do it",
+    130: "interrupted by Ctrl-C: what may go on regardless was said",
 }
 """Every exit code, for the help text."""
 
@@ -43,6 +47,8 @@ def exit_code(error: RaftKVError) -> int:
             return 3
         case Indeterminate() | SessionExpired():
             return 4
+        case Unauthenticated() | Forbidden():
+            return 7
         case NodeRemoved():
             return 6
         case NodeStopped():
@@ -51,10 +57,18 @@ def exit_code(error: RaftKVError) -> int:
             return 1
 
 
+class ErrorSaid(msgspec.Struct, frozen=True):
+    """What a command prints instead, when it fails."""
+
+    error: str
+    """Its kind: the name of an exception, UsageError, or Interrupted."""
+    message: str
+
+
 def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
     """Print an error, as text or as JSON, and exit with its code."""
     if as_json:
-        print_json({"error": type(error).__name__, "message": str(error)})
+        print_json(ErrorSaid(type(error).__name__, str(error)))
     else:
         text = f"[bold red]{type(error).__name__}[/]: {escape(str(error))}"
         make_console(stderr=True).print(text, soft_wrap=True)
@@ -63,7 +77,7 @@ def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
 
 def fail_usage(error: click.ClickException) -> NoReturn:
     """Print as JSON what is wrong with the words of a command, and exit with its code."""
-    print_json({"error": "UsageError", "message": error.format_message()})
+    print_json(ErrorSaid("UsageError", error.format_message()))
     sys.exit(error.exit_code)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from raftkv.cli.common import Seconds, stderr
+from raftkv.cli.common import Seconds
 from raftkv.cli.output import errors_reported, make_console, print_json
+from raftkv.cli.progress import bar, interruptible
 from raftkv.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def replay(
     from raftkv.testing.trying.replay import replay_file
     from raftkv.worlds.replay import replay_seed
 
-    with errors_reported(as_json):
-        with stderr.status("replaying …"):
+    with errors_reported(as_json), interruptible("nothing was changed", as_json=as_json):
+        with bar(f"replaying {target}"):
             if target.isdecimal():
                 found = replay_seed(int(target), size=size, duration_s=virtual, clients=clients)
             else:

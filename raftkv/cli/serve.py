@@ -16,7 +16,7 @@ from raftkv.logs import EventLog
 from raftkv.server.process import run_node
 from raftkv.server.settings import DEFAULT_LISTEN, DEFAULT_MACHINE, DEFAULT_PEER_LISTEN, Settings
 
-logger = EventLog("raftkv")
+logger = EventLog(__name__)
 
 
 def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
@@ -54,7 +54,11 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
 @click.option(
     "--rebuild", is_flag=True, default=None, help="Replace a damaged state by a snapshot, its own or another node's."
 )
-@click.option("--http", metavar="HOST:PORT", help="Serve /metrics, /health, /ready and /status here.  [default: off]")
+@click.option(
+    "--http",
+    metavar="HOST:PORT",
+    help="Serve a page to look at (/), /metrics, /health, /ready and /status here.  [default: off]",
+)
 @click.option(
     "--http-tls",
     metavar="MODE",
@@ -74,6 +78,24 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     type=click.Path(),
     metavar="FILE",
     help="Take for a node only who shows a certificate of this authority (PEM).  [default: --tls-ca]",
+)
+@click.option(
+    "--tls-peer-names",
+    metavar="NAMES",
+    help="Take for a node only who shows a certificate for one of these names, separated by commas; member: for its "
+    "host in the membership; any: for whatever.  [default: member, with --tls-peer-ca any]",
+)
+@click.option(
+    "--peer-secret-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Nodes prove to each other that they know the secret in this file (mode 0600), the same on all.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Let other machines reach ports that nothing protects: neither TLS nor, for nodes, a secret.",
 )
 @click.option(
     "--set",
@@ -101,7 +123,8 @@ def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> Non
     Three nodes, the same --member on each, on its own machine with its own --node-id:
       raftkv serve --node-id 1 --member 1=10.0.0.1:8001/10.0.0.1:7001 \\
                                --member 2=10.0.0.2:8001/10.0.0.2:7001 \\
-                               --member 3=10.0.0.3:8001/10.0.0.3:7001
+                               --member 3=10.0.0.3:8001/10.0.0.3:7001 \\
+                               --tls-ca ca.pem --tls-cert n1.pem --tls-key n1.key
 
     A leader that is asked to stop hands leadership over first. A second signal ends the process at once, which is
     safe too. A node that stops by itself, as going on could lose data, says why and ends with code 5,

@@ -105,6 +105,13 @@ def _http_tls(given: Any) -> str:
     return str(given)
 
 
+def _names(given: Any) -> tuple[str, ...]:
+    texts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise ValueError("must be any, member, or names separated by commas")
+    return tuple(text.strip() for text in texts)
+
+
 def _members(given: Any) -> tuple[Member, ...]:
     # One variable of the environment holds all of them, separated by commas; flags and files have a list.
     texts = given.split(",") if isinstance(given, str) else given
@@ -139,6 +146,9 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "tls_cert": _text,
     "tls_key": _text,
     "tls_peer_ca": _text,
+    "tls_peer_names": _names,
+    "peer_secret_file": _text,
+    "insecure": _flag,
 }
 """The settings of `raftkv serve` itself, by the name that a settings file uses; those of `Config` come beside them."""
 
@@ -183,8 +193,8 @@ def gather(
         given = _first(name, flags, environment, in_file, path)
         if given is not None:
             found[name] = Found(_checked(name, given, parse), given.source)
-    config = _make_config(config_flags, environment, config_in_file, path)
-    return _settle(found, config)
+    config, sources = _make_config(config_flags, environment, config_in_file, path)
+    return msgspec.structs.replace(_settle(found, config), given=sources)
 
 
 def _first(
@@ -219,8 +229,8 @@ def _config_fields() -> dict[str, msgspec.structs.FieldInfo]:
 
 def _make_config(
     flags: Sequence[str], environment: Mapping[str, str], in_file: Mapping[str, Any], path: str | None
-) -> Config:
-    """The node's `Config` from a file's table, the environment, and `--set name=value`."""
+) -> tuple[Config, dict[str, str]]:
+    """The node's `Config` from a file's table, the environment, and `--set name=value`; and where each is from."""
     fields = _config_fields()
     given = {name: Found(value, f"[config] of {path}") for name, value in in_file.items()}
     for name in fields:
@@ -236,7 +246,7 @@ def _make_config(
             raise ConfigError(f"{name} (from {found.source}): no such setting; there are {', '.join(fields)}")
         # Each by itself first, so that the error can say where the value came from.
         _check_type(name, found, fields[name].type)
-    return _checked_config(given)
+    return _checked_config(given), {name: found.source for name, found in given.items()}
 
 
 def _check_type(name: str, found: Found[Any], kind: Any) -> None:

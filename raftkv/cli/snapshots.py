@@ -5,22 +5,23 @@ from __future__ import annotations
 import os
 import posixpath
 import sys
-from typing import Any
 
 import click
 import msgspec
 from rich.table import Table
 
-from raftkv.cli.common import Target, cluster_command, stderr
+from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.output import errors_reported, make_console, print_json, size_of
+from raftkv.cli.progress import interruptible, reading_shown
 from raftkv.cli.view import look
+from raftkv.cli.watched import WatchedDisk, bytes_in
 from raftkv.disk import Disk, RealDisk
 from raftkv.errors import InvalidArgument, RaftKVError
-from raftkv.model import Index, NodeId
+from raftkv.extras import needs
+from raftkv.model import Index, Membership, NodeId, Term
 from raftkv.snapshot import Content, DirectoryReport, SnapshotReport, verify_directory
 from raftkv.snapshot.manifest import read_manifest
 from raftkv.snapshot.verify import SNAPSHOT_NAME
-from raftkv.state import RocksStates
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
 
@@ -43,7 +44,13 @@ class Taken(msgspec.Struct, frozen=True):
 @cluster_command(timeout_s=300.0)
 def take(target: Target, everywhere: bool) -> None:
     """Make a node take a snapshot now, so that its log can be cut; the first node that answers, or --all."""
-    taken = target.run(lambda: _take(target, everywhere), "taking the snapshot")
+    taken: list[Taken] = []
+
+    def left() -> str:
+        done = ", ".join(f"node {each.node_id}" for each in taken if each.error is None) or "none"
+        return f"a node that has begun takes its snapshot all the same, others are not asked; done before: {done}"
+
+    target.run(lambda: _take(target, everywhere, taken), "taking the snapshot", left)
     if target.as_json:
         print_json(taken)
     for each in () if target.as_json else taken:
@@ -52,20 +59,20 @@ def take(target: Target, everywhere: bool) -> None:
         sys.exit(1)
 
 
-async def _take(target: Target, everywhere: bool) -> list[Taken]:
+async def _take(target: Target, everywhere: bool, taken: list[Taken]) -> None:
+    """Adds to `taken` one by one."""
     if not everywhere:
         async with target.admin() as admin:
             index = await admin.take_snapshot(target.timeout_s)
             status = await admin.status(target.timeout_s)
-            return [Taken(int(status["node_id"]), index)]
-    taken = []
+            taken.append(Taken(int(status["node_id"]), index))
+            return
     for member in (await look(target)).newest.membership.members:
         try:
             async with target.admin(member.client_address) as admin:
                 taken.append(Taken(member.node_id, await admin.take_snapshot(target.timeout_s)))
         except RaftKVError as exc:
             taken.append(Taken(member.node_id, None, str(exc)))
-    return taken
 
 
 def find_directory(given: str) -> str:
@@ -118,16 +125,21 @@ def verify(directory: str, deep: bool, as_json: bool) -> None:
 
     Changes nothing. Exit code 1 when something is damaged or there is no snapshot.
     """
-    with errors_reported(as_json):
+    left = f"{directory} is as it was, and nothing is known of what was not read"
+    with errors_reported(as_json), interruptible(left, as_json=as_json):
         path = find_directory(directory)
-        with stderr.status("reading every byte …"):
-            report = verify_directory(RealDisk(), path, _inspect if deep else None)
+        with reading_shown(f"reading {path}", bytes_in(path)) as on_read:
+            report = verify_directory(WatchedDisk(on_read), path, inspect_state if deep else None)
     _print_report(report, as_json)
     if not report.is_sound:
         sys.exit(1)
 
 
-def _inspect(directory: str) -> Content:
+def inspect_state(directory: str) -> Content:
+    """What the database in a directory holds; every key is read, and some of its files are rewritten."""
+    with needs("server", "a look into a snapshot"):
+        from raftkv.state.rocks import RocksStates
+
     store = RocksStates().open(directory)
     try:
         applied, keys = store.applied, store.verify()
@@ -139,13 +151,13 @@ def _inspect(directory: str) -> Content:
 def _print_report(report: DirectoryReport, as_json: bool) -> None:
     if as_json:
         print_json(
-            {
-                "path": report.path,
-                "sound": report.is_sound,
-                "snapshots": [_value(found) for found in report.snapshots],
-                "unfinished": report.unfinished,
-                "problems": report.problems,
-            }
+            DirectoryShown(
+                path=report.path,
+                sound=report.is_sound,
+                snapshots=[_value(found) for found in report.snapshots],
+                unfinished=report.unfinished,
+                problems=report.problems,
+            )
         )
         return
     make_console().print(_table(report.snapshots))
@@ -157,20 +169,48 @@ def _print_report(report: DirectoryReport, as_json: bool) -> None:
         click.echo(f"sound: {len(report.snapshots)} of {len(report.snapshots)}")
 
 
-def _value(report: SnapshotReport) -> dict[str, Any]:
+class SnapshotShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot in a directory, for JSON."""
+
+    path: str
+    index: Index | None
+    """This and the next three are None when its manifest can't be read."""
+    term: Term | None
+    digest: str | None
+    membership: Membership | None
+    cluster_id: str
+    keys: int | None
+    """None when nobody has counted them."""
+    files: int
+    bytes: int
+    problems: list[str]
+
+
+class DirectoryShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A directory of snapshots that was verified, for JSON."""
+
+    path: str
+    sound: bool
+    snapshots: list[SnapshotShown]
+    unfinished: list[str]
+    """Being made or received, or left over."""
+    problems: list[str]
+
+
+def _value(report: SnapshotReport) -> SnapshotShown:
     meta = report.snapshot
-    return {
-        "path": report.path,
-        "index": meta.index if meta is not None else None,
-        "term": meta.term if meta is not None else None,
-        "digest": f"{meta.digest:016x}" if meta is not None else None,
-        "membership": meta.membership if meta is not None else None,
-        "cluster_id": report.cluster_id,
-        "keys": report.key_count,
-        "files": report.files,
-        "bytes": report.total_bytes,
-        "problems": report.problems,
-    }
+    return SnapshotShown(
+        path=report.path,
+        index=meta.index if meta is not None else None,
+        term=meta.term if meta is not None else None,
+        digest=f"{meta.digest:016x}" if meta is not None else None,
+        membership=meta.membership if meta is not None else None,
+        cluster_id=report.cluster_id,
+        keys=report.key_count,
+        files=report.files,
+        bytes=report.total_bytes,
+        problems=report.problems,
+    )
 
 
 def _table(reports: list[SnapshotReport], good: str = "sound") -> Table:

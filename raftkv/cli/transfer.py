@@ -1,64 +1,57 @@
-"""Shows how far a snapshot is on its way to a node, while a command waits for that node."""
+"""Shows how far a node is on its way to having everything, while a command waits."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
-
-from raftkv.cli.common import PATIENCE_S, Target, progress, stderr
-from raftkv.cli.view import ClusterView, informed, look
-from raftkv.errors import RaftKVError
+from raftkv.cli.common import Target
+from raftkv.cli.following import followed
+from raftkv.cli.progress import Bar, Pace, Stand
+from raftkv.doctor import ClusterView
 from raftkv.model import NodeId
 from raftkv.node.status import PeerStatus
 
 LOOK_S = 0.3
 
 
-@contextlib.asynccontextmanager
-async def transfer_shown(target: Target, node_id: NodeId) -> AsyncIterator[None]:
-    """A bar on stderr as long as the leader sends `node_id` a snapshot, and how far behind it is after that.
+class CatchingUp:
+    """How far a node is, view by view of its cluster."""
 
-    Where there is no terminal, one line says what is waited for.
-    """
-    if not stderr.is_terminal:
-        async with progress(f"waiting until node {node_id} has caught up"):
-            yield
-        return
-    task = asyncio.get_running_loop().create_task(_show(target, node_id))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    def __init__(self, node_id: NodeId) -> None:
+        self._node_id = node_id
+        self._pace = Pace()
+        self._behind_at_first: int | None = None
 
+    def stand(self, view: ClusterView) -> Stand | None:
+        """How far it is; None when nobody knows, as of a node that is not reached."""
+        peer = seen_by_leader(view, self._node_id)
+        if peer is None or view.leader is None or not peer.connected:
+            return None
+        if (sent := peer.snapshot) is not None:
+            self._behind_at_first = None
+            return Stand(f"snapshot {sent.index} to node {self._node_id}", sent.sent_bytes, sent.total_bytes, True)
+        behind = max(0, view.leader.commit_index - (peer.match_index or 0))
+        self._behind_at_first = max(behind, self._behind_at_first or 0)
+        return Stand(f"log to node {self._node_id}", self._behind_at_first - behind, self._behind_at_first)
 
-async def _show(target: Target, node_id: NodeId) -> None:
-    await asyncio.sleep(PATIENCE_S)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn())
-    with Progress(*columns, console=stderr, transient=True) as shown:
-        bar, asked = shown.add_task(f"node {node_id}", total=None), target
-        while True:
-            # What can't be shown now is shown the next time; the command itself reports errors.
-            with contextlib.suppress(RaftKVError):
-                view = await look(asked)
-                asked = informed(target, view)
-                _update(shown, bar, view, node_id)
-            await asyncio.sleep(LOOK_S)
+    def describe(self, view: ClusterView, now: float) -> tuple[str, Stand | None]:
+        """A line for people, and the same as numbers."""
+        stand = self.stand(view)
+        if stand is None:
+            return f"waiting until node {self._node_id} is reached", None
+        return self._pace.describe(stand, now), stand
 
 
-def _update(shown: Progress, bar: TaskID, view: ClusterView, node_id: NodeId) -> None:
-    peer = seen_by_leader(view, node_id)
-    if peer is None or view.leader is None:
-        return
-    if (sent := peer.snapshot) is not None:
-        text = f"snapshot {sent.index} to node {node_id}, {sent.files_done} of {sent.files} files"
-        shown.update(bar, description=text, completed=sent.sent_bytes, total=sent.total_bytes)
-    else:
-        behind = view.leader.commit_index - (peer.match_index or 0)
-        shown.update(bar, description=f"node {node_id} is {behind} entries behind")
+def transfer_shown(target: Target, node_id: NodeId) -> AbstractAsyncContextManager[None]:
+    """Show on a terminal how far `node_id` is, as the leader sees it."""
+    catching_up = CatchingUp(node_id)
+
+    def show(shown: Bar, view: ClusterView) -> None:
+        line, stand = catching_up.describe(view, asyncio.get_running_loop().time())
+        shown.say(line, *((stand.done, stand.total) if stand is not None else ()))
+
+    return followed(target, f"node {node_id}", show, LOOK_S)
 
 
 def seen_by_leader(view: ClusterView, node_id: NodeId) -> PeerStatus | None:

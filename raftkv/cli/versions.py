@@ -1,47 +1,15 @@
-"""`raftkv upgrade`, and what a cluster's status says of the versions of its application."""
+"""What a cluster's status says of the versions of its application, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
-
-from raftkv.cli.common import Target, cluster_command
-from raftkv.cli.output import print_json
 from raftkv.machine import runs
 from raftkv.model import NodeId
 from raftkv.node.status import NodeStatus, UpgradeStatus
 
 Range = tuple[int, int]
 """The versions that a class runs: the first and the last."""
-
-
-@click.command()
-@click.option(
-    "--to",
-    "version",
-    type=click.IntRange(1),
-    metavar="VERSION",
-    help="The version to make active.  [default: the newest that the leader's class runs]",
-)
-@cluster_command(timeout_s=300.0)
-def upgrade(target: Target, version: int | None) -> None:
-    """Make a newer version of the application active, and wait until its upgrades are done.
-
-    For nodes that were started with auto_upgrade=false, which wait for this; and for trying again an upgrade that has
-    failed. All members must run a class of that version and be connected. There is no way back to an older version.
-    Exit code 3 while it is refused, with the node that is behind, or what the upgrade has raised.
-    """
-
-    async def work() -> int:
-        async with target.admin() as admin:
-            return await admin.upgrade(version, target.timeout_s)
-
-    active = target.run(work, "upgrading the application")
-    if target.as_json:
-        print_json({"active": active})
-    else:
-        click.echo(f"version {active} is active")
 
 
 def version_lines(nodes: Sequence[NodeStatus]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -17,6 +16,7 @@ from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
 from raftkv.cli.versions import version_lines
 from raftkv.client.book import is_usable
+from raftkv.doctor import ClusterView, Silent
 from raftkv.errors import RaftKVError, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
@@ -25,68 +25,20 @@ ANSWER_S = 1.5
 """How long one node may take to say how it is; the others should be shown then."""
 
 
-class Silent(msgspec.Struct, frozen=True):
-    """A node, or an address, that does not answer."""
-
-    address: str
-    reason: str
-    node_id: NodeId | None = None
-
-
 Answers: TypeAlias = dict[str, NodeStatus | Silent]
 """By the addresses that were asked."""
 
 
-class ClusterView(msgspec.Struct, frozen=True):
-    """The statuses of all nodes by their ids, and the nodes that don't answer."""
-
-    nodes: list[NodeStatus]
-    silent: list[Silent]
-
-    @property
-    def leader(self) -> NodeStatus | None:
-        """The leader of the newest term. Others may still take themselves for leaders, of older terms."""
-        leaders = [node for node in self.nodes if node.role == "leader"]
-        return max(leaders, key=lambda node: node.term, default=None)
-
-    @property
-    def exit_code(self) -> int:
-        """For scripts: 3 without a leader, 1 when a voter is silent or has stopped, or none is served, else 0."""
-        if self.leader is None:
-            return 3
-        voters = self.newest.membership.all_voters()
-        silent = any(each.node_id is None or each.node_id in voters for each in self.silent)
-        return int(silent or any(node.stopped is not None or node.doubt is not None for node in self.nodes))
-
-    @property
-    def newest(self) -> NodeStatus:
-        """The status of the node with most of the log, which has the newest membership."""
-        return max(self.nodes, key=lambda node: (node.commit_index, node.term))
-
-    def problems(self) -> list[str]:
-        """What an operator should look at; empty when all is well."""
-        found = [f"{_name(silent)} does not answer: {silent.reason}" for silent in self.silent]
-        # That nobody reaches a node which does not answer us either is the same news again.
-        known = tuple(f"node {silent.node_id} can't be reached" for silent in self.silent)
-        for node in self.nodes:
-            found += [problem for problem in node.problems() if not problem.startswith(known)]
-        return list(dict.fromkeys(found)) + self._diverged()
-
-    def _diverged(self) -> list[str]:
-        return [
-            f"nodes {other.node_id} and {node.node_id} differ at entry {node.applied_index}: "
-            "keep their files, and see the log of the leader for who is in the minority"
-            for node, other in itertools.combinations(self.nodes, 2)
-            if node.applied_index == other.applied_index and node.digest != other.digest
-        ]
-
-
-def _name(silent: Silent) -> str:
-    return silent.address if silent.node_id is None else f"node {silent.node_id} ({silent.address})"
-
-
 async def look(target: Target) -> ClusterView:
-    """Ask the nodes at the target's addresses, then those that they name. Raises `Unavailable` when none answers.
+    """Ask the nodes at the target's addresses, then those that they name. Raises `Unavailable` when none answers."""
+    view = view_of(await ask_cluster(target))
+    if not view.nodes:
+        raise Unavailable("; ".join(each.reason for each in view.silent))
+    return view
+
+
+async def ask_cluster(target: Target) -> Answers:
+    """Ask the nodes at the target's addresses, then those that they name; the answers of the given ones come first.
 
     All statuses are of one round, and the leader is asked last; otherwise it might seem to be behind its followers.
     """
@@ -99,10 +51,13 @@ async def look(target: Target) -> ClusterView:
     answers |= await _ask_all(target, [address for address in more if address not in answers])
     if sum(isinstance(answer, NodeStatus) for answer in answers.values()) > 1:
         answers |= await _ask_anew(target, answers)
+    return answers
+
+
+def view_of(answers: Answers) -> ClusterView:
+    """The nodes that have answered, by id, and those that have not; without any node, all addresses are silent."""
     nodes = {answer.node_id: answer for answer in answers.values() if isinstance(answer, NodeStatus)}
-    if not nodes:
-        raise Unavailable("; ".join(answer.reason for answer in answers.values() if isinstance(answer, Silent)))
-    names = {member.client_address: member.node_id for member in known}
+    names = {member.client_address: member.node_id for member in _members(answers.values())}
     silent = [
         msgspec.structs.replace(answer, node_id=names.get(answer.address))
         for answer in answers.values()
@@ -215,11 +170,17 @@ def _row(node: NodeStatus, newest: int) -> list[str]:
     ]
 
 
-def status_value(view: ClusterView) -> dict[str, object]:
-    """The cluster's status for JSON; nodes have the fields of `NodeStatus`."""
-    return {
-        "leader": view.leader.node_id if view.leader is not None else None,
-        "nodes": view.nodes,
-        "silent": view.silent,
-        "problems": view.problems(),
-    }
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """The cluster's status for JSON."""
+
+    leader: NodeId | None
+    """Of the newest term; None when no node that answers leads."""
+    nodes: list[NodeStatus]
+    silent: list[Silent]
+    problems: list[str]
+
+
+def status_value(view: ClusterView) -> ClusterStatus:
+    """What the view tells, for programs."""
+    leader = view.leader.node_id if view.leader is not None else None
+    return ClusterStatus(leader, view.nodes, view.silent, view.problems())

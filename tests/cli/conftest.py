@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from tests.cli.commands import invoke, when_led
+from tests.forked import ForkedCluster
 
 
 @pytest.fixture(scope="session")
 def one_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """A cluster of one, in a process of its own, for all tests; each uses keys of its own."""
-    with ProcessCluster(tmp_path_factory.mktemp("one"), 1) as cluster:
+    with ForkedCluster(tmp_path_factory.mktemp("one"), 1) as cluster:
         cluster.start_all()
         when_led(cluster.nodes[1])
         yield cluster.nodes[1]

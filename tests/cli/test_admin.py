@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from raftkv.processes.cluster import ProcessCluster, member_argument
+from raftkv.processes.cluster import member_argument
 from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
+from tests.forked import ForkedCluster
 
 
 def test_the_status_of_one_node(run):
@@ -68,7 +69,7 @@ def test_a_snapshot_is_taken_listed_and_verified(run, one_node):
 
 def test_three_nodes_are_seen_by_asking_one_of_them(tmp_path):
     """Who leads, who is silent and why; leadership goes where it is told to, also when its holder is asked to stop."""
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         cluster.start_all()
         environment = {"RAFTKV_ADDRESS": cluster.addresses[0]}
         assert invoke("put", "a", "1", env=environment).exit_code == 0
@@ -90,17 +91,17 @@ def test_three_nodes_are_seen_by_asking_one_of_them(tmp_path):
 
 
 def test_a_node_joins_and_leaves(tmp_path):
-    """Added without a vote, promoted when it has caught up, removed for good (its id does not come back)."""
-    with ProcessCluster(tmp_path, 1) as cluster:
+    """Added, promoted by the same command when it has caught up, removed for good (its id does not come back)."""
+    with ForkedCluster(tmp_path, 1) as cluster:
         cluster.start_all()
         environment = {"RAFTKV_ADDRESS": cluster.addresses[0]}
         second = cluster.add(2)
         second.start()
-        added = value_of(invoke("member", "add", member_argument(second.member), "--json", env=environment))
-        assert (added["voters"], added["learners"]) == ([1], [2])
-        promoted = invoke("member", "promote", "2", env=environment)
-        assert promoted.exit_code == 0, promoted.stderr
-        assert second.member.client_address in promoted.stdout
+        words = ("member", "add", member_argument(second.member), "--promote")
+        added = invoke(*words, "--json", env=environment)
+        assert "gets its vote when it has caught up" in added.stderr, added.stderr
+        assert (value_of(added)["voters"], value_of(added)["learners"]) == ([1, 2], [])
+        assert second.member.client_address in invoke("member", "list", env=environment).stdout
         assert invoke("put", "a", "1", env=environment).exit_code == 0
         assert value_of(invoke("member", "remove", "2", "--json", env=environment))["removed"] == [2]
         assert second.process.wait(20) == 6, "it heard of it, and has ended"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from raftkv.cli.clock import _side, _time_text
-from raftkv.processes.cluster import ProcessCluster
 from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
+from tests.forked import ForkedCluster
 
 
 def test_the_clocks_of_three_nodes_and_a_reset(tmp_path):
     """The leader knows how far each is off; a reset says what log time is now, and may be repeated."""
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         cluster.start_all()
         environment = {"RAFTKV_ADDRESS": cluster.addresses[1]}
         assert invoke("put", "a", "1", env=environment).exit_code == 0

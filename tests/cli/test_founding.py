@@ -7,16 +7,17 @@ from contextlib import closing
 
 import pytest
 
-from raftkv.processes.cluster import ProcessCluster, member_argument
+from raftkv.processes.cluster import member_argument
 from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of
 from tests.cli.test_serve import get, put, serve
+from tests.forked import ForkedCluster
 
 
 @pytest.fixture
 def node(tmp_path):
     """A node that is not started yet, with the arguments of its founding."""
-    with ProcessCluster(tmp_path, 1) as cluster:
+    with ForkedCluster(tmp_path, 1) as cluster:
         yield cluster.nodes[1]
 
 

@@ -6,14 +6,20 @@ import shutil
 
 import pytest
 
-from raftkv.processes.cluster import ProcessCluster
+from raftkv.access import AddToken, AddUser
+from raftkv.cli.logfiles import entry_value
+from raftkv.entry import make_entry
+from raftkv.machine import CHANGE_ACCESS, access_payload, encode_command
+from raftkv.model import EntryKind
+from tests.access.people import HASH, digest
 from tests.cli.commands import invoke, value_of
+from tests.forked import ForkedCluster
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     """The data directory of a node that took ten writes, several segments of them, and was stopped."""
-    with ProcessCluster(tmp_path_factory.mktemp("log"), 1, arguments=["--set", "segment_bytes=4KiB"]) as cluster:
+    with ForkedCluster(tmp_path_factory.mktemp("log"), 1, arguments=["--set", "segment_bytes=4KiB"]) as cluster:
         node = cluster.nodes[1]
         node.start()
         for turn in range(10):
@@ -109,3 +115,15 @@ def test_damaged_snapshots_are_named(directory, tmp_path):
     assert none.exit_code == 1
     assert "holds no snapshot" in none.stderr
     assert "no such directory" in invoke("snapshot", "verify", str(tmp_path / "none")).stderr
+
+
+def test_a_change_of_users_is_shown_without_hashes():
+    """Who may look at files need not have what passwords can be tried on."""
+    changes = {
+        access_payload(AddUser("ann", HASH, ("clerk",))): "AddUser(user='ann', roles=('clerk',), certificates=())",
+        access_payload(AddToken("ann", digest(1), None)): "AddToken(user='ann', ttl_ms=None)",
+        encode_command(0, 0, 0, CHANGE_ACCESS, b"\x90"): "unreadable: a change of users and roles that can't be read",
+    }
+    for payload, shown in changes.items():
+        content = entry_value(make_entry(1, 1, 0, EntryKind.COMMAND, payload, 0)).content
+        assert content.startswith(shown) and "argon2" not in content

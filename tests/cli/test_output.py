@@ -26,6 +26,8 @@ from raftkv.model import Member, Membership
         (errors.SessionExpired("x"), 4),
         (errors.Corruption("x"), 5),
         (errors.DataDirLocked("x"), 5),
+        (errors.Unauthenticated("x"), 7),
+        (errors.Forbidden("x"), 7),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else str(value),
 )

@@ -8,13 +8,14 @@ import pytest
 
 from raftkv.processes.cluster import ProcessCluster
 from tests.cli.commands import invoke, value_of
+from tests.forked import ForkedCluster
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """Three nodes with some data, in snapshots too, whose logs have lost their beginning."""
     small = [word for setting in ("keep_entries=2", "segment_bytes=1KiB") for word in ("--set", setting)]
-    with ProcessCluster(tmp_path, 3, arguments=small) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=small) as cluster:
         cluster.start_all()
         lines = [f"put k/{number} {'x' * 100}" for number in range(20)]
         for _ in range(3):

@@ -7,10 +7,11 @@ import pytest
 from raftkv import BlockingClient, NotActive
 from raftkv.cli.versions import version_lines
 from raftkv.node.status import NodeStatus, PeerStatus, UpgradeStatus
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from raftkv.processes.ports import free_ports
 from tests.cli.commands import invoke, value_of, when_led
 from tests.cli.test_view import status_of
+from tests.forked import ForkedCluster
 from tests.shop import First, Order, Second, TaggedOrder
 from tests.waiting import until
 
@@ -22,7 +23,7 @@ def runs(kind: str) -> list[str]:
 
 def test_nodes_are_upgraded_one_by_one_and_an_operator_says_when(tmp_path):
     """Refused as long as one is behind, which is named; then active, with its upgrade, for clients that are there."""
-    with ProcessCluster(tmp_path, 3, arguments=[*runs("First"), "--set", "auto_upgrade=false"]) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=[*runs("First"), "--set", "auto_upgrade=false"]) as cluster:
         cluster.start_all()
         environment = {"RAFTKV_ADDRESS": ",".join(cluster.addresses)}
         with BlockingClient(First, cluster.addresses) as old, BlockingClient(Second, cluster.addresses) as new:
@@ -82,7 +83,7 @@ def leave_and_return(node: NodeProcess, kind: str, environment: dict[str, str]) 
 
 def test_an_upgrade_that_raises_is_told_and_tried_again_with_a_mended_class(tmp_path):
     """Nothing has changed; the error is in the status, its exit code is 3, and the mended class does it."""
-    with ProcessCluster(tmp_path, 1, arguments=runs("First")) as cluster:
+    with ForkedCluster(tmp_path, 1, arguments=runs("First")) as cluster:
         cluster.start_all()
         (node,), address = cluster.nodes.values(), ("-a", cluster.addresses[0])
         with BlockingClient(First, cluster.addresses) as shop:
@@ -124,7 +125,7 @@ def test_a_class_that_cannot_run_what_is_active_is_not_started(upgraded, kind, e
 @pytest.fixture(scope="module")
 def upgraded(tmp_path_factory):
     """A node that was founded by version 2, and is stopped."""
-    with ProcessCluster(tmp_path_factory.mktemp("upgraded"), 1, arguments=runs("Second")) as cluster:
+    with ForkedCluster(tmp_path_factory.mktemp("upgraded"), 1, arguments=runs("Second")) as cluster:
         node = cluster.nodes[1]
         node.start()
         with BlockingClient(Second, cluster.addresses) as shop:

@@ -13,7 +13,8 @@ from rich.console import Console
 from raftkv.cli import admin
 from raftkv.cli import view as module
 from raftkv.cli.common import Target
-from raftkv.cli.view import ClusterView, Silent, informed, look, status_display
+from raftkv.cli.view import informed, look, status_display
+from raftkv.doctor import ClusterView, Silent
 from raftkv.errors import Unavailable
 from raftkv.model import Member, Membership
 from raftkv.node.status import NodeStatus, PeerStatus

@@ -1,0 +1,184 @@
+"""What the doctor goes by: two looks at the cluster, data directories, and the last lines of log files."""
+
+from __future__ import annotations
+
+import shlex
+
+import msgspec
+
+from raftkv.doctor.cluster import ClusterView
+from raftkv.log import Identity
+from raftkv.model import Membership, NodeId
+from raftkv.node.status import NodeStatus
+
+FAR_AWAY = 100
+"""More than any cluster has had nodes that nobody here knows of."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """Who answered at an address that was given."""
+
+    address: str
+    node_id: NodeId
+    cluster_id: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A line of a log: its name, its fields as text, and when it was said, as it stands there."""
+
+    name: str
+    level: str = ""
+    timestamp: str = ""
+    fields: dict[str, str] = {}
+
+    def describe(self) -> str:
+        """The line for people."""
+        said = " ".join(f"{name}={value}" for name, value in self.fields.items())
+        return " ".join(filter(None, [self.timestamp, self.name, said]))
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start of a directory's node would come to."""
+
+    error: str | None = None
+    """The name of the error with which it would end; None when it would go on."""
+    text: str = ""
+    """The error's text, which says what to do."""
+    events: tuple[Event, ...] = ()
+    """What it would log."""
+    rebuilds: str | None = None
+    """From what it would make the state anew; None when it would use the one that is there."""
+
+
+class DirectorySeen(msgspec.Struct, frozen=True, kw_only=True):
+    """A data directory, and what was read of it."""
+
+    path: str
+    has_data: bool = True
+    """Whether there is anything of a node."""
+    owner: Identity | None = None
+    """Whose it is, by its file `cluster`, or else by its vote file; None when neither can be read."""
+    starts: int = 0
+    """How often its node was started, by the vote file."""
+    in_use: bool = False
+    """Whether a process holds its lock."""
+    used_by: int | None = None
+    """That process, if it can be told."""
+    trial: Trial | None = None
+    """None while it is in use: what its node is just writing would look damaged."""
+    strangers: tuple[str, ...] = ()
+    """Names in it that no version of raftkv writes."""
+    has_addresses: bool = False
+    """Whether an operator's addresses lie there that are not in the log yet."""
+    free_bytes: int = 0
+    total_bytes: int = 0
+    reserve_bytes: int = 0
+    """With fewer free bytes a node does not lead, if nobody has set it otherwise."""
+    filesystem: str = ""
+    """The kind of file system; empty when that can't be told."""
+
+
+class LogSeen(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a log file of `raftkv serve --log-json`."""
+
+    path: str
+    node_id: NodeId | None = None
+    """Whose log it is, by its lines."""
+    events: tuple[Event, ...] = ()
+    """The last ones, oldest first; those before the last start are left out."""
+    unread: int = 0
+    """Lines that are no events."""
+    problem: str | None = None
+    """Why nothing of it could be read."""
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that conditions look at. Without `view` nobody was asked."""
+
+    view: ClusterView | None = None
+    before: ClusterView | None = None
+    """The same cluster `apart_s` seconds earlier."""
+    apart_s: float = 1.0
+    heard: tuple[Heard, ...] = ()
+    directories: tuple[DirectorySeen, ...] = ()
+    logs: tuple[LogSeen, ...] = ()
+    options: tuple[str, ...] = ()
+    """`-a` with the addresses, and then the TLS files, for commands that talk to the cluster."""
+
+    @property
+    def nodes(self) -> list[NodeStatus]:
+        return self.view.nodes if self.view is not None else []
+
+    @property
+    def newest(self) -> NodeStatus | None:
+        """The status that has the newest membership; None when nobody answers."""
+        return self.view.newest if self.view is not None and self.view.nodes else None
+
+    @property
+    def leader(self) -> NodeStatus | None:
+        return self.view.leader if self.view is not None else None
+
+    @property
+    def membership(self) -> Membership:
+        """The newest that a node knows; an empty one when nobody answers."""
+        return self.newest.membership if self.newest is not None else Membership()
+
+    @property
+    def silent(self) -> dict[NodeId, str]:
+        """The members that don't answer, with what happens when one asks."""
+        view = self.view
+        return {} if view is None else {each.node_id: each.reason for each in view.silent if each.node_id is not None}
+
+    def earlier(self, node_id: NodeId) -> NodeStatus | None:
+        """A node's status at the first look."""
+        nodes = self.before.nodes if self.before is not None else []
+        return next((node for node in nodes if node.node_id == node_id), None)
+
+    def address(self, node_id: NodeId) -> str:
+        """Where clients reach a member; a placeholder when nobody says it."""
+        member = self.membership.member(node_id)
+        return member.client_address if member is not None and member.client_address else "HOST:PORT"
+
+    def new_id(self) -> NodeId:
+        """An id that no node of the cluster has had, as far as those who answer know.
+
+        When nobody answers it is one far away from those that are seen here: the others are not known.
+        """
+        membership = self.membership
+        known = [*membership.all_nodes(), *membership.removed]
+        if known:
+            return max(known) + 1
+        here = [seen.owner.node_id for seen in self.directories if seen.owner is not None]
+        here += [log.node_id for log in self.logs if log.node_id is not None]
+        return max(here, default=0) + FAR_AWAY
+
+    def asking(self, *words: object) -> str:
+        """A command that talks to the cluster."""
+        return typed(*words, *self.options)
+
+    def replacing(self, node_id: NodeId | None) -> tuple[str, ...]:
+        """The commands that put a new node in the place of one that is gone for good; none when that is not known."""
+        if node_id is None:
+            return ()
+        new = self.new_id()
+        return (
+            self.asking("member", "remove", node_id),
+            self.asking("member", "add", f"{new}=NEWHOST:8001/NEWHOST:7001"),
+            typed("serve", "--node-id", new, "--join", "--listen", "NEWHOST:7001", "--peer-listen", "NEWHOST:8001"),
+            self.asking("member", "promote", new),
+        )
+
+
+def typed(*words: object) -> str:
+    """A command of raftkv as one types it."""
+    return shlex.join(["raftkv", *map(str, words)])
+
+
+def starting(node_id: NodeId | None, directory: str) -> str:
+    """The command that starts a node; the node's other options come behind it."""
+    return typed("serve", "--node-id", node_id or "ID", "--data-dir", directory or "DIR")
+
+
+def rebuild(node_id: NodeId | None, directory: str) -> str:
+    """The same, and lets it replace its state."""
+    return f"{starting(node_id, directory)} --rebuild"

@@ -1,0 +1,73 @@
+"""`raftkv watch`, against a node that runs a machine which the command line does not know."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+
+from tests.cli.commands import invoke, when_led
+from tests.forked import ForkedCluster
+
+MACHINE = "tests.client.test_watching:Shop"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Runs a command against a node of its own, on which some things have changed."""
+    with ForkedCluster(tmp_path_factory.mktemp("shop"), 1, arguments=("--machine", MACHINE)) as cluster:
+        cluster.start_all()
+        when_led(cluster.nodes[1])
+        run = partial(invoke, env={"RAFTKV_ADDRESS": cluster.nodes[1].member.client_address})
+        for words in (("put", "apple", "3"), ("put", "pear", "4"), ("tag", "new"), ("sell", "apple")):
+            assert run("call", *words).exit_code == 0
+        yield run
+
+
+def lines(done):
+    """What was printed, without what differs from run to run."""
+    assert done.exit_code == 0, done.output
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all(each.pop("time_ms") > 0 and "." in each["cursor"] for each in found)
+    return found
+
+
+def test_each_change_is_a_line_with_the_cursor_to_go_on_behind(shop):
+    """Of a table, from the beginning and behind a change; with the values before; of some rows only."""
+    all_of_it = lines(shop("watch", "stock", "--after", "0", "--limit", "3", "--old"))
+    assert [{**each, "cursor": ""} for each in all_of_it] == [
+        {"cursor": "", "key": "apple", "value": 3, "old": None},
+        {"cursor": "", "key": "pear", "value": 4, "old": None},
+        {"cursor": "", "key": "apple", "deleted": True, "old": 3},
+    ]
+    (last,) = lines(shop("watch", "stock", "--after", all_of_it[1]["cursor"], "-n", "1"))
+    assert last == {"cursor": all_of_it[2]["cursor"], "key": "apple", "deleted": True}
+    (pear,) = lines(shop("watch", "stock", "--after", "0", "-n", "1", "--prefix", "p"))
+    assert pear["key"] == "pear"
+
+
+def test_sets_and_events_are_watched_as_well(shop):
+    """A set has keys only, an event has none."""
+    (tag,) = lines(shop("watch", "tags", "--after", "0", "-n", "1"))
+    assert (tag["key"], "value" in tag) == ("new", False)
+    (sold,) = lines(shop("watch", "sold", "--after", "0", "-n", "1"))
+    assert (sold["value"], "key" in sold) == ({"sku": "apple"}, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("nothing",), "no table, set or events 'nothing'"),
+        (("total",), "no table, set or events 'total'"),
+        (("dull",), "are not recorded in the version that is active"),
+        (("plain", "--old"), "no old values of plain are kept"),
+        (("sold", "--prefix", "a"), "have no keys"),
+        (("stock", "--after", "x"), "'x' is no cursor"),
+        (("stock", "--prefix", "a", "--to", "b"), "give --prefix, or --from and --to"),
+    ],
+)
+def test_a_wrong_word_says_what_is_wrong(shop, words, text):
+    """With the exit code of wrong usage."""
+    done = shop("watch", *words)
+    assert (done.exit_code, text in done.stderr) == (2, True), done.output

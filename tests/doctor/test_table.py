@@ -1,0 +1,269 @@
+"""Each condition is found in evidence that shows it, says what to do about it, and is not found where all is well."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+import pytest
+
+from raftkv import errors
+from raftkv.cli import main
+from raftkv.doctor import TABLE, ClusterView, Evidence, Severity, Silent, diagnose, exit_code_of
+from raftkv.doctor.conditions import stops
+from raftkv.doctor.conditions.peers import REFUSALS
+from raftkv.node.status import NodeStatus
+from tests.campaign.coverage import FAULTS
+from tests.doctor.cases import CASES, NOW, asked, directory, down, ended, leaderless, lies, node, stopped
+
+NAMES = [condition.name for condition in TABLE]
+
+ONLY_INSIDE = {
+    1: "a vote is durable before it is given, or is not given",
+    2: "terms are on disk",
+    3: "a rule of the core",
+    6: "the log is durable before the state",
+    27: "a rule of the core",
+    28: "a rule of the core",
+    29: "a rule of the core",
+    30: "a rule of the core",
+    31: "a rule of the core",
+    32: "a rule of the core",
+    33: "the caller is told",
+    36: "the caller is told",
+    45: "the old leader goes on",
+    47: "refused to who asks for it",
+    48: "a rule of the core",
+    49: "refused to who asks for it",
+    51: "a rule of the core",
+    52: "a rule of the core",
+    62: "a rule of the core",
+    63: "a rule of the core",
+    64: "a rule of the core",
+    65: "a rule of the core",
+    69: "a snapshot is of one index, or there is none",
+    71: "a rule of the core",
+    89: "raised in the child",
+}
+"""Rows of the table of faults that no operator can see in a status, a directory or a log, and why."""
+
+
+def found(evidence):
+    """The findings' names, in their order."""
+    return [each.condition for each in diagnose(evidence, NOW)]
+
+
+def test_there_is_a_case_for_each_condition():
+    """Neither more nor fewer, and no name twice."""
+    assert len(NAMES) == len(set(NAMES)) >= 30
+    assert set(CASES) == set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_condition_is_found_by_name(name):
+    """With its evidence, what to do and what to type."""
+    findings = [each for each in diagnose(CASES[name], NOW) if each.condition == name]
+    assert findings
+    for each in findings:
+        assert each.what and each.do and each.commands
+        assert each.why and all(each.why)
+
+
+def test_where_all_is_well_nothing_is_found():
+    """A cluster of three that answers, and a directory that would start."""
+    assert found(asked()) == []
+    assert found(lies(directory())) == []
+    assert found(Evidence()) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_little_else_is_found_with_it(name):
+    """One fault is not many findings: what only follows from it is left out."""
+    follows = {
+        "quorum-lost": {"voter-silent"},
+        "quorum-at-risk": {"voter-silent"},
+        "voter-silent": {"quorum-at-risk"},
+        "peer-stopped": {"quorum-at-risk", "voter-silent"},
+        "directory-held": {"quorum-at-risk", "voter-silent"},
+        "learner-silent": {"even-voters"},
+        "learner-waits": {"even-voters"},
+        "catching-up": set(),
+    } | {each: {"quorum-at-risk"} for each in NAMES if each.startswith("stopped-")}
+    assert set(found(CASES[name])) - {name} <= follows.get(name, set())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_that_is_told_to_type_is_one(name):
+    """The real command line takes each, and runs none."""
+    for each in diagnose(CASES[name], NOW):
+        for typed in each.commands:
+            parse(typed)
+
+
+def parse(typed):
+    """Let click parse a command line of raftkv; raises what a wrong one raises."""
+    program, *arguments = shlex.split(typed)
+    assert program == "raftkv"
+    command, context = main, click.Context(main)
+    if arguments == ["--version"] or arguments[-1] == "--help":
+        return
+    while isinstance(command, click.Group):
+        name, command, arguments = command.resolve_command(context, arguments)
+        context = click.Context(command, parent=context, info_name=name)
+    command.make_context(command.name, list(arguments), parent=context.parent)
+
+
+def test_a_command_that_talks_to_the_cluster_says_where():
+    """So it can be typed on any machine: with the addresses that were given, and TLS."""
+    evidence = msgspec.structs.replace(asked(silent=[down(3)]), options=("-a", "h:1", "--tls-ca", "my ca.pem"))
+    (risk,) = [each for each in diagnose(evidence, NOW) if each.condition == "quorum-at-risk"]
+    assert risk.commands == ("raftkv serve --node-id 3 --data-dir DIR",)
+    assert evidence.asking("member", "remove", 3) == "raftkv member remove 3 -a h:1 --tls-ca 'my ca.pem'"
+
+
+def test_the_rows_of_the_table_of_faults():
+    """Each is shown to an operator by some condition, or named here with the reason why it can't be."""
+    shown = {row for condition in TABLE for row in condition.faults}
+    assert shown - set(FAULTS) <= {87}, "87 is a quorum that is lost for good, which no test brings back yet"
+    assert set(FAULTS) - shown == set(ONLY_INSIDE)
+
+
+def test_what_a_condition_says_of_itself_names_the_same_rows():
+    """The sentence beside its function and the table are of one mind."""
+    for condition in TABLE:
+        said = {int(row) for row in re.findall(r"F(\d+)", condition.signs.__doc__)}
+        assert said == set(condition.faults), condition.name
+
+
+def test_the_worst_comes_first_and_the_same_evidence_gives_the_same():
+    """Whatever it is that is found besides."""
+    order = list(Severity)
+    assert [condition.severity for condition in TABLE] == sorted(
+        (condition.severity for condition in TABLE), key=order.index
+    )
+    everything = Evidence(
+        view=ClusterView([node(1, damaged=["b", "a"]), node(2, digest="9", mistakes={"b": 1, "a": 2})], [down(3)]),
+        directories=CASES["directory-twice"].directories,
+        logs=CASES["log-unreadable"].logs,
+        options=("-a", "h:1"),
+    )
+    assert diagnose(everything, NOW) == diagnose(everything, NOW)
+    severities = [order.index(each.severity) for each in diagnose(everything, NOW)]
+    assert severities == sorted(severities) and len(set(severities)) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("single-voter", 0),
+        ("disk-low", 1),
+        ("quorum-lost", 3),
+        ("writes-refused", 3),
+        ("replicas-differ", 5),
+        ("directory-foreign", 5),
+        ("stopped-disk", 5),
+    ],
+)
+def test_the_exit_code_is_that_of_the_worst(name, code):
+    """As for other commands: 5 is data in doubt, 3 that nobody serves, 1 that something is not as it should be."""
+    assert exit_code_of(diagnose(CASES[name], NOW)) == code
+    assert exit_code_of([]) == 0
+
+
+def test_since_when_is_said_where_it_is_known():
+    """The node says for how long; the time is by the clock of who asks, so a wrong clock there does not matter."""
+    (low,) = diagnose(CASES["disk-low"], datetime(2026, 5, 1, 5, 0, 12, tzinfo=UTC))
+    assert low.since == "2026-05-01T05:00:00+00:00"
+    (nearly,) = diagnose(CASES["disk-nearly-low"], NOW)
+    assert nearly.since is None
+    (lost, *_) = diagnose(leaderless(down(2), down(3)), NOW)
+    assert lost.since == (NOW - timedelta(seconds=90)).isoformat()
+
+
+def test_every_error_that_stops_a_node_has_a_condition():
+    """The errors of raftkv that end a node or its start are known by name; `stopped-otherwise` is for bugs only."""
+    stop = {
+        name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, errors.NodeStopped)
+    }
+    ours = {"NodeStopped", "SafetyViolation", "WrongProcess"}
+    assert stop - ours <= set(stops.KNOWN)
+    for name in sorted(stop - ours):
+        findings = diagnose(ended(name), NOW)
+        assert [each.condition for each in findings] != ["stopped-otherwise"], name
+        assert "last line of n3.log" in findings[0].why[0]
+
+
+def test_a_node_that_was_started_again_has_not_stopped():
+    """The log that was given may be an older one than what the node says."""
+    evidence = msgspec.structs.replace(asked(), logs=ended("DiskFull").logs)
+    assert found(evidence) == []
+    evidence = msgspec.structs.replace(stopped("Corruption"), logs=ended("DiskFull").logs)
+    assert "stopped-corrupt" in found(evidence) and "stopped-disk" not in found(evidence)
+
+
+def test_an_election_that_goes_on_is_no_finding():
+    """At the first look there was a leader, at the second there was none: another second will show it."""
+    evidence = msgspec.structs.replace(leaderless(), before=asked().view)
+    assert "no-leader" not in found(evidence)
+
+
+def test_who_does_not_answer_anybody_is_said_once():
+    """Not once more by each node that does not reach it either."""
+    gone = Silent("10.0.0.3:7001", "refused", 3)
+    peers = [each if each.node_id == 2 else msgspec.structs.replace(each, connected=False) for each in node(1).peers]
+    assert set(found(asked(node(1, peers=peers), silent=[gone]))) == {"quorum-at-risk", "voter-silent"}
+
+
+def test_the_names_of_refusals_are_conditions():
+    """So each kind of refusal has what to do about it."""
+    assert set(REFUSALS) <= set(NAMES)
+
+
+def test_who_is_heard_by_the_leader_is_not_lost():
+    """From where one asks, two voters may not be reached; the leader hears both, and all is served."""
+
+    def heard(silent_ms):
+        peers = [msgspec.structs.replace(each, silent_ms=silent_ms) for each in node(1).peers]
+        return found(asked(node(1, peers=peers), silent=[down(2), down(3)]))
+
+    assert set(heard(80)) == {"voter-silent"}
+    assert set(heard(5_000)) == {"quorum-lost", "voter-silent"}
+
+
+def test_a_status_of_an_older_node_has_nothing_wrong_by_what_it_lacks():
+    """Nodes of the versions before say neither since when, nor how near they are to their bounds."""
+    new = {"lasting_s", "sessions", "sessions_max", "waiting_requests_max", "open_files", "open_files_max", "data_dir"}
+    new |= {"incarnation", "disk_writing_s", "snapshot_problem", "addresses_unwritten"}
+
+    def older(number):
+        fields = {name: value for name, value in msgspec.to_builtins(node(number)).items() if name not in new}
+        for each in fields["peers"]:
+            del each["address"], each["unreached_s"]
+        return msgspec.convert(fields, NodeStatus)
+
+    assert found(asked(*map(older, (1, 2, 3)))) == []
+
+
+def test_a_log_says_since_when():
+    """The time of the line, as it stands there."""
+    (stop,) = diagnose(ended("DiskFull"), NOW)
+    assert stop.since == "2026-05-01T02:59:00Z"
+
+
+def test_no_command_gives_a_new_node_an_id_that_may_be_taken():
+    """Behind all that are known, removed ones too; far away when nobody answers who would know; none where even the
+    node's own id is not known."""
+    assert asked().new_id() == 4
+    assert CASES["directory-of-removed"].new_id() == 5
+    (damaged,) = diagnose(CASES["directory-damaged"], NOW)
+    assert damaged.commands[1] == "raftkv member remove 3"
+    assert "raftkv member add 103=NEWHOST:8001/NEWHOST:7001" in damaged.commands
+    (nobody,) = diagnose(lies(directory(error="Corruption", text="gone", owner=None)), NOW)
+    assert nobody.commands == ("raftkv log inspect /data",)
+    (unsaid,) = diagnose(Evidence(logs=(msgspec.structs.replace(ended("DiskFull").logs[0], node_id=None),)), NOW)
+    assert "raftkv serve --node-id ID --data-dir DIR" in unsaid.commands
+    for each in (*damaged.commands, *nobody.commands, *unsaid.commands):
+        parse(each)
