@@ -31,8 +31,11 @@ Each example is a script of calls and faults. Its calls are first made without a
 which differ in hash seed, time and dice, so that a command which depends on these is named, with the field that
 differed; then beside the model. Then several clients with sessions make them in a simulated cluster, in which the
 faults strike. Everything recovers, all replicas must be equal, and the history must be one that the model can explain
-(linearizability). A failing script is shrunk, printed as a program, and saved to a file that `raftkv replay` shows;
-when it takes a cluster to fail, what happened there is drawn.
+(linearizability). A failing script is shrunk, printed as a program, drawn, and saved to a file that `raftkv replay`
+shows.
+
+Where time matters, a method of the model takes `now_ms`; see `raftkv.testing.judging.models`. Arguments that only an
+answer can tell, as tokens and ids, come from `earlier(…)`.
 
 The pytest plugin comes with the package: `--raftkv-budget quick|ci|soak` (or `RAFTKV_BUDGET`, or `raftkv_budget` in
 pytest's configuration) says how much is tried, `--raftkv-seed N` tries other examples, `--raftkv-failures DIR`
@@ -40,6 +43,8 @@ pytest's configuration) says how much is tried, `--raftkv-seed N` tries other ex
 
 When the application changes, `upgrade_test` tests that its new version can take the place of the released one, node by
 node, while calls go on.
+
+Real nodes come from the fixtures `raftkv_cluster` and `raftkv_servers`, which the plugin brings.
 
 For stories of your own, see `scenario` and `SimCluster`; for unit tests without a cluster, `raftkv.LocalMachine`.
 """
@@ -51,7 +56,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raftkv.testing.faults.nemesis import fault_kinds
-    from raftkv.testing.judging.failure import Cause, CounterExample, Failure, UndecidedHistory
+    from raftkv.testing.judging.failure import Cause, CounterExample, Failure, NeverAnswered, UndecidedHistory
     from raftkv.testing.judging.models import UnfitModel
     from raftkv.testing.trying.application import fault_test
     from raftkv.testing.trying.budget import Budget
@@ -60,9 +65,9 @@ if TYPE_CHECKING:
     from raftkv.testing.trying.references import NotImportable
     from raftkv.testing.trying.replacing import rerun_upgrade
     from raftkv.testing.trying.saved import SavedFailure, load
-    from raftkv.testing.trying.script import Call, Fault
+    from raftkv.testing.trying.script import Call, Earlier, Fault
     from raftkv.testing.trying.stories import play, scenario
-    from raftkv.testing.trying.strategies import UnfitStrategy, calls
+    from raftkv.testing.trying.strategies import UnfitStrategy, calls, earlier
     from raftkv.testing.trying.upgrade import upgrade_test
     from raftkv.testing.world.cluster import SimCluster
     from raftkv.testing.world.loop import elapse
@@ -72,8 +77,10 @@ __all__ = [
     "Call",
     "Cause",
     "CounterExample",
+    "Earlier",
     "Failure",
     "Fault",
+    "NeverAnswered",
     "NotImportable",
     "SavedFailure",
     "SimCluster",
@@ -82,6 +89,7 @@ __all__ = [
     "UnfitModel",
     "UnfitStrategy",
     "calls",
+    "earlier",
     "elapse",
     "fault_kinds",
     "fault_test",
@@ -98,8 +106,10 @@ _PLACES = {
     "Call": "trying.script",
     "Cause": "judging.failure",
     "CounterExample": "judging.failure",
+    "Earlier": "trying.script",
     "Failure": "judging.failure",
     "Fault": "trying.script",
+    "NeverAnswered": "judging.failure",
     "NotImportable": "trying.references",
     "SavedFailure": "trying.saved",
     "SimCluster": "world.cluster",
@@ -108,6 +118,7 @@ _PLACES = {
     "UnfitModel": "judging.models",
     "UnfitStrategy": "trying.strategies",
     "calls": "trying.strategies",
+    "earlier": "trying.strategies",
     "elapse": "world.loop",
     "fault_kinds": "faults.nemesis",
     "fault_test": "trying.application",

@@ -1,4 +1,4 @@
-"""The pytest plugin: options for budget, seed and where failures are saved, and how to see a failure again.
+"""The pytest plugin: options for budget, seed and where failures are saved, how to see a failure again, and fixtures.
 
 Every start of pytest loads it, so it imports nothing of the simulation.
 """
@@ -15,7 +15,14 @@ from raftkv.testing.judging.failure import CounterExample
 from raftkv.testing.trying.budget import BUDGETS, Chosen, chosen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _pytest.reports import TestReport
+
+    from raftkv.testing.real.cluster import RealClusters
+    from raftkv.testing.real.servers import ServersFixture
+
+_CLUSTERS: pytest.StashKey[RealClusters] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,4 +69,34 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         if error.diagram:
             report.sections.append(("raftkv: what happened last", error.diagram))
         report.sections.append(("raftkv: how to see it again", error.instructions))
+    if report.failed and (clusters := item.stash.get(_CLUSTERS, None)) is not None and clusters.report:
+        report.sections.append(("raftkv: the nodes' logs", clusters.report))
+    if chosen.tried and call.when == "call":
+        report.sections.append(("raftkv: what was tried", "\n\n".join(chosen.tried)))
+        chosen.tried.clear()
     return report
+
+
+@pytest.fixture
+def raftkv_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[RealClusters, None, None]:
+    """Real nodes: `cluster = raftkv_cluster(Inventory)` starts three processes, which the test may `kill`, `restart`,
+    `pause`, and `cut` off from each other. Their logs are in the report of a test that fails."""
+    from raftkv.testing.real.cluster import RealClusters
+
+    clusters = request.node.stash[_CLUSTERS] = RealClusters(tmp_path / "raftkv")
+    try:
+        yield clusters
+    finally:
+        clusters.close()
+
+
+@pytest.fixture
+def raftkv_servers(tmp_path: Path) -> Generator[ServersFixture, None, None]:
+    """Servers in this process: `servers = raftkv_servers(Inventory)` starts one, or `size` of them."""
+    from raftkv.testing.real.servers import ServersFixture
+
+    fixture = ServersFixture(tmp_path / "raftkv")
+    try:
+        yield fixture
+    finally:
+        fixture.close()

@@ -24,9 +24,16 @@ from raftkv.testing.world.settings import CONFIG
 from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
 from raftkv.worlds import later
+from raftkv.worlds.deposed import Deposed
+from raftkv.worlds.idling import CUT_WHILE_IDLE, Idling
 from raftkv.worlds.parting import Parting
+from raftkv.worlds.regaining import Regaining
+from raftkv.worlds.reminders import Reminding
+from raftkv.worlds.repeating import Repeating, with_turns
 from raftkv.worlds.scanning import Scanner
 from raftkv.worlds.sightings import Sightings
+from raftkv.worlds.tails import KEPT, Tails
+from raftkv.worlds.watching import Watching
 from raftkv.worlds.workload import Clients, Workload
 
 SIZES = (6, 6, 24, 4, 6, 1, 1)
@@ -98,6 +105,7 @@ class Simulation:
         self.history = History()
         self._variety = Variety(CONFIG, random.Random(self._dice.getrandbits(64)))
         self._has_later = random.Random(f"versions in {seed}").random() < LATER_PART
+        self._repeating = Repeating(seed)
         self._clients = Clients(seed, self.history, self._variety.command_bytes_max)
         self._lists: dict[Any, Any] = {}
         self.report = WorldReport(seed)
@@ -116,16 +124,22 @@ class Simulation:
         return self.report
 
     async def _run(self, loop: SimLoop) -> None:
-        cluster = SimCluster(Workload, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
+        earlier, newer = (
+            with_turns(each) if self._repeating.is_wanted else each for each in (Workload, later.Workload)
+        )
+        cluster = SimCluster(earlier, self._size, seed=self._dice.getrandbits(64), config=CONFIG)
         cluster.variety = self._variety
+        self._reminding = Reminding(self.seed, cluster)
+        self._watching = Watching(self.seed, cluster)
         if self._has_later:
-            cluster.later = later.Workload
+            cluster.later = newer
         if self._observe is not None:
             self._observe(cluster)
             self.history.recorder = cluster.recorder
         inputs = CoreInvariantsAfterEachInput()
         inputs.attach(cluster)
         sightings = Sightings(cluster)
+        Tails(cluster.fired).attach(cluster)
         checks = [*all_checks(), LogTimeIsBounded(), inputs, sightings]
         nemesis = Nemesis(cluster, random.Random(self._dice.getrandbits(64)))
         self.report.events = cluster.events
@@ -136,6 +150,12 @@ class Simulation:
             self.broken_at = loop.time()
             raise
         self._judge(cluster, loop)
+        idling = Idling(self.seed, cluster)
+        if idling.is_wanted and await idling.play():
+            self.report.faults[CUT_WHILE_IDLE] = 1
+        regaining = Regaining(self.seed, cluster)
+        if regaining.is_wanted and await regaining.play():
+            self.report.faults[KEPT] = cluster.fired[KEPT]
         parting = Parting(self.seed, cluster)
         if parting.is_wanted and (kind := await parting.play()) is not None:
             self.report.faults[kind] = 1
@@ -143,16 +163,16 @@ class Simulation:
     async def _live(self, cluster: SimCluster, nemesis: Nemesis, sightings: Sightings) -> None:
         """First whatever may go wrong does (safety), then everything is mended (liveness)."""
         told = random.Random(f"who is told of whom in {self.seed}")
-        if self._has_later and told.random() < FOUNDED_LATER_PART:
+        if cluster.later is not None and told.random() < FOUNDED_LATER_PART:
             for sim in cluster.nodes.values():
-                sim.machine = later.Workload
+                sim.machine = cluster.later
         await cluster.start()
         await cluster.until_leader()
         clients = []
         for _ in range(self._client_count):
             # Some are told of all founders, some of one only, which may be gone soon.
             seeds = told.sample(range(1, self._size + 1), told.randint(1, self._size))
-            machine = later.Workload if self._has_later and told.random() < 0.5 else None
+            machine = cluster.later if cluster.later is not None and told.random() < 0.5 else None
             clients.append(cluster.client(*seeds, machine=machine, deadline_s=DEADLINE_S, sessions=True))
             sightings.watch(clients[-1], seeds)
         workers = [asyncio.ensure_future(self._clients.act(client, at)) for at, client in enumerate(clients)]
@@ -160,15 +180,28 @@ class Simulation:
         if scanner.is_wanted:
             client = cluster.client(deadline_s=DEADLINE_S)
             workers.append(asyncio.ensure_future(scanner.act(client, lambda: self._clients.stopping)))
+        if self._reminding.is_wanted:
+            client = cluster.client(deadline_s=DEADLINE_S, sessions=True)
+            workers.append(asyncio.ensure_future(self._reminding.act(client, lambda: self._clients.stopping)))
+        if self._watching.is_wanted:
+            self._watching.begin(lambda: cluster.client(deadline_s=DEADLINE_S))
+            client = cluster.client(deadline_s=DEADLINE_S, sessions=True)
+            workers.append(asyncio.ensure_future(self._watching.act(client, lambda: self._clients.stopping)))
+        deposed = Deposed(self.seed, cluster)
+        story = asyncio.ensure_future(deposed.act() if deposed.is_wanted else asyncio.sleep(0))
         try:
             await nemesis.run(self._duration_s)
+            story.cancel()
+            await asyncio.wait([story])
+            if not story.cancelled():
+                story.result()
             await nemesis.mend()
             cluster.note("mended")
             await self._settle(cluster, workers, clients, sightings, nemesis)
         finally:
-            for worker in workers:
+            for worker in (*workers, story):
                 worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            await asyncio.gather(*workers, story, self._watching.end(), return_exceptions=True)
 
     async def _settle(
         self,
@@ -198,6 +231,11 @@ class Simulation:
         await cluster.until_equal(EQUAL_WITHIN * timeout_s)
         client = cluster.client(deadline_s=SERVED_WITHIN * timeout_s)
         self._lists = await self._clients.read_lists(client)
+        await cluster.until(self._reminding.is_done, RAISED_WITHIN * timeout_s, "what was scheduled and is due was run")
+        await self._reminding.judge(client)
+        await self._watching.judge(client, ANSWERED_WITHIN * timeout_s + GIVES_UP_WITHIN_S)
+        if self._repeating.is_wanted:
+            await self._repeating.judge(client, cluster)
         await client.close()
 
     def _judge(self, cluster: SimCluster, loop: SimLoop) -> None:

@@ -14,7 +14,7 @@ from raftkv.client import Client
 from raftkv.config import KIB
 from raftkv.errors import Indeterminate, InvalidArgument, NotAccepted, NotActive, RaftKVError, Rejected, SessionExpired
 from raftkv.kv import KeyValue
-from raftkv.machine import Table, command, query
+from raftkv.machine import Table, command, on_expire, query
 from raftkv.model import Index
 from raftkv.testing.judging.history import History
 from raftkv.testing.judging.operation import Operation, counter, register
@@ -41,11 +41,29 @@ TOO_NEW = "command of a later version"
 ENCOUNTERS = (RAISED, ENDLESS, DONE_AFTER_ALL, AT_LIMIT, OVER_LIMIT, TOO_NEW)
 
 
+RENEWED_MS = 1_500
+"""How long a lease is held when it is renewed."""
+
+
 class Note(msgspec.Struct):
     """How many items were noted, and the last of them."""
 
     count: int = 0
     last: bytes = b""
+
+
+class Reminder(msgspec.Struct):
+    """A command that is to be run later: when, by which handle, and what came of it."""
+
+    due_ms: int
+    handle: int
+    times: int = 0
+    at_ms: int | None = None
+    cancelled: bool = False
+    over_ms: int | None = None
+    """When the lease that comes with it ran out."""
+    overs: int = 0
+    """How often it did."""
 
 
 class Workload(KeyValue):
@@ -54,6 +72,67 @@ class Workload(KeyValue):
     lists = Table(bytes, list[bytes])
     rows = Table(int, int)
     notes = Table(bytes, Note)
+    reminders = Table(int, Reminder)
+    leases = Table(int, int, expires=True)
+    """Until when a reminder has one."""
+    counted = Table(int, int, watch=True)
+
+    @command
+    def count_up(self, key: int) -> int:
+        """Set a row that is watched; how often it was set."""
+        self.counted[key] = self.counted.get(key, 0) + 1
+        return self.counted[key]
+
+    @query
+    def counted_now(self) -> list[tuple[int, int]]:
+        """How often each row was set."""
+        return list(self.counted.items())
+
+    @command
+    def remind(self, number: int, after_ms: int) -> None:
+        """Have `remember` run later, and hold a lease until then."""
+        handle = self.schedule(after_ms / 1000, Workload.remember, number)
+        self.reminders[number] = Reminder(self.now_ms + after_ms, handle)
+        if after_ms:
+            self.leases.put(number, self.now_ms + after_ms, ttl_s=after_ms / 1000)
+
+    @command
+    def forget(self, number: int) -> bool:
+        """Or not; whether it was not too late for that. The lease is for longer then."""
+        reminder = self.reminders[number]
+        if number in self.leases:
+            self.leases.put(number, self.now_ms + RENEWED_MS, ttl_s=RENEWED_MS / 1000)
+        if not self.cancel(reminder.handle):
+            return False
+        reminder.cancelled = True
+        self.reminders[number] = reminder
+        return True
+
+    @command
+    def remember(self, number: int) -> None:
+        """Write down that this was run, and when."""
+        reminder = self.reminders[number]
+        reminder.times, reminder.at_ms = reminder.times + 1, self.now_ms
+        self.reminders[number] = reminder
+
+    @command
+    @on_expire("leases")
+    def ran_out(self, number: int, until_ms: int) -> None:
+        """Write down that a lease did, and when."""
+        reminder = self.reminders[number]
+        reminder.overs, reminder.over_ms = reminder.overs + 1, self.now_ms
+        assert until_ms <= self.now_ms, f"the lease {number} ran out at {self.now_ms}, before {until_ms}"
+        self.reminders[number] = reminder
+
+    @command
+    def reminders_now(self) -> tuple[int, list[tuple[int, Reminder]], list[tuple[int, int]]]:
+        """The log's time, all that were ever scheduled, and until when there are leases."""
+        return self.now_ms, list(self.reminders.items()), list(self.leases.items())
+
+    @query
+    def leases_now(self) -> tuple[int, list[tuple[int, int]]]:
+        """The present, and until when there are leases."""
+        return self.now_ms, list(self.leases.items())
 
     @command
     def note(self, key: bytes, item: bytes) -> int:
@@ -86,7 +165,10 @@ class Workload(KeyValue):
     def dig(self, key: bytes, item: bytes) -> None:
         """Append, and then never end; no frame is left, and all of it is undone."""
         self.lists[key] = [*self.lists.get(key, []), item]
-        self.dig(key, item)
+        self._deeper()
+
+    def _deeper(self) -> None:
+        self._deeper()
 
     @command
     def litter(self, number: int, deletes: bool) -> None:

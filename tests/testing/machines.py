@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import os
 import random
 import time
-from typing import ClassVar
 from unittest.mock import ANY
 
 from raftkv.machine import StateMachine, Table, Value, command, query
@@ -66,16 +66,75 @@ class Writing(Inventory):
         return self.stock[sku]
 
 
+_cache: dict[str, int] = {}
+_last: list[str] = []
+
+
 class Remembering(Inventory):
     """Keeps something in the process, which a restart forgets."""
 
-    cache: ClassVar[dict[str, int]] = {}
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        _cache[sku] = _cache.get(sku, 0) + max(quantity, 0)
+        self.stock[sku] = _cache[sku]
+        return self.stock[sku]
+
+
+class Mirroring(Inventory):
+    """Writes the same in a table and beside it, and reads what is beside it."""
 
     @command
     def receive(self, sku: str, quantity: int) -> int:
-        self.cache[sku] = self.cache.get(sku, 0) + max(quantity, 0)
-        self.stock[sku] = self.cache[sku]
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        _cache[sku] = self.stock[sku] = self.stock.get(sku, 0) + quantity
+        return _cache[sku]
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        return _cache.get(sku, 0) if sku in self.stock else 0
+
+
+class Following(Inventory):
+    """What a call does goes by whether its process has made the one before."""
+
+    order = Table(int, int)
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        if not len(self.stock):
+            _last.clear()
+        _last.append(sku)
+        self.order[self.index] = len(_last)
+        self.stock[sku] = self.stock.get(sku, 0) + quantity
         return self.stock[sku]
+
+
+@functools.cache
+def _priced(sku: str, known: int) -> list[int]:
+    """What is known of an article; the list is the caller's, and everybody else's."""
+    return [known]
+
+
+class Memoizing(Inventory):
+    """Changes what a function has cached."""
+
+    @command
+    def receive(self, sku: str, quantity: int) -> int:
+        if quantity <= 0:
+            raise ValueError("quantity must be positive")
+        total = self.stock.get(sku, 0) + quantity
+        if not self.stock.get(sku, 0):
+            _priced(sku, 0)[:] = [0]
+        _priced(sku, 0)[0] = total
+        self.stock[sku] = total
+        return _priced(sku, 0)[0]
+
+    @query
+    def on_hand(self, sku: str) -> int:
+        return _priced(sku, 0)[0] if sku in self.stock else 0
 
 
 class Attribute(Inventory):

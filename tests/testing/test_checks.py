@@ -10,9 +10,11 @@ import pytest
 from raftkv.config import Config
 from raftkv.core.raft import Raft
 from raftkv.kv import KeyValue
+from raftkv.machine import StateMachine, Table, command
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.checks import CoreInvariants, CoreInvariantsAfterEachInput
 from raftkv.testing.judging.failure import Failure
+from raftkv.testing.judging.states import TablesAreInStep
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop
 from raftkv.testing.world.variety import Variety
@@ -107,3 +109,45 @@ def test_a_world_that_does_not_come_to_itself_fails_in_bounded_time(monkeypatch)
     with pytest.raises(Failure, match=r"not within [\d.]+ s: a leader"):
         world.run()
     assert world.broken_at < 2.5 + LEADER_WITHIN * 2.5 * Config().election_timeout_ms / 1000
+
+
+class Indexed(StateMachine):
+    """A table that rows are found in by a field."""
+
+    rows = Table(int, dict[str, int], index={"size": int})
+
+    @command
+    def put(self, key: int, size: int) -> int:
+        """Keep a row."""
+        self.rows[key] = {"size": size}
+        return len(self.rows)
+
+
+def test_an_index_or_count_that_is_not_what_the_rows_say_is_noticed():
+    """On whichever node, and whether a row is not found by its field, or found by another, or not counted."""
+
+    async def main():
+        cluster = SimCluster(Indexed, 3, seed=1)
+        await cluster.start()
+        await cluster.until_leader()
+        client = cluster.client()
+        for key in range(20):
+            await client.remote.put(key, key)
+        TablesAreInStep().look(cluster)
+        runner = cluster.leader.applier.runner
+        start = Indexed.rows.prefix[:-1] + b"\2size\0"
+        (place, _), *_ = runner.store.scan(start, start[:-1] + b"\1")
+        row = Indexed.rows.prefix + Indexed.rows.keys.encode(99)
+        for broken, whole, said in (
+            ({place: None}, {place: b""}, "lacks the row 0"),
+            ({place + b"x": b""}, {place + b"x": None}, "that the table does not have so"),
+            ({row: b"\x81\xa4size\x01"}, {row: None}, "21 rows, and 20 are counted"),
+        ):
+            runner.store.write(broken, runner.applied)
+            with pytest.raises(AssertionError, match=said):
+                TablesAreInStep().look(cluster)
+            runner.store.write(whole, runner.applied)
+        TablesAreInStep().look(cluster)
+        await client.close()
+
+    SimLoop().run(main())

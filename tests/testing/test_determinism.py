@@ -6,13 +6,15 @@ import sys
 
 import pytest
 
+from raftkv.machine.local import START_MS
 from raftkv.testing import TwinDied
 from raftkv.testing.judging.failure import Cause
 from raftkv.testing.trying import determinism
-from raftkv.testing.trying.determinism import find_difference
+from raftkv.testing.trying.determinism import RESTARTS_MAX, find_difference
 from raftkv.testing.trying.references import NotImportable, Reference
 from raftkv.testing.trying.replica import Step
-from tests.testing.machines import Inventory, Remembering, Tags
+from tests.testing.machines import Following, Inventory, Memoizing, Mirroring, Remembering, Tags
+from tests.testing.test_timers import Locks
 
 WORDS = [f"word{number}" for number in range(9)]
 
@@ -54,6 +56,40 @@ def test_what_is_kept_outside_of_tables_is_found():
     assert finding.difference == (
         "stock['a'] is 3 in a new process and 6 after the same calls had run before, with other tables"
     )
+
+
+@pytest.mark.parametrize("machine", [Mirroring, Memoizing, Following])
+def test_what_is_written_alike_outside_of_tables_is_found_by_a_restart(machine):
+    """In one process all is as it should be: only a process that has no more than the tables shows it."""
+    method = "receive" if machine is Following else "on_hand"
+    more = ("receive", "b", 1) if machine is Following else ("on_hand", "a")
+    finding = find_difference(machine, steps(machine, ("receive", "a", 3), more))
+    assert finding is not None
+    assert (finding.cause, finding.step) == (Cause.REMEMBERS, 1), method
+    place = "order[2]" if machine is Following else "the "
+    assert finding.difference.startswith(place)
+    assert finding.difference.endswith(
+        "when another one, which has the tables and nothing else, goes on with the calls"
+    )
+
+
+def test_a_process_is_restarted_before_each_of_a_few_calls_and_some_of_many():
+    """Always before the same ones of the same calls, so that what was found is found again."""
+    few = steps(Inventory, *[("receive", "a", number) for number in range(1, 8)])
+    assert determinism._restarts(few, RESTARTS_MAX) == [*range(1, 7)]
+    drawn = determinism._restarts(few * 5, RESTARTS_MAX)
+    assert drawn == determinism._restarts(few * 5, RESTARTS_MAX)
+    assert len(set(drawn)) == RESTARTS_MAX
+    assert drawn == sorted(drawn)
+    assert 1 <= drawn[0] < drawn[-1] < 36
+    assert determinism._restarts(few[:1], RESTARTS_MAX) == determinism._restarts([], RESTARTS_MAX) == []
+
+
+def test_a_restart_changes_nothing_for_who_keeps_all_in_tables():
+    """Dice, timers and the log's index go on where they were; so does a machine whose calls schedule others."""
+    assert find_difference(Tags, steps(Tags, *[("sound", word) for word in WORDS])) is None
+    calls = [Step(START_MS + 100 * at, "lock", Locks.methods["lock"].encode_args(("door",), {})) for at in range(9)]
+    assert find_difference(Locks, calls) is None
 
 
 def test_a_class_that_another_process_cannot_make_is_refused():

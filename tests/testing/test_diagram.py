@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from raftkv.kv import KeyValue
+from raftkv.testing.judging.operation import Operation
 from raftkv.testing.tracing.diagram import LEGEND, text_diagram
 from raftkv.testing.tracing.lifelines import lifelines
 from raftkv.testing.tracing.page import html_diagram
@@ -218,6 +219,59 @@ def test_labels_of_one_node_do_not_lie_on_each_other(busy):
     for found in places.values():
         found.sort()
         assert min(two - one for one, two in itertools.pairwise(found)) >= 10
+
+
+LABELS = ("happening", "arrow", "time", "network", "world", "broken")
+"""Kinds of texts; marks, which are a character each, stand on the lines."""
+
+
+def boxes(trace):
+    """Where the drawing's labels are: their left, top, right and bottom, and their texts."""
+    found = []
+    drawing = parsed(page(trace))
+    for group in drawing.iter():
+        for each in group:
+            kind = (each.get("class") or group.get("class") or "").split()
+            if not each.tag.endswith("}text") or not kind or kind[0] not in LABELS:
+                continue
+            width = len(each.text or "") * (6.0 if kind[0] == "arrow" else 6.6)
+            x, y = float(each.get("x")), float(each.get("y"))
+            at_end = each.get("text-anchor") == "end" or kind[0] == "time"
+            left = x - width if at_end else x
+            found.append((left, y - 9, left + width, y + 2, each.text))
+    return found
+
+
+def test_labels_lie_nowhere_on_each_other(busy, crashed):
+    """Computed from the letters' size: neither those of one line, nor those of two lines that meet between them."""
+    for trace in (crashed, busy):
+        found = sorted(boxes(trace), key=lambda box: box[1])
+        assert len(found) > 50
+        for at, one in enumerate(found):
+            for other in itertools.takewhile(lambda box, one=one: box[1] < one[3], found[at + 1 :]):
+                assert one[2] <= other[0] or other[2] <= one[0], (one, other)
+
+
+def test_answers_are_shown_whole_and_arrows_name_the_command():
+    """However long: in several lines, in the text as well."""
+
+    async def tell(cluster):
+        async with cluster.client() as client:
+            await client.put(b"a", b"1")
+        operation = Operation(1, None, "items", ("a",), cluster.loop.time())
+        cluster.recorder.called(operation)
+        await elapse(0.2)
+        operation.result = [f"item{number}" for number in range(40)]
+        cluster.recorder.answered(operation, refused=False)
+
+    trace = recorded(tell)
+    shown = " ".join(each.text or "" for kind, each in elements(trace, "text") if kind.startswith("happening"))
+    text = text_diagram(trace, rows=400)
+    assert re.search(r"append \d+ put", text)
+    assert any(re.fullmatch(r"append \d+ put", each.text) for kind, each in elements(trace, "text") if kind == "arrow")
+    for number in range(40):
+        assert f"item{number}" in shown
+        assert f"item{number}" in text
 
 
 def test_the_same_trace_is_the_same_page():

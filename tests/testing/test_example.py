@@ -11,10 +11,13 @@ from raftkv.errors import InvalidArgument
 from raftkv.testing import Call, Cause, CounterExample, Fault, UndecidedHistory, UnfitModel, fault_kinds, rerun
 from raftkv.testing.judging.checks import QueuesAreBounded
 from raftkv.testing.judging.search import Effort
-from raftkv.testing.trying import performance
+from raftkv.testing.trying import example, performance
+from raftkv.testing.trying.determinism import RESTARTS_MAX
 from raftkv.testing.trying.example import run_example
 from raftkv.testing.trying.performance import Performance
 from raftkv.testing.trying.script import Script
+from tests.campaign.large import IS_LARGE
+from tests.testing import machines
 from tests.testing.machines import Failing, Inventory, InventoryModel, Remembering
 
 RECEIVE = Call("receive", ("apple", 3))
@@ -59,16 +62,26 @@ def test_what_is_not_decided_is_said(monkeypatch):
 def test_only_what_is_looked_for_is_looked_at(monkeypatch):
     """While a script is made smaller, nothing else need be found."""
     script = Script(calls=(RECEIVE,))
+    monkeypatch.setattr(machines, "_cache", {})  # what other tests have made this process remember
     with pytest.raises(CounterExample):
-        run_example(Remembering, InventoryModel, script, only=Cause.REMEMBERS)
+        run_example(Remembering, InventoryModel, script, only={Cause.REMEMBERS})
     monkeypatch.setattr(Performance, "run", lambda self: pytest.fail("a world was made"))
-    run_example(Remembering, InventoryModel, script, only=Cause.DISAGREES)
+    run_example(Remembering, InventoryModel, script, only={Cause.DISAGREES})
+    restarts = []
+    monkeypatch.setattr(example, "find_difference", lambda machine, steps, count: restarts.append(count))
+    for only in ({Cause.NONDETERMINISTIC}, {Cause.REMEMBERS}):
+        run_example(Remembering, InventoryModel, script, only=only)
+    assert restarts == [0, RESTARTS_MAX]
 
 
 @pytest.mark.parametrize("kind", fault_kinds())
 def test_each_kind_of_fault_can_strike(kind):
-    """Alone and twice, in worlds of one node, three and five; an application that is sound passes."""
-    for size in (1, 3, 5):
+    """Alone and twice, in worlds of one node, three and five; an application that is sound passes.
+
+    A plain run has one of these worlds for each kind, and one of another size for the next.
+    """
+    at = fault_kinds().index(kind) % 3
+    for size in (1, 3, 5) if IS_LARGE else (1, 3, 5)[at : at + 1]:
         rerun(
             Inventory,
             InventoryModel,

@@ -55,6 +55,16 @@ def last_index(disk):
         log.close()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_rot_in_the_newest_batch_looks_like_a_torn_write(disks, seed):
+    """The log opens without that batch, and with all before it: what a crash leaves, too."""
+    disk = disks[1].copy()
+    whole = last_index(disk.copy())
+    place = harming.at_the_end(disk, random.Random(seed))
+    disk.flip(place.path, place.at)
+    assert 0 < last_index(disk) < whole
+
+
 def logs(disk):
     """What may be harmed of its log."""
     return {path: data for path, data in harming.harmable(disk).items() if path.startswith(harming.LOG + "/")}

@@ -17,8 +17,12 @@ ROOT = Path(__file__).parents[2]
 APPLICATION = '''
 """An inventory that forgets what there was when more than 3 come at once."""
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from raftkv import StateMachine, Table, command
-from raftkv.testing import Budget, calls, fault_test
+from raftkv.testing import calls, fault_test
+from raftkv.testing.trying.budget import BUDGETS
+
+BUDGETS["quick"] = replace(BUDGETS["quick"], shrinks=40, bursts_max=3, faults_max=2)  # enough to find this
 
 class Inventory(StateMachine):
     stock = Table(str, int)

@@ -22,6 +22,7 @@ from raftkv.testing.judging.watching import Watch
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.testing.world.unheard import quiet
+from tests.campaign.large import IS_LARGE
 
 KEYS = st.sampled_from([b"c1", b"r1"])
 
@@ -135,7 +136,10 @@ class World(RuleBasedStateMachine):
 
 
 World.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60 if IS_LARGE else 15,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestWorld = World.TestCase
 """Whatever the order of faults, calls and time: nothing is lost, and it recovers."""

@@ -11,7 +11,14 @@ from raftkv.errors import InvalidArgument
 from raftkv.kv import KeyValue
 from raftkv.testing.faults.mistakes import MISTAKES, Mistakes
 from raftkv.testing.faults.nemesis import Nemesis
-from raftkv.testing.faults.strangers import OTHER_CLUSTER, REFUSALS, SECOND_PROCESS, STRANGERS, Strangers
+from raftkv.testing.faults.strangers import (
+    OTHER_CLUSTER,
+    REFUSALS,
+    SAME_DIRECTORY,
+    SECOND_PROCESS,
+    STRANGERS,
+    Strangers,
+)
 from raftkv.testing.judging.checks import StrangersAndMistakesAreRefused
 from raftkv.testing.world.cluster import SimCluster
 from raftkv.testing.world.loop import SimLoop, elapse
@@ -150,3 +157,21 @@ def test_operators_that_are_not_changing_anything_do_not_keep_others_waiting():
             await cluster.leader.orders.remove(99)
 
     tell(story)
+
+
+def test_a_second_process_is_kept_out_of_a_directory_in_use():
+    """F22: the lock is taken before anything is changed; without a lock the world says so."""
+
+    async def story():
+        cluster = SimCluster(KeyValue, 3, seed=1)
+        await cluster.start()
+        await cluster.until_leader()
+        strangers = Strangers(cluster, random.Random(1), lambda work, changes=True: None)
+        assert await strangers.kinds[SAME_DIRECTORY]()
+        assert cluster.wrongs == []
+        for sim in cluster.nodes.values():
+            sim.disk._locks.clear()
+        assert await strangers.kinds[SAME_DIRECTORY]()
+        assert "was let into the directory" in cluster.wrongs[0]
+
+    SimLoop().run(story())

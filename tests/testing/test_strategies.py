@@ -125,7 +125,7 @@ def test_what_cannot_be_tried_is_told_at_once(monkeypatch):
         test()
     tried = []
 
-    def died(machine, steps):
+    def died(machine, steps, restarts_max):
         tried.append(steps)
         raise TwinDied("it could not be started")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
@@ -14,7 +15,7 @@ from raftkv.machine import Method, Rejection, StateMachine, Table, Value, active
 from raftkv.node.upgrades import Upgrades
 from raftkv.testing import Call, Cause, CounterExample, Fault, UnfitModel, UnfitStrategy, calls, rerun_upgrade
 from raftkv.testing import upgrade_test as upgrade_of  # pytest would take it for a test
-from raftkv.testing.trying.budget import BUDGETS
+from raftkv.testing.trying.budget import BUDGETS, chosen
 from tests.testing.versions import After, Before, GrownItem, Item
 
 NAMES = st.sampled_from(["apple", "fig", "pear"])
@@ -24,6 +25,20 @@ COUNT = calls("count", NAMES)
 
 SHORT = msgspec.structs.replace(BUDGETS["quick"], examples=100, shrinks=5)
 """Looks until it finds something, and does not make it as small as it could be."""
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    """Failures of these tests are drawn where nobody looks for them."""
+    monkeypatch.setattr(chosen, "directory", str(tmp_path))
+    return tmp_path
+
+
+def drawn(error):
+    """The page of a failure, which the report names and shows the last lines of."""
+    assert error.instructions.endswith(f"What happened is drawn in: {error.page}")
+    assert error.diagram.count("✖") == 1
+    return Path(error.page).read_text()
 
 
 def failure(new, *commands, old=Before, budget=SHORT, **options):
@@ -161,6 +176,8 @@ def test_a_command_that_changed_under_the_old_version_is_named(new, described):
     assert error.cause is Cause.VERSIONS_DIFFER
     assert re.match(described, error.described), error.described
     assert "it must do what it did as long as `self.version` is 1" in error.described
+    assert drawn(error).count("<tr class=differs id=broken>") == 1
+    assert "│ version 1" in error.diagram.splitlines()[0]
     assert error.program.count("Call(") <= 2
     assert "Fault(" not in error.program
 
@@ -190,9 +207,19 @@ def test_a_command_that_writes_in_another_order_is_named():
     )
 
 
-def test_a_field_that_only_one_version_keeps_is_named(monkeypatch):
-    """Though the class reads both alike: were values not narrowed to the active version, that would be found."""
+@pytest.fixture
+def unnarrowed(monkeypatch):
+    """Values are not narrowed to the active version; what is made so, or was made otherwise, is kept no longer."""
     monkeypatch.setattr(active, "narrower", lambda *_: None)
+    active._made.cache_clear()
+    yield
+    monkeypatch.undo()
+    active._made.cache_clear()
+
+
+@pytest.mark.usefixtures("unnarrowed")
+def test_a_field_that_only_one_version_keeps_is_named():
+    """Though the class reads both alike: were values not narrowed to the active version, that would be found."""
     error = failure(After)
     assert error.cause is Cause.VERSIONS_DIFFER
     assert re.search(r"items\['\w+'\].tags is not there with version 1 and \[\] with version 2", error.described)
@@ -251,6 +278,7 @@ def test_an_upgrade_that_fails_is_named(new, described):
     assert error.cause is Cause.UPGRADE_FAILED
     assert re.match(described, error.described), error.described
     assert error.program.count("Call(") <= 1
+    assert "the upgrade to version 2" in drawn(error)
     assert "Fault(" not in error.program
 
 
@@ -285,6 +313,7 @@ def test_an_upgrade_in_pieces_that_loses_what_came_between_is_named(new):
     assert re.match(
         r"titles\['\w+'\] is .* comes between the pieces of the upgrade \(move_names\), and", error.described
     )
+    assert "version 1</th><th>version 2" in drawn(error)
     upgrade_of(Before, new(), [RENAME], budget="quick", shows_pieces=True)()
 
 
@@ -365,6 +394,8 @@ def test_what_only_a_cluster_shows_is_found(monkeypatch):
     error = failure(After)
     assert error.cause is Cause.BROKEN
     assert "WrongVersion" in error.described or "version 2 of Shop is active" in error.described
+    assert Path(error.page).read_text().startswith("<!DOCTYPE html>")
+    assert "node 1" in error.diagram.splitlines()[0]
     assert "Fault(" in error.program
 
 

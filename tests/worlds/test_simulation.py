@@ -22,6 +22,7 @@ from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.worlds.simulation import Simulation, simulate
 from tests.campaign.campaign import Campaign, run_world
 from tests.campaign.coverage import KINDS
+from tests.campaign.large import IS_LARGE
 
 TOOLS = Path(__file__).parent.parent.parent / "tools"
 
@@ -36,7 +37,7 @@ print(hashlib.sha256(text.encode()).hexdigest())
 """
 
 
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 120 if IS_LARGE else 103))
 def test_a_world_keeps_its_promise(seed):
     """Crashes, cuts, clocks, slow disks, snapshots, changing members: linearizable, nothing lost, and it recovers."""
     report = simulate(seed, duration_s=12.0)
@@ -44,20 +45,27 @@ def test_a_world_keeps_its_promise(seed):
 
 
 def test_every_kind_of_fault_meets_something():
-    """Whatever a world can do to a cluster is done in some of the first worlds, and all keep their promise."""
+    """Whatever a world can do to a cluster is done in some of the first worlds, and all keep their promise.
+
+    A plain run sees most of it, in the very first ones.
+    """
     faults: Counter[str] = Counter()
-    for seed in range(300):
+    for seed in range(300 if IS_LARGE else 10):
         outcome = run_world(seed, 20.0)
         assert outcome.failure is None, outcome.failure
         faults.update(outcome.faults)
         if all(faults[kind] for kind in KINDS):
             break
-    assert [kind for kind in KINDS if not faults[kind]] == []
+    missing = [kind for kind in KINDS if not faults[kind]]
+    assert len(missing) <= (0 if IS_LARGE else len(KINDS) // 3), missing
 
 
-@pytest.mark.parametrize("cut", range(64))
+@pytest.mark.parametrize("cut", range(0, 64, 1 if IS_LARGE else 5))
 def test_every_shape_of_a_partition_of_three(cut):
-    """Each of the six ways between three nodes is cut or not: who can talk makes progress, then all do (F39-F41)."""
+    """Each of the six ways between three nodes is cut or not: who can talk makes progress, then all do (F39-F41).
+
+    A plain run takes every fifth shape, in which each way is cut as often as not.
+    """
     ways = [way for bit, way in enumerate(itertools.permutations((1, 2, 3), 2)) if cut >> bit & 1]
     talking = [pair for pair in itertools.combinations((1, 2, 3), 2) if not {pair, pair[::-1]} & set(ways)]
 

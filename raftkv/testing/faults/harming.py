@@ -1,7 +1,8 @@
 """Which bytes of a node's disk a world may damage, so that the damage can be noticed.
 
 If a log did not end well, damage in its last whole batch looks like a batch that a crash has torn: it is cut off, and
-what it held is on the other nodes only (see the README's limits). So only what comes before that batch may be damaged.
+what it held is on the other nodes only (see the README's limits). So only what comes before that batch may be damaged,
+unless a majority of the others holds it (`at_the_end`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from raftkv.log.segment import Segment
 
 LOG = "/data/log"
 VOTE = "/data/vote"
+STATE = "/data/state"
+SNAPSHOTS = "/data/snapshots/0"
+"""What the paths of all files of snapshots begin with."""
 
 
 class HarmedBytes(msgspec.Struct, frozen=True):
@@ -38,15 +42,38 @@ def harmable(disk: SimDisk) -> dict[str, bytes]:
 
 def _log_ends(disk: SimDisk) -> dict[str, int]:
     """For each file that may end in a torn batch: where its last whole batch begins."""
+    segment = _open_segment(disk)
+    if segment is None:
+        return {path: 0 for path in disk.image() if posixpath.dirname(path) == LOG}
+    return {segment.path: segment.last_batch_at}
+
+
+def _open_segment(disk: SimDisk) -> Segment | None:
+    """The log's last segment, read. None if there is no log yet, or it is damaged: then it is to be left as it is."""
     try:
         numbers = read_manifest(disk, posixpath.join(LOG, MANIFEST)).numbers
-        path = segment_path(LOG, numbers[-1])
-        segment = Segment.open(disk, path, numbers[-1], 0)
+        segment = Segment.open(disk, segment_path(LOG, numbers[-1]), numbers[-1], 0)
         segment.scan(is_last=True)
     except (FileNotFoundError, Corruption, FormatError):
-        # There is no log yet, or it is damaged: leave it as it is.
-        return {path: 0 for path in disk.image() if posixpath.dirname(path) == LOG}
-    return {path: segment.last_batch_at}
+        return None
+    return segment
+
+
+def lose_state(disk: SimDisk, *, with_snapshots: bool = True) -> None:
+    """The files of the state are gone, and those of all snapshots."""
+    lost = (f"{STATE}/", SNAPSHOTS) if with_snapshots else (f"{STATE}/",)
+    for path in disk.image():
+        if path.startswith(lost):
+            disk.lose(path)
+
+
+def at_the_end(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:
+    """Any byte of the log's newest whole batch with another value."""
+    segment = _open_segment(disk)
+    if segment is None or segment.is_empty:
+        return None
+    at = dice.randrange(segment.last_batch_at, segment.end)
+    return HarmedBytes(segment.path, at, disk.image()[segment.path][at : at + 1])
 
 
 def any_byte(disk: SimDisk, dice: random.Random) -> HarmedBytes | None:

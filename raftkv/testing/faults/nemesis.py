@@ -193,7 +193,8 @@ class Nemesis:
         for sim in [sim for sim in cluster.nodes.values() if sim.moves and sim.harm is None and sim.is_up]:
             await self._insist(partial(_follow, sim))
         for sim in [sim for sim in cluster.nodes.values() if sim.harm is not None]:
-            if sim.is_impostor or not sim.is_up:
+            # Whoever lost what it had acknowledged may be doubted by the others, and counts nowhere then.
+            if sim.is_impostor or not sim.is_up or sim.harm is Harm.ROT_AT_THE_END:
                 await self._replace(sim)
         for sim in list(cluster.nodes.values()):
             await self._insist(lambda leader, sim=sim: self._finish_move(leader, sim))  # type: ignore[misc]

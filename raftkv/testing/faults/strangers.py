@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import RaftKVError
+from raftkv.errors import DataDirLocked, RaftKVError
 from raftkv.model import Member, NodeId
+from raftkv.node.directory import close_directory, open_directory
 from raftkv.testing.world.cluster import SimCluster, SimNode
 from raftkv.transport import MemoryTransport
 from raftkv.wire import PROTOCOL_VERSION, Hello, PeerMessage, Removal
@@ -24,6 +25,7 @@ KNOCKS_S = 3.0
 """How long a stranger tries, in virtual seconds; it tries again whenever a node would."""
 
 OTHER_CLUSTER, OTHER_VERSION, SECOND_PROCESS = "node of another cluster", "node of another version", "copied directory"
+SAME_DIRECTORY = "directory in use"
 
 STRANGERS = (OTHER_CLUSTER, OTHER_VERSION)
 
@@ -43,7 +45,10 @@ class Strangers:
         self._cluster = cluster
         self._spawn = spawn
         self._places = itertools.count(1)
-        self.kinds: dict[str, Callable[[], Awaitable[bool]]] = {kind: self._knocking(kind) for kind in STRANGERS}
+        self.kinds: dict[str, Callable[[], Awaitable[bool]]] = {
+            **{kind: self._knocking(kind) for kind in STRANGERS},
+            SAME_DIRECTORY: self._start_twice,
+        }
 
     def _knocking(self, kind: str) -> Callable[[], Awaitable[bool]]:
         async def knock() -> bool:
@@ -77,6 +82,26 @@ class Strangers:
         finally:
             transport.abort()
             self._cluster.network.drop(place)
+
+    async def _start_twice(self) -> bool:
+        """A second process starts in the directory of a node that runs. Only the lock keeps them apart, so it has to be
+        taken before anything is changed."""
+        used = [node for node in self._cluster.running if not node.is_closing]
+        if not used:
+            return False
+        node = self._dice.choice(used)
+        disk = self._cluster.nodes[node.node_id].disk
+        before, fault, disk.fault = disk.image(), disk.fault, None
+        try:
+            close_directory(open_directory(node.body.options, node.body.world))
+        except DataDirLocked:
+            if disk.image() != before:
+                self._cluster.wrongs.append(f"a {SAME_DIRECTORY} was refused, but changed")
+        else:
+            self._cluster.wrongs.append(f"a second process was let into the directory of node {node.node_id}")
+        finally:
+            disk.fault = fault
+        return True
 
     async def run_copy(self, original: SimNode, disk: SimDisk) -> None:
         """Run a second process of a node for a while, on a copy of its disk that all others know to be old."""

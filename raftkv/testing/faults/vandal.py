@@ -20,8 +20,6 @@ from raftkv.testing.world.harm import Harm
 
 PEERS = "/data/peers"
 
-SNAPSHOTS = "/data/snapshots/0"
-
 OWNED = ("cluster", "vote", "starts", "peers", "receipts", "log", "log/MANIFEST", "state", "state/OWNER")
 """What may come from elsewhere besides snapshots."""
 
@@ -127,8 +125,28 @@ class Vandal:
                 return bool(self._copies.get(sim.node_id))
             case Harm.WIPED:
                 return not self._is_founder_alone(sim)
+            case Harm.LOST_STATE | Harm.HALF_SNAPSHOT:
+                return any(path.startswith(harming.SNAPSHOTS) for path in sim.disk.image())
+            case Harm.ROT_AT_THE_END:
+                return self._is_held_by_others(sim)
             case _:
                 return True
+
+    def _is_held_by_others(self, sim: SimNode) -> bool:
+        """Whether all of a node's log is durable on a majority of the voters without it, so no copy is missed."""
+        if sim.node is None or (leader := awake_leader(self._cluster)) is None:
+            return False
+        log = sim.node.raft.log
+        voters = leader.raft.membership.voters
+        holders = [
+            other
+            for other in self._cluster.running
+            if other is not sim.node
+            and other.node_id in voters
+            and other.opened.log.durable_index >= log.last_index >= other.raft.log.start.index
+            and other.raft.log.chain(log.last_index) == log.last_chain
+        ]
+        return 2 * len(holders) > len(voters)
 
     def _is_founder_alone(self, sim: SimNode) -> bool:
         """Whether a wiped node would found its cluster again, because it knows no other node that could refuse it."""
@@ -176,7 +194,13 @@ class Vandal:
             case Harm.MISSING:
                 return self._lose_file(sim)
             case Harm.ROT:
-                return self._rot(sim)
+                return self._rot(sim, harming.any_byte(sim.disk, self._dice))
+            case Harm.ROT_AT_THE_END:
+                return self._rot(sim, harming.at_the_end(sim.disk, self._dice))
+            case Harm.LOST_STATE:
+                harming.lose_state(sim.disk)
+            case Harm.HALF_SNAPSHOT:
+                return self._halve_snapshot(sim)
             case Harm.FOREIGN:
                 self._bring_file(sim)
             case _:
@@ -196,7 +220,7 @@ class Vandal:
         """Bring in another cluster's files. Half of the time it is a snapshot, which replaces nothing of the node's."""
         others = [other.disk.image() for other in self._cluster.nodes.values() if other is not sim]
         source = self._dice.choice([elsewhere(sim.node_id), *others])
-        snapshots = sorted({path.rpartition("/")[0] for path in source if path.startswith(SNAPSHOTS)})
+        snapshots = sorted({path.rpartition("/")[0] for path in source if path.startswith(harming.SNAPSHOTS)})
         if snapshots and self._dice.random() < 0.5:
             place = self._dice.choice(snapshots)
         else:
@@ -211,8 +235,19 @@ class Vandal:
             sim.disk.write_atomic(path, data)
         sim.disk.capacity_bytes = capacity
 
-    def _rot(self, sim: SimNode) -> bool:
-        place = harming.any_byte(sim.disk, self._dice)
+    def _halve_snapshot(self, sim: SimNode) -> bool:
+        """Half of the time the state is gone as well, so that the node itself would use the snapshot."""
+        found = {path: data for path, data in sim.disk.image().items() if path.startswith(harming.SNAPSHOTS)}
+        path = max(found, key=lambda path: (len(found[path]), path), default=None)
+        if path is None:
+            return False
+        self._cluster.note(f"{path} of node {sim.node_id} has lost its second half")
+        sim.disk.cut_short(path, len(found[path]) // 2)
+        if self._dice.random() < 0.5:
+            harming.lose_state(sim.disk, with_snapshots=False)
+        return True
+
+    def _rot(self, sim: SimNode, place: harming.HarmedBytes | None) -> bool:
         if place is None:
             return False
         self._cluster.note(f"rot in {place.path} of node {sim.node_id} at {place.at}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Protocol
 
 
 class Failure(AssertionError):
@@ -38,6 +40,15 @@ class Cause(StrEnum):
         """Whether it shows only in a cluster; otherwise the calls alone are enough."""
         return self in (Cause.NOT_LINEARIZABLE, Cause.BROKEN)
 
+    @property
+    def price(self) -> int:
+        """What it costs to look whether a script shows it, in tenths of a world."""
+        return 10 if self.needs_a_world else 3 if self is Cause.REMEMBERS else 1
+
+
+ALONE = frozenset(cause for cause in Cause if not cause.needs_a_world)
+IN_A_WORLD = frozenset(Cause) - ALONE
+
 
 class UndecidedHistory(UserWarning):
     """It was not found out whether an order of the calls explains what the clients heard: that example shows less."""
@@ -49,11 +60,31 @@ class UndecidedHistory(UserWarning):
         )
 
 
+class NeverAnswered(UserWarning):
+    """A command or query of a test was always rejected, or never called: nothing of what it does was tested."""
+
+    def __init__(self, names: Sequence[str], counts: str) -> None:
+        super().__init__(
+            f"{', '.join(names)} never succeeded, so what {'they do' if len(names) > 1 else 'it does'} is not tested: "
+            "draw arguments with which it can, as `earlier(…)` does for tokens and ids. Calls in the search:\n" + counts
+        )
+
+
+class Picture(Protocol):
+    """Shows how a script has failed."""
+
+    def text(self) -> str:
+        """In lines."""
+
+    def page(self, title: str, verdict: str) -> str:
+        """For a browser."""
+
+
 class CounterExample(Failure):
     """A script under which an application is not what its model says.
 
     `described` says what went wrong; `program` is Python source that shows it again; `path` is the file in which the
-    script was saved, if it was. What shows only in a cluster has a `diagram`, in text, and a `page` with all of it.
+    script was saved, if it was. It is drawn in a `diagram`, in text, and in a `page` with all of it.
     """
 
     def __init__(self, cause: Cause, described: str, program: str = "", path: str | None = None) -> None:
@@ -64,6 +95,8 @@ class CounterExample(Failure):
         self.path = path
         self.diagram = ""
         self.page: str | None = None
+        self.picture: Picture | None = None
+        """Of what shows without a cluster."""
 
     @property
     def instructions(self) -> str:

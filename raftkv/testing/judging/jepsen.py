@@ -1,4 +1,4 @@
-"""Histories in Jepsen's form, as EDN or as lines of JSON: of registers, and of maps of them.
+"""Histories in Jepsen's form, as EDN or as lines of JSON: of registers or mutexes, and of maps of them.
 
 ```
 {:process 0, :type :invoke, :f :write, :value 3}
@@ -12,6 +12,8 @@ Each event is a map. Time is the order of the events. A process is a number; wha
 - `type`: `invoke`; then `ok`, or `fail` (certainly not done), or `info` (unknown). Without an end it is unknown.
 - `f` and `value`: `read` or `get` (the value that was read, in the `ok`), `write` or `put` (the value), `cas` or
   `compare-and-set` (`[old new]`), `append` (a string, behind what is there), `delete` (back to the initial value).
+  Of a mutex: `acquire` (or `lock`) and `release` (or `unlock`), whose values say nothing. Who holds it is not compared,
+  as a client whose call has an unknown end goes on under another number.
 - The key of a map is `key`, or each value is `[key value]`, as Jepsen's independent keys are. That is assumed if each
   call's value is a pair (a `cas`'s `[key [old new]]`), which reads of a single register never are.
 
@@ -38,8 +40,18 @@ NAMES = {
     "compare-and-set": "cas",
     "append": "append",
     "delete": "delete",
+    "acquire": "acquire",
+    "lock": "acquire",
+    "release": "release",
+    "unlock": "release",
 }
 """What an event's `f` may be, and what it is called here."""
+
+
+WITHOUT_ARGUMENT = ("read", "delete", "acquire", "release")
+
+HELD = Word("held")
+"""What is behind the key of a mutex that someone has; behind one that nobody has is the initial value."""
 
 
 class NotAHistory(InvalidArgument):
@@ -47,7 +59,7 @@ class NotAHistory(InvalidArgument):
 
 
 class CellModel:
-    """A register that one can append to: the model of what is behind each key."""
+    """A register that one can append to, or a mutex: the model of what is behind each key."""
 
     def __init__(self, initial: Any) -> None:
         self._initial = initial
@@ -64,6 +76,10 @@ class CellModel:
             case "append":
                 before = "" if state is None else state
                 return (None, before + argument) if isinstance(before, str) else (UNKNOWN, state)
+            case "acquire":
+                return (None, HELD) if state == self._initial else (UNKNOWN, state)
+            case "release":
+                return (None, self._initial) if state == HELD else (UNKNOWN, state)
             case _:
                 return None, self._initial
 
@@ -182,7 +198,7 @@ def _called(process: int, event: _Event, at: int, independent: bool) -> Operatio
     if name is None:
         raise NotAHistory(f"line {event.line}: f is {event.f}, and none of {', '.join(NAMES)}")
     key, value = _split(event, independent)
-    argument = None if name in ("read", "delete") else _hashable(value, event)
+    argument = None if name in WITHOUT_ARGUMENT else _hashable(value, event)
     if name == "cas" and not _is_pair(argument):
         raise NotAHistory(f"line {event.line}: the value of a {event.f} is [old new]")
     if name == "append" and (not isinstance(argument, str) or isinstance(argument, Word)):

@@ -15,13 +15,28 @@ class InventoryModel:
         return self.stock.get(sku, 0)
 ```
 
-A method returns what the command returns, or raises what it raises. Where the model can't know, as with `self.now`,
-it returns `unittest.mock.ANY`, alone or within a list or the like. What a method that raises has changed is undone.
+A method returns what the command returns, or raises what it raises. What a method that raises has changed is undone.
+Where the model can't know, it returns `unittest.mock.ANY`, alone or within a list or the like.
+
+A method that also takes `now_ms` is told the time that the command or query has in `self.now_ms`:
+
+```python
+class LocksModel:                                 # of a machine that schedules `expire` for each lock that it gives
+    def lock(self, name: str, now_ms: int) -> int | None: ...
+
+    def expire(self, name: str, token: int) -> None: ...
+```
+
+Commands that the machine has scheduled, that repeat, or that run for rows which are over, are told to the model when
+they were run, if it has a method of the name; it must agree with what they gave.
+
+A command `acquire` of a part `locks` is the model's `locks_acquire`.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections import deque
 from collections.abc import Hashable
@@ -60,19 +75,26 @@ class Raised:
 Answer: TypeAlias = Returned | Raised
 
 
+def said(name: str) -> str:
+    """What the model's method for a command or query is called."""
+    return name.replace(".", "_")
+
+
 def check_model(machine: type[StateMachine], model: type, names: list[str]) -> None:
     """Raises `UnfitModel` when `model` can't be called like `machine`'s methods `names`, or not made or copied."""
     for name in names:
         method = machine.methods[name]
-        function = getattr(model, name, None)
-        line = f"`def {name}(self{''.join(f', {each}' for each in method.signature.parameters)})`"
+        own = said(name)
+        function = getattr(model, own, None)
+        line = f"`def {own}(self{''.join(f', {each}' for each in method.signature.parameters)})`"
         if function is None:
-            raise UnfitModel(f"{model.__name__} has no method {name}: add {line}, like {method.describe()}")
+            raise UnfitModel(f"{model.__name__} has no method {own}: add {line}, like {method.describe()}")
+        now = {"now_ms": 0} if own in timed_methods(model) else {}
         try:
-            inspect.signature(function).bind(None, *method.signature.parameters)
+            inspect.signature(function).bind(None, *method.signature.parameters, **now)
         except TypeError as exc:
             raise UnfitModel(
-                f"{model.__name__}.{name} can't be called like {method.describe()}: {exc}; make it {line}"
+                f"{model.__name__}.{own} can't be called like {method.describe()}: {exc}; make it {line}"
             ) from exc
     try:
         ModelState(model())
@@ -81,6 +103,13 @@ def check_model(machine: type[StateMachine], model: type, names: list[str]) -> N
             f"{model.__name__}() can't be made and copied: {type(exc).__name__}: {exc}; "
             "a model is made without arguments, and keeps plain data that `copy.deepcopy` copies"
         ) from exc
+
+
+@functools.cache
+def timed_methods(model: Any) -> frozenset[str]:
+    """The names of the model's methods that take `now_ms`."""
+    found = inspect.getmembers(model, inspect.isfunction)
+    return frozenset(name for name, function in found if "now_ms" in inspect.signature(function).parameters)
 
 
 class ModelState:
@@ -104,18 +133,24 @@ class ModelState:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ModelState) and self._frozen == other._frozen
 
-    def call(self, name: str, args: tuple[Any, ...]) -> tuple[Answer, ModelState]:
-        """What the model says to a call, and the state behind it."""
-        place = (name, freeze(args))
+    def has(self, name: str) -> bool:
+        """Whether the model says anything of a command."""
+        return callable(getattr(self._instance, said(name), None))
+
+    def call(self, name: str, args: tuple[Any, ...], now_ms: int = 0) -> tuple[Answer, ModelState]:
+        """What the model says to a call at a time, and the state behind it."""
+        model: Any = type(self._instance)
+        now = {"now_ms": now_ms} if said(name) in timed_methods(model) else {}
+        place = (name, freeze(args), *now.values())
         known = self._next.get(place)
         if known is None:
-            known = self._next[place] = self._call(name, copy.deepcopy(args))
+            known = self._next[place] = self._call(name, copy.deepcopy(args), now)
         return known
 
-    def _call(self, name: str, args: tuple[Any, ...]) -> tuple[Answer, ModelState]:
+    def _call(self, name: str, args: tuple[Any, ...], now: dict[str, int]) -> tuple[Answer, ModelState]:
         instance = copy.deepcopy(self._instance)
         try:
-            answer: Answer = Returned(copy.deepcopy(getattr(instance, name)(*args)))
+            answer: Answer = Returned(copy.deepcopy(getattr(instance, said(name))(*args, **now)))
         except Exception as exc:  # noqa: BLE001 (whatever the model raises is its answer)
             return Raised(type(exc).__name__, str(exc)), self
         following = ModelState(instance)

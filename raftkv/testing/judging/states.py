@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import StateCorruption
+from raftkv.errors import DiskError, StateCorruption
 from raftkv.machine import Kept
 from raftkv.model import Index, NodeId, SnapshotMeta
 from raftkv.state import MemoryStates
@@ -14,6 +14,10 @@ from raftkv.testing.judging.check import Check, working
 if TYPE_CHECKING:
     from raftkv.node import Node
     from raftkv.testing.world.cluster import SimCluster
+
+
+LOOKS_EVERY = 16
+"""Entries between two looks at all tables."""
 
 
 class DigestsAgree(Check):
@@ -129,3 +133,21 @@ class SessionsAgree(Check):
         count = self._sessions.setdefault(runner.applied.index, sessions)
         assert count == sessions, f"node {node.node_id} has {sessions} sessions, another one {count}"
         assert sessions <= node.body.config.sessions_max
+
+
+class TablesAreInStep(Check):
+    """Indexes and counts are what the rows say. It reads all rows, so it looks now and then only."""
+
+    def __init__(self) -> None:
+        self._looked_at: dict[int, Index] = {}
+
+    def look_at(self, node: Node) -> None:
+        runner = node.applier.runner
+        if abs(runner.applied.index - self._looked_at.get(node.node_id, 0)) < LOOKS_EVERY:
+            return
+        self._looked_at[node.node_id] = runner.applied.index
+        try:
+            found = next(iter(runner.out_of_step()), None)
+        except (StateCorruption, DiskError):
+            return  # a store that can't be read is another matter
+        assert found is None, f"node {node.node_id} at {runner.applied.index}: {found}"

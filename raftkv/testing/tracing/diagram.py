@@ -9,6 +9,7 @@ Heartbeats, and answers to them that say nothing new, are left out.
 from __future__ import annotations
 
 import math
+import textwrap
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -107,7 +108,7 @@ def text_diagram(
     for row in shown:
         if before is not None and row.at - before > GAP_S:
             lines.append(canvas.gap(row, row.at - before))
-        lines.append(canvas.line(row))
+        lines += canvas.lines(row)
         before = row.at
     return "\n".join([*(line.rstrip() for line in lines), LEGEND])
 
@@ -220,8 +221,22 @@ class _Canvas:
         _write(line, 0, f"{f'+{seconds:.2f}':>{TIME_WIDTH - 2}}")
         return "".join(line)
 
-    def line(self, row: _Row) -> str:
-        """Draw a row of the diagram as one line."""
+    def lines(self, row: _Row) -> list[str]:
+        """Draw a row of the diagram: as one line, and below it what is left of a client's call or answer."""
+        mark, text = row.texts.get(CLIENTS, ("", ""))
+        room = self._step - 3
+        wrapped = textwrap.wrap(text, room, break_on_hyphens=False) or [""]
+        if len(wrapped) == 1:
+            return [self._line(row)]
+        first = msgspec.structs.replace(row, texts={**row.texts, CLIENTS: (mark, wrapped[0])})
+        return [self._line(first), *(self._continued(row, each) for each in wrapped[1:])]
+
+    def _continued(self, row: _Row, text: str) -> str:
+        line = self._lanes(row)
+        _write(line, self._x(CLIENTS) + 2, text)
+        return "".join(line)
+
+    def _line(self, row: _Row) -> str:
         line = self._lanes(row)
         _write(line, 0, f"{row.at:{TIME_WIDTH - 2}.3f}")
         if row.banner:

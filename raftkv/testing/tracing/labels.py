@@ -16,7 +16,11 @@ from raftkv.core.messages import (
     RequestVoteReply,
     TimeoutNow,
 )
-from raftkv.model import Membership
+from raftkv.entry import Entry
+from raftkv.errors import InvalidArgument
+from raftkv.machine import CHANGE_ACCESS, CLOSE_SESSION, OPEN_OWNED_SESSION, OPEN_SESSION
+from raftkv.machine.payloads import decode_command
+from raftkv.model import EntryKind, Membership
 from raftkv.snapshot import (
     SnapshotAck,
     SnapshotChunk,
@@ -30,7 +34,11 @@ from raftkv.testing.judging.operation import Operation
 from raftkv.wire import DigestReport, DigestRequest, DivergedNotice, NoAgreementNotice, PeerMessage
 
 TEXT_MAX = 24
-"""Characters of an argument or a result; who needs all of it has the history."""
+"""Characters of an argument; who needs all of it has the history."""
+ANSWER_MAX = 2_000
+"""Characters of an answer, which is what a failure is about."""
+NAMES_MAX = 60
+"""Characters of the names of commands at an arrow."""
 
 
 def label(message: PeerMessage) -> str:
@@ -41,7 +49,9 @@ def label(message: PeerMessage) -> str:
         case RequestVoteReply():
             return f"{_vote(message)} t{message.term} {'yes' if message.granted else 'no'}"
         case AppendEntries() if message.last_index > message.prev_index:
-            return f"append {_span(message.prev_index + 1, message.last_index)}"
+            names = ", ".join(dict.fromkeys(filter(None, map(_command, message.entries))))
+            span = _span(message.prev_index + 1, message.last_index)
+            return f"append {span} {short(names, NAMES_MAX)}" if names else f"append {span}"
         case AppendEntries():
             return f"heartbeat c{message.commit_index}"
         case AppendReply() if message.rejected:
@@ -79,6 +89,19 @@ _SNAPSHOTS: dict[type, str] = {
 }
 
 
+def _command(entry: Entry) -> str:
+    """The name of the command in an entry; none for one that holds no application's command."""
+    if entry.kind == EntryKind.DUE:
+        return "(due)"
+    if entry.kind != EntryKind.COMMAND:
+        return ""
+    try:
+        name = decode_command(entry.payload).name
+    except InvalidArgument:
+        return "?"
+    return "" if name in (OPEN_SESSION, OPEN_OWNED_SESSION, CLOSE_SESSION, CHANGE_ACCESS) else name
+
+
 def _vote(message: RequestVote | RequestVoteReply) -> str:
     return "prevote" if message.pre_vote else "vote"
 
@@ -104,11 +127,17 @@ def short(value: Any, room: int = TEXT_MAX) -> str:
     return text if len(text) <= room else text[: room - 1] + "…"
 
 
-def _plain(value: Any) -> str:
+def answer(value: Any) -> str:
+    """An answer as a client has heard it, all of it if that is possible at all."""
+    text = _plain(value, ANSWER_MAX)
+    return text if len(text) <= ANSWER_MAX else text[: ANSWER_MAX - 1] + "…"
+
+
+def _plain(value: Any, items_max: int = TEXT_MAX // 2) -> str:
     if isinstance(value, bytes) and value.isascii() and value.decode().isprintable():
         return value.decode() or "''"
     if isinstance(value, tuple | list):
-        return "(" + ", ".join(_plain(each) for each in value[: TEXT_MAX // 2]) + ")"
+        return "(" + ", ".join(_plain(each, items_max) for each in value[:items_max]) + ")"
     return str(value) or "''"
 
 

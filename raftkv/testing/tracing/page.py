@@ -73,7 +73,7 @@ text.mark { text-anchor: middle; font-size: 14px; }
 .network line { stroke: var(--bad); stroke-dasharray: 6 4; } .world line { stroke-dasharray: 6 4; }
 .broken line { stroke: var(--bad); stroke-width: 2; } .broken text { fill: var(--bad); font-weight: bold; }
 html { scroll-padding-top: 80vh; }
-.network text, .world text { fill: var(--bad); text-anchor: end; }
+.network text { fill: var(--bad); }
 .broken line { stroke: var(--bad); stroke-width: 2; } .broken text { fill: var(--bad); font-weight: bold; }
 #broken:target text { font-size: 13px; } html { scroll-padding-top: 80vh; }
 .world line { stroke: var(--line); } .world text { fill: var(--faint); }

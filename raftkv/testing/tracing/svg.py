@@ -6,6 +6,7 @@ Time is elastic: a busy millisecond gets the room that its labels need, a second
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Hashable, Iterable
 from html import escape
 from typing import TYPE_CHECKING
@@ -14,9 +15,8 @@ import msgspec
 
 from raftkv.model import NodeId
 from raftkv.testing.tracing.diagram import MARKS as TEXT_MARKS
-from raftkv.testing.tracing.labels import short
 from raftkv.testing.tracing.lifelines import DOWN, lifelines, without_echoes
-from raftkv.testing.tracing.records import Fate, Happening, SentMessage, What
+from raftkv.testing.tracing.records import Calling, Fate, Happening, SentMessage, What
 
 if TYPE_CHECKING:
     from raftkv.testing.tracing.trace import Trace
@@ -29,8 +29,8 @@ STEP_MAX = 40.0
 """Pixels that a time without anything may take."""
 CUT_X = 64
 """Where a bar shows that something is cut."""
-CALL_MAX = 27
-"""Characters of a call that fit in the clients' column."""
+ROOM = 27
+"""Characters of a label that fit between two lines; a longer one has several lines."""
 CLIENTS = -1
 
 GROUPS = {
@@ -55,10 +55,24 @@ class _Label(msgspec.Struct):
     """Text beside a node's line, or beside the times."""
 
     at: float
-    slot: tuple[int, int]
-    """column, and its side: -1 or 1"""
+    slot: int
+    """The room that it lies in: that to the right of the column with this number; `ALL` for across all of them."""
     key: Hashable
     """Labels of equal keys are one: a message to several has one at its sender."""
+    text: str = ""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return TEXT * len(_lines(self.text))
+
+
+ALL = -2
+
+
+def _lines(text: str) -> list[str]:
+    """A label's text in lines that fit between two columns, as short ones as there may be."""
+    return textwrap.wrap(text, ROOM, break_on_hyphens=False) or [""]
 
 
 class Scale:
@@ -68,7 +82,8 @@ class Scale:
         waiting: dict[float, list[_Label]] = {}
         for label in labels:
             waiting.setdefault(label.at, []).append(label)
-        free: dict[tuple[int, int], float] = {}
+        free: dict[int, float] = {}
+        wide = 0.0
         self.times = sorted({*times, *waiting})
         self._places: dict[float, float] = {}
         self.labels: dict[Hashable, float] = {}
@@ -77,15 +92,18 @@ class Scale:
         for time in self.times:
             y += min(STEP_MAX, 400 * (time - before) + 6) if time > before else 0
             slots = {label.slot for label in waiting.get(time, [])}
-            y = max([y, *(free[slot] for slot in slots if slot in free)])
+            taken = free.values() if ALL in slots else [free[slot] for slot in slots if slot in free]
+            y = max([y, wide, *taken])
             for slot in slots:
                 free[slot] = y
-            for label in waiting.get(time, []):
+            for label in sorted(waiting.get(time, []), key=lambda each: each.slot == ALL):  # stable
                 if label.key not in self.labels:
-                    self.labels[label.key] = free[label.slot]
-                    free[label.slot] += TEXT
+                    place = max(free.values()) if label.slot == ALL else free[label.slot]
+                    self.labels[label.key] = place
+                    free[label.slot] = place + label.height
+                    wide = place + label.height if label.slot == ALL else wide
             self._places[time], before = y, time
-        self.height = y + 3 * TEXT
+        self.height = max([y, *free.values()]) + 3 * TEXT
 
     def __call__(self, time: float) -> float:
         """The pixel of a time; outside of the scale, that of its nearest end."""
@@ -130,20 +148,28 @@ class Drawing:
         return [(self.x(each), "clients" if each == CLIENTS else f"node {each}") for each in self._columns]
 
     def _labels(self) -> list[_Label]:
-        labels = [_Label(each.at, self._slot(each.node), each.number) for each in self._happenings]
+        labels = [_Label(each.at, self._slot(each.node), each.number, each.label) for each in self._happenings]
         shown = [message for message in self._messages if not message.routine]
-        labels += [_Label(each.at, self._arrow_slot(each), self._arrow_key(each)) for each in shown]
-        labels += [_Label(call.at, (CLIENTS, 1), call.number) for call in self._calls if call.at >= self._since]
+        labels += [_Label(each.at, self._arrow_slot(each), self._arrow_key(each), each.label) for each in shown]
+        labels += [
+            _Label(call.at, self._slot(CLIENTS), call.number, _words(call))
+            for call in self._calls
+            if call.at >= self._since
+        ]
         return labels
 
-    def _slot(self, node: NodeId | None) -> tuple[int, int]:
-        return (node, 1) if node is not None else (-2, 1)
+    def _slot(self, column: int | None) -> int:
+        return self._columns.index(column) if column is not None else ALL
 
-    def _arrow_slot(self, message: SentMessage) -> tuple[int, int]:
-        return (message.sender, 1 if self.x(message.to) > self.x(message.sender) else -1)
+    def _side(self, message: SentMessage) -> int:
+        return 1 if self.x(message.to) > self.x(message.sender) else -1
+
+    def _arrow_slot(self, message: SentMessage) -> int:
+        """What is written to the left of one line lies to the right of the one before."""
+        return self._slot(message.sender) - (self._side(message) < 0)
 
     def _arrow_key(self, message: SentMessage) -> Hashable:
-        return message.at, self._arrow_slot(message), message.label
+        return message.at, message.sender, self._side(message), message.label
 
     def svg(self) -> str:
         """The diagram as an SVG element, which needs only the page's style."""
@@ -171,14 +197,16 @@ class Drawing:
             yield f'<line class="life" x1="{x}" y1="0" x2="{x}" y2="{self._scale.height:.0f}"/>'
 
     def _draw_messages(self) -> Iterable[str]:
+        written: set[Hashable] = set()
         for message in self._messages:
             group = GROUPS.get(message.kind, "snapshot")
             routine = " routine" if message.routine else ""
             arrivals = [at for at in message.arrivals if at <= self._until]
             shapes = [self._arrow(message, at) for at in arrivals] or [self._stub(message)]
             text = ""
-            if not message.routine:
-                text = self._text(self._arrow_key(message), self._arrow_slot(message), message.label, "arrow")
+            if not message.routine and (key := self._arrow_key(message)) not in written:
+                written.add(key)
+                text = self._text(key, message.sender, message.label, "arrow", self._side(message))
             yield f'<g class="message {group}{routine}">{"".join(shapes)}{text}</g>'
 
     def _arrow(self, message: SentMessage, at: float) -> str:
@@ -216,7 +244,7 @@ class Drawing:
         for each in self._happenings:
             if each.node is None:
                 continue
-            text = self._text(each.number, self._slot(each.node), each.label, f"happening {each.what}")
+            text = self._text(each.number, each.node, each.label, f"happening {each.what}")
             x, y = self.x(each.node), self._scale.labels[each.number]
             title = f"{each.at:.4f}  node {each.node}: {each.label}\n{each.detail}"
             yield (
@@ -237,24 +265,21 @@ class Drawing:
             bar = f'<rect class="call {kind}" x="{x - 2}" y="{top:.1f}" width="5" height="{max(3, bottom - top):.1f}"/>'
             text = ""
             if call.at >= self._since:
-                words = short(f"{call.client}: {call.label} {result if call.result else ''}", CALL_MAX)
-                text = self._text(call.number, (CLIENTS, 1), words, "happening")
+                text = self._text(call.number, CLIENTS, _words(call), "happening")
             yield f"<g><title>{escape(title)}</title>{bar}{text}</g>"
 
     def _draw_cuts(self) -> Iterable[str]:
         """Draw events of the network or the world across all lines, and how long a cut lasted beside the times."""
         cut_from: float | None = None
-        at = self.x(self.nodes[0]) - 16 if self.nodes else self.width
         for each in self._happenings:
             if each.node is not None:
                 continue
             y = self._scale.labels[each.number]
             title = f"{each.at:.4f}  {each.label}\n{each.detail}"
-            is_end = each.what is What.BROKEN
-            mark, x, above = (' id="broken"', CUT_X + 8, -TEXT) if is_end else ("", at, 3)
+            mark = ' id="broken"' if each.what is What.BROKEN else ""
             yield (
                 f'<g class="{each.what}"{mark}><title>{escape(title)}</title><line x1="{CUT_X}" y1="{y:.1f}" '
-                f'x2="{self.width}" y2="{y:.1f}"/><text x="{x}" y="{y - above:.1f}">'
+                f'x2="{self.width}" y2="{y:.1f}"/><text x="{CUT_X + 8}" y="{y + 9:.1f}">'
                 f"{escape(each.label)}</text></g>"
             )
             if each.what is What.NETWORK and each.label.startswith("cut"):
@@ -280,8 +305,16 @@ class Drawing:
                 yield f'<text class="time" x="{CUT_X - 8}" y="{y + 4:.1f}">{time:.3f}</text>'
                 last_y = y
 
-    def _text(self, key: Hashable, slot: tuple[int, int], text: str, kind: str) -> str:
-        column, side = slot
-        x, y = self.x(column) + side * 12, self._scale.labels[key] + (0 if kind == "arrow" else 4)
+    def _text(self, key: Hashable, column: int, text: str, kind: str, side: int = 1) -> str:
+        x, y = self.x(column) + side * 12, self._scale.labels[key] + 4
         anchor = "" if side > 0 else ' text-anchor="end"'
-        return f'<text class="{kind}" x="{x}" y="{y:.1f}"{anchor}>{escape(text)}</text>'
+        return "".join(
+            f'<text class="{kind}" x="{x}" y="{y + TEXT * at:.1f}"{anchor}>{escape(line)}</text>'
+            for at, line in enumerate(_lines(text))
+        )
+
+
+def _words(call: Calling) -> str:
+    """A call with all of its answer."""
+    end = " refused: not done" if call.refused else f" → {call.result}" if call.result else ""
+    return f"{call.client}: {call.label}{end}"

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any
 
 from raftkv.testing.judging.operation import Operation
-from raftkv.testing.tracing.labels import short, words_of
+from raftkv.testing.tracing.labels import answer, words_of
 from raftkv.testing.tracing.observer import Observer, TracedTransport
 from raftkv.testing.tracing.recording import Recording
 from raftkv.testing.tracing.records import Calling, Record
@@ -77,5 +77,5 @@ class Trace(Recording):
         calling = self._open.pop(id(operation), None)
         if calling is not None:
             calling.returned, calling.returned_number = self._observer.time(), self.next_number()
-            calling.refused, calling.result = refused, "" if refused else short(operation.result)
+            calling.refused, calling.result = refused, "" if refused else answer(operation.result)
             self.counts["call refused" if refused else "call answered"] += 1

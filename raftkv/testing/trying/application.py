@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from raftkv.machine import StateMachine
-from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.judging.failure import ALONE, IN_A_WORLD, Cause, CounterExample
 from raftkv.testing.judging.models import UnfitModel, check_model
 from raftkv.testing.trying.budget import Budget, budget_of, chosen
+from raftkv.testing.trying.determinism import RESTARTS_MAX
 from raftkv.testing.trying.example import run_example
 from raftkv.testing.trying.hunting import Hunt
 from raftkv.testing.trying.keeping import keep
 from raftkv.testing.trying.references import Reference
 from raftkv.testing.trying.script import Script
 from raftkv.testing.trying.strategies import CallsOf, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
+from raftkv.testing.trying.tally import Tally
 
 
 def fault_test(
@@ -38,6 +40,9 @@ def fault_test(
     to choose from (default: all of `fault_kinds()`); `budget` is "quick", "ci", "soak", or a `Budget` of your own
     (default: as pytest's `--raftkv-budget` or the environment's `RAFTKV_BUDGET` says, or quick).
 
+    How often each call succeeded and was rejected stands in pytest's report of the test (`-rA` shows it); it warns
+    (`NeverAnswered`) of those that never succeeded.
+
     The test raises `CounterExample`, with the smallest script that was found to fail. Raises `UnfitStrategy`,
     `UnfitModel` or `NotImportable` at once when the declaration is wrong.
     """
@@ -49,6 +54,10 @@ def fault_test(
 
     test.__doc__ = f"{machine.__name__} under faults is what {model.__name__} says."
     return test
+
+
+SEARCHED_RESTARTS = 2
+"""In each script of the search: many scripts find more than many restarts of one."""
 
 
 class FaultTest:
@@ -79,24 +88,42 @@ class FaultTest:
         self.machine, self.model, self.key, self.clients = machine, model, key, clients
         self.kinds = chosen_kinds(faults)
         self.budget = budget
+        self.names = names
+        self.tally = Tally(names)
 
     def run(self) -> None:
-        """Raises `CounterExample`."""
+        """Raises `CounterExample`; warns of calls that never succeeded."""
         __tracebackhide__ = True
-        budget = budget_of(self.budget)
-        found = Hunt(scripts(self.call, budget, self.clients, self.kinds), self._attempt, budget).run()
+        budget, self.tally = budget_of(self.budget), Tally(self.names)
+        # All scripts alone, and then in worlds: most mistakes show without one, in a hundredth of the time.
+        tried = scripts(self.call, budget, self.clients, self.kinds)
+        alone = Hunt(tried, self._alone, budget)
+        found = alone.run() or Hunt(tried, self._in_a_world, budget, before=alone).run()
+        chosen.tried.append(self.tally.described())
         if found is None:
+            self.tally.warn()
             return
         script, error = found
         try:
             run_example(self.machine, self.model, script, key=self.key)  # what `rerun` is going to show
         except CounterExample as again:
             error = again
-        error = CounterExample(error.cause, error.described, error.program)
+        picture, error = error.picture, CounterExample(error.cause, error.described, error.program)
+        error.picture = picture
         keep(error, script, self.machine, self.model, self.key)
         if not chosen.reports:
             error.add_note(error.instructions)
         raise error
 
-    def _attempt(self, script: Script, only: Cause | None) -> None:
-        run_example(self.machine, self.model, script, key=self.key, only=only)
+    def _alone(self, script: Script, only: Cause | None) -> None:
+        run_example(
+            self.machine,
+            self.model,
+            script,
+            only=ALONE if only is None else {only},
+            restarts_max=SEARCHED_RESTARTS if only is None else RESTARTS_MAX,
+            tally=self.tally if only is None else None,
+        )
+
+    def _in_a_world(self, script: Script, only: Cause | None) -> None:
+        run_example(self.machine, self.model, script, key=self.key, only=IN_A_WORLD if only is None else {only})

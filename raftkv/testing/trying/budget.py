@@ -18,7 +18,7 @@ class Budget(msgspec.Struct, frozen=True):
     examples: int
     """Scripts that are tried."""
     shrinks: int
-    """Smaller scripts that are tried once one has failed; one that needs no cluster counts for a tenth."""
+    """Smaller scripts that are tried once one has failed; one that needs no cluster counts for a tenth or three."""
     bursts_max: int
     """Of about five calls each."""
     faults_max: int
@@ -46,6 +46,8 @@ class Chosen(msgspec.Struct):
     """Where failures are saved."""
     reports: bool = False
     """Whether the plugin shows the program of a failure, so that its text need not."""
+    tried: list[str] = []
+    """What each `fault_test` of the test that runs has tried, for its report."""
 
 
 chosen = Chosen()

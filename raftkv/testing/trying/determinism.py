@@ -5,11 +5,13 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
 
 import msgspec
+import xxhash
 
 from raftkv.machine import StateMachine
 from raftkv.testing.judging.failure import Cause, Failure
@@ -39,6 +41,10 @@ class Finding(msgspec.Struct, frozen=True):
     step: int
     difference: str
     """`stock['apple'] is 3 … and 4 …`."""
+    words: tuple[str, str]
+    """Where the two runs took place."""
+    runs: tuple[list[Effect], list[Effect]]
+    """What calls came to in each of them."""
 
 
 class _Twin:
@@ -100,31 +106,50 @@ def close_twins() -> None:
 atexit.register(close_twins)
 
 
-def find_difference(machine: type[StateMachine], steps: list[Step]) -> Finding | None:
-    """The first call whose effects differ between the processes; None if all agree. Raises `NotImportable`,
-    `TwinDied`."""
-    request = TwinRequest(Reference.of(machine), steps)
+RESTARTS_MAX = 6
+"""Of the process in which calls are run once more; each takes some milliseconds."""
+
+
+def find_difference(machine: type[StateMachine], steps: list[Step], restarts_max: int = RESTARTS_MAX) -> Finding | None:
+    """The first call whose effects differ between the processes, or when these are restarted between calls; None if all
+    agree. Raises `NotImportable`, `TwinDied`."""
+    restarted = TwinRequest(Reference.of(machine), steps, _restarts(steps, restarts_max))
     if not _twins:
         _twins.extend(_Twin(setting, environment) for setting, environment in SETTINGS)
     try:
-        for twin in _twins:
+        for twin, request in zip(_twins, (restarted, msgspec.structs.replace(restarted, restarts=[])), strict=True):
             twin.ask(request)
         here, there = [twin.reply() for twin in _twins]
     except BaseException:
         close_twins()  # whatever it was, an interrupt too: a reply that nobody took would be taken for the next one's
         raise
-    return _first(machine, Cause.NONDETERMINISTIC, here.first, there.first) or _first(
-        machine, Cause.REMEMBERS, here.first, here.again
+    return (
+        _first(machine, Cause.NONDETERMINISTIC, _ELSEWHERE, here.first, there.first)
+        or _first(machine, Cause.REMEMBERS, _AGAIN, here.first, here.again)
+        or _first(machine, Cause.REMEMBERS, _RESTARTED, here.first, here.restarted)
     )
 
 
-def _first(machine: type[StateMachine], cause: Cause, ones: list[Effect], others: list[Effect]) -> Finding | None:
-    words = {
-        Cause.NONDETERMINISTIC: ("in one process", "in another"),
-        Cause.REMEMBERS: ("in a new process", "after the same calls had run before, with other tables"),
-    }[cause]
+def _restarts(steps: list[Step], restarts_max: int) -> list[int]:
+    """Before which steps the process is restarted: before all of a few, else before some, drawn by what they are."""
+    places = range(1, len(steps))
+    dice = random.Random(xxhash.xxh3_64_intdigest(msgspec.msgpack.encode(steps)))
+    return [*places] if len(places) <= restarts_max else sorted(dice.sample(places, restarts_max))
+
+
+_ELSEWHERE = "in one process", "in another"
+_AGAIN = "in a new process", "after the same calls had run before, with other tables"
+_RESTARTED = "in one process", "when another one, which has the tables and nothing else, goes on with the calls"
+
+
+def _first(
+    machine: type[StateMachine], cause: Cause, words: tuple[str, str], ones: list[Effect], others: list[Effect]
+) -> Finding | None:
+    if not others:
+        return None  # there was nothing to restart
     for number, (one, other) in enumerate(zip(ones, others, strict=False)):
         if one != other:
             place, first, second = difference(machine, one, other)
-            return Finding(cause, number, f"{place} is {first} {words[0]} and {second} {words[1]}")
+            said = f"{place} is {first} {words[0]} and {second} {words[1]}"
+            return Finding(cause, number, said, words, (ones[: number + 1], others[: number + 1]))
     return None

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from raftkv.errors import StateCorruption
-from raftkv.machine import StateMachine, Value
-from raftkv.state import VERSION_KEY
+from raftkv.machine import Events, StateMachine, Value
+from raftkv.state import COUNTS_KEY, HISTORY_PREFIX, TIMER_PREFIX, VERSION_KEY
 from raftkv.testing.trying.replica import Effect
 
 
@@ -26,12 +26,31 @@ def difference(machine: type[StateMachine], one: Effect, other: Effect) -> tuple
     return _narrowed("the result", msgspec.msgpack.decode(one.result), msgspec.msgpack.decode(other.result))
 
 
+def told(machine: type[StateMachine], name: str, effect: Effect) -> list[str]:
+    """What a call came to, in lines: its answer, and what it has changed."""
+    if effect.failed is not None:
+        return [f"stops every node: {effect.failed}"]
+    if effect.rejected is not None:
+        lines = [f"raises {': '.join(effect.rejected)}"]
+    elif effect.result is not None and name in machine.methods:
+        lines = [f"gives {machine.methods[name].decode_result(effect.result)!r}"]
+    else:
+        lines = []  # an entry without a call
+    for place, data in effect.changes.items():
+        if place == VERSION_KEY:
+            continue  # nobody could read it
+        value = _value(machine, place, data)
+        text, value = _place(machine, place), value.read if isinstance(value, _Kept) else value
+        lines.append(text if place.startswith(TIMER_PREFIX) else f"{text} = {value!r}")
+    return list(dict.fromkeys(lines))
+
+
 def state_difference(
     machine: type[StateMachine], one: dict[bytes, bytes], other: dict[bytes, bytes]
 ) -> tuple[str, str, str] | None:
     """The first place in which the tables and values of two states differ, and the two values there; None if none
     does."""
-    for place in sorted(one.keys() | other.keys()):
+    for place in sorted((one.keys() | other.keys()) - {COUNTS_KEY}):
         here, there = one.get(place), other.get(place)
         if here != there:
             return _differing(_place(machine, place), _there(machine, place, here), _there(machine, place, there))
@@ -62,10 +81,18 @@ def _place(machine: type[StateMachine], place: bytes) -> str:
     """`stock['apple']`."""
     if place == VERSION_KEY:
         return "the record of the active version"
+    if place.startswith(TIMER_PREFIX):
+        return "what is scheduled"
+    if place.startswith(HISTORY_PREFIX):
+        return "the history of changes"
     for name, part in machine.parts.items():
+        if isinstance(part, Events):
+            continue  # they are in the history only
         if isinstance(part, Value):
             if place == part.prefix:
                 return name
+        elif place.startswith(part.prefix[:-1] + b"\2"):
+            return f"the index {name}.{place[len(part.prefix) :].split(bytes(1))[0].decode()} at {place!r}"
         elif place.startswith(part.prefix):
             return f"{name}[{part.keys.decode(place[len(part.prefix) :])!r}]"
     return repr(place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
+from typing import TypeAlias
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
@@ -25,16 +26,26 @@ class _Enough(BaseException):
     """
 
 
+Attempt: TypeAlias = Callable[[Script, Cause | None], None]
+"""Raises `CounterExample` for a script that fails; if a cause is given, only for failures of that one."""
+
+KNOWN_MAX = 1_000
+"""Scripts that a hunt remembers for the next one: a soak has more, and they are large."""
+
+
 class Hunt:
     """Looks for a script that fails, and then for smaller ones, within a budget."""
 
     def __init__(
-        self, scripts: SearchStrategy[Script], attempt: Callable[[Script, Cause | None], None], budget: Budget
+        self, scripts: SearchStrategy[Script], attempt: Attempt, budget: Budget, before: Hunt | None = None
     ) -> None:
-        """`attempt` raises `CounterExample` for a script that fails; once one has, only for failures of that cause."""
+        """`before` has made another attempt with the same scripts, and none failed."""
         self._scripts = scripts
         self._attempt = attempt
         self._budget = budget
+        self._before = before
+        self._seed: int = before._seed if before is not None else _seed_of(budget)
+        self._tried: list[Script] = []
         self._left = 5 * budget.shrinks  # half of it, in tenths; the other half is for what `trimmed` tries
         self._cause: Cause | None = None
         self._found: dict[str, CounterExample | None] = {}
@@ -44,7 +55,8 @@ class Hunt:
     def run(self) -> tuple[Script, CounterExample] | None:
         """Search, and return the failure of the smallest script that failed; None without one."""
         with contextlib.suppress(CounterExample, _Enough):
-            self._hypothesis()()
+            if not self._known_pass():
+                self._hypothesis()()
         if self._trouble is not None:
             raise self._trouble.with_traceback(None) from None
         if self._smallest is None:
@@ -59,10 +71,6 @@ class Hunt:
     def _hypothesis(self) -> Callable[[], None]:
         """Make hypothesis's search, which tries scripts, and after a failure smaller ones."""
         budget = self._budget
-        seed = chosen.seed
-        if seed is None:
-            # The same scripts every time, except in a soak, which should try new ones.
-            seed = 0 if budget.name != "soak" else random.SystemRandom().getrandbits(32)
         settings = hypothesis.settings(
             max_examples=budget.examples,
             database=None,  # a failure is saved to a file of its own
@@ -74,7 +82,16 @@ class Hunt:
             print_blob=False,
         )
         given = hypothesis.given(self._scripts)(self._try)
-        return hypothesis.seed(seed)(settings(given))
+        return hypothesis.seed(self._seed)(settings(given))
+
+    def _known_pass(self) -> bool:
+        """Whether all scripts of the hunt before are known, and pass.
+
+        Hypothesis would draw the same ones again, which takes longer than many attempts; it need not, unless one fails
+        and has to be made smaller.
+        """
+        before = self._before
+        return before is not None and len(before._tried) < KNOWN_MAX and not any(map(self._fails, before._tried))
 
     def _fails(self, script: Script) -> bool:
         try:
@@ -90,8 +107,10 @@ class Hunt:
             if self._cause is not None:
                 if self._left <= 0:
                     raise _Enough
-                self._left -= 10 if self._cause.needs_a_world else 1
+                self._left -= self._cause.price
             self._found[place] = self._run(script)
+            if len(self._tried) < KNOWN_MAX:
+                self._tried.append(script)
         error = self._found[place]
         if error is not None and self._cause in (None, error.cause):  # who looks for one mistake is not to find another
             self._cause, self._smallest = error.cause, script
@@ -106,3 +125,10 @@ class Hunt:
             self._trouble = trouble  # smaller scripts would be of no help
             raise _Enough from trouble
         return None
+
+
+def _seed_of(budget: Budget) -> int:
+    """The same scripts every time, except in a soak, which should try new ones."""
+    if chosen.seed is not None:
+        return chosen.seed
+    return 0 if budget.name != "soak" else random.SystemRandom().getrandbits(32)

@@ -45,7 +45,7 @@ def require_grown(old: type[StateMachine], new: type[StateMachine]) -> None:
                 lines = [f"- {difference}" for difference in found]
                 text = f"version {new.version} of {new.__name__} can't take the place of version {old.version}:"
                 raise CounterExample(Cause.GREW_APART, "\n".join([text, *lines]))
-        Active(new, Kept(old.version, encode_schema(old.schema())))
+        Active.of(new, Kept(old.version, encode_schema(old.schema())))
     except (WrongVersion, SchemaChanged, InvalidArgument) as exc:
         raise CounterExample(Cause.GREW_APART, str(exc)) from exc
 

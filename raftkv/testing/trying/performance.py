@@ -9,13 +9,18 @@ from typing import Any
 
 from raftkv.errors import Indeterminate, NotAccepted, Rejected, SessionExpired
 from raftkv.machine import StateMachine
+from raftkv.model import EntryKind, Index
 from raftkv.testing.faults.nemesis import Nemesis
+from raftkv.testing.judging.check import Check
 from raftkv.testing.judging.failure import Cause, CounterExample, UndecidedHistory
 from raftkv.testing.judging.history import History
-from raftkv.testing.judging.models import ModelState, Raised, Returned, freeze
+from raftkv.testing.judging.models import ModelState, Raised, Returned, freeze, timed_methods
 from raftkv.testing.judging.operation import UNKNOWN, Operation
 from raftkv.testing.judging.search import Verdict
 from raftkv.testing.judging.verdicts import judge
+from raftkv.testing.trying.answers import Answers
+from raftkv.testing.trying.applied import AppliedEntries
+from raftkv.testing.trying.bylog import HeardOf, LogJudge
 from raftkv.testing.trying.replica import arguments
 from raftkv.testing.trying.script import Call, Script
 from raftkv.testing.trying.scripted import DEADLINE_S, ScriptedWorld
@@ -41,6 +46,10 @@ class Performance(ScriptedWorld):
         self._model = model
         self._key = key
         self._history = History()
+        self._log = AppliedEntries()
+        self._heard: list[HeardOf] = []
+        self._answers = Answers()
+        self._last: Index = 0
 
     def run(self) -> None:
         """Play it, and judge what the clients heard."""
@@ -48,7 +57,17 @@ class Performance(ScriptedWorld):
         self._judge()
 
     def _cluster(self, seed: int) -> SimCluster:
-        return SimCluster(self._machine, self._script.size, seed=seed)
+        cluster = SimCluster(self._machine, self._script.size, seed=seed)
+        cluster.on_started.append(self._log.follow)
+        return cluster
+
+    def _more_checks(self) -> list[Check]:
+        return [self._log]
+
+    async def _run(self) -> SimCluster:
+        cluster = await super()._run()
+        self._last = max(node.applier.runner.applied.index for node in cluster.running)
+        return cluster
 
     def _class_of(self, call: Call) -> type[StateMachine]:
         return self._machine
@@ -74,11 +93,19 @@ class Performance(ScriptedWorld):
 
     async def _record(self, client: Any, number: int, call: Call) -> None:
         loop = asyncio.get_running_loop()
+        call = self._answers.resolved(self._machine, call)
         args = arguments(self._machine, call.name, call.args)
-        key, is_read = self._key_of(call.name, args), self._machine.methods[call.name].is_query
-        operation = self._history.call(number, key, call.name, args, loop.time(), is_read=is_read)
+        method = self._machine.methods[call.name]
+        key = self._key_of(call.name, args)
+        operation = self._history.call(number, key, call.name, args, loop.time(), is_read=method.is_query)
+        heard = HeardOf(operation)
         try:
-            result: object = Returned(await client.call(call.name, *call.args))
+            if method.is_query:
+                read = await client.read(call.name, *call.args)
+                heard.index, heard.payload = read.index, method.query_payload(method.encode_args(call.args, {}))
+                result: object = Returned(read.value)
+            else:
+                result = Returned(await client.call(call.name, *call.args))
         except (Indeterminate, SessionExpired):
             return
         except NotAccepted:
@@ -86,7 +113,12 @@ class Performance(ScriptedWorld):
             return
         except Rejected as rejected:
             result = Raised(rejected.error_type, rejected.message)
+        if not method.is_query:
+            heard.session, heard.sequence = client.session.id, client.session.newest
+        if isinstance(result, Returned):
+            self._answers.add(call.name, result.value)
         self._history.returned(operation, result, loop.time())
+        self._heard.append(heard)
 
     def _key_of(self, name: str, args: tuple[Any, ...]) -> Any:
         if self._key is None:
@@ -94,6 +126,15 @@ class Performance(ScriptedWorld):
         return freeze(args[list(self._machine.methods[name].signature.parameters).index(self._key)])
 
     def _judge(self) -> None:
+        entries = self._log.whole(self._last)
+        is_told = bool(timed_methods(self._model)) or any(each.kind == EntryKind.DUE for each in entries or ())
+        if not is_told:
+            self._search()
+        elif entries is not None:
+            LogJudge(self._machine, self._model, self._log, entries).judge(self._heard)
+
+    def _search(self) -> None:
+        """Look for an order of the calls that explains what clients heard."""
         judgement = judge(self._history.operations, _ask, ModelState(self._model()))
         if judgement.verdict is Verdict.UNDECIDED:
             warnings.warn(UndecidedHistory(len(judgement.undecided), self._script.seed), stacklevel=2)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
 from raftkv.machine import StateMachine
-from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.judging.failure import ALONE, IN_A_WORLD, Cause, CounterExample
 from raftkv.testing.trying.pair import check_versions, method_of_call, program, require_grown
 from raftkv.testing.trying.rollout import Rollout
 from raftkv.testing.trying.script import Call, Fault, Script
@@ -21,21 +21,24 @@ def run_upgrade(
     script: Script,
     *,
     shows_pieces: bool = False,
-    only: Cause | None = None,
+    only: Collection[Cause] = frozenset(Cause),
     observe: Callable[[SimCluster], None] | None = None,
 ) -> None:
-    """Raises `CounterExample` when the classes or `script` show a mistake; with `only`, none of another cause.
+    """Raises `CounterExample` when the classes or `script` show a mistake of the causes `only`.
 
     The classes are compared first, then what can be seen without a cluster, because that names the wrong place.
     """
     try:
         require_grown(old, new)
-        if only is Cause.GREW_APART:
-            return
-        if only is None or not only.needs_a_world:
+        if (ALONE - {Cause.GREW_APART}) & {*only}:
             for each in (_upgraded_last(script), script):
-                SideBySide(old, new, each, shows_pieces=shows_pieces).run()
-        if only is None or only.needs_a_world:
+                sides = SideBySide(old, new, each, shows_pieces=shows_pieces)
+                try:
+                    sides.run()
+                except CounterExample as found:
+                    found.picture = sides.picture(found.described)
+                    raise
+        if IN_A_WORLD & {*only}:
             Rollout(old, new, script, observe).run()
     except CounterExample as found:
         found.program = program(old, new, script, shows_pieces=shows_pieces)

@@ -10,10 +10,22 @@ import msgspec
 from raftkv.disk.simulated import SimDisk
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import NodeStopped, Rejected
-from raftkv.machine import NO_SESSION, OutcomeKind, Runner, StateMachine, encode_command, encode_query
+from raftkv.machine import (
+    DUE_AT_ONCE,
+    NO_SESSION,
+    Fired,
+    OutcomeKind,
+    Runner,
+    StateMachine,
+    encode_command,
+    encode_query,
+)
 from raftkv.machine.outcome import read_rejection
 from raftkv.model import GENESIS_CHAIN, EntryKind
-from raftkv.state import Applied, Changes, MemoryStore
+from raftkv.state import COUNTS_KEY, Applied, Changes, MemoryStore
+
+FIRINGS_MAX = 1_000
+"""Entries that run what is due, between two calls: commands may schedule each other without any delay."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
@@ -38,31 +50,38 @@ class Effect(msgspec.Struct, frozen=True, array_like=True):
         return self if self.rejected is None else msgspec.structs.replace(self, rejected=(self.rejected[0], ""))
 
 
+class Tables(msgspec.Struct, frozen=True, array_like=True):
+    """All that a process leaves to the next one: its state, up to which entry that is, and the log's last checksum."""
+
+    values: dict[bytes, bytes] = {}
+    applied: Applied = Applied()
+    chain: int = GENESIS_CHAIN
+
+
 class _RecordingStore(MemoryStore):
     """Remembers the changes of the last command."""
 
-    def __init__(self, values: dict[bytes, bytes] | None = None, applied: Applied | None = None) -> None:
+    def __init__(self, values: dict[bytes, bytes], applied: Applied) -> None:
         super().__init__(SimDisk(), "/state", {})
         self.last: dict[bytes, bytes | None] = {}
-        super().write(dict(values or {}), applied or Applied())
+        super().write(dict(values), applied)
 
     def write(self, changes: Changes, applied: Applied) -> None:
-        self.last = dict(changes)
+        self.last = {place: data for place, data in changes.items() if place != COUNTS_KEY}  # it follows from the rows
         super().write(changes, applied)
 
 
 class Replica:
     """Runs calls one after the other on a new state machine, each as an entry of its own."""
 
-    def __init__(
-        self, machine: type[StateMachine], values: dict[bytes, bytes] | None = None, applied: Applied | None = None
-    ) -> None:
-        """With `values`, on a copy of that state. Raises `WrongVersion` or `SchemaChanged` when it is none of the
-        machine's."""
+    def __init__(self, machine: type[StateMachine], tables: Tables = Tables()) -> None:
+        """On a copy of that state. Raises `WrongVersion` or `SchemaChanged` when it is none of the machine's."""
         self._machine = machine
-        self._store = _RecordingStore(values, applied)
-        self.runner = Runner(machine, self._store)
-        self._chain = GENESIS_CHAIN
+        self._store = _RecordingStore(tables.values, tables.applied)
+        self.fired: list[Fired] = []
+        """What was scheduled and has been run, in order; whoever reads it may clear it."""
+        self.runner = Runner(machine, self._store, on_fired=self.fired.append)
+        self._chain = tables.chain
 
     @property
     def values(self) -> dict[bytes, bytes]:
@@ -74,23 +93,50 @@ class Replica:
 
         `applied` is what it takes for applied, if not that.
         """
-        return Replica(self._machine, self.values, applied or self.runner.applied)
+        return Replica(self._machine, Tables(self.values, applied or self.runner.applied, self._chain))
+
+    @property
+    def tables(self) -> Tables:
+        """What another process needs to go on."""
+        return Tables(self.values, self.runner.applied, self._chain)
 
     def run(self, step: Step) -> Effect:
-        """Run one call, and return its effect."""
+        """Run one call, behind what was scheduled and is due by then, and return the effect of all of it."""
+        fired = self.wait(step.time_ms)
+        if fired.failed is not None:
+            return fired
         if self._machine.methods[step.name].is_query:
-            return self.ask(encode_query(step.name, step.args))
-        payload = encode_command(NO_SESSION, 0, 0, step.name, step.args)
-        entry = make_entry(self.runner.applied.index + 1, 1, step.time_ms, EntryKind.COMMAND, payload, self._chain)
+            effect = self.ask(encode_query(step.name, step.args), step.time_ms)
+        else:
+            payload = encode_command(NO_SESSION, 0, 0, step.name, step.args)
+            effect = self._enter(step.time_ms, EntryKind.COMMAND, payload)
+        return msgspec.structs.replace(effect, changes={**fired.changes, **effect.changes}) if fired.changes else effect
+
+    def wait(self, until_ms: int) -> Effect:
+        """Let time pass: run what was scheduled and comes to be due, each at its time. Returns the effect of all."""
+        changes: dict[bytes, bytes | None] = {}
+        for _ in range(FIRINGS_MAX):
+            due_ms = self.runner.next_due_ms
+            if due_ms is None or due_ms > until_ms:
+                break
+            fired = self._enter(max(due_ms, self.runner.applied.time_ms), EntryKind.DUE, DUE_AT_ONCE)
+            if fired.failed is not None:
+                return fired
+            changes.update(fired.changes)
+        return Effect(changes=changes)
+
+    def _enter(self, time_ms: int, kind: EntryKind, payload: bytes) -> Effect:
+        """Apply the next entry."""
+        entry = make_entry(self.runner.applied.index + 1, 1, time_ms, kind, payload, self._chain)
         effect = self.apply(entry)
         if effect.failed is None:
             self._chain = entry.chain
         return effect
 
-    def ask(self, payload: bytes) -> Effect:
-        """Run a query."""
+    def ask(self, payload: bytes, now_ms: int = 0) -> Effect:
+        """Run a query, at the last entry's time or a later one."""
         try:
-            return Effect(result=self.runner.query(payload))
+            return Effect(result=self.runner.query(payload, now_ms))
         except Rejected as rejected:
             return Effect(rejected=(rejected.error_type, rejected.message))
 
@@ -108,15 +154,19 @@ class Replica:
             return Effect(rejected=(rejection.error_type, rejection.message), changes=self._store.last)
         return Effect(result=outcome.payload, changes=self._store.last)
 
+    def run_all(self, steps: Iterable[Step]) -> list[Effect]:
+        """Run calls one after the other, up to one that would stop a node, and return their effects."""
+        effects = []
+        for step in steps:
+            effects.append(self.run(step))
+            if effects[-1].failed is not None:
+                break
+        return effects
+
 
 def effects_of(machine: type[StateMachine], steps: Iterable[Step]) -> list[Effect]:
-    """The effects of calls that are run one after the other, up to one that would stop a node."""
-    replica, effects = Replica(machine), []
-    for step in steps:
-        effects.append(replica.run(step))
-        if effects[-1].failed is not None:
-            break
-    return effects
+    """The effects of calls that are run one after the other on a new machine."""
+    return Replica(machine).run_all(steps)
 
 
 def arguments(machine: type[StateMachine], name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -22,11 +22,11 @@ from raftkv.errors import (
 )
 from raftkv.machine import Activation, StateMachine, decode_change
 from raftkv.machine.payloads import decode_command
-from raftkv.model import EntryKind, Index
-from raftkv.node import Node
+from raftkv.model import EntryKind
 from raftkv.testing.faults.nemesis import Nemesis
 from raftkv.testing.judging.check import Check
 from raftkv.testing.judging.failure import Failure
+from raftkv.testing.trying.applied import AppliedEntries
 from raftkv.testing.trying.pair import method_of_call, speaker
 from raftkv.testing.trying.replica import Effect, Replica
 from raftkv.testing.trying.script import Call, Fault, Script
@@ -73,7 +73,7 @@ class Rollout(ScriptedWorld):
 
     def _cluster(self, seed: int) -> SimCluster:
         cluster = SimCluster(self._old, self._script.size, seed=seed, config=SNAPSHOTS)
-        cluster.on_started = self._log.follow
+        cluster.on_started.append(self._log.follow)
         return cluster
 
     def _class_of(self, call: Call) -> type[StateMachine]:
@@ -151,7 +151,7 @@ class Rollout(ScriptedWorld):
             if entry is None:
                 return  # a node got it with a snapshot in the very moment in which the others were gone
             if entry.kind == EntryKind.UPGRADE and isinstance(decode_change(entry.payload), Activation):
-                replica = Replica(self._new, replica.values, replica.runner.applied)
+                replica = Replica(self._new, replica.tables)
             effect = replica.apply(entry)
             if effect.failed is not None:
                 raise Failure(f"the entry {index} can't be applied again: {effect.failed}")
@@ -176,28 +176,3 @@ class Rollout(ScriptedWorld):
                 if outcome == heard.outcome:
                     left.remove(heard)
                     return
-
-
-class AppliedEntries(Check):
-    """Collects what nodes apply, before it is cut off their logs."""
-
-    def __init__(self) -> None:
-        self.entries: dict[Index, Entry] = {}
-        self._followed: set[int] = set()
-
-    def follow(self, node: Node) -> None:
-        """Collect what this node applies from now on."""
-        runner = node.applier.runner
-        if vars(runner).get("apply") is not None:
-            return
-        apply = runner.apply
-
-        def collecting(entries: Any) -> Any:
-            outcomes = apply(entries)
-            self.entries.update((entry.index, entry) for entry in entries)
-            return outcomes
-
-        runner.apply = collecting  # type: ignore[method-assign]
-
-    def look_at(self, node: Node) -> None:
-        self.follow(node)  # a snapshot that was installed brings another runner

@@ -18,7 +18,7 @@ import msgspec
 from raftkv.errors import InvalidArgument
 from raftkv.testing.judging.failure import Cause
 from raftkv.testing.trying.references import Reference
-from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.testing.trying.script import Call, Earlier, Fault, Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,14 @@ class BadFile(InvalidArgument):
     """A file is no saved failure, or one of another version; the text says which."""
 
 
+class SavedEarlier(msgspec.Struct, frozen=True, kw_only=True):
+    """An `Earlier`; what is passed without it is among the arguments."""
+
+    name: str
+    back: int
+    part: str | int | None = None
+
+
 class SavedCall(msgspec.Struct, frozen=True, kw_only=True):
     """A `Call` with its arguments encoded as for a node."""
 
@@ -44,6 +52,8 @@ class SavedCall(msgspec.Struct, frozen=True, kw_only=True):
     """The encoded arguments (`Method.encode_args`)."""
     client: int
     at_ms: int
+    earlier: dict[int, SavedEarlier] = {}
+    """By the number of an argument: the earlier answer that it stands for, if there is one."""
 
 
 class SavedFailure(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,9 +97,14 @@ def save(
             SavedCall(
                 described=call.described,
                 name=call.name,
-                args=machine.methods[call.name].encode_args(call.args, {}),
+                args=machine.methods[call.name].encode_args(call.plain, {}),
                 client=call.client,
                 at_ms=call.at_ms,
+                earlier={
+                    at: SavedEarlier(name=each.name, back=each.back, part=each.part)
+                    for at, each in enumerate(call.args)
+                    if isinstance(each, Earlier)
+                },
             )
             for call in script.calls
         ],
@@ -121,7 +136,10 @@ def script_of(saved: SavedFailure) -> Script:
         method = machine.methods.get(call.name)
         if method is None:
             raise BadFile(f"{saved.machine} has no command or query {call.name!r} any more")
-        args = method.decode_args(msgspec.Raw(call.args))
+        args = tuple(
+            Earlier(found.name, each, found.back, found.part) if (found := call.earlier.get(at)) is not None else each
+            for at, each in enumerate(method.decode_args(msgspec.Raw(call.args)))
+        )
         calls.append(Call(call.name, args, client=call.client, at_ms=call.at_ms))
     return Script(seed=saved.seed, size=saved.size, faults=tuple(saved.faults), calls=tuple(calls))
 

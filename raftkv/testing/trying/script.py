@@ -9,6 +9,24 @@ from typing import Any
 import msgspec
 
 
+class Earlier(msgspec.Struct, frozen=True):
+    """Stands for an argument: what a command or query answered earlier in the same script (see `earlier`)."""
+
+    name: str
+    otherwise: Any = None
+    """What is passed while no answer fits."""
+    back: int = 0
+    """Which of the answers that fit: 0 is the newest, 1 the one before, and so on, round and round."""
+    part: str | int | None = None
+    """A field or an item of the answer; None: all of it."""
+
+    def __repr__(self) -> str:
+        parts = [_quoted(self.name), f"otherwise={self.otherwise!r}"]
+        parts += [f"back={self.back}"] if self.back else []
+        parts += [f"part={self.part!r}"] if self.part is not None else []
+        return f"Earlier({', '.join(parts)})"
+
+
 class Call(msgspec.Struct, frozen=True):
     """One call of a command or query by a client: `Call("receive", ("apple", 3), client=2, at_ms=250)`.
 
@@ -23,6 +41,11 @@ class Call(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return _written("Call", self.name, self.args or None, client=(self.client, 1), at_ms=(self.at_ms, 0))
+
+    @property
+    def plain(self) -> tuple[Any, ...]:
+        """The arguments, with what stands for an earlier answer as it is without one."""
+        return tuple(each.otherwise if isinstance(each, Earlier) else each for each in self.args)
 
     @property
     def described(self) -> str:
@@ -71,9 +94,10 @@ def _quoted(name: str) -> str:
 def program(script: Script, machine: type, model: type) -> str:
     """A program that runs `script` again. Values whose repr is no expression need a line of their own by hand."""
     names: dict[str, set[str]] = {}
-    for kind in (machine, model, *kinds_in([call.args for call in script.calls])):
+    for kind in (machine, model, *kinds_in([call.plain for call in script.calls])):
         names.setdefault(kind.__module__, set()).add(kind.__qualname__.partition(".")[0])
     used = ["Call"] if script.calls else []
+    used += ["Earlier"] if any(isinstance(arg, Earlier) for call in script.calls for arg in call.args) else []
     used += ["Fault"] if script.faults else []
     imports = [f"from raftkv.testing import {', '.join([*used, 'rerun'])}"]
     imports += [f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(names.items())]

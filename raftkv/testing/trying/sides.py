@@ -10,14 +10,24 @@ import msgspec
 
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import InvalidArgument, NodeStopped, NotActive, Rejected
-from raftkv.machine import NO_SESSION, Change, Kept, StateMachine, Step, encode_change, encode_command
+from raftkv.machine import (
+    DUE_AT_ONCE,
+    NO_SESSION,
+    Kept,
+    StateMachine,
+    Step,
+    VersionChange,
+    encode_change,
+    encode_command,
+)
 from raftkv.machine.rejection import is_mistake_named
 from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.state import TABLE_PREFIX
 from raftkv.testing.judging.failure import Cause, CounterExample
-from raftkv.testing.trying.differences import difference, state_difference
+from raftkv.testing.tracing.sidebyside import Side, Sides
+from raftkv.testing.trying.differences import difference, state_difference, told
 from raftkv.testing.trying.pair import activation, founding, method_of_call, says_nothing_new, speaker
-from raftkv.testing.trying.replica import Effect, Replica
+from raftkv.testing.trying.replica import FIRINGS_MAX, Effect, Replica
 from raftkv.testing.trying.script import Call, Script
 from raftkv.testing.world.cluster import START_MS
 
@@ -30,6 +40,10 @@ PIECES_MAX = 1_000
 RESTARTED_AFTER = 5
 """Entries: a restart takes longer than they do."""
 
+LATER_MS = 1_000
+"""Time goes on so long behind the last call, for what was scheduled."""
+
+_SCHEDULED = "what was scheduled"
 _NOW = "after the upgrade, and had an answer before it"
 
 
@@ -46,6 +60,18 @@ class SideBySide:
         self._entries: list[Entry] = []
         self._chain = GENESIS_CHAIN
         self._now_ms = START_MS
+        self._done: list[tuple[str, str, Effect | None, Effect]] = []
+        """What was done so far: in words, the command, and what it came to with either class."""
+
+    def picture(self, described: str) -> Sides:
+        """What both classes did, up to what `described` says."""
+        rows, last = list[Side](), len(self._done) - 1
+        for at, (what, name, one, other) in enumerate(self._done):
+            left = [] if one is None else told(self._old, name, one)
+            rows.append(Side(what, left, told(self._new, name, other), is_fine=one is None or at < last))
+        if not (rows and rows[-1].differs):
+            rows.append(Side("then", [], described.splitlines()))
+        return Sides(f"version {self._old.version}", f"version {self._new.version}", rows)
 
     def run(self) -> None:
         due = min((fault.at_ms for fault in self._script.faults if fault.kind == UPGRADE), default=math.inf)
@@ -53,9 +79,15 @@ class SideBySide:
         self._apply_to_both(self._entry(EntryKind.NOOP, founding(self._old)), "the first entry")
         for call in calls:
             if call.at_ms < due:
+                self._wait(call.at_ms)
                 self._call_both(call)
+        last_ms = max((call.at_ms for call in calls), default=0)
         if due < math.inf and self._old.version < self._new.version:
+            self._wait(int(due))
             self._upgrade(calls, due)
+            self._wait_new(max(last_ms, int(due)) + LATER_MS)
+        else:
+            self._wait(last_ms + LATER_MS)
         self._in_other_batches()
 
     def _entry(self, kind: EntryKind, payload: bytes) -> Entry:
@@ -90,6 +122,34 @@ class SideBySide:
             return
         self._apply_to_both(self._entry(EntryKind.COMMAND, payload), call.described, call.name)
 
+    def _wait(self, at_ms: int) -> None:
+        """Let time pass while the old version is active: run what was scheduled, as both classes do it."""
+        for _ in range(FIRINGS_MAX):
+            if not self._is_due(self._before, at_ms):
+                break
+            self._apply_to_both(self._entry(EntryKind.DUE, DUE_AT_ONCE), _SCHEDULED)
+
+    def _wait_new(self, at_ms: int) -> None:
+        """Let time pass while the newer version is active."""
+        for _ in range(FIRINGS_MAX):
+            if not self._is_due(self._after, at_ms):
+                break
+            entry = self._entry(EntryKind.DUE, DUE_AT_ONCE)
+            effect = self._after.apply(entry)
+            self._done.append((_SCHEDULED, "", None, effect))
+            if effect.failed is not None:
+                text = f"{_SCHEDULED} stops every node once version {self._new.version} is active: {effect.failed}"
+                raise CounterExample(Cause.FAILED, text)
+            self._restart(entry, effect, _SCHEDULED)
+
+    def _is_due(self, replica: Replica, at_ms: int) -> bool:
+        """Whether anything is due by then; it is the time of that then."""
+        due_ms = replica.runner.next_due_ms
+        if due_ms is None or due_ms > START_MS + at_ms:
+            return False
+        self._now_ms = max(self._now_ms, due_ms)
+        return True
+
     def _refused(self, call: Call, why: Exception | None) -> None:
         version = speaker(self._old, self._new, call).version
         text = f"{call.described} by a client of version {version} is refused: {why}"
@@ -98,6 +158,7 @@ class SideBySide:
     def _apply_to_both(self, entry: Entry, what: str, name: str | None = None) -> None:
         """Apply an entry to replicas of both classes, and compare what it does."""
         one, other = self._before.apply(entry), self._after.apply(entry)
+        self._done.append((what, name or "", one, other))
         active = f"while version {self._old.version} is active"
         for machine, effect in ((self._old, one), (self._new, other)):
             if effect.failed is not None:
@@ -146,6 +207,7 @@ class SideBySide:
         begun, between = len(self._entries), []
         for _, group in itertools.groupby([call for call in calls if call.at_ms >= due], key=lambda call: call.at_ms):
             for call in group:
+                self._wait_new(call.at_ms)
                 is_between = self._is_upgrading
                 if self._call_new(call) and is_between:
                     between.append(call)
@@ -182,11 +244,12 @@ class SideBySide:
         self._change(Step(self._kept.version, self._kept.steps))
         return True
 
-    def _change(self, change: Change) -> None:
+    def _change(self, change: VersionChange) -> None:
         """Make the newer version active, or go on with its upgrades, by an entry as a leader proposes it."""
         entry = self._entry(EntryKind.UPGRADE, encode_change(self._after.runner.tried(change)))
         effect = self._after.apply(entry)
         what = f"the upgrade to version {self._new.version}"
+        self._done.append((what, "", None, effect))
         if effect.failed is not None:
             raise CounterExample(Cause.UPGRADE_FAILED, f"{what} stops every node: {effect.failed}")
         if self._kept.failed:
@@ -212,6 +275,7 @@ class SideBySide:
             return False
         entry = self._entry(EntryKind.COMMAND, payload)
         effect = self._after.apply(entry)
+        self._done.append((call.described, call.name, None, effect))
         if effect.failed is not None:
             text = f"{call.described} stops every node once version {self._new.version} is active: {effect.failed}"
             raise CounterExample(Cause.FAILED, text)
@@ -248,7 +312,7 @@ class SideBySide:
     def _compare_orders(self, replica: Replica, begun: int, between: list[Call]) -> None:
         """Compare what is in the tables with what is there when the same calls come after the last piece."""
         for entry in self._entries[begun:]:
-            if entry.kind == EntryKind.COMMAND:
+            if entry.kind in (EntryKind.COMMAND, EntryKind.DUE):
                 replica = _behind(replica, entry)
                 replica.apply(entry)
         found = state_difference(self._new, _tables(self._after), _tables(replica))
@@ -300,6 +364,8 @@ class SideBySide:
             replica = replica.reopened()
             replica.runner.apply(self._entries[first : first + size])
             first += size
+        for said in self._after.runner.out_of_step():
+            raise CounterExample(Cause.UPGRADE_LOSES, f"after the upgrade {said}")
         if replica.runner.applied.digest == self._after.runner.applied.digest:
             return
         found = state_difference(self._new, self._after.values, replica.values)

@@ -6,15 +6,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from raftkv.errors import InvalidArgument
 from raftkv.machine import Method, StateMachine
+from raftkv.machine.methods import method_of as method_named
+from raftkv.machine.methods import name_of
 from raftkv.testing.faults.nemesis import fault_kinds
 from raftkv.testing.trying.budget import Budget
 from raftkv.testing.trying.replica import arguments
-from raftkv.testing.trying.script import Call, Fault, Script
+from raftkv.testing.trying.script import Call, Earlier, Fault, Script
 
 SEED_MAX = 2**16
 CHANCE_MAX = 2**16
@@ -42,9 +45,7 @@ class CallsOf:
     def strategy(self, machine: type[StateMachine], key: str | None) -> SearchStrategy[Call]:
         """The calls as a strategy. Raises `UnfitStrategy`."""
         method = method_of(machine, self.name, key)
-        if self.function is not None and all(
-            vars(each).get(self.name) is not self.function for each in machine.__mro__
-        ):
+        if self.function is not None and method_named(machine, self.function) is None:
             raise UnfitStrategy(f"{self.function.__qualname__} is not {machine.__name__}.{self.name}")
         self._check(method)
         bound = method.signature.bind(*self.args, **self.kwargs)
@@ -76,8 +77,8 @@ def calls(method: Callable[..., Any] | str, /, *args: Any, **kwargs: Any) -> Cal
     """
     if isinstance(method, str):
         return CallsOf(method, args, kwargs)
-    name = getattr(method, "__name__", None)
-    if name is None:
+    name = name_of(method)
+    if not name:
         raise UnfitStrategy(f"calls({method!r}, …): must be a command or a query, such as calls(Inventory.receive, …)")
     return CallsOf(name, args, kwargs, method)
 
@@ -101,8 +102,12 @@ def fitting(machine: type[StateMachine], call: object, key: str | None) -> Call:
     if not isinstance(call, Call):
         raise UnfitStrategy(f"a strategy in `commands` gave {call!r}: it must give `Call`s, as `calls(…)` does")
     method = method_of(machine, call.name, key)
+    for each in call.args:
+        if isinstance(each, Earlier):
+            method_of(machine, each.name, None)
     try:
-        return Call(call.name, arguments(machine, call.name, call.args))
+        plain = arguments(machine, call.name, call.plain)
+        return Call(call.name, tuple(_standing(*each) for each in zip(call.args, plain, strict=True)))
     except InvalidArgument as exc:
         found = re.search(r"\$\[(\d+)\]", str(exc))
         names = list(method.signature.parameters)
@@ -115,11 +120,37 @@ def fitting(machine: type[StateMachine], call: object, key: str | None) -> Call:
         ) from exc
 
 
+def _standing(arg: Any, plain: Any) -> Any:
+    """An argument of a script, where `plain` is what it is without an earlier answer."""
+    return msgspec.structs.replace(arg, otherwise=plain) if isinstance(arg, Earlier) else plain
+
+
 def _suggested(method: Method, name: str) -> str:
     """A strategy for an argument, as one would write it."""
     kind = method.types[name]
     written = repr(st.from_type(kind))
     return f"st.{written}" if re.fullmatch(r"\w+\(.*\)", written) else "st.…"
+
+
+BACK_MAX = 3
+"""Answers before the newest one that are drawn: an old token is what a mistake takes for a new one."""
+
+
+def earlier(
+    method: Callable[..., Any] | str, otherwise: Any, *, part: str | int | None = None
+) -> SearchStrategy[Earlier]:
+    """For an argument: what a command or query answered earlier, to any client.
+
+    ```python
+    calls(Locks.unlock, NAMES, token=earlier(Locks.lock, otherwise=0))
+    ```
+
+    Mostly the newest answer that has the argument's type, sometimes one of those before it; `otherwise`, or what that
+    strategy gives, while there is none. `part` names a field of the answer, or an item by its number.
+    """
+    name = method if isinstance(method, str) else name_of(method)
+    without = otherwise if isinstance(otherwise, SearchStrategy) else st.just(otherwise)
+    return st.builds(Earlier, st.just(name), without, st.integers(0, BACK_MAX), st.just(part))
 
 
 CallSource: TypeAlias = CallsOf | SearchStrategy[Call]

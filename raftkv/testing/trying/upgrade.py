@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from raftkv.machine import StateMachine
-from raftkv.testing.judging.failure import Cause, CounterExample
+from raftkv.testing.judging.failure import ALONE, IN_A_WORLD, Cause, CounterExample
 from raftkv.testing.trying.budget import Budget, budget_of, chosen
 from raftkv.testing.trying.hunting import Hunt
+from raftkv.testing.trying.keeping import draw
 from raftkv.testing.trying.pair import check_versions, spoken
 from raftkv.testing.trying.replacing import run_upgrade
 from raftkv.testing.trying.rollout import BREAKS, MOVES
 from raftkv.testing.trying.script import Call, Fault, Script
 from raftkv.testing.trying.sides import UPGRADE
 from raftkv.testing.trying.strategies import CHANCE_MAX, SEED_MAX, CallsOf, CallSource, UnfitStrategy, any_call
+from raftkv.testing.world.cluster import SimCluster
 
 
 def upgrade_test(
@@ -43,7 +45,8 @@ def upgrade_test(
 
     What the classes declare is compared first. Then scripts of calls are tried, of commands that only `new` has, too.
     Clients 1, 3, … have the class `old`, clients 2, 4, … have `new`. Each script is run without a cluster: while
-    the old version is active, both classes must do the same to every table and give the same results; then the new
+    the old version is active, both classes must do the same to every table and give the same results, also when time
+    passes and what was scheduled is run; then the new
     version becomes active, its upgrades must go well with calls between their pieces, after restarts too, and what
     comes to stand in the tables must not depend on whether calls came between the pieces or after them
     (`shows_pieces=True` says that it may). Queries that had an answer must have one still, and none may raise what
@@ -51,8 +54,8 @@ def upgrade_test(
     other class in any order, back as well, while nodes crash, the network is cut, and snapshots are installed.
 
     `commands` holds `calls(…)` of either class. `budget` is as for `fault_test`. The test raises `CounterExample`, with
-    the smallest script that was found to fail. Raises `UnfitStrategy` or `UnfitModel` at once when the declaration is
-    wrong.
+    the smallest script that was found to fail, and draws it. Raises `UnfitStrategy` or `UnfitModel` at once when the
+    declaration is wrong.
     """
     case = UpgradeTest(old, new, commands, clients, shows_pieces, budget)
 
@@ -89,20 +92,36 @@ class UpgradeTest:
         __tracebackhide__ = True
         budget = budget_of(self.budget)
         try:
-            self._attempt(Script(), Cause.GREW_APART)  # needs no script
+            self._attempt(Script(), {Cause.GREW_APART})  # needs no script
         except CounterExample as exc:
-            error = exc
+            script, error = Script(), exc
         else:
-            found = Hunt(_scripts(self, budget), self._attempt, budget).run()
+            tried = _scripts(self, budget)
+            alone = Hunt(tried, self._alone, budget)
+            found = alone.run() or Hunt(tried, self._in_a_world, budget, before=alone).run()
             if found is None:
                 return
-            _, error = found
-        error = CounterExample(error.cause, error.described, error.program)
+            script, error = found
+        picture, error = error.picture, CounterExample(error.cause, error.described, error.program)
+        error.picture = picture
+        draw(error, f"{self.new.__name__}: version {self.old.version} to {self.new.version}", self._playing(script))
         if not chosen.reports:
             error.add_note(error.instructions)
         raise error
 
-    def _attempt(self, script: Script, only: Cause | None) -> None:
+    def _playing(self, script: Script) -> Callable[[Callable[[SimCluster], None]], None]:
+        """Plays it in a world that is observed."""
+        return lambda observe: run_upgrade(
+            self.old, self.new, script, shows_pieces=self.shows_pieces, only=IN_A_WORLD, observe=observe
+        )
+
+    def _alone(self, script: Script, only: Cause | None) -> None:
+        self._attempt(script, ALONE if only is None else {only})
+
+    def _in_a_world(self, script: Script, only: Cause | None) -> None:
+        self._attempt(script, IN_A_WORLD if only is None else {only})
+
+    def _attempt(self, script: Script, only: Collection[Cause]) -> None:
         __tracebackhide__ = True
         run_upgrade(self.old, self.new, script, shows_pieces=self.shows_pieces, only=only)
 
@@ -117,10 +136,19 @@ def _calls(
     of_new = [source for source in sources if source not in of_old]
     found = []
     if of_new:
-        found.append(any_call(new, of_new).map(lambda call: (call, False)))
+        found.append(any_call(new, of_new).map(lambda call: (_without_answers(call), False)))
     if of_old:
-        found.append(any_call(old, of_old).map(lambda call: (call, True)))
+        found.append(any_call(old, of_old).map(lambda call: (_without_answers(call), True)))
     return st.one_of(found)
+
+
+def _without_answers(call: Call) -> Call:
+    if call.plain != call.args:
+        raise UnfitStrategy(
+            f"{call.described} is to get an earlier answer, in which two versions need not agree: draw the argument, "
+            "as `st.integers(0, 3)` does"
+        )
+    return call
 
 
 def _is_old(old: type[StateMachine], new: type[StateMachine], source: CallSource) -> bool:

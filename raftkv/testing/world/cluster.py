@@ -133,6 +133,7 @@ class SimNode:
             background_worker=self.workers[BACKGROUND],
             transfer_worker=self.workers[TRANSFERS],
             scan_workers=(self.workers[SCANS],),
+            sign_in_workers=(self.workers[SCANS],),
             clock=loop.time,
             pause=lambda seconds: None,
             now_ms=self.clock.now_ms,
@@ -189,7 +190,7 @@ class SimNode:
             members=founders,
             peer_address=self.member.peer_address,
             client_address=self.member.client_address,
-            rebuild=rebuild,
+            rebuild=rebuild or self.harm is Harm.LOST_STATE,
             config=habits.config,
         )
         return _NodeStart(options, cluster.transport(self), self.world(habits.rate))
@@ -206,8 +207,8 @@ class SimNode:
                 self.crash()
             raise
         process.starting = None
-        if self.cluster.on_started is not None:
-            self.cluster.on_started(node)
+        for told in self.cluster.on_started:
+            told(node)
         self.serving = serving
         self.cluster.network.listen(self.place, self.member.client_address, serving.listener.connection)
         return node
@@ -349,7 +350,7 @@ class SimCluster:
         self.nodes = {member.node_id: SimNode(self, member) for member in self.founders}
         self.variety: Variety | None = None
         """What sets nodes apart from each other, if anything does."""
-        self.on_started: Callable[[Node], None] | None = None
+        self.on_started: list[Callable[[Node], None]] = []
         """Who is told of each node that has recovered."""
         self.draws_equal = False
         """Whether all nodes draw the same: their time-outs are equal then, and as short as can be."""
@@ -430,10 +431,10 @@ class SimCluster:
         chance = random.Random(self.dice.getrandbits(64))
         return Client(machine or self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
 
-    def admin(self, *node_ids: NodeId) -> Admin:
-        """An operator's client that is told of some nodes, or of all."""
-        addresses = self._seeds(node_ids)
-        return Admin(addresses, dial=self._dial, chance=random.Random(self.dice.getrandbits(64)))
+    def admin(self, *node_ids: NodeId, **options: Any) -> Admin:
+        """An operator's client that is told of some nodes, or of all; `options` are fields of `ClientOptions`."""
+        addresses, chance = self._seeds(node_ids), random.Random(self.dice.getrandbits(64))
+        return Admin(addresses, options=ClientOptions(**options), dial=self._dial, chance=chance)
 
     def _seeds(self, node_ids: Sequence[NodeId]) -> list[str]:
         return [self.nodes[node_id].member.client_address for node_id in node_ids] or self.addresses
