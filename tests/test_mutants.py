@@ -30,21 +30,31 @@ def test_every_layer_has_mutants_and_no_name_is_used_twice():
     """From the log to the clients, each layer has some; a name is what one asks for."""
     counts = Counter(layer for layer, _ in MUTANTS)
     layers = {
+        "access",
         "core",
         "log",
         "recovery",
         "disk",
         "snapshot",
         "sessions",
+        "tables",
         "schema",
         "versions",
         "upgrade",
+        "timers",
+        "expiring",
+        "history",
         "node",
         "members",
         "client",
         "listener",
+        "polls",
         "transport",
         "judging",
+        "parts",
+        "recipes",
+        "lineages",
+        "jobs",
     }
     assert set(counts) == layers
     assert min(counts.values()) >= 5

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from raftkv.kv import KeyValue
 from raftkv.testing import elapse, play
 from raftkv.testing.judging.checks import all_checks
 from tests.campaign.coverage import FAULTS, KINDS
+from tests.programs import run_program
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -35,23 +37,25 @@ def test_every_python_block_runs_and_prints_what_it_says(block, tmp_path):
     """Each block is a program; what a `print` is said to print stands behind it in a comment."""
     program = tmp_path / "program.py"
     program.write_text(block)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(program)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = run_program(program)
     assert done.returncode == 0, done.stderr
     promised = re.findall(r"print\(.*\)\s+# (.*)", block)
     assert done.stdout.splitlines() == promised
 
 
-@pytest.mark.parametrize(("shown", "passed"), [("fault_test(", 2), ("upgrade_test(", 1)])
-def test_the_test_of_an_application_passes(tmp_path, shown, passed):
-    """The blocks that show `fault_test` and `upgrade_test` are files of tests; they are collected, and pass."""
-    (block,) = [each for each in BLOCKS if shown in each]
-    (tmp_path / "test_seats.py").write_text(block)
+def test_the_tests_of_applications_pass(tmp_path):
+    """The blocks that show `fault_test`, `upgrade_test` and the fixtures are files of tests; they are collected, and
+    pass."""
+    passed = {"fault_test(": 2, "upgrade_test(": 1, "raftkv_cluster(": 2}
+    for number, shown in enumerate(passed):
+        (block,) = [each for each in BLOCKS if shown in each]
+        (tmp_path / f"test_seats_{number}.py").write_text(block)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "raftkv.testing.plugin"]
+    command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "-p", "raftkv.testing.plugin"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert f"{passed} passed" in done.stdout, done.stdout + done.stderr
+    found = Counter(re.findall(r"^PASSED test_seats_(\d)\.py::", done.stdout, re.M))
+    assert found == {str(number): count for number, count in enumerate(passed.values())}, done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("line", COMMANDS)

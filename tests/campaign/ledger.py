@@ -16,6 +16,7 @@ from tests.campaign.fingerprint import CHANGED
 from tests.chaos import links
 from tests.chaos.clocks import ClockWrong
 from tests.chaos.kills import LeaderKilled, NodesKilled, Paused
+from tests.chaos.lineages import BackupRestored, SurvivorRecovered
 from tests.chaos.points import KilledAt
 from tests.chaos.power import all_nodes, one_node
 from tests.chaos.sinks import LogUnread
@@ -48,6 +49,8 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "foreign files": (ForeignFiles.kind,),
     "unread logs": (LogUnread.kind,),
     "wrong clocks": (ClockWrong.kind, ClockWrong.rate),
+    "backups restored": (BackupRestored.kind,),
+    "survivors recovered": (SurvivorRecovered.kind,),
 }
 """What is counted in the tables, and the kinds of faults that it is."""
 
@@ -200,12 +203,18 @@ def _chaos_cells(runs: Sequence[ChaosRun]) -> list[str]:
         f"{sum(run.seconds for run in runs) / 60:.0f}",
         f"{max(run.load_max for run in runs):.1f}",
         f"{sum(run.scenes for run in runs):,}",
-        *[f"{sum(run.faults.get(name, 0) for run in runs):,}" for name in FAULTS],
+        *[_count(runs, name) for name in FAULTS],
         f"{sum(run.operations for run in runs):,}",
         f"{sum(run.losses for run in runs):,}",
         f"{sum(len(run.failed) for run in runs):,}",
         _owed(runs[-1]),
     ]
+
+
+def _count(runs: Sequence[ChaosRun], name: str) -> str:
+    """How many of these faults there were; a dash when that was not kept yet."""
+    found = [run.faults[name] for run in runs if name in run.faults]
+    return f"{sum(found):,}" if found else "–"
 
 
 def _owed(run: ChaosRun) -> str:

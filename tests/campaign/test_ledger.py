@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.campaign.campaign import Campaign
@@ -121,3 +122,14 @@ def test_what_is_owed_in_great_numbers_is_in_the_tables() -> None:
         if quota.name in FAULTS:
             assert {*FAULTS[quota.name]} == {*quota.kinds.values(), *quota.also}
     assert {"kills", "partitions", "pauses", "malformed frames", "foreign files"} <= {quota.name for quota in QUOTAS}
+
+
+def test_what_was_not_kept_of_an_old_run_is_no_zero(tmp_path: Path) -> None:
+    """A kind of fault that is counted only since then has a dash for it; all runs together have what is known."""
+    (old,) = add([written(tmp_path / "ledger.jsonl", chaos_line())], tmp_path / "kept.jsonl")
+    assert isinstance(old, ChaosRun)
+    known = {name: count for name, count in old.faults.items() if name != "survivors recovered"}
+    new = msgspec.structs.replace(old, commit="def5678", faults={**old.faults, "survivors recovered": 4})
+    rows = tables([msgspec.structs.replace(old, faults=known), new]).splitlines()
+    column = rows[3].split(" | ").index("survivors recovered")
+    assert [row.split(" | ")[column] for row in rows[5:8]] == ["–", "4", "4"]

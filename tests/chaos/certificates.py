@@ -52,7 +52,7 @@ class Authority:
         made = ("-keyout", folder / f"{name}.key", "-out", self.path)
         run("req", "-x509", *KEY, "-days", str(days), "-subj", f"/CN={name}", *made)
 
-    def issue(self, name: str, *, days: int = 100, hosts: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    def issue(self, name: str, *, days: float = 100, hosts: str = "IP:127.0.0.1") -> tuple[Path, Path]:
         """A certificate and its key; one of a negative number of days has run out. Made anew when asked for again."""
         key, request, cert = (self.folder / f"{name}.{end}" for end in ("key", "csr", "pem"))
         settings = self.folder / f"{name}.conf"

@@ -42,7 +42,7 @@ class CertificatesRunOut(RealFault):
     async def inject(self, stage: ChaosStage) -> None:
         directory = stage.directory / f"tls-{stage.fired[self.kind]}"
         authority = await asyncio.to_thread(Authority, directory / "authority")
-        with ProcessCluster(directory, 3, arguments=MACHINE) as cluster:
+        with ProcessCluster(directory, 3, arguments=MACHINE, launch=stage.cluster.launch) as cluster:
             nodes = list(cluster.nodes.values())
             late = self._dice.choice(nodes)
             for node in nodes:

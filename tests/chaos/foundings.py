@@ -63,7 +63,7 @@ class Founded(RealFault):
 
     async def inject(self, stage: ChaosStage) -> None:
         directory = stage.directory / f"founding-{stage.fired[self.taken]}"
-        with ProcessCluster(directory, 3, arguments=MACHINE) as cluster:
+        with ProcessCluster(directory, 3, arguments=MACHINE, launch=stage.cluster.launch) as cluster:
             own = ChaosStage(cluster, self._dice, directory)
             node = self._dice.choice([*cluster.nodes.values()])
             await self._find_port_taken(own, node)

@@ -19,6 +19,7 @@ from tests.chaos.foundings import Founded
 from tests.chaos.fullness import DiskFilled
 from tests.chaos.host import HostClock
 from tests.chaos.kills import PAUSED_LONG_S, LeaderKilled, NodesKilled, Paused, RollingRestart
+from tests.chaos.lineages import BackupRestored, SurvivorRecovered
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
 from tests.chaos.points import HandoverDropped, KilledAt, PowerCutAt
@@ -106,6 +107,8 @@ KINDS: dict[str, Make] = {
     "clock-rates": lambda stage: ClockWrong(stage.dice, HostClock(rate=stage.dice.choice(RATES))),
     "founding": lambda stage: Founded(stage.dice),
     "killed-twice": lambda stage: KilledTwice(stage.dice),
+    "backups": lambda stage: BackupRestored(stage.dice),
+    "survivors": lambda stage: SurvivorRecovered(stage.dice),
     "forks": lambda stage: Forks(stage.dice),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),
@@ -183,6 +186,8 @@ QUOTAS = (
     Quota("foundings cut off", 6, 2, {"founding": Founded.kind}),
     *[Quota("certificates replaced", 3, 1, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
     Quota("nodes killed twice in a row", 6, 1, {"killed-twice": KilledTwice.kind}),
+    Quota("backups restored", 20, 2, {"backups": BackupRestored.kind}),
+    Quota("survivors recovered", 20, 2, {"survivors": SurvivorRecovered.kind}),
     Quota("forks under load", 24, 8, {"forks": Forks.kind}),
     Quota("flipped bits in files", 500, 40, {"file-flips": FILE_FLIPPED}),
     *[Quota(f"power cuts, {name}", 150, 12, {f"power-{name}": one_node(name)}) for name in FILE_SYSTEMS],

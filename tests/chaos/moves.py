@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 
 from raftkv.client import Admin, Client, ClientOptions
+from raftkv.errors import RaftKVError
+from raftkv.model import Membership
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
 from tests.chaos.fault import RealFault
@@ -74,13 +77,28 @@ class SeedGone(RealFault):
 
     async def _join(self, stage: ChaosStage, node: NodeProcess) -> None:
         await until_answers(stage, node)
-        async with Admin(_founders(stage)) as admin:
-            await admin.add_learner(node.own, DEADLINE_S)
-            await admin.promote(node.node_id, DEADLINE_S)
+        joined = node.node_id
+        await _ordered(
+            stage,
+            f"node {joined} added",
+            lambda admin: admin.add_learner(node.own, DEADLINE_S),
+            lambda members: members.member(joined) is not None,
+        )
+        await _ordered(
+            stage,
+            f"node {joined} promoted",
+            lambda admin: admin.promote(joined, DEADLINE_S),
+            lambda members: joined in members.voters and not members.is_joint,
+        )
 
     async def _remove(self, stage: ChaosStage, node: NodeProcess) -> None:
-        async with Admin(_founders(stage)) as admin:
-            await admin.remove(node.node_id, DEADLINE_S)
+        gone = node.node_id
+        await _ordered(
+            stage,
+            f"node {gone} removed",
+            lambda admin: admin.remove(gone, DEADLINE_S),
+            lambda members: gone not in members.all_nodes() and not members.is_joint,
+        )
         node.kill()
         self._joined.remove(node)
         stage.departed.add(node.node_id)
@@ -95,6 +113,29 @@ class SeedGone(RealFault):
 
     def describe(self) -> str:
         return f"{self.kind}: it is {'replaced' if self._is_removed else 'killed'}"
+
+
+async def _ordered(
+    stage: ChaosStage,
+    what: str,
+    order: Callable[[Admin], Awaitable[object]],
+    is_done: Callable[[Membership], bool],
+) -> None:
+    """Have it done, whoever leads: an order that a change of leaders has cut off may have been carried out or not."""
+
+    async def look() -> bool | None:
+        leader = await stage.leader()
+        status = await stage.status(leader.node_id)
+        if status is not None and is_done(status.membership):
+            return True
+        try:
+            async with Admin(_founders(stage)) as admin:
+                await order(admin)
+        except RaftKVError as exc:
+            stage.note(f"not {what} yet: {exc}")
+        return None
+
+    await stage.until(look, what)
 
 
 def _addresses(stage: ChaosStage) -> list[str]:

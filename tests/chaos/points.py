@@ -28,6 +28,12 @@ FRESH = ("cluster.before_save", "founding.listening")
 OFTEN = ("apply.", "answer.", "log.batch.", "propose.", "send.before", "send.after", "writer.before_told")
 """Reached all the time under load, so that any time of many may be the one."""
 
+UPGRADING = "upgrade."
+"""Reached while the application's version changes, which takes nodes of two versions (`tests/rolling`)."""
+
+ORDERED = ("backup.", "recover.")
+"""Reached when an operator orders it, and the latter by no node."""
+
 INSTALLING = ("install.", "log.reset.", "receive.")
 """Reached by a follower that was left behind and gets a snapshot."""
 
@@ -43,6 +49,11 @@ SPARES = 900
 """Ids from here on are of nodes that are never started, or only for a moment."""
 
 
+def reached() -> list[str]:
+    """The failpoints that nodes of one version reach by themselves."""
+    return [name for name in failpoints.names() if not name.startswith((UPGRADING, *ORDERED))]
+
+
 class KilledAt(RealFault):
     """A node is started with a failpoint armed, brought to it, and found killed there; then it goes on.
 
@@ -54,7 +65,7 @@ class KilledAt(RealFault):
 
     def __init__(self, dice: random.Random, names: Sequence[str] | None = None, times: int = 6) -> None:
         self._dice = dice
-        self._names = list(names) if names is not None else dice.sample(failpoints.names(), k=times)
+        self._names = list(names) if names is not None else dice.sample(reached(), k=times)
         self._spare = SPARES
 
     async def inject(self, stage: ChaosStage) -> None:
@@ -222,7 +233,7 @@ class PowerCutAt(KilledAt):
     def __init__(
         self, file_system: str, dice: random.Random, names: Sequence[str] | None = None, times: int = 6
     ) -> None:
-        known = [name for name in failpoints.names() if name not in FRESH]
+        known = [name for name in reached() if name not in FRESH]
         super().__init__(dice, names if names is not None else dice.sample(known, k=times))
         self.kind = f"power cut at a failpoint, {file_system}"
         self._file_system = file_system

@@ -11,6 +11,9 @@ import msgspec
 
 from raftkv.processes.cluster import NodeProcess
 
+_ESTABLISHED = "01"
+"""As proc_pid_net(5) has it."""
+
 
 class Usage(msgspec.Struct, frozen=True):
     """What one process uses now."""
@@ -30,6 +33,17 @@ def usage(node: NodeProcess) -> Usage:
         rss_bytes=int(fields["VmRSS"].split()[0]) * 1024,
         descriptors=len(os.listdir(place / "fd")),
         threads=int(fields["Threads"]),
+    )
+
+
+def unread_bytes(node: NodeProcess) -> int:
+    """What has arrived at the node's port for clients, and was not read by its process."""
+    port = f":{int(node.own.client_address.rpartition(':')[2]):04X}"
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(
+        int(queues.rpartition(":")[2], 16)
+        for _, local, _, state, queues, *_ in sockets
+        if local.endswith(port) and state == _ESTABLISHED
     )
 
 

@@ -6,7 +6,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from tests.chaos.probe import disk_bytes, usage
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.slowness import slowness
 from tests.chaos.stage import ChaosStage
+from tests.chaos.warm import WarmParent
 
 CLIENTS = 8
 
@@ -104,10 +106,7 @@ async def play_scene(
     Everything is drawn from the seed; when what happens is repeated, only the time between processes differs.
     """
     report = SceneReport(seed, list(kinds))
-    cluster = ProcessCluster(directory, size, arguments=[*MACHINE, *ARGUMENTS], apart=True)
-    for node, port in zip(cluster.nodes.values(), free_ports(size), strict=True):
-        node.arguments += ["--http", f"127.0.0.1:{port}"]
-    with cluster, LinkProxy.of(cluster, seed) as proxy:
+    with warm_cluster(directory, size) as cluster, LinkProxy.of(cluster, seed) as proxy:
         stage = ChaosStage(cluster, random.Random(seed), directory, proxy)
         try:
             await _play(stage, kinds, seed, bounds if bounds is not None else Bounds(), report)
@@ -120,6 +119,18 @@ async def play_scene(
             move_out(stage)  # what is kept must not need a mount to be read
         report.fired, report.proxied = dict(stage.fired), dict(proxy.counts)
     return report
+
+
+@contextmanager
+def warm_cluster(directory: Path, size: int) -> Iterator[ProcessCluster]:
+    """A cluster for a scene, whose nodes are forked."""
+    with WarmParent() as warm:
+        arguments = [*MACHINE, *ARGUMENTS]
+        cluster = ProcessCluster(directory, size, arguments=arguments, apart=True, launch=warm.launch)
+        for node, port in zip(cluster.nodes.values(), free_ports(size), strict=True):
+            node.arguments += ["--http", f"127.0.0.1:{port}"]
+        with cluster:
+            yield cluster
 
 
 async def _play(stage: ChaosStage, kinds: Sequence[str], seed: int, bounds: Bounds, report: SceneReport) -> None:

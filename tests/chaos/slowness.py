@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+LOADAVG = Path("/proc/loadavg")
 
 CROWDED = 4.0
 """Threads for each core that run or want to: what the scenes of one run come to. Others are there beyond that."""
@@ -14,6 +17,13 @@ SLOWNESS_MAX = 6.0
 def load() -> float:
     """Threads for each core, over the last minute."""
     return os.getloadavg()[0] / len(os.sched_getaffinity(0))
+
+
+def running() -> float:
+    """Threads for each core that run or want to just now, without whoever asks. The load of the last minute follows
+    that slowly: what begins at once is not in it for a while."""
+    wanting = int(LOADAVG.read_text().split()[3].partition("/")[0])
+    return (wanting - 1) / len(os.sched_getaffinity(0))
 
 
 def slowness() -> float:

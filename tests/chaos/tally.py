@@ -49,6 +49,21 @@ class Tally:
             assert loop.time() < end, f"{self.key!r}: {count} more were not counted within {within_s:.0f} s"
             await asyncio.sleep(POLL_S)
 
+    @property
+    def reached(self) -> int:
+        """How far it has counted, as far as it was told."""
+        return max(self._numbers, default=0)
+
+    @property
+    def unknown(self) -> int:
+        """How many of its increments nobody knows the end of."""
+        return self._unknown
+
+    async def end(self) -> None:
+        """Count no more, and wait for the end of what is under way."""
+        self._stopping = True
+        await self._task
+
     async def close(self) -> None:
         """Count no more, whatever comes of what is under way."""
         self._task.cancel()
@@ -57,8 +72,7 @@ class Tally:
 
     async def stop(self, addresses: Sequence[str], ssl: tls.SSLContext | None = None) -> None:
         """End, and compare with what the nodes at `addresses` say. Raises `AssertionError`."""
-        self._stopping = True
-        await self._task
+        await self.end()
         check(self.key, self._numbers, self._unknown, await counted(self.key, addresses, ssl))
 
 

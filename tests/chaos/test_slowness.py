@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from tests.chaos.slowness import CROWDED, SLOWNESS_MAX, slowness
+from tests.chaos.slowness import CROWDED, SLOWNESS_MAX, running, slowness
 
 
 @pytest.mark.parametrize(
@@ -15,3 +17,14 @@ def test_patience_grows_with_the_load_of_others(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr("os.getloadavg", lambda: (2 * a_core, 0.0, 0.0))
     assert slowness() == pytest.approx(times)
+
+
+def test_what_runs_just_now_is_seen_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The load of the last minute would take seconds to show what has only just begun; who asks does not count."""
+    place = tmp_path / "loadavg"
+    place.write_text("0.21 0.30 0.25 9/310 4711\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("tests.chaos.slowness.LOADAVG", place)
+    assert running() == 4.0
+    monkeypatch.undo()
+    assert running() >= 0.0

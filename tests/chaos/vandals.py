@@ -14,7 +14,7 @@ from raftkv.client import Admin
 from raftkv.disk import RealDisk
 from raftkv.processes.cluster import NodeProcess
 from raftkv.processes.ports import free_ports
-from raftkv.state import RocksStates
+from raftkv.state.rocks import RocksStates
 from raftkv.testing.faults.foreign import found_elsewhere
 from tests.chaos.damage import (
     Advice,
@@ -270,4 +270,4 @@ def impostor(node: NodeProcess, data_dir: Path) -> NodeProcess:
     if "--http" in arguments:
         at = arguments.index("--http")
         del arguments[at : at + 2]
-    return NodeProcess(node.member, str(data_dir), arguments, dict(node.environment), listens=own)
+    return NodeProcess(node.member, str(data_dir), arguments, dict(node.environment), listens=own, launch=node.launch)

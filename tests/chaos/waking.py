@@ -12,6 +12,7 @@ from raftkv.client import Client, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
+from tests.chaos.probe import unread_bytes
 from tests.chaos.stage import ChaosStage
 
 KEY = b"woken"
@@ -26,11 +27,16 @@ COUNT_S = 2.0
 """For the others to count once more; while too few of them know that the leader is silent, they can't."""
 
 
+SENT_S, POLL_S = 5.0, 0.01
+"""Who has no connection to the node any more sends nothing, which is right too: nobody waits for that for long."""
+
+
 class Waking:
     """Clients connected to one node before it is stopped, and one that counts at the others meanwhile."""
 
-    def __init__(self, stage: ChaosStage, woken: Client[Workload], others: Client[Workload]) -> None:
+    def __init__(self, stage: ChaosStage, node: NodeProcess, woken: Client[Workload], others: Client[Workload]) -> None:
         self._stage = stage
+        self._node = node
         self._woken = woken
         self._others = others
         self._known = 0
@@ -41,10 +47,13 @@ class Waking:
         """Shortly before it wakes: count at the others, if they can by now, then ask the node itself."""
         with contextlib.suppress(RaftKVError):
             self._known = await self._others.call("increment", KEY)
+        before = unread_bytes(self._node)
         self._reads = [asyncio.ensure_future(self._woken.call("get", KEY)) for _ in range(READS_AT_ONCE)]
         self._writes = [asyncio.ensure_future(self._woken.call("increment", KEY)) for _ in range(WRITES_AT_ONCE)]
-        # So that they are in the node's socket, and not only here.
-        await asyncio.sleep(0.02)
+        for _ in range(int(SENT_S / POLL_S)):
+            await asyncio.sleep(POLL_S)
+            if unread_bytes(self._node) > before:  # they are in the node's socket, and not only here
+                break
 
     async def check(self) -> None:
         """Raises `AssertionError` for a stale answer; that there is none, as leadership was lost, is right."""
@@ -71,7 +80,7 @@ async def awaited(stage: ChaosStage, node: NodeProcess) -> AsyncIterator[Waking]
     try:
         with contextlib.suppress(RaftKVError):
             await woken.call("get", KEY)
-        yield Waking(stage, woken, counting)
+        yield Waking(stage, node, woken, counting)
     finally:
         await woken.close()
         await counting.close()

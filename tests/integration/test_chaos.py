@@ -21,7 +21,6 @@ import pytest
 
 from raftkv.client import Client
 from raftkv.model import Member
-from raftkv.processes.cluster import ProcessCluster
 from raftkv.worlds.workload import Workload
 from tests.campaign.large import CAMPAIGN
 from tests.chaos import certificates
@@ -35,6 +34,7 @@ from tests.chaos.foundings import Founded
 from tests.chaos.host import HostClock
 from tests.chaos.kills import LeaderKilled, Paused
 from tests.chaos.kinds import KINDS, LONG, QUOTAS, RUN_S, expected, owed
+from tests.chaos.lineages import BackupRestored, SurvivorRecovered
 from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
 from tests.chaos.points import SPARES, KilledAt
@@ -44,6 +44,7 @@ from tests.chaos.stage import ChaosStage
 from tests.chaos.tally import check
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.waking import READS
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def test_a_round_whose_fault_does_nothing_fails(tmp_path: Path) -> None:
     """And so does one that leaves a node dead behind; one that did something passes."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+        with ForkedCluster(tmp_path, 3, arguments=MACHINE) as cluster:
             stage = start(cluster, tmp_path)
             await stage.leader()
             async with recorded(cluster.addresses) as clients:
@@ -106,7 +107,7 @@ def test_a_scene_of_kills_and_a_restart_holds(tmp_path: Path) -> None:
 
 def on_a_stage(tmp_path: Path, make: Callable[[random.Random], RealFault]) -> ChaosStage:
     """One fault, with recorded clients, on a cluster without a proxy."""
-    cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
+    cluster = ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
 
     async def story() -> ChaosStage:
         stage = start(cluster, tmp_path)
@@ -138,7 +139,7 @@ def test_a_slow_follower_costs_the_leader_little(tmp_path: Path) -> None:
 
 def after(tmp_path: Path, *faults: Callable[[random.Random], RealFault]) -> ChaosStage:
     """Several faults on one cluster, as starting its nodes takes the most time; the members are as before then."""
-    cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
+    cluster = ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS])
 
     async def story() -> ChaosStage:
         stage = start(cluster, tmp_path)
@@ -178,12 +179,13 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
 
 
 @CAMPAIGN
-@pytest.mark.parametrize("make", [Founded, CertificatesRunOut])
+@pytest.mark.parametrize("make", [Founded, CertificatesRunOut, SurvivorRecovered])
 def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], RealFault]) -> None:
-    """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84)."""
+    """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84), a majority
+    that is lost (F87)."""
     if make is CertificatesRunOut and (reason := certificates.missing()) is not None:
         pytest.skip(reason)
-    stage = ChaosStage(ProcessCluster(tmp_path), random.Random(1), tmp_path)
+    stage = ChaosStage(ForkedCluster(tmp_path), random.Random(1), tmp_path)
     fault = make(stage.dice)
     tell(fault.inject(stage))
     assert stage.fired[fault.kind] > 0
@@ -193,7 +195,7 @@ def test_members_that_a_killed_node_was_to_take_away_are_taken_away(tmp_path: Pa
     """Else whoever waits later for all members to be connected waits for one that never was."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+        with ForkedCluster(tmp_path, 3, arguments=MACHINE) as cluster:
             stage = start(cluster, tmp_path)
             await stage.leader()
             async with stage.admin() as admin:
@@ -221,7 +223,7 @@ def test_losses_are_counted(tmp_path: Path) -> None:
     """A counter that somebody else moves is as wrong for the checkers as an increment applied twice."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+        with ForkedCluster(tmp_path, 3, arguments=MACHINE) as cluster:
             start(cluster, tmp_path)
             async with Client(Workload, cluster.addresses) as stranger:
                 with pytest.raises(Contradiction) as found:
@@ -304,3 +306,10 @@ def test_the_tool_says_what_there_is() -> None:
     done = subprocess.run([sys.executable, ROOT / "tools/chaos", "--list"], capture_output=True, text=True, check=True)
     assert set(KINDS) <= set(done.stdout.splitlines())
     assert "200,000 malformed frames" in done.stdout
+
+
+@CAMPAIGN
+def test_a_backup_of_a_cluster_under_load_begins_another_one(tmp_path: Path) -> None:
+    """What was acknowledged before it began is in the new cluster, each once (F87)."""
+    fired = after(tmp_path, BackupRestored).fired
+    assert fired[BackupRestored.kind] == 2

@@ -17,6 +17,7 @@ from tests.chaos.fault import RealFault
 from tests.chaos.stage import ChaosStage
 from tests.chaos.transfers import SETTINGS
 from tests.chaos.vandals import DirectoryLost, FilesDamaged, ForeignFiles, impostor
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 MORE = ("--set", "snapshot_entries=50", "--set", "state_flush_entries=20")
@@ -54,7 +55,7 @@ def test_files_that_are_damaged_are_noticed_or_do_no_harm(
                 await clients.more(20)
         await stage.until_equal()
 
-    with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS, *MORE]) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS, *MORE]) as cluster:
         tell(story(start(cluster, tmp_path)))
 
 
@@ -86,7 +87,7 @@ def test_a_node_with_a_damaged_log_is_replaced_as_the_readme_says(tmp_path: Path
             await clients.more(20)
         await stage.until_equal()
 
-    with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS, *MORE]) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS, *MORE]) as cluster:
         tell(story(start(cluster, tmp_path)))
 
 
@@ -124,8 +125,8 @@ def test_nodes_that_are_told_of_another_cluster_are_refused(tmp_path: Path) -> N
         await other.until_equal()
 
     with (
-        ProcessCluster(tmp_path / "one", 3, arguments=MACHINE) as one,
-        ProcessCluster(tmp_path / "two", 3, arguments=MACHINE) as two,
+        ForkedCluster(tmp_path / "one", 3, arguments=MACHINE) as one,
+        ForkedCluster(tmp_path / "two", 3, arguments=MACHINE) as two,
     ):
         tell(story(start(one, tmp_path), start(two, tmp_path)))
 

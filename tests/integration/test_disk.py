@@ -18,6 +18,7 @@ from tests.chaos.fullness import DiskFilled
 from tests.chaos.stage import ChaosStage
 from tests.chaos.syscalls import ERRORS, INTERRUPTED, READ_ERRORS, CallsFail, SlowDisk
 from tests.cli.commands import invoke
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 strace = pytest.mark.skipif(syscalls.missing() is not None, reason=syscalls.missing() or "")
@@ -56,7 +57,7 @@ def test_a_node_whose_disk_fails_ends_at_once_and_comes_back_with_everything(tmp
 
     # A vote, a log segment and a manifest are synced by calls of their own, so there must be some of each.
     more = [*MACHINE, "--set", "segment_bytes=1KiB", "--set", "state_flush_entries=5"]
-    with ProcessCluster(tmp_path, 3, arguments=more) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=more) as cluster:
         under_load(cluster, tmp_path, fail)
 
 
@@ -73,7 +74,7 @@ def test_entries_that_cannot_be_read_stop_the_node_and_are_never_skipped(tmp_pat
         await fault.inject(stage)
         assert stage.fired[fault.kind]
 
-    with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, "--set", "log_cache_bytes=1KiB"]) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=[*MACHINE, "--set", "log_cache_bytes=1KiB"]) as cluster:
         under_load(cluster, tmp_path, fail)
 
 
@@ -89,7 +90,7 @@ def test_a_slow_disk_costs_the_leader_its_place_and_nobody_anything_else(tmp_pat
         await fault.heal(stage)
         assert stage.fired[fault.kind]
 
-    with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+    with ForkedCluster(tmp_path, 3, arguments=MACHINE) as cluster:
         under_load(cluster, tmp_path, slow)
 
 
@@ -105,7 +106,7 @@ def test_a_node_below_its_reserve_does_not_lead_and_whoever_asks_hears_why(tmp_p
     if usage.free >= 0.9 * usage.total:
         pytest.skip(f"{tmp_path} is on a disk of which more is free than a reserve can be")
     full = ["--set", f"disk_free_bytes_min={1 << 60}", "--set", "disk_free_fraction_min=0.9"]
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         full_nodes = [cluster.nodes[1], cluster.nodes[2]]
         for node in full_nodes:
             node.arguments += full
@@ -144,7 +145,7 @@ def test_full_disks_cost_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """F13, F14: a follower's, the leader's, a majority's. Commands are refused or the node ends, and says so; with
     space again everybody serves."""
     small = [*MACHINE, "--set", "segment_bytes=64KiB", "--set", "state_flush_entries=20"]
-    cluster = ProcessCluster(tmp_path, 3, arguments=small)
+    cluster = ForkedCluster(tmp_path, 3, arguments=small)
     with images("ext4", {node.node_id: node.data_dir for node in cluster.nodes.values()}, 48 * MIB) as disks, cluster:
 
         async def fill(stage: ChaosStage, clients: RecordedClients) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from raftkv import failpoints
-from raftkv.processes.cluster import ProcessCluster
 from tests.campaign.large import CAMPAIGN
 from tests.chaos.clients import MACHINE, recorded
-from tests.chaos.points import INSTALLING, LEADING, HandoverDropped, KilledAt
+from tests.chaos.points import INSTALLING, LEADING, HandoverDropped, KilledAt, reached
 from tests.chaos.round import Bounds, play_round
 from tests.chaos.transfers import SETTINGS
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 BOUNDS = Bounds(hold_s=(0.0, 0.1), operations_min=20, recover_s=30.0)
@@ -30,10 +30,7 @@ def groups(kind: str, names: Sequence[str]) -> list[object]:
 
 INSTALLED = [name for name in failpoints.names() if name.startswith(INSTALLING)]
 LED = [name for name in failpoints.names() if name.startswith(LEADING)]
-UPGRADES = [name for name in failpoints.names() if name.startswith("upgrade.")]
-"""Not reached here, as these nodes' application has one version: `tests/rolling` kills leaders between the pieces of an
-upgrade instead."""
-OTHERS = [name for name in failpoints.names() if name not in {*INSTALLED, *LED, *UPGRADES}]
+OTHERS = [name for name in reached() if name not in {*INSTALLED, *LED}]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +40,7 @@ def test_a_node_killed_anywhere_goes_on(names: Sequence[str], tmp_path: Path) ->
     """At each of these places in turn, under recorded load; then all states are equal (F1, F6, F50, F59, F60)."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS]) as cluster:
+        with ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *SETTINGS]) as cluster:
             stage = start(cluster, tmp_path)
             await stage.leader()
             async with recorded(cluster.addresses) as clients:
@@ -59,7 +56,7 @@ def test_a_handover_whose_message_is_lost(tmp_path: Path) -> None:
     """Writes go on, whoever leads then (F45)."""
 
     async def story() -> None:
-        with ProcessCluster(tmp_path, 3, arguments=MACHINE) as cluster:
+        with ForkedCluster(tmp_path, 3, arguments=MACHINE) as cluster:
             stage = start(cluster, tmp_path)
             async with recorded(cluster.addresses) as clients:
                 await play_round(stage, clients, HandoverDropped(), BOUNDS)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from raftkv.client import Admin
 from raftkv.listener import ClientLimits
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from raftkv.transport.tcp import split_address
 from raftkv.wire import PROTOCOL_VERSION, Hello, encode_frame
 from tests.chaos.clients import MACHINE, recorded
@@ -28,6 +28,7 @@ from tests.chaos.malformed import STREAMS, ClientTalk, PeerTalk, http_piece
 from tests.chaos.probe import events
 from tests.chaos.stage import DEADLINE_S, ChaosStage
 from tests.chaos.strangers import Malformed, SlowStrangers, VanishingCrowd
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell, with_http
 
 PEER_TALK = PeerTalk(Hello(PROTOCOL_VERSION, "another cluster", 900, "i", 1, "n", "Workload/x", False, 0))
@@ -44,7 +45,7 @@ def test_strangers_cost_nobody_but_themselves(tmp_path: Path) -> None:
     grows, every frame gets a reaction, clients are served, the log names some and counts the rest (fuzz)."""
 
     async def story() -> None:
-        cluster = ProcessCluster(tmp_path, 3, arguments=MACHINE)
+        cluster = ForkedCluster(tmp_path, 3, arguments=MACHINE)
         https = with_http(cluster)
         with cluster:
             stage = start(cluster, tmp_path)
@@ -71,7 +72,7 @@ def test_strangers_cost_nobody_but_themselves(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, str]]:
     """One node and its HTTP port."""
-    cluster = ProcessCluster(tmp_path_factory.mktemp("target"), 1, arguments=MACHINE)
+    cluster = ForkedCluster(tmp_path_factory.mktemp("target"), 1, arguments=MACHINE)
     (http,) = with_http(cluster)
     with cluster:
         asyncio.run(_until_served(start(cluster, cluster.directory)))
@@ -182,7 +183,7 @@ def certificate(tmp_path: Path) -> list[str]:
 
 def test_plain_text_at_a_port_with_tls_is_refused_in_few_words(tmp_path: Path, certificate: list[str]) -> None:
     """Frames, HTTP and noise without TLS: closed, no flood of stack traces, and those with a certificate served."""
-    with ProcessCluster(tmp_path / "nodes", 1, arguments=[*MACHINE, *certificate]) as cluster:
+    with ForkedCluster(tmp_path / "nodes", 1, arguments=[*MACHINE, *certificate]) as cluster:
         cluster.start_all()
         node = cluster.nodes[1]
         context = ssl.create_default_context(cafile=certificate[1])

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from raftkv.processes.cluster import ProcessCluster
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.links import (
     Bridge,
@@ -27,6 +26,7 @@ from tests.chaos.links import (
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.round import Bounds, play_round
 from tests.chaos.transfers import SETTINGS, TransferCut
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 Making = Callable[[LinkProxy, random.Random], LinkFault]
@@ -39,7 +39,7 @@ def rounds(tmp_path: Path, seed: int, faults: Sequence[Making], settings: Sequen
     """These faults one after the other on one cluster, each under recorded load, and the verdict."""
 
     async def story() -> None:
-        cluster = ProcessCluster(tmp_path, 3, arguments=[*MACHINE, *settings], apart=True)
+        cluster = ForkedCluster(tmp_path, 3, arguments=[*MACHINE, *settings], apart=True)
         with cluster, LinkProxy.of(cluster, seed) as proxy:
             stage = start(cluster, tmp_path, seed=seed, proxy=proxy)
             await stage.leader()

@@ -10,10 +10,11 @@ import select
 import signal
 from pathlib import Path
 
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from tests.chaos.sinks import BadSink, LogUnread, open_sink, with_sink, without_descriptor
 from tests.chaos.stage import ChaosStage
 from tests.cli.commands import invoke
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 END_S = 15
@@ -41,7 +42,7 @@ def test_a_cluster_whose_logs_nobody_takes_goes_on(tmp_path: Path) -> None:
         for node in stage.cluster.nodes.values():
             assert node.terminate(END_S) == 0
 
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         for node, what in zip(cluster.nodes.values(), BadSink, strict=True):
             node.wrapper = with_sink(what)
         tell(story(start(cluster, tmp_path)))
@@ -53,7 +54,7 @@ def test_a_node_whose_disk_fails_ends_though_nobody_takes_its_log(tmp_path: Path
     with contextlib.ExitStack() as stack:
         nodes = []
         for what in BadSink:
-            cluster = stack.enter_context(ProcessCluster(tmp_path / what, 1))
+            cluster = stack.enter_context(ForkedCluster(tmp_path / what, 1))
             nodes.append(cluster.nodes[1])
             nodes[-1].wrapper = with_sink(what)
             nodes[-1].environment["RAFTKV_FAILPOINT"] = "log.batch.before_sync:raise"
@@ -65,7 +66,7 @@ def test_a_node_whose_disk_fails_ends_though_nobody_takes_its_log(tmp_path: Path
 
 def test_a_second_signal_ends_a_node_at_once(tmp_path: Path) -> None:
     """Also one that waits for its log to be read, or is just about to."""
-    with ProcessCluster(tmp_path, 1) as cluster:
+    with ForkedCluster(tmp_path, 1) as cluster:
         node = cluster.nodes[1]
         node.wrapper = with_sink(BadSink.STUCK)
         node.start()
@@ -103,14 +104,14 @@ def test_a_node_says_what_it_could_not_say_once_somebody_reads(tmp_path: Path) -
         finally:
             os.close(reader)
 
-    with ProcessCluster(tmp_path, 1) as cluster:
+    with ForkedCluster(tmp_path, 1) as cluster:
         cluster.nodes[1].wrapper = with_sink(BadSink.DEAD)
         tell(story(start(cluster, tmp_path)))
 
 
 def test_a_descriptor_that_is_closed_is_opened_on_null(tmp_path: Path) -> None:
     """Each of the three, on a node each: no data file gets its number, and the node ends as always."""
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         for number, node in enumerate(cluster.nodes.values()):
             node.wrapper = without_descriptor(number)
         cluster.start_all()

@@ -8,6 +8,7 @@ from pathlib import Path
 from raftkv import Admin, Client
 from raftkv.kv import KeyValue
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from tests.forked import ForkedCluster
 from tests.integration.nodes import tell
 
 
@@ -30,7 +31,7 @@ def test_every_member_that_clients_were_told_of_is_replaced_and_the_leader_kille
             assert await kv.increment(b"n") == 3
             assert await admin.transfer_leadership() in (3, 4)
 
-    with ProcessCluster(tmp_path, 1) as cluster:
+    with ForkedCluster(tmp_path, 1) as cluster:
         others = [cluster.add(node_id) for node_id in (2, 3, 4)]
         cluster.start_all()
         tell(asyncio.wait_for(story(cluster, others), 60))

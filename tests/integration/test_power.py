@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from raftkv.processes.cluster import ProcessCluster
 from tests.chaos.clients import MACHINE, recorded
 from tests.chaos.fault import RealFault
 from tests.chaos.filesystem import KINDS, Image, images, missing
@@ -17,6 +16,7 @@ from tests.chaos.points import PowerCutAt
 from tests.chaos.power import MOMENTS, CutAtMoment, PowerCut, WholePowerCut
 from tests.chaos.stage import ChaosStage
 from tests.chaos.transfers import SETTINGS
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 pytestmark = pytest.mark.root
@@ -66,7 +66,7 @@ def cut(
     module: str = "raftkv",
 ) -> ChaosStage:
     """These faults one after the other on a cluster whose nodes have a file system each, and the verdict."""
-    cluster = ProcessCluster(tmp_path, size, arguments=[*MACHINE, *arguments])
+    cluster = ForkedCluster(tmp_path, size, arguments=[*MACHINE, *arguments])
     for node in cluster.nodes.values():
         node.module = module
     with images(kind, {node.node_id: node.data_dir for node in cluster.nodes.values()}) as disks, cluster:

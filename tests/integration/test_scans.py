@@ -8,7 +8,7 @@ from pathlib import Path
 from raftkv.client import Admin
 from raftkv.errors import Busy, NotAccepted, TooMuchWork
 from raftkv.kv import BlockingKeyValueClient, Delete, KeyValueClient, Operation, Put
-from raftkv.processes.cluster import ProcessCluster
+from tests.forked import ForkedCluster
 
 ROWS = 20_000
 BATCH = 250
@@ -71,7 +71,7 @@ def test_very_many_deleted_keys_and_eight_callers_depose_nobody(tmp_path: Path) 
             assert sum(found + ends for found, ends in results) == 3 * CALLERS
             assert await term(addresses) == before
 
-    with ProcessCluster(tmp_path, 3) as cluster:
+    with ForkedCluster(tmp_path, 3) as cluster:
         cluster.start_all()
         asyncio.run(story(cluster.addresses))
         with BlockingKeyValueClient(cluster.addresses) as kv, kv.at_one_index() as view:

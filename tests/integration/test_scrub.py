@@ -6,8 +6,8 @@ from pathlib import Path
 
 from raftkv.client import Admin
 from raftkv.kv import KeyValueClient
-from raftkv.processes.cluster import ProcessCluster
 from tests.chaos.stage import ChaosStage
+from tests.forked import ForkedCluster
 from tests.integration.nodes import start, tell
 
 
@@ -25,7 +25,7 @@ def harm_shared_file(place: Path) -> str:
 def test_rot_in_all_snapshots_and_in_the_state_is_found_and_said(tmp_path: Path) -> None:
     """RocksDB's own files are shared by hard links, so both snapshots are damaged at once, and the state with them."""
     arguments = ["--set", "scrub_interval_s=0.1", "--set", "scrub_rate_bytes_s=64MiB"]
-    with ProcessCluster(tmp_path, 1, arguments=arguments) as cluster:
+    with ForkedCluster(tmp_path, 1, arguments=arguments) as cluster:
 
         async def story(stage: ChaosStage) -> None:
             await stage.leader()

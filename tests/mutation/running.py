@@ -210,6 +210,8 @@ class Runner:
     def tests_for(self, mutant: Mutant) -> list[str]:
         """The one that killed it before, and those that reach it: whole ones first, the cheapest, while it pays."""
         found = {nodeid for line in mutant.lines for nodeid in self._reached.get((mutant.path, line), ())}
+        if not found:  # it may run in a child that a test forks, where nobody measures
+            found = {nodeid for (path, _), some in self._reached.items() if path == mutant.path for nodeid in some}
         spent = 0.0
         chosen: list[str] = []
         for nodeid in sorted(found, key=lambda each: (self.measured[each].outcome, self.measured[each].seconds, each)):

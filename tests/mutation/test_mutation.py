@@ -107,8 +107,8 @@ def test_a_mutant_keeps_its_key_when_its_line_moves(rooms):
     assert {mutant.key for mutant in mutants_of(rooms, "rooms.py")} == before
 
 
-def test_holes_are_found_and_nothing_else(rooms):
-    """The bound itself is not tested; what never happens in the tests is not, either; a loop without end is noticed."""
+def tried(rooms):
+    """What became of each mutant, in lines."""
     program = (
         "import sys; from pathlib import Path\n"
         "from tests.mutation.mutations import mutants_of\n"
@@ -119,7 +119,12 @@ def test_holes_are_found_and_nothing_else(rooms):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    verdicts = dict(line.split(" | ", 1) for line in done.stdout.splitlines() if " | " in line)
+    return done.stdout
+
+
+def test_holes_are_found_and_nothing_else(rooms):
+    """The bound itself is not tested; what never happens in the tests is not, either; a loop without end is noticed."""
+    verdicts = dict(line.split(" | ", 1) for line in tried(rooms).splitlines() if " | " in line)
     survivors = {change for change, verdict in verdicts.items() if verdict.startswith("None")}
     raising = 'raise ValueError("too many, more than", 100)'
     assert survivors == {
@@ -136,6 +141,25 @@ def test_holes_are_found_and_nothing_else(rooms):
         == "test_rooms.py::test_many_may_not_enter | False"
     )
     assert verdicts["log.pop() → pass"] == "test_rooms.py::test_a_door | True"
+
+
+def test_what_only_a_forked_child_runs_is_tried_with_all_tests_of_its_module(rooms):
+    """Nobody measures there, but a test may well look at what the child does."""
+    forking = [
+        "import os",
+        "from rooms import Door, may_enter",
+        "def test_a_child():",
+        '    """It opens the door."""',
+        "    assert may_enter(0)",
+        "    pid = os.fork()",
+        "    if not pid:",
+        "        log = []",
+        "        Door().shut(log)",
+        '        os._exit(log != ["shut", "locked"])',
+        "    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0",
+    ]
+    (rooms / "test_rooms.py").write_text("\n".join([*forking, ""]))
+    assert 'log.append("locked") → pass | test_rooms.py::test_a_child' in tried(rooms)
 
 
 def test_the_table_keeps_arguments_and_forgets_code_that_is_gone(rooms):

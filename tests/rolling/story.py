@@ -13,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from raftkv.model import NodeId
-from raftkv.processes.cluster import NodeProcess, ProcessCluster
+from raftkv.processes.cluster import NodeProcess
 from tests.chaos.stage import ChaosStage
+from tests.forked import ForkedCluster
 from tests.rolling.load import Clients, History, judged
 from tests.rolling.second import Jobs
 
@@ -224,7 +225,7 @@ def play(
 ) -> Outcome:
     """Play `stages` on three new nodes in `directory`; what they left behind is there afterwards."""
     environment = {"RAFTKV_AUTO_UPGRADE": "false"} if ORDERED in stages else {}
-    with ProcessCluster(directory, 3, arguments=("--machine", FIRST), environment=environment) as cluster:
+    with ForkedCluster(directory, 3, arguments=("--machine", FIRST), environment=environment) as cluster:
         cluster.start_all()
         story = Story(ChaosStage(cluster, random.Random(seed), directory), jobs=jobs, say=say)
         try:
