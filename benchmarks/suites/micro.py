@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import structlog
-
 from benchmarks import core
 from benchmarks.report import Column, Report
 from benchmarks.suite import Run, Suite
@@ -135,13 +133,9 @@ def puts(count: int) -> dict[str, float]:
 
 def worlds(count: int) -> dict[str, float]:
     """Virtual seconds of whole simulated clusters under faults."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    try:
-        began = time.perf_counter()
-        virtual = sum(simulate(seed, duration_s=10.0).virtual_s for seed in range(count))
-        seconds = time.perf_counter() - began
-    finally:
-        structlog.reset_defaults()
+    began = time.perf_counter()
+    virtual = sum(simulate(seed, duration_s=10.0).virtual_s for seed in range(count))
+    seconds = time.perf_counter() - began
     return {"per_s": virtual / seconds, "us": seconds / virtual * 1e6}
 
 
