@@ -65,6 +65,12 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     help="HTTPS for them: off, server (this node's certificate), mutual (and theirs is asked for).  [default: off]",
 )
 @click.option(
+    "--http-sign-in",
+    metavar="MODE",
+    help="Who has to sign in there: pages (for all but metrics and health, once users have to: raftkv auth), or all "
+    "(always, for metrics as well: a user with the right metrics; /health and /ready say yes or no).  [default: pages]",
+)
+@click.option(
     "--log-level", metavar="LEVEL", shell_complete=_levels, help="debug, info, warning or error.  [default: info]"
 )
 @click.option("--log-json", is_flag=True, default=None, help="Log a JSON object a line instead of text for people.")
@@ -95,7 +101,8 @@ def _levels(_: click.Context, __: click.Parameter, begun: str) -> list[str]:
     "--insecure",
     is_flag=True,
     default=None,
-    help="Let other machines reach ports that nothing protects: neither TLS nor, for nodes, a secret.",
+    help="Let other machines reach ports that nothing protects: neither TLS nor, for nodes, a secret; nor, for --http, "
+    "certificates that are asked for or users who sign in.",
 )
 @click.option(
     "--set",

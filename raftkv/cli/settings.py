@@ -17,6 +17,7 @@ from raftkv.model import NODE_ID_MAX, Member, NodeId
 from raftkv.server.settings import (
     DEFAULT_LISTEN,
     DEFAULT_PEER_LISTEN,
+    HTTP_SIGN_IN_MODES,
     HTTP_TLS_MODES,
     Found,
     Settings,
@@ -105,6 +106,12 @@ def _http_tls(given: Any) -> str:
     return str(given)
 
 
+def _http_sign_in(given: Any) -> str:
+    if given not in HTTP_SIGN_IN_MODES:
+        raise ValueError(f"must be one of {', '.join(HTTP_SIGN_IN_MODES)}")
+    return str(given)
+
+
 def _names(given: Any) -> tuple[str, ...]:
     texts = given.split(",") if isinstance(given, str) else given
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -135,6 +142,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     "peer_listen": _address,
     "http": _address,
     "http_tls": _http_tls,
+    "http_sign_in": _http_sign_in,
     "member": _members,
     "join": _flag,
     "cluster_name": _text,

@@ -17,7 +17,10 @@ from raftkv.node.formats import FORMATS, OLDEST_READ, PROTOCOL
 from raftkv.node.status import NodeStatus
 from raftkv.version import __version__
 
-_PROTECT = "and beyond loopback this one starts only with TLS or a cluster secret, or where --insecure says so"
+_PROTECT = (
+    "and beyond loopback this one starts only with TLS or a cluster secret, or where --insecure says so; --http there "
+    "needs --http-tls mutual, or --http-tls server with --http-sign-in all"
+)
 
 
 class NodeVersions(msgspec.Struct, frozen=True, kw_only=True):

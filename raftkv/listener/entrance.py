@@ -8,7 +8,7 @@ import ssl as tls
 from raftkv.errors import Unavailable
 from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.listener.limits import ClientLimits
-from raftkv.transport import ProtocolFactory, Refused, Resolver, Shut, TlsServer, listen
+from raftkv.transport import ProtocolFactory, Refused, Resolver, Shut, TlsServer, listen, listening_hosts
 
 BACKLOG = 1024
 """Connections that the system takes before this node does: all clients may come at once when a leader has gone."""
@@ -25,6 +25,11 @@ class Entrance:
         self._server: asyncio.Server | TlsServer | None = None
         self._factory: ProtocolFactory = Shut
         self._refused: Refused | None = None
+
+    @property
+    def hosts(self) -> list[str]:
+        """Every numeric host at which it listens."""
+        return listening_hosts(self._server)
 
     async def take(self, host: str, port: int) -> None:
         """Listen. Raises `Unavailable`."""

@@ -68,10 +68,11 @@ class Gate:
             raise
         return demand
 
-    def check(self, identity: Identity, demand: Demand) -> None:
-        """Whether a user has, now, what is needed. Raises `Forbidden` or `Unauthenticated`."""
+    def check(self, identity: Identity, demand: Demand, *, always: bool = False) -> None:
+        """Whether a user has, now, what is needed; `always`: also while nobody is asked who they are. Raises
+        `Forbidden` or `Unauthenticated`."""
         access = self.access
-        if not access.is_on:
+        if not (access.is_on or always):
             return
         if identity.user is None:
             raise Unauthenticated(identity.why)

@@ -19,7 +19,7 @@ from raftkv.node import Node, Options, Paths, World, recover
 from raftkv.node.directory import is_new
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room
-from raftkv.server.exposure import check_exposure
+from raftkv.server.exposure import Protected, check_bound, check_exposure
 from raftkv.server.http import HttpServer
 from raftkv.server.serving import Serving, serve
 from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
@@ -99,7 +99,11 @@ async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surrou
     async with AsyncExitStack() as undo:
         undo.push_async_callback(surroundings.world.close)
         serving, clients, peers = await _take_part(machine, plan, surroundings, limits, undo)
-        http = _serve_http(plan.http, serving, tls) if plan.http is not None else None
+        http = _listen_for_http(plan, serving, tls) if plan.http is not None else None
+        if http is not None:
+            undo.callback(http.close)
+            check_bound("http", [http.host], plan, _protected(plan, surroundings))
+            http.begin()
         secret = [surroundings.secret] if surroundings.secret is not None else []
         running = Running(serving, (clients, peers), http, [*tls.renewed, *secret])
         undo.pop_all()
@@ -131,11 +135,14 @@ async def _take_part(
         plan = _as_told(plan, recovered.member(plan.node_id))
         await _check_exposure(plan, surroundings)
         transport.settle(*parse_address(plan.peer_listen.value))
+    protected = _protected(plan, surroundings)
     entrance = await _listen_for_clients(plan.listen, limits, tls)
     undo.callback(entrance.close)
+    check_bound("listen", entrance.hosts, plan, protected)
     if recovered is None and plan.http is not None:
-        await _check_free("http", plan.http)
+        check_bound("http", await _check_free("http", plan.http), plan, protected)
     peers = await _listen_for_peers(plan.peer_listen, transport)
+    check_bound("peer_listen", transport.hosts, plan, protected)
     peer_port, client_port = parse_address(peers)[1], entrance.address[1]
     peer, client = with_port(plan.peer_listen.value, peer_port), with_port(plan.listen.value, client_port)
     if recovered is None:
@@ -168,13 +175,12 @@ def _transport(plan: Plan, surroundings: Surroundings) -> TcpTransport:
     )
 
 
+def _protected(plan: Plan, surroundings: Surroundings) -> Protected:
+    return Protected.of(plan, surroundings.tls, has_secret=surroundings.secret is not None)
+
+
 async def _check_exposure(plan: Plan, surroundings: Surroundings) -> None:
-    tls, secret = surroundings.tls, surroundings.secret
-    await check_exposure(
-        plan,
-        clients_are_checked=tls.clients is not None,
-        peers_are_checked=tls.peers is not None or secret is not None,
-    )
+    await check_exposure(plan, _protected(plan, surroundings))
 
 
 def node_options(plan: Plan) -> Options:
@@ -217,8 +223,9 @@ async def _listen_for_peers(listen: Found[str], transport: TcpTransport) -> str:
         raise Unavailable(f"peer_listen = {listen.value!r} (from {listen.source}): {exc}") from exc
 
 
-def _serve_http(given: Found[str], serving: Serving, tls: Tls) -> HttpServer:
-    node = serving.node
+def _listen_for_http(plan: Plan, serving: Serving, tls: Tls) -> HttpServer:
+    given, node = plan.http, serving.node
+    assert given is not None, "whoever calls this has looked"
     try:
         return HttpServer(
             *parse_address(given.value),
@@ -227,14 +234,14 @@ def _serve_http(given: Found[str], serving: Serving, tls: Tls) -> HttpServer:
             pulse=lambda: (node.raft.term, node.raft.leader),
             asking=tls.asking,
             requests=lambda: serving.listener.stats,
-            visitors=Visitors(serving.listener.gate),
+            visitors=Visitors(serving.listener.gate, are_all=plan.http_sign_in == "all"),
         )
     except ConfigError as exc:
         raise Unavailable(f"{exc} (from {given.source})") from exc
 
 
-async def _check_free(name: str, given: Found[str]) -> None:
-    """Raises `Unavailable` when nobody could listen there now."""
+async def _check_free(name: str, given: Found[str]) -> list[str]:
+    """The numeric hosts that it stands for. Raises `Unavailable` when nobody could listen there now."""
     host, port = parse_address(given.value)
     try:
         hosts = await Resolver().hosts(host)
@@ -243,3 +250,4 @@ async def _check_free(name: str, given: Found[str]) -> None:
         raise Unavailable(f"{name} = {given.value!r} (from {given.source}): {exc.strerror or exc}") from exc
     server.close()
     await server.wait_closed()
+    return hosts

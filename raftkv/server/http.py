@@ -51,10 +51,10 @@ class HttpServer:
     ) -> None:
         """With `tls` it speaks HTTPS only. `pulse`, called on any thread, gives another value when there may be another
         leader; `asking` is for connections to the other nodes, where they listen for clients; `requests` gives
-        what was asked by clients of this one; `visitors` knows who may look at more than metrics and health (None:
-        everybody).
+        what was asked by clients of this one; `visitors` knows who may look at what (None: everybody at all).
 
-        Raises `ConfigError` when the address can't be listened on, and `MissingExtra` without prometheus_client.
+        It listens, and answers nobody before `begin`. Raises `ConfigError` when the address can't be listened on, and
+        `MissingExtra` without prometheus_client.
         """
         self._status = status
         self._visitors = visitors
@@ -69,10 +69,15 @@ class HttpServer:
             raise ConfigError(f"http {host}:{port}: {getattr(exc, 'strerror', None) or exc}") from exc
         self._server.tls = tls
         self.feed = Feed(Watched(self._ask, pulse, asking))
-        self.port = self._server.server_port
+        self.host, self.port = self._server.server_name, self._server.server_port
+        """Where it listens: the numeric host, and the port that was chosen."""
+        self._thread: threading.Thread | None = None
+        tell_of_fork(self)
+
+    def begin(self) -> None:
+        """Answer who connects from now on."""
         self._thread = threading.Thread(target=self._server.serve_forever, name="raftkv-http", daemon=True)
         self._thread.start()
-        tell_of_fork(self)
 
     def _ask(self) -> NodeStatus | None:
         """The status, fetched on the event loop's thread; None when the loop does not answer."""
@@ -90,9 +95,10 @@ class HttpServer:
         if method not in ("GET", "HEAD"):
             return _refuse_method(environ, start_response)
         still = _always
-        if self._visitors is not None and path in ("/", "/events", "/status"):
+        demand = self._visitors.demand(path) if self._visitors is not None else None
+        if self._visitors is not None and demand is not None:
             try:
-                still = self._visitors.admit(environ)
+                still = self._visitors.admit(environ, demand)
             except (Unauthenticated, Forbidden, Busy) as exc:
                 return _refuse_visitor(exc, start_response)
         if path == "/events":
@@ -118,6 +124,8 @@ class HttpServer:
         ready = status.leader is not None and status.writes_refused is None and status.doubt is None
         good = status.stopped is None and (path != "/ready" or ready)
         content: object = status if path == "/status" else _summary(status)
+        if path != "/status" and self._visitors is not None and self._visitors.are_all:
+            content = {}  # whoever may see more asks for /status
         return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"
 
     def after_fork(self) -> None:
@@ -128,9 +136,11 @@ class HttpServer:
     def close(self) -> None:
         """Stop serving. Blocking."""
         self.feed.close()
-        self._server.shutdown()
+        if self._thread is not None:
+            self._server.shutdown()
         self._server.server_close()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
 
 def _always() -> bool:

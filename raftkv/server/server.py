@@ -23,7 +23,7 @@ from raftkv.server.assembly import Running, Surroundings, bring_up
 from raftkv.server.descriptors import share_room
 from raftkv.server.inprocess import NearDial
 from raftkv.server.roles import RoleCallback, Roles
-from raftkv.server.settings import Found, Plan
+from raftkv.server.settings import HTTP_SIGN_IN_MODES, Found, Plan
 from raftkv.server.tls import Tls
 from raftkv.transport import SecretFile
 
@@ -39,7 +39,11 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """A file (mode 0600) with the secret that nodes prove to each other, the same on all; taken up anew when it
     changes. It keeps strangers out, and encrypts nothing."""
     insecure: bool = False
-    """Beyond loopback, a port without TLS, or for nodes the secret, is refused, unless this is said."""
+    """Beyond loopback, a port without TLS, or for nodes the secret, is refused, unless this is said; and `http` where
+    neither certificates are asked for nor users sign in over HTTPS."""
+    http_sign_in: str = "pages"
+    """Who has to sign in at `http`, as a user: `pages`, for the page and /status, once users have to sign in; `all`,
+    always, and for /metrics (a user with the right `metrics`) as well, while /health and /ready say yes or no."""
 
 
 class Server(Generic[M]):
@@ -97,6 +101,10 @@ class Server(Generic[M]):
         if problems := address_problems(members):
             raise ConfigError(f"members: {'; '.join(problems)}")
         listen = listen if listen is not None else Listen()
+        if listen.http_sign_in not in HTTP_SIGN_IN_MODES:
+            raise ConfigError(
+                f"listen.http_sign_in = {listen.http_sign_in!r}: must be one of {', '.join(HTTP_SIGN_IN_MODES)}"
+            )
         if own is not None:
             clients, peers = own.client_address or listen.clients, own.peer_address or listen.peers
             listen = msgspec.structs.replace(listen, clients=clients, peers=peers)
@@ -108,6 +116,7 @@ class Server(Generic[M]):
             listen=_given(listen.clients, "listen.clients"),
             peer_listen=_given(listen.peers, "listen.peers"),
             http=_given(http, "http") if http is not None else None,
+            http_sign_in=listen.http_sign_in,
             members=tuple(members),
             join=join,
             cluster_name=cluster_name,

@@ -17,6 +17,9 @@ T = TypeVar("T")
 HTTP_TLS_MODES = ("off", "server", "mutual")
 """Plain HTTP; HTTPS with the node's certificate; the same, for those who show a certificate themselves."""
 
+HTTP_SIGN_IN_MODES = ("pages", "all")
+"""Users sign in, once they have to anywhere, to see the page and the status; or always, and for metrics as well."""
+
 DEFAULT_LISTEN = "127.0.0.1:7001"
 DEFAULT_PEER_LISTEN = "127.0.0.1:8001"
 DEFAULT_MACHINE = "raftkv.kv:KeyValue"
@@ -37,6 +40,8 @@ class Protections(msgspec.Struct, frozen=True):
     tls: str
     secret: str
     insecure: str
+    http_mutual: str
+    http_users: str
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,6 +53,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     peer_listen: Found[str] = Found(DEFAULT_PEER_LISTEN, "the default", False)
     http: Found[str] | None = None
     """Where metrics and health are served; None: nowhere."""
+    http_sign_in: str = "pages"
+    """`HTTP_SIGN_IN_MODES`."""
     members: tuple[Member, ...] = ()
     """The founders; empty when the node joins, or is the only founder."""
     join: bool = False
@@ -72,7 +79,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def protections(self) -> Protections:
-        return Protections("tls=Tls.from_files(…)", "Listen(peer_secret_file=…)", "Listen(insecure=True)")
+        return Protections(
+            "tls=Tls.from_files(…)",
+            "Listen(peer_secret_file=…)",
+            "Listen(insecure=True)",
+            http_mutual="tls=Tls.from_files(…, http='mutual')",
+            http_users="tls=Tls.from_files(…, http='server') and Listen(http_sign_in='all')",
+        )
 
 
 class Settings(Plan, frozen=True, kw_only=True):
@@ -98,7 +111,13 @@ class Settings(Plan, frozen=True, kw_only=True):
 
     @property
     def protections(self) -> Protections:
-        return Protections("--tls-ca, --tls-cert, --tls-key", "--peer-secret-file", "--insecure")
+        return Protections(
+            "--tls-ca, --tls-cert, --tls-key",
+            "--peer-secret-file",
+            "--insecure",
+            http_mutual="--http-tls mutual",
+            http_users="--http-tls server --http-sign-in all",
+        )
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -1,4 +1,8 @@
-"""Who may look at a node's pages: those who sign in as a user with the right `status`, once users have to sign in."""
+"""Who may look at what a node shows over HTTP: users with the right `status`, and for metrics the right `metrics`.
+
+Whether they have to sign in goes by the cluster's users, and then metrics and health are for everybody; or somebody has
+said that all have to, always. Then nobody sees anything while there is no such user, and health says yes or no.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,12 @@ CERTIFICATE = "raftkv.certificate"
 LOOKING = Demand("admin", ORDERS[RequestKind.STATUS])
 """What it needs to see how a node is."""
 
+MEASURING = Demand("admin", "metrics")
+"""What it needs to read metrics, where they are not for everybody."""
+
+PAGES = {"/": LOOKING, "/events": LOOKING, "/status": LOOKING}
+ALL = {**PAGES, "/metrics": MEASURING}
+
 ANSWER_S = 15.0
 """How long it may take to find out who somebody is: passwords of many may have to be tried."""
 
@@ -33,26 +43,32 @@ ASKS = [("WWW-Authenticate", 'Basic realm="raftkv", charset="UTF-8"'), ("WWW-Aut
 class Visitors:
     """Asks the node's loop who somebody is; all methods but the constructor may be called on any thread."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, are_all: bool = False) -> None:
+        """`are_all`: they have to sign in whether the cluster's users have to or not, and for metrics as well."""
         self._gate = gate
+        self.are_all = are_all
         self._loop = asyncio.get_running_loop()
 
-    def admit(self, environ: WSGIEnvironment) -> Callable[[], bool]:
-        """Whoever sends this request may see how the node is; what is returned says whether that is still so.
+    def demand(self, path: str) -> Demand | None:
+        """What it needs to see what is there; None where everybody may."""
+        return (ALL if self.are_all else PAGES).get(path)
+
+    def admit(self, environ: WSGIEnvironment, demand: Demand = LOOKING) -> Callable[[], bool]:
+        """Whoever sends this request has what is demanded; what is returned says whether that is still so.
 
         Raises `Unauthenticated` or `Forbidden`, and `Busy` when it could not be found out now.
         """
-        if not self._gate.access.is_on:
-            return lambda: self._is_allowed(NOBODY)
+        if not (self._gate.access.is_on or self.are_all):
+            return lambda: self._is_allowed(NOBODY, demand)
         shown = read_authorization(environ.get("HTTP_AUTHORIZATION", ""))
         names = certificate_names(environ.get(CERTIFICATE))
         address = str(environ.get("REMOTE_ADDR", ""))
-        identity = self._on_loop(self._identify(shown, names, address))
-        return lambda: self._is_allowed(identity)
+        identity = self._on_loop(self._identify(shown, names, address, demand))
+        return lambda: self._is_allowed(identity, demand)
 
-    def _is_allowed(self, identity: Identity) -> bool:
+    def _is_allowed(self, identity: Identity, demand: Demand) -> bool:
         async def look() -> None:
-            self._gate.check(self._gate.now(identity), LOOKING)
+            self._gate.check(self._gate.now(identity), demand, always=self.are_all)
 
         try:
             self._on_loop(look())
@@ -72,7 +88,7 @@ class Visitors:
             asked.cancel()
             raise Busy("the event loop does not answer") from exc
 
-    async def _identify(self, shown: SignIn | None, names: tuple[str, ...], address: str) -> Identity:
+    async def _identify(self, shown: SignIn | None, names: tuple[str, ...], address: str, demand: Demand) -> Identity:
         gate = self._gate
         found: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
 
@@ -83,7 +99,7 @@ class Visitors:
         gate.sign_ins.begin(shown, names, host_of((address, 0)), done)
         identity = gate.now(await found)
         try:
-            gate.check(identity, LOOKING)
+            gate.check(identity, demand, always=self.are_all)
         except (Unauthenticated, Forbidden) as exc:
             gate.refused(identity, RequestKind.STATUS, address, exc)
             raise

@@ -27,9 +27,13 @@ GOES_ON = "raftkv.goes_on"
 `ConnectionAbortedError` when the connection has to go."""
 
 
-def family_of(address: tuple[str, int]) -> socket.AddressFamily:
-    """IPv4 or IPv6, as the host that is listened on is. Raises `OSError` for a name that nobody knows."""
-    return socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+def place_of(address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """IPv4 or IPv6, as the host that is listened on is, and the numeric host and port. Raises `OSError` for a name that
+    nobody knows."""
+    family, _, _, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    host = str(place[0])
+    scope = f"%{place[3]}" if len(place) == 4 and place[3] and "%" not in host else ""
+    return family, (host + scope, int(place[1]))
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -70,7 +74,7 @@ class BoundedServer(ThreadingMixIn, WSGIServer):
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], *args: Any, **more: Any) -> None:
-        self.address_family = family_of(address)
+        self.address_family, address = place_of(address)
         self.tls: ssl.SSLContext | None = None
         """What connections speak, if it is set before the first one comes."""
         self._lock = threading.Lock()

@@ -3,7 +3,7 @@
 from raftkv.transport.demands import Demands
 from raftkv.transport.interface import LinkStatus, Transport, TransportHandler, TransportStats
 from raftkv.transport.limits import TransportLimits
-from raftkv.transport.listening import listen
+from raftkv.transport.listening import listen, listening_hosts
 from raftkv.transport.memory import MemoryNetwork, MemoryTransport
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.peernames import PeerNames
@@ -44,4 +44,5 @@ __all__ = [
     "alternative_names",
     "common_names",
     "listen",
+    "listening_hosts",
 ]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from raftkv.transport.streams import ProtocolFactory
+from raftkv.transport.tls_server import TlsServer
 
 BACKLOG = 100
 """Connections that the system accepts ahead of this node: asyncio's default, while a cluster has a handful."""
@@ -24,3 +25,11 @@ async def listen(factory: ProtocolFactory, hosts: Sequence[str], port: int, back
         server.close()
         raise
     return server
+
+
+def listening_hosts(server: asyncio.Server | TlsServer | None) -> list[str]:
+    """The numeric hosts at which it listens, as its sockets say; none without a server."""
+    if server is None:
+        return []
+    sockets = server.listening if isinstance(server, TlsServer) else server.sockets
+    return [str(each.getsockname()[0]) for each in sockets]

@@ -13,7 +13,7 @@ from raftkv.forks import let_go
 from raftkv.model import NodeId
 from raftkv.transport.demands import Demands
 from raftkv.transport.limits import TransportLimits
-from raftkv.transport.listening import BACKLOG, listen
+from raftkv.transport.listening import BACKLOG, listen, listening_hosts
 from raftkv.transport.mesh import Mesh
 from raftkv.transport.racing import connect_first
 from raftkv.transport.reasons import NameUnknown
@@ -80,6 +80,11 @@ class TcpStreams(Streams):
         self._server = await listen(factory, hosts, self._port)
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
+
+    @property
+    def hosts(self) -> list[str]:
+        """Every numeric host at which it listens."""
+        return listening_hosts(self._server)
 
     def look_up(self, address: str) -> Sequence[str] | asyncio.Future[tuple[str, ...]]:
         return self._resolver.look_up(*split_address(address))
@@ -151,6 +156,11 @@ class TcpTransport(Mesh):
     def settle(self, host: str, port: int) -> None:
         """Choose where to listen; of no effect once it listens."""
         self._sockets.settle(host, port)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Every numeric host at which it listens by now."""
+        return self._sockets.hosts
 
     def certificates(self) -> list[CertificateStatus]:
         return self._credentials.status() if self._credentials is not None else []

@@ -296,3 +296,9 @@ class Credentials:
 def credentials_of(context: ssl.SSLContext | None) -> Credentials | None:
     """The credentials that a context comes from; None for a context that was made elsewhere."""
     return context.credentials if isinstance(context, _Renewed) else None
+
+
+def asks_for_certificates(context: ssl.SSLContext) -> bool:
+    """Whether nobody gets through a handshake with this server who shows none."""
+    credentials = credentials_of(context)
+    return credentials.demands if credentials is not None else context.verify_mode is ssl.CERT_REQUIRED

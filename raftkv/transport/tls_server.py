@@ -99,6 +99,11 @@ class TlsServer:
             SOCKET.set(None)
 
     @property
+    def listening(self) -> list[socket.socket]:
+        """Listening sockets alone."""
+        return list(self._sockets)
+
+    @property
     def sockets(self) -> list[socket.socket]:
         """Listening sockets, and those in their handshake."""
         return [*self._sockets, *self._shaking.values()]

@@ -38,6 +38,7 @@ def ask(host: str, status: NodeStatus, method: str, path: str, body: bytes = b""
 
     async def main() -> tuple[int, bytes, dict[str, str]]:
         server = HttpServer(host, 0, lambda: status)
+        server.begin()
         try:
             return await asyncio.to_thread(request, server.port)
         finally:

@@ -43,7 +43,9 @@ def serving(
     thread.start()
 
     async def make() -> HttpServer:
-        return HttpServer("127.0.0.1", port, status, pulse=pulse)
+        server = HttpServer("127.0.0.1", port, status, pulse=pulse)
+        server.begin()
+        return server
 
     try:
         server = asyncio.run_coroutine_threadsafe(make(), loop).result(30)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import ssl
 from pathlib import Path
 
 import pytest
 
 from raftkv import Admin, Client, Forbidden, Server, Tls, Unauthenticated
-from raftkv.access import AddRole, Enable, Grant, GrantRight, NewUser
+from raftkv.access import AddRole, Enable, Grant, GrantRight, NewToken, NewUser
 from raftkv.kv import KeyValue
 from raftkv.server.process import loop_factory
+from raftkv.server.server import Listen
 from raftkv.server.tls import client_context
 from tests.certificates import Authority
 
@@ -50,3 +53,35 @@ def test_a_certificate_makes_a_connection_its_users(tmp_path: Path, make_loop: o
 
     with asyncio.Runner(loop_factory=make_loop) as runner:
         runner.run(main())
+
+
+def test_a_scraper_reads_metrics_by_its_token_over_https(tmp_path: Path) -> None:
+    """The whole way, as the README says it: the right `metrics`, a token, and HTTPS that asks for no certificate."""
+    authority = Authority(tmp_path)
+    cert, key = map(str, authority.issue("node"))
+    trusted = ssl.create_default_context(cafile=str(authority.path))
+    trusted.check_hostname = False
+
+    def ask(port: int | None, path: str, token: str | None) -> int:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusted, timeout=30)
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        assert (answer.status == 200) == (b"raftkv_term" in answer.read()), path
+        connection.close()
+        return answer.status
+
+    async def main() -> None:
+        tls = Tls.from_files(ca=str(authority.path), cert=cert, key=key, http="server")
+        listen = Listen(http_sign_in="all")
+        async with Server(KeyValue, data_dir=tmp_path / "data", tls=tls, listen=listen, http="127.0.0.1:0") as server:
+            async with Admin([server.address], ssl=client_context(str(authority.path), cert, key)) as admin:
+                await admin.change_access(AddRole("scraper"))
+                await admin.change_access(GrantRight("scraper", Grant("admin", "metrics")))
+                await admin.change_access(NewUser("prometheus", "", ("scraper",)))
+                token = await admin.change_access(NewToken("prometheus"))
+            for shown, code in ((None, 401), (token + "x", 401), (token, 200)):
+                assert await asyncio.to_thread(ask, server.http_port, "/metrics", shown) == code
+            assert await asyncio.to_thread(ask, server.http_port, "/status", token) == 403
+
+    asyncio.run(main())

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raftkv.access import Access, Grant, RevokeRight, TurnOff
+from raftkv.access import Access, AddRole, AddToken, AddUser, Grant, GrantRight, RevokeRight, TurnOff, digest_of
 from raftkv.errors import Forbidden, Unauthenticated
 from raftkv.kv import KeyValue
 from raftkv.listener import ClientLimits, Listener
@@ -36,23 +36,29 @@ async def tried(work: Callable[[], bool]) -> bool:
     return work()
 
 
-def visited(access: Access, story: Callable[[Callable[..., tuple[int, dict[str, str]]], FakeService], None]) -> Any:
+def visited(
+    access: Access,
+    story: Callable[[Callable[..., tuple[int, dict[str, str]]], FakeService], None],
+    *,
+    are_all: bool = False,
+) -> Any:
     """Have `story` ask a node with these users, on a thread of its own; gives the listener's counts."""
 
     async def main() -> Any:
         service = FakeService(KeyValue)
         service.access = access
         listener = Listener(service, ClientLimits(), workers=[lambda work: asyncio.ensure_future(tried(work))])
-        server = HttpServer("127.0.0.1", 0, lambda: status_of(1), visitors=Visitors(listener.gate))
+        visitors = Visitors(listener.gate, are_all=are_all)
+        server = HttpServer("127.0.0.1", 0, lambda: status_of(1), visitors=visitors)
+        server.begin()
 
         def ask(path: str, shown: str | None = None) -> tuple[int, dict[str, str]]:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
             connection.request("GET", path, headers={"Authorization": shown} if shown is not None else {})
             answer = connection.getresponse()
-            if path != "/events" or answer.status != 200:
-                answer.read()
+            body = b"" if path == "/events" and answer.status == 200 else answer.read()
             connection.close()
-            return answer.status, dict(answer.getheaders())
+            return answer.status, {**dict(answer.getheaders()), "body": body.decode()}
 
         try:
             await asyncio.to_thread(story, ask, service)
@@ -92,6 +98,37 @@ def test_the_page_and_the_status_are_for_those_with_the_right_status() -> None:
 
     stats = visited(peopled(), story)
     assert stats.unauthenticated == 7 * len(CLOSED) and stats.forbidden == 5 * len(CLOSED)
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_where_all_sign_in_nobody_reads_metrics_without_the_right(on: bool) -> None:
+    """More than forty of each refusal, whether the cluster's users have to sign in or not: a scraper has the right
+    `metrics` and no other, health says yes or no, and a wrong password never gets in."""
+    access = peopled(on=on)
+    make(access, AddRole("scraper"), GrantRight("scraper", Grant("admin", "metrics")))
+    make(access, AddUser("prometheus", "", ("scraper",)), AddToken("prometheus", digest_of("of prometheus"), None))
+
+    def story(ask: Any, service: FakeService) -> None:
+        for path in ("/health", "/ready"):
+            code, headers = ask(path)
+            assert code == 200 and headers["body"] == "{}\n", "it says yes or no, and nothing of the cluster"
+        for number in range(45):
+            code, headers = ask("/metrics", (None, f"Bearer guess-{number}", "Basic !")[number % 3])
+            assert code == 401 and headers["WWW-Authenticate"] and "raftkv_" not in headers["body"], number
+        for number in range(45):
+            code, headers = ask("/metrics", "Bearer the token of tenant")
+            assert code == 403 and "admin metrics" in headers["body"] and "raftkv_" not in headers["body"], number
+        for path in CLOSED * 15:
+            assert ask(path)[0] == 401 and ask(path, "Bearer of prometheus")[0] == 403, path
+        for shown in ("Bearer of prometheus", basic("boss")):
+            code, headers = ask("/metrics", shown)
+            assert code == 200 and "raftkv_term" in headers["body"]
+        assert ask("/metrics", basic("operator"))[0] == 403, "the right `status` is another one"
+        make(service.access, RevokeRight("scraper", Grant("admin", "metrics")))
+        assert ask("/metrics", "Bearer of prometheus")[0] == 403, "at once"
+
+    stats = visited(access, story, are_all=True)
+    assert stats.unauthenticated == 90 and stats.forbidden == 92
 
 
 def test_who_loses_the_right_sees_no_more_of_a_stream() -> None:
