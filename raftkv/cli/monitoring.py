@@ -9,6 +9,7 @@ import click
 from raftkv.cli.alerts import alert_rules
 from raftkv.cli.dashboard import dashboard
 from raftkv.cli.output import errors_reported
+from raftkv.cli.scraping import Scrape
 from raftkv.cli.unitfile import Unit, this_program
 
 
@@ -44,6 +45,37 @@ def print_unit(user: str, config: str, data_dir: str, program: str | None) -> No
     with errors_reported(False):
         start = this_program() if program is None else (program,)
         click.echo(Unit(user=user, config=config, data_dir=data_dir, program=start).text(), nl=False)
+
+
+@monitoring.command("prometheus")
+@click.argument("targets", nargs=-1, required=True, metavar="HOST:PORT...")
+@click.option(
+    "--token-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Where the token is of a user with the right metrics; Prometheus must be able to read it.",
+)
+@click.option("--tls-ca", type=click.Path(), metavar="FILE", help="Ask by HTTPS whom this authority vouches for (PEM).")
+@click.option("--tls-cert", type=click.Path(), metavar="FILE", help="Show this certificate (PEM).")
+@click.option("--tls-key", type=click.Path(), metavar="FILE", help="The certificate's key (PEM).")
+def print_scrape(
+    targets: tuple[str, ...], token_file: str | None, tls_ca: str | None, tls_cert: str | None, tls_key: str | None
+) -> None:
+    """Print what has Prometheus ask the nodes (their --http addresses) for metrics.
+
+    \b
+    raftkv role add scraper && raftkv role grant scraper admin metrics
+    raftkv user add prometheus --no-password --role scraper
+    raftkv user token prometheus > /etc/prometheus/raftkv.token
+    raftkv monitoring prometheus --tls-ca ca.pem --token-file /etc/prometheus/raftkv.token \\
+      10.0.0.1:9100 10.0.0.2:9100 10.0.0.3:9100 > /etc/prometheus/raftkv-nodes.yml
+
+    Name that file in scrape_config_files of prometheus.yml (Prometheus 2.43), or copy its job. The token is needed
+    where nodes are started with --http-sign-in all, --tls-cert and --tls-key where they are with --http-tls mutual.
+    """
+    with errors_reported(False):
+        scrape = Scrape(targets=targets, token_file=token_file, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+        click.echo(scrape.text(), nl=False)
 
 
 @monitoring.command("grafana")

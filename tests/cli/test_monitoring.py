@@ -141,3 +141,38 @@ def test_durations_are_counted_within_their_bounds():
     durations.note(1.0)
     assert (copy.counts[0], copy.counts[1], copy.counts[-1], sum(copy.counts)) == (2, 1, 1, 4)
     assert copy.seconds == pytest.approx(10_000.001, abs=0.01)
+
+
+def test_prometheus_takes_the_scrape_configuration(tmp_path):
+    """The files that it names are there; with a token, certificates, both or neither."""
+    paths = {name: tmp_path / f"it's {name}" for name in ("token-file", "tls-ca", "tls-cert", "tls-key")}
+    for path in paths.values():
+        path.write_text("")
+    mine = [word for name in ("tls-cert", "tls-key") for word in (f"--{name}", str(paths[name]))]
+    ca, token = ["--tls-ca", str(paths["tls-ca"])], ["--token-file", str(paths["token-file"])]
+    for given in ([], ca, [*ca, *mine], [*ca, *token], [*ca, *mine, *token]):
+        printed = invoke("monitoring", "prometheus", *given, "n1.example:9100", "[::1]:9100")
+        assert printed.exit_code == 0, printed.output
+        for path in (word for word in given if not word.startswith("--")):
+            assert json.dumps(path) in printed.stdout
+        path = tmp_path / "prometheus.yml"
+        path.write_text(printed.stdout)
+        command = [promtool(), "check", "config", "--syntax-only", str(path)]
+        checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_a_token_is_shown_to_nobody_on_the_way():
+    """Forty addresses beyond loopback without HTTPS; and what does not belong together is refused as well."""
+    for number in range(1, 41):
+        refused = invoke("monitoring", "prometheus", "--token-file", "t", "127.0.0.1:9100", f"10.0.0.{number}:9100")
+        assert refused.exit_code != 0 and f"on the way to 10.0.0.{number} could read" in refused.stderr
+        assert "scrape_configs" not in refused.stdout
+    assert invoke("monitoring", "prometheus", "--token-file", "t", "127.0.0.1:9100", "[::1]:9100").exit_code == 0
+    for given, said in (
+        (["--tls-cert", "c"], "belong together"),
+        (["--tls-cert", "c", "--tls-key", "k"], "give tls_ca"),
+        (["http://n1:9100"], "is a URL"),
+    ):
+        refused = invoke("monitoring", "prometheus", "n1:9100", *given)
+        assert refused.exit_code != 0 and said in refused.stderr
