@@ -119,6 +119,28 @@ def json_value(value: Any) -> Any:
         return repr(value)
 
 
+def json_field(name: str, value: Any) -> dict[str, Any]:
+    """A key or value as a field of a JSON object: bytes in it as text if all of them are UTF-8, or else all of them in
+    base64, in a field that has `_base64` behind its name."""
+    try:
+        return {name: json_value(_as_text(value))}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": json_value(value)}
+
+
+def _as_text(value: Any) -> Any:
+    """The same with text for bytes. Raises `UnicodeDecodeError` when some are no UTF-8."""
+    match value:
+        case bytes():
+            return value.decode()
+        case list() | tuple():
+            return [_as_text(each) for each in value]
+        case dict():
+            return {_as_text(key): _as_text(each) for key, each in value.items()}
+        case _:
+            return value
+
+
 def result_text(result: Any) -> str:
     """A result for people: text as it is, all else as JSON."""
     match result:

@@ -11,7 +11,7 @@ import msgspec
 from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.keys import key_codec, read_bounds
 from raftkv.cli.output import print_json
-from raftkv.cli.own import json_value, opened, schema_of
+from raftkv.cli.own import json_field, opened, schema_of
 from raftkv.client import Watch
 from raftkv.errors import InvalidArgument
 from raftkv.history import Asked, Cursor, Recorded
@@ -41,8 +41,10 @@ def watch(
     """Print what changes in the table NAME, or the events of that name, as it happens: a line of JSON for each change.
 
     It begins behind all that was acknowledged before, or behind --after. A line has the `cursor` to go on behind, the
-    log's time, key and value, or `"deleted": true`. KEY is as for `raftkv tables`. It goes on through elections; exit
-    code 1 when changes are not kept any more that were to be printed.
+    log's time, key and value, or `"deleted": true`. Bytes in a key or value are text where all of them are UTF-8; where
+    they are not, the field is called `key_base64`, `value_base64` or `old_base64`, and has all of them in base64, as
+    `raftkv export` does it. KEY is as for `raftkv tables`. It goes on through elections; exit code 1 when changes are
+    not kept any more that were to be printed.
     """
     if prefix is not None and (start is not None or end is not None):
         raise click.UsageError("give --prefix, or --from and --to")
@@ -93,11 +95,11 @@ def _reader(part: PartSchema) -> Callable[[Recorded], Change[Any, Any]]:
 def _shown(part: PartSchema, change: Change[Any, Any], old: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {"cursor": str(change.cursor), "time_ms": change.time_ms}
     if part.key is not None:
-        shown["key"] = json_value(change.key)
+        shown |= json_field("key", change.key)
     if change.deleted:
         shown["deleted"] = True
     elif part.kind != "set":
-        shown["value"] = json_value(change.value)
+        shown |= json_field("value", change.value)
     if old:
-        shown["old"] = json_value(change.old)
+        shown |= json_field("old", change.old)
     return shown

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from functools import partial
 
 import pytest
 
+from raftkv import Client, History, StateMachine, Table, command
+from raftkv.cli.own import json_field
 from tests.cli.commands import invoke, when_led
 from tests.forked import ForkedCluster
 
 MACHINE = "tests.client.test_watching:Shop"
+
+
+class Blobs(StateMachine, history=History(count=400)):
+    """Has keys and values that need not be text."""
+
+    blobs = Table(bytes, bytes, watch="old")
+
+    @command
+    def keep(self, key: bytes, value: bytes) -> None:
+        self.blobs[key] = value
+
+    @command
+    def drop(self, key: bytes) -> None:
+        del self.blobs[key]
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +88,45 @@ def test_a_wrong_word_says_what_is_wrong(shop, words, text):
     """With the exit code of wrong usage."""
     done = shop("watch", *words)
     assert (done.exit_code, text in done.stderr) == (2, True), done.output
+
+
+def test_bytes_are_text_where_they_are_and_say_so_where_they_are_not(tmp_path):
+    """As `raftkv export` prints a key; what is no UTF-8 has a field of another name."""
+    with ForkedCluster(tmp_path, 1, arguments=("--machine", f"{Blobs.__module__}:Blobs")) as cluster:
+        cluster.start_all()
+        when_led(cluster.nodes[1])
+        address = cluster.nodes[1].member.client_address
+
+        async def story():
+            async with Client(Blobs, [address]) as blobs:
+                for key, value in (("Grüße".encode(), b"x\n"), (b"\xff\0", b"a"), (b"b", b"\xc3("), (b"/w==", b"/w==")):
+                    await blobs.keep(key, value)
+                await blobs.drop(b"b")
+
+        asyncio.run(story())
+        found = lines(invoke("watch", "blobs", "--after", "0", "-n", "5", "--old", env={"RAFTKV_ADDRESS": address}))
+    assert [{**each, "cursor": ""} for each in found] == [
+        {"cursor": "", "key": "Grüße", "value": "x\n", "old": None},
+        {"cursor": "", "key_base64": "/wA=", "value": "a", "old": None},
+        {"cursor": "", "key": "b", "value_base64": "wyg=", "old": None},
+        {"cursor": "", "key": "/w==", "value": "/w==", "old": None},
+        {"cursor": "", "key": "b", "deleted": True, "old_base64": "wyg="},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [
+        (b"", {"key": ""}),
+        (b"a\0b", {"key": "a\0b"}),
+        ((b"a", "b", 3), {"key": ["a", "b", 3]}),
+        ((b"\xff", "b", b"a"), {"key_base64": ["/w==", "b", "YQ=="]}),
+        ({b"a": [b"b", {"c": b"d"}]}, {"key": {"a": ["b", {"c": "d"}]}}),
+        ({"a": [b"b", {"c": b"\xed\xa0\x80"}]}, {"key_base64": {"a": ["Yg==", {"c": "7aCA"}]}}),
+        (None, {"key": None}),
+        (1 << 70, {"key": 1 << 70}),
+    ],
+)
+def test_the_name_of_a_field_says_how_all_bytes_in_it_are_to_be_read(value, field):
+    """Never both ways in one field, or a text that looks like base64 could be either."""
+    assert json_field("key", value) == field
