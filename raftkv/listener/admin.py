@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from raftkv.access import AccessAsk, AccessOrder
+from raftkv.access import AccessAsk, AccessOrder, Enable
 from raftkv.errors import UNREADABLE, FrameError, InvalidArgument
 from raftkv.listener.interface import Service
 from raftkv.model import Member, NodeId
@@ -18,8 +19,13 @@ ANSWER_S = 0.5
 _encoder = msgspec.msgpack.Encoder()
 
 
-async def run_admin(service: Service, request: Request, by: str | None) -> Response:
+async def run_admin(
+    service: Service, request: Request, by: str | None, prove: Callable[[Enable], Awaitable[str]]
+) -> Response:
     """Do what an operator asked, who has signed in as the user `by` or not; raises what the service raises.
+
+    `prove` finds out whose password or token an order shows, as fast as others who sign in are let; raises
+    `AccessRejected`.
 
     The deadline is the client's; the operation is given a little less, so that its end and why is still heard.
     """
@@ -50,6 +56,8 @@ async def run_admin(service: Service, request: Request, by: str | None) -> Respo
             result = await service.orders.configure(read_argument(request, dict[str, bool | int | float | None]))
         case RequestKind.ACCESS:
             order = read_argument(request, AccessOrder)
+            if isinstance(order, Enable) and by is None and (order.password or order.token):
+                by, order = await prove(order), Enable()
             result = await service.orders.change_access(order, by, deadline_s)
         case RequestKind.ACCESS_SHOW:
             listed = await service.orders.show_access(read_argument(request, AccessAsk), deadline_s)

@@ -9,10 +9,11 @@ While nobody is asked who they are, a request costs one test of an attribute of 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
-from raftkv.access import Access
-from raftkv.errors import Busy, Forbidden, NotLeader, RaftKVError, SessionExpired, Unauthenticated
+from raftkv.access import Access, Enable
+from raftkv.errors import AccessRejected, Busy, Forbidden, NotLeader, RaftKVError, SessionExpired, Unauthenticated
 from raftkv.listener.audit import Audit
 from raftkv.listener.demands import Demand, demand_of, is_for_leaders
 from raftkv.listener.identity import Identity
@@ -21,7 +22,7 @@ from raftkv.listener.limits import ServerStats
 from raftkv.listener.signins import Run, SignIns
 from raftkv.machine import NO_SESSION
 from raftkv.model import NodeId
-from raftkv.wire import Request, RequestKind
+from raftkv.wire import Request, RequestKind, SignIn
 
 
 class Gate:
@@ -110,6 +111,30 @@ class Gate:
     @property
     def _leads(self) -> bool:
         return self._leader == self._service.node_id
+
+    async def prove(self, order: Enable, host: str, address: str) -> str:
+        """The user whose password or token is in an order of somebody from `host` who is none. It is tried as that of
+        whoever signs in is: beside the loop, few at once, and who has failed often has to wait.
+
+        Raises `AccessRejected`, `Busy`, and `NotLeader` elsewhere than at the leader, before anything is tried."""
+        if not self._leads:
+            raise NotLeader(self._leader)
+        found: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()
+
+        def done(identity: Identity) -> None:
+            if not found.done():
+                found.set_result(identity)
+
+        self.sign_ins.begin(SignIn(order.user, order.password, order.token), (), host, done)
+        identity = await found
+        if identity.user is None:
+            self.audit.not_signed_in(identity, address, order.user if order.user in self.access.users else "")
+            raise AccessRejected(
+                "NotProven",
+                f"nobody has signed in: {identity.why}; it takes a user with the role root, so that nobody is locked "
+                "out",
+            )
+        return identity.user
 
     def not_signed_in(self, identity: Identity, address: str, user: str) -> None:
         """Tell of a wrong password or token."""

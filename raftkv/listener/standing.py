@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from raftkv.errors import Busy, RaftKVError, Unauthenticated
 from raftkv.listener.admin import run_admin
@@ -32,6 +33,8 @@ class Standing:
         """Whether its requests have to be looked at."""
         self.lost = ""
         """Why it is not the user any more that it was."""
+        self._host: str = identity.by
+        """Where it is from, once it has said who it is."""
 
     @property
     def user(self) -> str | None:
@@ -56,7 +59,8 @@ class Standing:
             done()
 
         info = transport.get_extra_info
-        self._gate.sign_ins.begin(shown, certificate_names(info("peercert")), host_of(info("peername")), found)
+        self._host = host_of(info("peername"))
+        self._gate.sign_ins.begin(shown, certificate_names(info("peercert")), self._host, found)
 
     def access_changed(self) -> None:
         """Users, roles, or whether anybody is asked for them are otherwise: judge requests by that from now on."""
@@ -87,7 +91,8 @@ class Standing:
         """Do what an operator asked, and tell the log of it. Raises what the service raises."""
         identity = self.identity
         try:
-            response = await run_admin(service, request, identity.user)
+            prove = partial(self._gate.prove, host=self._host, address=address)
+            response = await run_admin(service, request, identity.user, prove)
         except RaftKVError as exc:
             self._gate.audit.ordered(identity, request.kind, address, exc)
             raise

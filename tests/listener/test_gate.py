@@ -12,6 +12,7 @@ import pytest
 from raftkv.access import (
     AddToken,
     AddUser,
+    Enable,
     GiveRole,
     Grant,
     GrantRight,
@@ -54,7 +55,7 @@ from raftkv.wire import (
 )
 from tests.client.network import Network
 from tests.listener.payloads import command, query
-from tests.listener.people import CALLERS, NOBODIES, USERS, hashed, make, peopled, shows
+from tests.listener.people import CALLERS, NOBODIES, USERS, hashed, make, password_of, peopled, shows
 from tests.listener.raw import RawClient, connect, settle
 from tests.listener.service import FakeService
 from tests.logged import capture_logs
@@ -80,11 +81,15 @@ class World:
         self.service.leader = Member(1, "peer", "client")
         self.service.access = peopled(on=on)
         self.service.now_ms = 1_600_000_000_000
-        self.listener = Listener(
-            self.service, ClientLimits(), workers=[lambda work: asyncio.ensure_future(at_once(work))]
-        )
+        self.tried = 0
+        """How many passwords were."""
+        self.listener = Listener(self.service, ClientLimits(), workers=[self.try_one])
         self.listener.begin()
         self.network.listeners[ADDRESS] = self.listener.connection
+
+    def try_one(self, work: Callable[[], bool]) -> asyncio.Future[bool]:
+        self.tried += 1
+        return asyncio.ensure_future(at_once(work))
 
     async def connect(self, who: str | SignIn | None = None) -> RawClient:
         """A client that signs in as one of `CALLERS`, or with that."""
@@ -296,6 +301,55 @@ ALLOWED = [
     ),
     ("boss", RequestKind.COMMAND, command("delete", b"any")),
 ]
+
+
+def enabling(user: str = "", password: str = "", token: str = "") -> bytes:
+    """An order to have rights count, with what it shows."""
+    return msgspec.msgpack.encode(Enable(user, password, token))
+
+
+def test_who_guesses_a_password_to_turn_it_on_has_to_wait_as_whoever_signs_in() -> None:
+    """While nobody is asked who they are, an order with a password would be a way to guess and to use the node's time:
+    sixty of them, of which few are tried and none is done; then the right one waits as well, and is not handed on."""
+
+    async def story(world: World) -> None:
+        client = await world.connect()
+        for number in range(60):
+            found = await answer(client, RequestKind.ACCESS, enabling("boss", f"guess {number}"))
+            assert found.status is Status.REJECTED and b"NotProven" in found.payload, number
+        stats = world.listener.stats
+        assert world.tried <= 6 and world.service.calls == []
+        assert stats.sign_ins_failed == world.tried and stats.sign_ins_delayed == 60 - world.tried
+        right = enabling("boss", password_of("boss"))
+        found = await answer(client, RequestKind.ACCESS, right)
+        assert b"too many wrong passwords were tried: try again in" in found.payload and world.service.calls == []
+        await elapse(61.0)
+        assert (await answer(client, RequestKind.ACCESS, right)).status is Status.OK
+        token = SignIn(token="the token of tenant")
+        assert (await answer(client, RequestKind.ACCESS, enabling(token=token.token))).status is Status.OK
+        assert world.service.calls == [("change_access", (Enable(), "boss")), ("change_access", (Enable(), "tenant"))]
+
+    run(story, on=False)
+
+
+def test_wrong_tokens_turn_nothing_on_and_only_the_leader_tries_anything() -> None:
+    """More than forty tokens; and another node sends an order on before it tries a password."""
+
+    async def story(world: World) -> None:
+        client = await world.connect()
+        with capture_logs() as lines:
+            for token in [*(f"guess {number}" for number in range(40)), "a token of boss that is over"]:
+                found = await answer(client, RequestKind.ACCESS, enabling(token=token))
+                assert found.status is Status.REJECTED and b"of no user here, or over" in found.payload, token
+        refused = [line for line in lines if line["event"] == "audit" and line.get("what") == "sign_in"]
+        assert len(refused) == 20 and "guess" not in repr(refused), "the rest is counted"
+        world.service.leader = Member(2, "peer", "client")
+        for number in range(40):
+            found = await answer(client, RequestKind.ACCESS, enabling("boss", f"guess {number}"))
+            assert found.status is Status.NOT_LEADER, number
+        assert world.tried == 0 and world.service.calls == []
+
+    run(story, on=False)
 
 
 def test_what_somebody_has_a_right_to_is_done() -> None:
