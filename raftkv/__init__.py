@@ -4,63 +4,90 @@ What an application needs is here; the packages below are for those who go deepe
 key-value service), `raftkv.testing` (simulated clusters), `raftkv.core` (Raft itself, with a tutorial).
 """
 
-from raftkv.client import Admin, BlockingAdmin, BlockingClient, Client, ClientOptions, StaleRead
-from raftkv.config import Config
-from raftkv.errors import (
-    AccessRejected,
-    Busy,
-    ChangeRefused,
-    ConfigError,
-    Forbidden,
-    Indeterminate,
-    InvalidArgument,
-    MachineError,
-    MissingExtra,
-    NodeStopped,
-    NotAccepted,
-    NotActive,
-    NotLeader,
-    RaftKVError,
-    Rejected,
-    SessionExpired,
-    TimedOut,
-    TooMuchWork,
-    Unauthenticated,
-    Unavailable,
-    ViewExpired,
-    WrongLoop,
-)
-from raftkv.history import Compacted, Cursor
-from raftkv.logs import log_to_structlog
-from raftkv.machine import (
-    Change,
-    Component,
-    Events,
-    History,
-    Limits,
-    LocalMachine,
-    Page,
-    Part,
-    Rejection,
-    Set,
-    SetView,
-    StateMachine,
-    Table,
-    TooLarge,
-    TooManyRows,
-    TooManyTimers,
-    Value,
-    View,
-    command,
-    every,
-    on_expire,
-    query,
-    upgrade,
-)
-from raftkv.model import Member, Membership
-from raftkv.node import NodeStatus, Role
-from raftkv.server import Listen, Server, Tls
+import typing
+
+from raftkv.lazy import exports as _exports
 from raftkv.version import __version__ as __version__
+
+if typing.TYPE_CHECKING:
+    from raftkv.client import Admin, BlockingAdmin, BlockingClient, Client, ClientOptions, StaleRead
+    from raftkv.config import Config
+    from raftkv.errors import (
+        AccessRejected,
+        Busy,
+        ChangeRefused,
+        ConfigError,
+        Forbidden,
+        Indeterminate,
+        InvalidArgument,
+        MachineError,
+        MissingExtra,
+        NodeStopped,
+        NotAccepted,
+        NotActive,
+        NotLeader,
+        RaftKVError,
+        Rejected,
+        SessionExpired,
+        TimedOut,
+        TooMuchWork,
+        Unauthenticated,
+        Unavailable,
+        ViewExpired,
+        WrongLoop,
+    )
+    from raftkv.history import Compacted, Cursor
+    from raftkv.logs import log_to_structlog
+    from raftkv.machine import (
+        Change,
+        Component,
+        Events,
+        History,
+        Limits,
+        LocalMachine,
+        Page,
+        Part,
+        Rejection,
+        Set,
+        SetView,
+        StateMachine,
+        Table,
+        TooLarge,
+        TooManyRows,
+        TooManyTimers,
+        Value,
+        View,
+        command,
+        every,
+        on_expire,
+        query,
+        upgrade,
+    )
+    from raftkv.model import Member, Membership
+    from raftkv.node import NodeStatus, Role
+    from raftkv.server import Listen, Server, Tls
+else:
+    __getattr__, __dir__ = _exports(
+        __name__,
+        {
+            "raftkv.client": "Admin BlockingAdmin BlockingClient Client ClientOptions StaleRead",
+            "raftkv.config": "Config",
+            "raftkv.errors": (
+                "AccessRejected Busy ChangeRefused ConfigError Forbidden Indeterminate InvalidArgument MachineError "
+                "MissingExtra NodeStopped NotAccepted NotActive NotLeader RaftKVError Rejected SessionExpired "
+                "TimedOut TooMuchWork Unauthenticated Unavailable ViewExpired WrongLoop"
+            ),
+            "raftkv.history": "Compacted Cursor",
+            "raftkv.logs": "log_to_structlog",
+            "raftkv.machine": (
+                "Change Component Events History Limits LocalMachine Page Part Rejection Set SetView StateMachine "
+                "Table TooLarge TooManyRows TooManyTimers Value View command every on_expire query upgrade"
+            ),
+            "raftkv.model": "Member Membership",
+            "raftkv.node": "NodeStatus Role",
+            "raftkv.server": "Listen Server Tls",
+        },
+    )
 
 __all__ = [
     "AccessRejected",

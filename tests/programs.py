@@ -1,7 +1,8 @@
 """Runs Python programs, each in a process of its own that is forked from one which has imported raftkv already.
 
-`python -m tests.programs` is that one. To import raftkv costs well over a second of processor time, and most programs
-that are run by tests take no more than that for all else. A program can't tell, but by its modules and seed of hashes.
+`python -m tests.programs` is that one. To import all of raftkv costs half a second of processor time, and most
+programs that are run by tests take no more than that for all else. A program can't tell, but by its
+modules and seed of hashes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
-MODULES = ("raftkv.cli", "raftkv.kv", "raftkv.recipes", "raftkv.server", "raftkv.state.rocks", "raftkv.typed")
+MODULES = (
+    *("raftkv", "raftkv.cli", "raftkv.client", "raftkv.kv", "raftkv.recipes", "raftkv.server.assembly"),
+    *("raftkv.state.rocks", "raftkv.typed"),
+)
 
 
 class Done(NamedTuple):
@@ -72,7 +76,9 @@ def _next_program() -> str | None:
 
 if __name__ == "__main__":
     for module in MODULES:
-        importlib.import_module(module)
+        loaded = importlib.import_module(module)
+        for name in getattr(loaded, "__all__", ()):
+            getattr(loaded, name)  # imports what it is from
     found = _next_program()
     if found is not None:
         sys.argv = [found]

@@ -128,12 +128,60 @@ def test_a_part_whose_library_is_missing_says_which_extra_brings_it(program: str
     assert issubclass(raftkv.MissingExtra, raftkv.RaftKVError) and issubclass(raftkv.MissingExtra, ImportError)
 
 
-def test_importing_raftkv_imports_what_a_client_needs() -> None:
-    """To begin would take longer by a third for the log, the tables and the metrics that a client has not."""
-    done = run("import raftkv; print(*sorted({name.partition('.')[0] for name in sys.modules}))")
-    imported = set(done.stdout.split())
-    assert {"msgspec", "xxhash"} <= imported
-    assert not imported & {*others("client"), "importlib_metadata", "hypothesis", "pytest"}
+def imported_by(program: str) -> set[str]:
+    """The modules that are there after `program`, and were not before."""
+    done = run(f"before = set(sys.modules)\n{program}\nprint(*set(sys.modules) - before)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_raftkv_imports_nothing_that_it_may_not_need() -> None:
+    """What a name is made of comes with the first use of the name: neither libraries nor the event loop before."""
+    imported = imported_by("import raftkv")
+    assert {name for name in imported if name.startswith("raftkv")} == {"raftkv", "raftkv.lazy", "raftkv.version"}
+    assert not imported & {"asyncio", "msgspec", "ssl"}
+
+
+def test_a_client_imports_what_a_client_needs() -> None:
+    """To begin would take twice as long with the node, the log and the metrics that a client has not."""
+    imported = imported_by("from raftkv import Client")
+    parts = {name.partition(".")[0] for name in imported}
+    assert {"msgspec", "xxhash"} <= parts
+    assert not parts & {*others("client"), "importlib_metadata", "hypothesis", "pytest"}
+    packages = {".".join(name.split(".")[:2]) for name in imported if name.startswith("raftkv")}
+    assert not packages & {f"raftkv.{part}" for part in ("cli", "doctor", "log", "node", "server", "snapshot")}
+
+
+SERVE = """
+import asyncio
+import urllib.request
+from raftkv import Admin, Server
+from raftkv.kv import KeyValue, KeyValueClient
+
+async def main():
+    async with Server(KeyValue, data_dir=sys.argv[1], http="127.0.0.1:0") as server:
+        before = set(sys.modules)
+        async with KeyValueClient([server.address]) as kv:
+            await kv.put(b"a", b"1")
+            assert (await kv.get(b"a")).value == b"1"
+            assert [item.key async for item in kv.items()] == [b"a"]
+        admin = Admin([server.address])
+        await admin.take_snapshot()
+        await admin.status()
+        await admin.close()
+        for path in ("", "metrics", "health", "ready", "status"):
+            opened = asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{server.http_port}/{path}")
+            (await opened).close()
+        print(*{name for name in set(sys.modules) - before if name.partition(".")[0] not in sys.stdlib_module_names})
+
+asyncio.run(main())
+"""
+
+
+def test_a_node_that_serves_imports_nothing_more(tmp_path: Path) -> None:
+    """Its loop would stand still meanwhile: what it needs of raftkv and of libraries is imported before it is READY."""
+    done = run(SERVE, tmp_path)
+    assert done.stdout == "\n", done.stdout + done.stderr
 
 
 def test_an_installation_has_every_part() -> None:

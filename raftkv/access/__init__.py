@@ -4,43 +4,67 @@
 threads, sockets or stores; `passwords` alone needs a library, and is imported by those who hash.
 """
 
-from raftkv.access.access import Access
-from raftkv.access.changes import (
-    AccessChange,
-    AddRole,
-    AddToken,
-    AddUser,
-    GiveRole,
-    GrantRight,
-    RemoveRole,
-    RemoveToken,
-    RemoveUser,
-    RevokeRight,
-    SetCertificates,
-    SetPassword,
-    TakeRole,
-    TurnOff,
-    TurnOn,
-    check_change,
-    decode_access_change,
-    encode_access_change,
-)
-from raftkv.access.model import ROOT, Grant, Token, User, What
-from raftkv.access.orders import (
-    AccessAsk,
-    AccessOrder,
-    AccessShown,
-    Enable,
-    NewPassword,
-    NewToken,
-    NewUser,
-    ShownRole,
-    ShownToken,
-    ShownUser,
-    shown,
-)
-from raftkv.access.rights import NO_RIGHTS, Kind, Rights, Touch
-from raftkv.access.tokens import digest_of, new_token
+import typing
+
+from raftkv.lazy import exports as _exports
+
+if typing.TYPE_CHECKING:
+    from raftkv.access.access import Access
+    from raftkv.access.changes import (
+        AccessChange,
+        AddRole,
+        AddToken,
+        AddUser,
+        GiveRole,
+        GrantRight,
+        RemoveRole,
+        RemoveToken,
+        RemoveUser,
+        RevokeRight,
+        SetCertificates,
+        SetPassword,
+        TakeRole,
+        TurnOff,
+        TurnOn,
+        check_change,
+        decode_access_change,
+        encode_access_change,
+    )
+    from raftkv.access.model import ROOT, Grant, Token, User, What
+    from raftkv.access.orders import (
+        AccessAsk,
+        AccessOrder,
+        AccessShown,
+        Enable,
+        NewPassword,
+        NewToken,
+        NewUser,
+        ShownRole,
+        ShownToken,
+        ShownUser,
+        shown,
+    )
+    from raftkv.access.rights import NO_RIGHTS, Kind, Rights, Touch
+    from raftkv.access.tokens import digest_of, new_token
+else:
+    __getattr__, __dir__ = _exports(
+        __name__,
+        {
+            "raftkv.access.access": "Access",
+            "raftkv.access.changes": (
+                "AccessChange AddRole AddToken AddUser GiveRole GrantRight RemoveRole RemoveToken RemoveUser "
+                "RevokeRight SetCertificates SetPassword TakeRole TurnOff TurnOn check_change decode_access_change "
+                "encode_access_change"
+            ),
+            "raftkv.access.model": "ROOT Grant Token User What",
+            "raftkv.access.orders": (
+                "AccessAsk AccessOrder AccessShown Enable NewPassword NewToken NewUser ShownRole ShownToken "
+                "ShownUser shown"
+            ),
+            "raftkv.access.rights": "NO_RIGHTS Kind Rights Touch",
+            "raftkv.access.tokens": "digest_of new_token",
+        },
+    )
 
 __all__ = [
     "NO_RIGHTS",

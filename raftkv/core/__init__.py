@@ -124,20 +124,38 @@ modules below it in this list (setup.cfg holds that), so a change to one can dis
   not lead before it has one.
 """
 
-from raftkv.core.log import LogView
-from raftkv.core.messages import (
-    AppendEntries,
-    AppendReply,
-    InstallSnapshot,
-    Message,
-    ReadIndex,
-    ReadIndexReply,
-    RequestVote,
-    RequestVoteReply,
-    TimeoutNow,
-)
-from raftkv.core.raft import Raft
-from raftkv.core.ready import Ready
+import typing
+
+from raftkv.lazy import exports as _exports
+
+if typing.TYPE_CHECKING:
+    from raftkv.core.log import LogView
+    from raftkv.core.messages import (
+        AppendEntries,
+        AppendReply,
+        InstallSnapshot,
+        Message,
+        ReadIndex,
+        ReadIndexReply,
+        RequestVote,
+        RequestVoteReply,
+        TimeoutNow,
+    )
+    from raftkv.core.raft import Raft
+    from raftkv.core.ready import Ready
+else:
+    __getattr__, __dir__ = _exports(
+        __name__,
+        {
+            "raftkv.core.log": "LogView",
+            "raftkv.core.messages": (
+                "AppendEntries AppendReply InstallSnapshot Message ReadIndex ReadIndexReply RequestVote "
+                "RequestVoteReply TimeoutNow"
+            ),
+            "raftkv.core.raft": "Raft",
+            "raftkv.core.ready": "Ready",
+        },
+    )
 
 __all__ = [
     "AppendEntries",

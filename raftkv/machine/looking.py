@@ -78,6 +78,6 @@ def _look(name: str, function: Any) -> Method:
     return Method(query(function), globals())
 
 
-SCHEMA = _look("*schema", _schema)
-ROWS = _look("*rows", _rows)
+SCHEMA: Method = _look("*schema", _schema)
+ROWS: Method = _look("*rows", _rows)
 LOOKS = {each.name: each for each in (SCHEMA, ROWS)}

@@ -124,9 +124,7 @@ class Accounts:
     async def _hashed(self, password: str) -> str:
         if not password:
             return ""
-        from raftkv.access.passwords import hash_password  # a node without users runs without the library
-
-        return await self._body.world.background_worker.run(hash_password, password)
+        return await self._body.world.background_worker.run(_hash, password)
 
     async def _check_is_root(self, order: Enable, by: str | None) -> None:
         """Raises `AccessRejected` unless whoever orders it has just shown to be a user who may do everything: else it
@@ -146,11 +144,9 @@ class Accounts:
             )
 
     async def _is_password_of(self, name: str, password: str) -> bool:
-        from raftkv.access.passwords import verify_password
-
         user = self._access.users.get(name)
         kept = user.password if user is not None else ""
-        return await self._body.world.background_worker.run(verify_password, kept, password)
+        return await self._body.world.background_worker.run(_verify, kept, password)
 
     def _check_leads(self) -> None:
         self._check_serves()
@@ -189,3 +185,19 @@ class Accounts:
 
 def _tell(waiting: asyncio.Future[T], _: Index, result: T | RaftKVError) -> None:
     settle(waiting, result)
+
+
+# Both are called in a thread, and so is the library imported there: a node without users runs without it, and with
+# them no loop waits for it.
+
+
+def _hash(password: str) -> str:
+    from raftkv.access.passwords import hash_password
+
+    return hash_password(password)
+
+
+def _verify(kept: str, password: str) -> bool:
+    from raftkv.access.passwords import verify_password
+
+    return verify_password(kept, password)

@@ -3,29 +3,56 @@
 Each is a `Component` with faces for asyncio and for threads; a face takes a client, and the part that it is about.
 """
 
-from raftkv.recipes.barriers import AwaitedBarriers, Barriers, BlockingBarriers, OtherParties
-from raftkv.recipes.claims import BlockingClaim, Claim, NotAcquired
-from raftkv.recipes.elections import AwaitedElections, BlockingElections, Elections
-from raftkv.recipes.fences import Fences, StaleToken
-from raftkv.recipes.locks import AwaitedLocks, BlockingLocks, Locks
-from raftkv.recipes.members import AwaitedMembers, BlockingMembers, Members
-from raftkv.recipes.once import (
-    AwaitedIdempotencyKeys,
-    BlockingIdempotencyKeys,
-    IdempotencyKeys,
-    KeyInUse,
-    KeyLost,
-    KeyReused,
-    KeyState,
-    KeyTurn,
-    TooManyKeys,
-)
-from raftkv.recipes.queues import DeadLetter, JobLost, Queues, Seen, Sizes, TakenJob, TooManyJobs
-from raftkv.recipes.rates import AwaitedRateLimits, BlockingRateLimits, Pace, RateLimits, TooFast, TooManyBuckets
-from raftkv.recipes.readwrite import AwaitedReadWriteLocks, BlockingReadWriteLocks, ReadWriteLocks
-from raftkv.recipes.semaphores import AwaitedSemaphores, BlockingSemaphores, OtherLimit, Semaphores
-from raftkv.recipes.turns import Holder, LockLost, TooManyWaiters, Turns
-from raftkv.recipes.workers import AwaitedQueues, BlockingQueues, BlockingWork, Work
+import typing
+
+from raftkv.lazy import exports as _exports
+
+if typing.TYPE_CHECKING:
+    from raftkv.recipes.barriers import AwaitedBarriers, Barriers, BlockingBarriers, OtherParties
+    from raftkv.recipes.claims import BlockingClaim, Claim, NotAcquired
+    from raftkv.recipes.elections import AwaitedElections, BlockingElections, Elections
+    from raftkv.recipes.fences import Fences, StaleToken
+    from raftkv.recipes.locks import AwaitedLocks, BlockingLocks, Locks
+    from raftkv.recipes.members import AwaitedMembers, BlockingMembers, Members
+    from raftkv.recipes.once import (
+        AwaitedIdempotencyKeys,
+        BlockingIdempotencyKeys,
+        IdempotencyKeys,
+        KeyInUse,
+        KeyLost,
+        KeyReused,
+        KeyState,
+        KeyTurn,
+        TooManyKeys,
+    )
+    from raftkv.recipes.queues import DeadLetter, JobLost, Queues, Seen, Sizes, TakenJob, TooManyJobs
+    from raftkv.recipes.rates import AwaitedRateLimits, BlockingRateLimits, Pace, RateLimits, TooFast, TooManyBuckets
+    from raftkv.recipes.readwrite import AwaitedReadWriteLocks, BlockingReadWriteLocks, ReadWriteLocks
+    from raftkv.recipes.semaphores import AwaitedSemaphores, BlockingSemaphores, OtherLimit, Semaphores
+    from raftkv.recipes.turns import Holder, LockLost, TooManyWaiters, Turns
+    from raftkv.recipes.workers import AwaitedQueues, BlockingQueues, BlockingWork, Work
+else:
+    __getattr__, __dir__ = _exports(
+        __name__,
+        {
+            "raftkv.recipes.barriers": "AwaitedBarriers Barriers BlockingBarriers OtherParties",
+            "raftkv.recipes.claims": "BlockingClaim Claim NotAcquired",
+            "raftkv.recipes.elections": "AwaitedElections BlockingElections Elections",
+            "raftkv.recipes.fences": "Fences StaleToken",
+            "raftkv.recipes.locks": "AwaitedLocks BlockingLocks Locks",
+            "raftkv.recipes.members": "AwaitedMembers BlockingMembers Members",
+            "raftkv.recipes.once": (
+                "AwaitedIdempotencyKeys BlockingIdempotencyKeys IdempotencyKeys KeyInUse KeyLost KeyReused KeyState "
+                "KeyTurn TooManyKeys"
+            ),
+            "raftkv.recipes.queues": "DeadLetter JobLost Queues Seen Sizes TakenJob TooManyJobs",
+            "raftkv.recipes.rates": "AwaitedRateLimits BlockingRateLimits Pace RateLimits TooFast TooManyBuckets",
+            "raftkv.recipes.readwrite": "AwaitedReadWriteLocks BlockingReadWriteLocks ReadWriteLocks",
+            "raftkv.recipes.semaphores": "AwaitedSemaphores BlockingSemaphores OtherLimit Semaphores",
+            "raftkv.recipes.turns": "Holder LockLost TooManyWaiters Turns",
+            "raftkv.recipes.workers": "AwaitedQueues BlockingQueues BlockingWork Work",
+        },
+    )
 
 __all__ = [
     "AwaitedBarriers",
