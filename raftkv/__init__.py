@@ -36,7 +36,7 @@ if typing.TYPE_CHECKING:
         ViewExpired,
         WrongLoop,
     )
-    from raftkv.history import Compacted, Cursor
+    from raftkv.history import Compacted, Cursor, OtherLineage
     from raftkv.logs import log_to_structlog
     from raftkv.machine import (
         Change,
@@ -77,7 +77,7 @@ else:
                 "MissingExtra NodeStopped NotAccepted NotActive NotLeader RaftKVError Rejected SessionExpired "
                 "TimedOut TooMuchWork Unauthenticated Unavailable ViewExpired WrongLoop"
             ),
-            "raftkv.history": "Compacted Cursor",
+            "raftkv.history": "Compacted Cursor OtherLineage",
             "raftkv.logs": "log_to_structlog",
             "raftkv.machine": (
                 "Change Component Events History Limits LocalMachine Page Part Rejection Set SetView StateMachine "
@@ -121,6 +121,7 @@ __all__ = [
     "NotAccepted",
     "NotActive",
     "NotLeader",
+    "OtherLineage",
     "Page",
     "Part",
     "RaftKVError",

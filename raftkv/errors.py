@@ -4,7 +4,9 @@
 the caller          `Rejected` (`AccessRejected`), `InvalidArgument`, `ConfigError`, `MachineError`,
                     `TooMuchWork`, `NotRunning`, `AlreadyStarted`, `MissingExtra`, `WrongLoop`: mend the call
 the caller, anew    `ViewExpired`: what was read so far is of a state that nobody holds any more;
-                    `Compacted` (of `raftkv.history`): changes are not kept any more that were to be read
+                    `Compacted` (of `raftkv.history`): changes are not kept any more that were to be read;
+                    `OtherLineage` (there too): a cursor is of before a restore, behind which this cluster
+                    does not go on
 the caller, later   `TimedOut`: when it may have come to be; `NotActive`: when all nodes run a later version;
                     `NotAccepted` and below (`NotLeader`, `Busy`, `Unavailable`): safe to retry
 the caller, careful `Indeterminate`: the command may have been applied

@@ -10,23 +10,32 @@ from raftkv.errors import InvalidArgument, RaftKVError
 from raftkv.model import Index
 
 INDEX_MAX, POSITION_MAX = 2**63 - 1, 2**32 - 1
-_TEXT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,10}))?")
+LINEAGE_CHARS = 12
+_TEXT = re.compile(r"([0-9]{1,19})(?:\.([0-9]{1,10}))?(?:@([0-9a-f]{12}))?")
+
+
+def lineage_of(cluster_id: str) -> str:
+    """What cursors of a cluster say of it: a part of its id that no two of them have in common."""
+    return cluster_id[:LINEAGE_CHARS]
 
 
 class Cursor(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False):
     """A place in the history of changes: behind one change, or (`Cursor.behind`) behind all of an entry's.
 
-    As a string it is `12.3`, or `12` for what is behind all of entry 12; `Cursor.parse` reads it again.
+    As a string it is `12.3@0f1e2d3c4b5a`, or `12@…` for what is behind all of entry 12; `Cursor.parse` reads it again.
     """
 
     index: Index
     position: int
     """Among the changes of the entry, from 0 on."""
+    lineage: str = ""
+    """Which cluster's it is, as clients note it: one that is restored from a backup or recovered uses indexes again,
+    for other entries. Empty where nobody has said it."""
 
     @classmethod
-    def behind(cls, index: Index) -> Cursor:
+    def behind(cls, index: Index, lineage: str = "") -> Cursor:
         """Behind all that the entry `index` and those before it have changed."""
-        return cls(index, POSITION_MAX)
+        return cls(index, POSITION_MAX, lineage)
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -35,10 +44,11 @@ class Cursor(msgspec.Struct, frozen=True, order=True, array_like=True, gc=False)
         index, position = (int(found[1]), int(found[2] or POSITION_MAX)) if found else (INDEX_MAX + 1, 0)
         if index > INDEX_MAX or position > POSITION_MAX:
             raise InvalidArgument(f"{text!r} is no cursor: write it as `str(cursor)` does, like 12.3")
-        return cls(index, position)
+        return cls(index, position, (found[3] or "") if found else "")
 
     def __str__(self) -> str:
-        return f"{self.index}" if self.position == POSITION_MAX else f"{self.index}.{self.position}"
+        place = f"{self.index}" if self.position == POSITION_MAX else f"{self.index}.{self.position}"
+        return f"{place}@{self.lineage}" if self.lineage else place
 
 
 BEGINNING = Cursor(0, 0)
@@ -58,6 +68,28 @@ class Compacted(RaftKVError):
         )
         self.oldest = oldest
         """What changed behind it is still there."""
+
+
+class OtherLineage(RaftKVError):
+    """The cursor is of another cluster than this one, and not of what both have in common.
+
+    This one was restored from a backup or recovered from a survivor, which did not have that entry, or not for sure; it
+    has used its index again, for another one. Read the table, and go on behind the cursor of what was read.
+    """
+
+    def __init__(self, cursor: Cursor, common: Index | None) -> None:
+        """`common` is the last entry that both clusters certainly have; None when they may have nothing in common."""
+        shared = (
+            "and nothing is known of what they have in common"
+            if common is None
+            else f"and up to entry {common} they are the same: this one was restored or recovered from there"
+        )
+        super().__init__(
+            f"the cursor {cursor} is of another cluster than this one, {shared}. What was changed may be undone here: "
+            "read the table as it is, and go on behind the cursor of that"
+        )
+        self.cursor = cursor
+        self.common = common
 
 
 class Recorded(msgspec.Struct, frozen=True, array_like=True, gc=False):

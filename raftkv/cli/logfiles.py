@@ -24,7 +24,7 @@ from raftkv.entry import Entry
 from raftkv.errors import UNREADABLE, Corruption, DataDirLocked, FormatError, InvalidArgument
 from raftkv.log import VoteFile
 from raftkv.log.reader import SegmentSeen, read_log
-from raftkv.machine import CHANGE_ACCESS, Activation, Founding, Step, decode_change
+from raftkv.machine import BEGIN_LINEAGE, CHANGE_ACCESS, Activation, Founding, Step, decode_change
 from raftkv.machine.payloads import decode_command
 from raftkv.model import EntryKind, Index, NodeId, Term, decode_membership
 
@@ -209,6 +209,8 @@ def _content(entry: Entry) -> str:
         return f"unreadable: {exc}"
     if command.name == CHANGE_ACCESS:
         return _access_content(command.args)
+    if command.name == BEGIN_LINEAGE:
+        return "the first entry of its own of a cluster that was restored or recovered"
     session = f", session {command.session_id} number {command.sequence}" if command.session_id else ""
     return command.name + session
 

@@ -16,6 +16,7 @@ from raftkv.client.router import Router
 from raftkv.config import KIB
 from raftkv.errors import InvalidArgument, Unavailable, WrongLoop
 from raftkv.forks import leave, tell_of_fork
+from raftkv.history import lineage_of
 from raftkv.wire import RequestKind
 
 FRAME_MARGIN = 4 * KIB
@@ -72,6 +73,11 @@ class Channel:
             dialler = Dialler(self.options, ssl=self._ssl, dial=self._dial)
             self._router = Router(book, self.options, dialler, self._chance)
         return self._router
+
+    @property
+    def lineage(self) -> str:
+        """What cursors of the cluster say of it; empty as long as none was met."""
+        return lineage_of(self._router.cluster_id) if self._router is not None else ""
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ class Client(Calls[M], Watches):
         """Ask a linearizable query; returns its result and the index it was read at. Raises as the class says."""
         self._require_query(method)
         answer = await self._perform(method, args, kwargs, deadline_s)
-        return Read(method.decode_result(answer.payload), answer.index)
+        return Read(method.decode_result(answer.payload), answer.index, self._channel.lineage)
 
     def _require_query(self, method: Method) -> None:
         if not method.is_query:
@@ -227,7 +227,7 @@ class Client(Calls[M], Watches):
             answer = await self._request(RequestKind.QUERY, payload, deadline_s, stale=True)
         except Rejected as rejected:
             raise as_declared(rejected, method) from None
-        return StaleRead(method.decode_result(answer.payload), answer.index)
+        return StaleRead(method.decode_result(answer.payload), answer.index, self._channel.lineage)
 
     def wait(self, method: Method, args: tuple[Any, ...], kwargs: dict[str, Any], timeout_s: float) -> Wait:
         """The results of a query, one after the other. Raises `UnknownMethod`, and what the class says."""
@@ -257,7 +257,7 @@ class Client(Calls[M], Watches):
 
     def pages(self, rows: Asked, after: Cursor | None, read: Callable[[Recorded], Change[K, V]]) -> Pages[K, V]:
         """The changes of rows, for a caller that reads them itself, a page at a time."""
-        return Pages(self._watch, rows, after, self.options.deadline_s, read)
+        return Pages(self._watch, rows, after, self.options.deadline_s, read, lambda: self._channel.lineage)
 
     async def _watch(self, payload: bytes, deadline_s: float) -> Answer:
         if self._closed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+import msgspec
+
 from raftkv.client.call import Answer
 from raftkv.errors import (
     UNREADABLE,
@@ -24,9 +26,12 @@ from raftkv.errors import (
     Unavailable,
     ViewExpired,
 )
-from raftkv.history import Compacted, Cursor
+from raftkv.history import Compacted, Cursor, OtherLineage
 from raftkv.machine import read_rejection
+from raftkv.model import Index
 from raftkv.wire import Response, Status
+
+_partings = msgspec.msgpack.Decoder(tuple[Cursor, Index | None])
 
 
 class Verdict(Enum):
@@ -75,6 +80,8 @@ def read_response(response: Response) -> tuple[Verdict, Answer | RaftKVError]:
             return Verdict.FINAL, ViewExpired(text)
         case Status.COMPACTED:
             return Verdict.FINAL, _compacted(text)
+        case Status.OTHER_LINEAGE:
+            return Verdict.FINAL, _other_lineage(response.payload)
         case Status.NOT_CAUGHT_UP:
             return Verdict.FINAL, NotCaughtUp(text)
         case Status.UNAUTHENTICATED:
@@ -88,6 +95,13 @@ def _compacted(text: str) -> Compacted:
     try:
         return Compacted(Cursor.parse(text))
     except InvalidArgument as exc:
+        raise FrameError(f"an unreadable cursor: {exc}") from exc
+
+
+def _other_lineage(payload: bytes) -> OtherLineage:
+    try:
+        return OtherLineage(*_partings.decode(payload))
+    except UNREADABLE as exc:
         raise FrameError(f"an unreadable cursor: {exc}") from exc
 
 

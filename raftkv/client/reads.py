@@ -17,11 +17,13 @@ class Read(msgspec.Struct, Generic[T], frozen=True):
 
     value: T
     index: Index
+    lineage: str = ""
+    """As in `Cursor`: which cluster's index it is."""
 
     @property
     def cursor(self) -> Cursor:
         """From where to watch on, so that nothing is missed: `client.watch(Inventory.stock, after=read.cursor)`."""
-        return Cursor.behind(self.index)
+        return Cursor.behind(self.index, self.lineage)
 
 
 class StaleRead(Read[T], Generic[T], frozen=True):

@@ -78,7 +78,7 @@ class Router:
         """What went wrong at each address since the last answer."""
         self._stranger: WrongCluster | None = None
         """The error of a node of another cluster, if one was met since the last answer."""
-        self._cluster_id = ""
+        self.cluster_id = ""
         """The cluster of the first node that was met; empty before."""
         self._heard = False
         """Whether a leader has answered since the last time that a refresh was due."""
@@ -192,7 +192,7 @@ class Router:
 
     def on_members(self, link: Link, members: Members) -> None:
         """The members have changed. News on a link that was not accepted yet is ignored."""
-        if link.cluster_id == self._cluster_id:
+        if link.cluster_id == self.cluster_id:
             self._book.learn(members)
 
     def on_dismissed(self, link: Link, error: Unauthenticated) -> None:
@@ -308,7 +308,7 @@ class Router:
 
     async def _connect(self, address: str) -> None:
         def make() -> Link:
-            return Link(address, self, self._options, self._cluster_id)
+            return Link(address, self, self._options, self.cluster_id)
 
         link: Link | None = None
         problem = ""
@@ -334,9 +334,9 @@ class Router:
 
         Raises `WrongCluster`. A node that has not joined a cluster yet passes; it may be asked for its status.
         """
-        if self._cluster_id and link.cluster_id != self._cluster_id:
-            raise wrong_cluster(link.cluster_id, self._cluster_id)
-        self._cluster_id = link.cluster_id
+        if self.cluster_id and link.cluster_id != self.cluster_id:
+            raise wrong_cluster(link.cluster_id, self.cluster_id)
+        self.cluster_id = link.cluster_id
         members = link.ready.result().members
         if members is not None:
             self._book.learn(members)

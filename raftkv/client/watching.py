@@ -13,7 +13,7 @@ import msgspec
 from raftkv.client.call import Answer
 from raftkv.client.waiting import ROUND_S
 from raftkv.errors import UNREADABLE, FrameError, InvalidArgument, NotAccepted, StateCorruption
-from raftkv.history import Asked, Cursor, Found, Recorded
+from raftkv.history import Asked, Compacted, Cursor, Found, Recorded
 from raftkv.machine import Change, Events, Set, Source, StateMachine, Table
 from raftkv.wire import Watching
 
@@ -31,10 +31,18 @@ class Pages(Generic[K, V]):
     """The changes of one source, a page at a time."""
 
     def __init__(
-        self, ask: Ask, rows: Asked, after: Cursor | None, patience_s: float, read: Callable[[Recorded], Change[K, V]]
+        self,
+        ask: Ask,
+        rows: Asked,
+        after: Cursor | None,
+        patience_s: float,
+        read: Callable[[Recorded], Change[K, V]],
+        lineage: Callable[[], str],
     ) -> None:
-        """`rows` are those that are wanted, behind `after`, and `read` reads what was recorded of one."""
+        """`rows` are those that are wanted, behind `after`; `read` reads what was recorded of one, and `lineage` says
+        of which cluster the answers are."""
         self._ask = ask
+        self._lineage = lineage
         self._read = read
         self._patience_s = patience_s
         self._asked = Watching(rows.source, after, rows.start, rows.end, rows.old)
@@ -47,8 +55,8 @@ class Pages(Generic[K, V]):
         return self._asked.after
 
     async def more(self) -> None:
-        """Ask for changes, once; there may be none. Raises `Compacted`, and `NotAccepted` when it got no answer for
-        `ROUND_S` and `patience_s`; then it may be asked again."""
+        """Ask for changes, once; there may be none. Raises `Compacted`, `OtherLineage`, and `NotAccepted` when it got
+        no answer for `ROUND_S` and `patience_s`; then it may be asked again."""
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._patience_s
         while True:
@@ -59,10 +67,15 @@ class Pages(Generic[K, V]):
             except NotAccepted:
                 if loop.time() >= give_up_at or loop.time() < began + ROUND_S:
                     raise  # or it was refused here and now, as by a client that is closed
+            except Compacted as exc:
+                raise Compacted(msgspec.structs.replace(exc.oldest, lineage=self._lineage())) from None
         try:
             found = _found.decode(answer.payload)
         except UNREADABLE as exc:
             raise FrameError(f"changes that can't be read: {exc}") from exc
+        lineage = self._lineage()
+        for each in (*[change.cursor for change in found.changes], found.after):
+            msgspec.structs.force_setattr(each, "lineage", lineage)  # nodes leave it out, and nobody else has them yet
         self.left.extend(found.changes)
         self._asked = msgspec.structs.replace(self._asked, after=found.after)
 
@@ -111,10 +124,10 @@ class Watch(Generic[K, V]):
     async def __anext__(self) -> Change[K, V]:
         """The next change.
 
-        Raises `Compacted`, `Unavailable` when no node answers for half a minute or the client's deadline, if that is
-        longer, and `InvalidArgument` for what the active version does not keep the changes of, for a cursor that is
-        ahead of the cluster's log, as it is of another cluster or of before a restore, and for a change that a later
-        version of the class has made and this one can't read.
+        Raises `Compacted`, `OtherLineage` for a cursor of another cluster, or of before a restore, behind which this
+        one does not go on; `Unavailable` when no node answers for half a minute or the client's deadline, if that is
+        longer; and `InvalidArgument` for what the active version does not keep the changes of, for a cursor that is
+        ahead of the cluster's log, and for a change that a later version of the class has made and this one can't read.
         """
         pages = self._pages
         while not pages.left:

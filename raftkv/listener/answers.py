@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from raftkv.errors import (
     Busy,
     ChangeRefused,
@@ -20,7 +22,7 @@ from raftkv.errors import (
     Unauthenticated,
     ViewExpired,
 )
-from raftkv.history import Compacted
+from raftkv.history import Compacted, OtherLineage
 from raftkv.machine import OutcomeKind, rejection_payload
 from raftkv.model import Index, Member
 from raftkv.wire import Response, Status
@@ -84,6 +86,9 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
             status = Status.FORBIDDEN
         case Compacted():
             return Response(request_id, Status.COMPACTED, str(error.oldest).encode())
+        case OtherLineage():
+            parting = msgspec.msgpack.encode((error.cursor, error.common))
+            return Response(request_id, Status.OTHER_LINEAGE, parting)
         case _:
             status = Status.INDETERMINATE
     return Response(request_id, status, text)

@@ -39,6 +39,7 @@ if typing.TYPE_CHECKING:
     from raftkv.machine.grown import Difference, changed, not_grown
     from raftkv.machine.keys import prefix_end
     from raftkv.machine.limits import Limits, TooLarge, TooManyRows
+    from raftkv.machine.lineages import lineage_payload
     from raftkv.machine.local import LocalMachine
     from raftkv.machine.looking import ROWS, SCHEMA, Rows
     from raftkv.machine.methods import Method, command, every, on_expire, query
@@ -48,6 +49,7 @@ if typing.TYPE_CHECKING:
     from raftkv.machine.pages import Page
     from raftkv.machine.parts import Part
     from raftkv.machine.payloads import (
+        BEGIN_LINEAGE,
         CHANGE_ACCESS,
         CLOSE_SESSION,
         NO_SESSION,
@@ -86,6 +88,7 @@ else:
             "raftkv.machine.grown": "Difference changed not_grown",
             "raftkv.machine.keys": "prefix_end",
             "raftkv.machine.limits": "Limits TooLarge TooManyRows",
+            "raftkv.machine.lineages": "lineage_payload",
             "raftkv.machine.local": "LocalMachine",
             "raftkv.machine.looking": "ROWS SCHEMA Rows",
             "raftkv.machine.methods": "Method command every on_expire query",
@@ -95,8 +98,8 @@ else:
             "raftkv.machine.pages": "Page",
             "raftkv.machine.parts": "Part",
             "raftkv.machine.payloads": (
-                "CHANGE_ACCESS CLOSE_SESSION NO_SESSION OPEN_OWNED_SESSION OPEN_SESSION decode_command decode_query "
-                "encode_command encode_query open_owned_session"
+                "BEGIN_LINEAGE CHANGE_ACCESS CLOSE_SESSION NO_SESSION OPEN_OWNED_SESSION OPEN_SESSION decode_command "
+                "decode_query encode_command encode_query open_owned_session"
             ),
             "raftkv.machine.reading": "Interrupted SliceOver",
             "raftkv.machine.recorder": "History",
@@ -117,6 +120,7 @@ else:
 
 __all__ = [
     "BEGINNING",
+    "BEGIN_LINEAGE",
     "BOUNDS_S",
     "CHANGE_ACCESS",
     "CLOSE_SESSION",
@@ -193,6 +197,7 @@ __all__ = [
     "find_method",
     "find_source",
     "is_part",
+    "lineage_payload",
     "listed",
     "mirrored",
     "not_grown",

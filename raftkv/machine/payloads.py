@@ -21,6 +21,9 @@ CLOSE_SESSION = "*close"
 CHANGE_ACCESS = "*access"
 """Changes users and roles; its argument is a change of `raftkv.access`. It is none of those that clients send."""
 
+BEGIN_LINEAGE = "*lineage"
+"""Says which cluster this one goes on from, and up to which entry. It stands in the log from the beginning."""
+
 
 class CommandPayload(msgspec.Struct, array_like=True, frozen=True, gc=False, forbid_unknown_fields=True):
     """A command as it stands in the log (thesis §6.3). A payload with more fields is refused.

@@ -29,6 +29,7 @@ from raftkv.history import BEGINNING, INDEX_MAX, POSITION_MAX, Asked, Compacted,
 from raftkv.machine.expiring import Expiry
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.stored import stored
+from raftkv.model import Index
 from raftkv.state import HISTORY_PREFIX, TABLE_PREFIX, Reader, Store
 
 EXTENT_KEY, FLOORS_KEY = HISTORY_PREFIX, HISTORY_PREFIX + b"f"
@@ -163,6 +164,11 @@ def cursor_at(place: bytes) -> Cursor:
     return Cursor(int.from_bytes(place[2:10], "big"), int.from_bytes(place[10:14], "big"))
 
 
+def _kept(cursor: Cursor) -> tuple[Index, int]:
+    """As it stands in the state, which is of one lineage."""
+    return cursor.index, cursor.position
+
+
 def _recorded(sources: Sources) -> list[str]:
     """The names under which it is known from where on something is recorded: old values have one of their own."""
     return [*sources.keeps_old, *(name + _OLD for name, keeps_old in sources.keeps_old.items() if keeps_old)]
@@ -225,7 +231,7 @@ class Recorder:
                 floors[name] = Cursor.behind(index - 1)
         if floors != self._floors:
             self._floors = floors
-            overlay.own[FLOORS_KEY] = _encoder.encode(floors)
+            overlay.own[FLOORS_KEY] = _encoder.encode({name: _kept(floor) for name, floor in floors.items()})
 
     def add(self, index: int, time_ms: int) -> None:
         """Record what the command, or other part of the entry `index`, has changed that is about to be kept."""
@@ -323,8 +329,8 @@ class Recorder:
     def complete(self, batch: dict[bytes, bytes | None]) -> None:
         """`batch` is about to be written: have the extent in it, if it is another one."""
         if self._is_grown:
-            newest = Cursor(self._newest, self._position)
-            batch[EXTENT_KEY] = _encoder.encode(Extent(cursor_at(self._trimmed), newest, self._count, self._bytes))
+            trimmed, newest = _kept(cursor_at(self._trimmed)), (self._newest, self._position)
+            batch[EXTENT_KEY] = _encoder.encode((trimmed, newest, self._count, self._bytes))
 
     def written(self) -> None:
         """The overlay's batch is in the store."""

@@ -24,12 +24,14 @@ from raftkv.machine.active import Active
 from raftkv.machine.consistent import out_of_step
 from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
 from raftkv.machine.dues import Dues, Waiting
+from raftkv.machine.lineages import Lineages, Origin
 from raftkv.machine.loans import Loans
 from raftkv.machine.methods import Method
 from raftkv.machine.offering import arguments, not_offered
 from raftkv.machine.outcome import TOO_DEEP, Outcome, OutcomeKind, error_type_of, read_rejection, rejected
 from raftkv.machine.overlay import Overlay
 from raftkv.machine.payloads import (
+    BEGIN_LINEAGE,
     CHANGE_ACCESS,
     CLOSE_SESSION,
     NO_SESSION,
@@ -112,6 +114,7 @@ class Runner:
             self._overlay, self._timers, self._instance, lambda: self.active, self._run, self._recorder, on_fired
         )
         self._times = times
+        self._origin = Origin(self._overlay, self._moment)
         self._accesses = Accesses(self._overlay, self._sessions, on_access)
         self._upgrading = Upgrading(machine, self._overlay, self._instance, self._activated)
         self._shown_ms = 0
@@ -154,6 +157,11 @@ class Runner:
         self._recorder.activate(active.sources)
         if self._on_active is not None:
             self._on_active(active)
+
+    @property
+    def lineages(self) -> Lineages:
+        """What the cluster goes on from, as far as it is applied."""
+        return self._origin.lineages
 
     @property
     def access(self) -> Access:
@@ -293,7 +301,9 @@ class Runner:
 
     def _apply_other(self, entry: Entry, digest: int) -> int:
         """Apply an entry that is no command; returns the digest after it."""
-        overlay = self._overlay
+        overlay, is_first = self._overlay, entry.kind == EntryKind.NOOP and self._origin.is_new
+        if is_first:
+            self._origin.begin(entry.time_ms)
         if entry.kind == EntryKind.CLOCK:
             self._sessions.clock_reset(entry.time_ms)
             overlay.own.update(self._sessions.changes)
@@ -309,7 +319,7 @@ class Runner:
             self._recorder.add(entry.index, entry.time_ms)
         elif entry.kind == EntryKind.DUE:
             return xxhash.xxh3_64_intdigest(_encoder.encode((entry.chain, *self._dues.apply(entry))), digest)
-        else:
+        elif not is_first:
             return xxhash.xxh3_64_intdigest(_encoder.encode(entry.chain), digest)
         effects = _encoder.encode((entry.chain, list(overlay.own.items())))
         overlay.keep()
@@ -364,6 +374,8 @@ class Runner:
         if offered is None:
             if command.name == CHANGE_ACCESS:
                 return self._accesses.apply(command, entry)
+            if command.name == BEGIN_LINEAGE:
+                return self._origin.part(command, entry)
             if command.name == OPEN_OWNED_SESSION:
                 opened = self._sessions.open(entry.index, entry.time_ms, _owners.decode(command.args)[0])
                 return Outcome(OutcomeKind.APPLIED, _encoder.encode(opened))

@@ -55,6 +55,8 @@ class Moment(msgspec.Struct):
     chain: int | None = None
     """Seeds `random`. None for a query, in which each node would draw another number."""
     random: random.Random | None = None
+    floor: int = 0
+    """Numbers up to it may have been handed out already by another cluster with the same beginning."""
 
 
 class _Namespace(dict[str, Any]):

@@ -118,7 +118,7 @@ class Node:
         self._build_loops()
         self.timers = Timers(body, self.applier, self.engine, recovered.firings)
         self.polls = Polls(body, self.engine, self.applier, self.scans)
-        self.watches = Watches(body, self.engine, self.applier, self.scans)
+        self.watches = Watches(body, self.engine, self.applier, self.scans, lambda: self.cluster_id)
         self.leadership = Leadership(body, self.applier)
         self.links = Links(body, self.engine, self.applier, self.peers, self.divergence, self.snapshots)
         self._build_doors(recovered)

@@ -1,9 +1,10 @@
 """Lets one survivor go on alone, as a new cluster, when the majority of the old one is lost for good.
 
 The directory is made anew beside its old content: a snapshot of what is applied, the rest of the log behind it, and at
-its end an entry that makes the survivor the only member. The new cluster has another id, so no node of the old one is
-ever let in again: what it acknowledged may be missing here. All other members count as removed, and their ids never
-come back.
+its end an entry that says what it goes on from, and one that makes the survivor the only member.
+
+The new cluster has another id, so no node of the old one is ever let in again: what it acknowledged may be missing
+here. All other members count as removed, and their ids never come back.
 
     recovered.new/         being built; means nothing
     recovering             the old content is being exchanged for the new one: nothing starts, the same command goes on
@@ -27,7 +28,7 @@ from raftkv.disk import Disk
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import Corruption, DiskError, InvalidArgument, StateCorruption
 from raftkv.log import Identity
-from raftkv.machine import access_payload
+from raftkv.machine import access_payload, lineage_payload
 from raftkv.model import EntryKind, HardState, Index, Membership, NodeId, SnapshotMeta, Term, encode_membership
 from raftkv.node.building import Beginning, build_directory
 from raftkv.node.directory import Opened, open_directory
@@ -138,7 +139,7 @@ def _build(
     """Build the new content beside the old one, which is not changed."""
     view, founding = opened.view, opened.founding
     before, alone = _memberships(paths, opened)
-    beginning = _beginning(world, opened, alone, auth_off=auth_off)
+    beginning = _beginning(world, opened, alone, nothing_lost=nothing_lost, auth_off=auth_off)
     build_directory(world, config, Paths(paths.recovered), beginning)
     return Regained(
         node_id=beginning.owner.node_id,
@@ -176,8 +177,8 @@ def _memberships(paths: Paths, opened: Opened) -> tuple[Membership, Membership]:
     return before, alone
 
 
-def _beginning(world: World, opened: Opened, alone: Membership, *, auth_off: bool) -> Beginning:
-    """What the new cluster begins with: all that the survivor has, and an entry that makes it the only member."""
+def _beginning(world: World, opened: Opened, alone: Membership, *, nothing_lost: bool, auth_off: bool) -> Beginning:
+    """What the new cluster begins with: all that the survivor has, and entries that make it a cluster of its own."""
     view, store, old, applied = opened.view, opened.store, opened.founding, opened.store.applied
     (node_id,) = alone.voters
     lineage = Lineage(
@@ -192,7 +193,9 @@ def _beginning(world: World, opened: Opened, alone: Membership, *, auth_off: boo
     cluster_id = cluster_id_of(old.name, founders, lineage)
     term = max(opened.vote.hard_state.term, view.last_term) + 1
     snapshot = _snapshot(opened, alone) if applied.index else None
-    ends = _ends(view, term, alone, auth_off=auth_off)
+    # Behind what is applied, the old cluster may have other entries in the place of the survivor's.
+    common = view.last_index if nothing_lost else applied.index
+    ends = _ends(view, term, alone, lineage_payload(old.cluster_id, common), auth_off=auth_off)
     return Beginning(
         owner=Identity(cluster_id=cluster_id, node_id=node_id, incarnation=world.nonce),
         founding=Founding(
@@ -205,13 +208,16 @@ def _beginning(world: World, opened: Opened, alone: Membership, *, auth_off: boo
     )
 
 
-def _ends(view: LogView, term: Term, alone: Membership, *, auth_off: bool) -> list[Entry]:
-    """What makes it the only member, behind all that it has; and lets everybody in, if that is wanted."""
-    payload, at, time_ms = encode_membership(alone), view.last_index + 1, view.last_time_ms
-    ends = [make_entry(at, term, time_ms, EntryKind.MEMBERSHIP, payload, view.last_chain)]
+def _ends(view: LogView, term: Term, alone: Membership, origin: bytes, *, auth_off: bool) -> list[Entry]:
+    """What it goes on from, and that it is the only member, behind all that it has; and lets everybody in, if that is
+    wanted."""
+    wanted = [(EntryKind.COMMAND, origin), (EntryKind.MEMBERSHIP, encode_membership(alone))]
     if auth_off:
-        turned_off = access_payload(TurnOff())
-        ends.append(make_entry(at + 1, term, time_ms, EntryKind.COMMAND, turned_off, ends[0].chain))
+        wanted.append((EntryKind.COMMAND, access_payload(TurnOff())))
+    ends, chain = list[Entry](), view.last_chain
+    for index, (kind, payload) in enumerate(wanted, view.last_index + 1):
+        ends.append(make_entry(index, term, view.last_time_ms, kind, payload, chain))
+        chain = ends[-1].chain
     return ends
 
 

@@ -17,7 +17,7 @@ from raftkv.disk import Disk
 from raftkv.entry import Entry, make_entry
 from raftkv.errors import ConfigError, DataDirLocked, DiskError, InvalidArgument
 from raftkv.log import Identity
-from raftkv.machine import access_payload
+from raftkv.machine import access_payload, lineage_payload
 from raftkv.model import EntryKind, HardState, Member, NodeId, SnapshotMeta
 from raftkv.node.building import Beginning, build_directory
 from raftkv.node.identity import RESTORED, Founding, Lineage, cluster_id_of, founding_membership
@@ -89,17 +89,22 @@ def restore(world: World, path: str, plan: RestorePlan, config: Config = Config(
         snapshot=snapshot,
         fill=lambda draft: _unpack(disk, path, draft, head),
         key_count=head.manifest.key_count,
-        entries=lambda: [_turned_off(snapshot)] if plan.auth_off else [],
+        entries=lambda: [_begins(snapshot, head.head.cluster_id, auth_off=plan.auth_off)],
     )
     _build_aside(world, config, data_dir, beginning)
     behind = snapshot.time_ms - world.now_ms()
     return Restored(data_dir=data_dir, founding=founding, snapshot=snapshot, clock_behind_ms=behind)
 
 
-def _turned_off(snapshot: SnapshotMeta) -> list[Entry]:
-    """The same entry in the log of each founder, and so in the new cluster for good."""
-    payload = access_payload(TurnOff())
-    return [make_entry(snapshot.index + 1, snapshot.term, snapshot.time_ms, EntryKind.COMMAND, payload, snapshot.chain)]
+def _begins(snapshot: SnapshotMeta, cluster_id: str, *, auth_off: bool) -> list[Entry]:
+    """What it goes on from, and that everybody may do everything, if that is wanted: the same entries in the log of
+    each founder, and so in the new cluster for good."""
+    payloads = [lineage_payload(cluster_id, snapshot.index), *([access_payload(TurnOff())] if auth_off else [])]
+    found, chain = list[Entry](), snapshot.chain
+    for index, payload in enumerate(payloads, snapshot.index + 1):
+        found.append(make_entry(index, snapshot.term, snapshot.time_ms, EntryKind.COMMAND, payload, chain))
+        chain = found[-1].chain
+    return found
 
 
 def _lineage_of(head: SealedHead, plan: RestorePlan) -> Lineage:

@@ -12,7 +12,7 @@ import msgspec
 
 from raftkv.config import KIB
 from raftkv.errors import Busy, InvalidArgument, NotAccepted, RaftKVError, Unavailable
-from raftkv.history import BEGINNING, Asked, Cursor, Found, Recorded
+from raftkv.history import BEGINNING, Asked, Cursor, Found, Recorded, lineage_of
 from raftkv.machine import QueryDone
 from raftkv.model import Index
 from raftkv.node.applier import Applier
@@ -58,7 +58,7 @@ class Watcher(Parked):
         super().__init__(place, done)
         self.asked = asked
         self.has_begun = has_begun
-        """Whether it has a place to go on from; else it asks for one."""
+        """Whether it certainly has a place in this cluster to go on from; else it asks for one."""
         self.group: Group | None = None
         """Set while there is nothing for it."""
 
@@ -172,8 +172,13 @@ class Watches:
     called once, unless its watcher is cancelled.
     """
 
-    def __init__(self, body: Body, engine: Engine, applier: Applier, scans: Scans) -> None:
+    def __init__(
+        self, body: Body, engine: Engine, applier: Applier, scans: Scans, cluster_id: Callable[[], str]
+    ) -> None:
         self._body = body
+        self._cluster_id = cluster_id
+        self._knows_lineages = False
+        """Whether all is applied that the cluster began with, so that the state says what it goes on from."""
         self._engine = engine
         self._applier = applier
         self._scans = scans
@@ -203,26 +208,57 @@ class Watches:
     def ask(self, asked: Watching, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Watcher:
         """Answer with the changes behind a cursor, as soon as there are some, or after `wait_s` with where to go on.
 
-        It is not called before this returns. Raises `Busy`, `Unavailable`, and without a cursor as `Engine.query`.
+        It is not called before this returns. Raises `Busy`, `Unavailable`, `OtherLineage`, and without a cursor of this
+        cluster as `Engine.query`.
         """
         if max(len(self), len(self._placing)) >= self._body.config.polls_max:
             raise Busy(f"{len(self)} requests wait here until something changes: polls_max allows no more")
         if self._is_leaderless():
             raise self._leaderless()
         wanted = self._wanted(asked)
-        watcher = Watcher(self._parking, wanted, done, has_begun=asked.after is not None)
-        if asked.after is None:
+        after = asked.after
+        watcher = Watcher(self._parking, wanted, done, has_begun=after is not None and self._is_own(after))
+        if after is None:
             first = partial(self._parking.tell, watcher)
             self._engine.query(Query(b"", first, wait_s, gone, lambda: self._beginning(wanted)))
-        else:
+        elif watcher.has_begun:
             self._placing.soon(self._place, watcher)
+        else:
+            judged = partial(self._judge, watcher, after)
+            self._engine.query(Query(b"", judged, wait_s, gone, lambda: b""))
         self._parking.add(watcher, wait_s)
         return watcher
+
+    def _is_own(self, after: Cursor) -> bool:
+        """Whether what is behind a cursor certainly goes on in this cluster. Raises `OtherLineage` when it does not.
+
+        A node that is still applying what its cluster was restored or recovered with can't tell yet of cursors that
+        are of before that, or do not say of which cluster they are.
+        """
+        cluster_id = self._cluster_id()
+        if after.lineage == lineage_of(cluster_id):
+            return True
+        if self._knows_lineages:
+            self._applier.runner.lineages.check(after, cluster_id)
+        return self._knows_lineages
+
+    def _judge(self, watcher: Watcher, after: Cursor, _: Index, result: bytes | RaftKVError) -> None:
+        """All is applied that was acknowledged, and so what the cluster began with."""
+        try:
+            if isinstance(result, RaftKVError):
+                raise result
+            self._knows_lineages = True
+            watcher.has_begun = self._is_own(after)
+        except RaftKVError as exc:
+            self._parking.tell(watcher, 0, exc)
+            return
+        self._place(watcher)
 
     def _wanted(self, asked: Watching) -> Asked:
         last, wanted = self._last_asked
         if asked != last:
-            wanted = Asked(asked.source, asked.after or BEGINNING, asked.start, asked.end, asked.old)
+            after = BEGINNING if asked.after is None else Cursor(asked.after.index, asked.after.position)
+            wanted = Asked(asked.source, after, asked.start, asked.end, asked.old)
             self._last_asked = asked, wanted
         return wanted
 

@@ -12,6 +12,7 @@ if typing.TYPE_CHECKING:
         ACCESS_PREFIX,
         COUNTS_KEY,
         HISTORY_PREFIX,
+        LINEAGE_KEY,
         META_KEY,
         OWNER_FILE,
         SESSION_PREFIX,
@@ -32,8 +33,8 @@ else:
         __name__,
         {
             "raftkv.state.interface": (
-                "ACCESS_PREFIX COUNTS_KEY HISTORY_PREFIX META_KEY OWNER_FILE SESSION_PREFIX STEP_KEYS TABLE_PREFIX "
-                "TIMER_PREFIX VERSION_KEY Applied Changes Reader States StateView Store"
+                "ACCESS_PREFIX COUNTS_KEY HISTORY_PREFIX LINEAGE_KEY META_KEY OWNER_FILE SESSION_PREFIX STEP_KEYS "
+                "TABLE_PREFIX TIMER_PREFIX VERSION_KEY Applied Changes Reader States StateView Store"
             ),
             "raftkv.state.memory": "MemoryStates MemoryStore",
         },
@@ -43,6 +44,7 @@ __all__ = [
     "ACCESS_PREFIX",
     "COUNTS_KEY",
     "HISTORY_PREFIX",
+    "LINEAGE_KEY",
     "META_KEY",
     "OWNER_FILE",
     "SESSION_PREFIX",

@@ -25,6 +25,9 @@ VERSION_KEY = b"\x00version"
 COUNTS_KEY = b"\x00counts"
 """The key of how many rows the application's tables have."""
 
+LINEAGE_KEY = b"\x00lineage"
+"""The key of what the cluster goes on from that did not begin empty."""
+
 SESSION_PREFIX = b"\x01"
 TABLE_PREFIX = b"\x02"
 TIMER_PREFIX = b"\x03"

@@ -98,6 +98,8 @@ class Status(IntEnum):
     """Nobody has signed in, or not as a user of this cluster. As a notice (`NOTICE_ID`): the user is none any more, and
     the connection ends."""
     FORBIDDEN = 15
+    OTHER_LINEAGE = 16
+    """The payload is [cursor, the last index in common or nothing]."""
 
 
 class SignIn(msgspec.Struct, array_like=True, frozen=True):

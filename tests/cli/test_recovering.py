@@ -78,6 +78,49 @@ def test_the_survivor_is_shown_chosen_and_goes_on_alone(lost, tmp_path):
     assert invoke("get", "after", "-a", new.member.client_address, "--timeout", "30").stdout == "1\n"
 
 
+def test_who_watched_the_lost_cluster_is_told_that_its_end_may_be_another_one(tmp_path):
+    """Of cursors behind what the survivor had certainly in common with it, at the survivor and at a node that joins;
+    others go on, on both."""
+    machine = ("--machine", "tests.client.test_watching:Shop")
+    with ForkedCluster(tmp_path, 3, arguments=machine) as cluster:
+        cluster.start_all()
+        addresses = ",".join(cluster.addresses)
+        call = ("call", "put", "apple")
+        for number in ("1", "2"):
+            assert invoke(*call, number, "-a", addresses, "--timeout", "30").exit_code == 0
+        survivor = cluster.nodes[1]
+        to = ("-a", survivor.member.client_address, "--timeout", "30")
+        assert invoke("watch", "stock", "--after", "0", "-n", "2", *to).exit_code == 0, "it has applied both"
+        assert invoke("snapshot", "take", *to).exit_code == 0
+        for number in ("3", "4"):
+            assert invoke(*call, number, "-a", addresses).exit_code == 0
+        watch = ("watch", "stock", "-n")
+        kept = invoke(*watch, "4", "--after", "0", "-a", addresses, "--timeout", "30").stdout.splitlines()
+        kept = [json.loads(line)["cursor"] for line in kept]
+        cluster.kill_all()
+        done = invoke("recover", survivor.data_dir, "--i-accept-loss", "--cluster-name", "raftkv", "--json")
+        report = value_of(done)
+        assert int(kept[1].partition(".")[0]) <= report["applied_index"] < int(kept[2].partition(".")[0])
+        without_members(survivor)
+        survivor.arguments += machine
+        survivor.start()
+        when_led(survivor)
+        address = survivor.member.client_address
+        for number in ("10", "11"):
+            assert invoke(*call, number, "-a", address).exit_code == 0
+        new = cluster.add(4)
+        assert invoke("member", "add", member_argument(new.member), "-a", address).exit_code == 0
+        new.start()
+        assert invoke("member", "promote", "4", "-a", address, "--timeout", "60").exit_code == 0
+        for place in (address, new.member.client_address):
+            to = ("-a", place, "--timeout", "30")
+            told = invoke(*watch, "1", "--after", kept[1], *to)
+            assert told.exit_code == 0, told.output
+            assert json.loads(told.stdout)["value"] in (3, 10), "what the survivor had not got is lost"
+            said = invoke(*watch, "1", "--after", kept[3], *to)
+            assert said.exit_code != 0 and "is of another cluster than this one" in said.stderr
+
+
 def test_what_is_not_to_be_recovered_is_refused(lost, run, one_node, tmp_path):
     """A node that runs, one that is a majority by itself, several at once, and what is no directory of a node."""
     words = ["--i-accept-loss", "--cluster-name", "raftkv"]

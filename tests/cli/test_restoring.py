@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 
@@ -52,6 +53,50 @@ def test_a_new_cluster_begins_with_a_backup_and_never_mixes_with_the_old_one(tmp
         new.start_all()
         assert invoke("get", "a", "-a", addresses, "--timeout", "30").stdout == "new\n"
         assert invoke("get", "b", "-a", addresses).stdout == "before\n"
+
+
+MACHINE = ("--machine", "tests.client.test_watching:Shop")
+
+
+def changes(address, *words):
+    """The lines that `raftkv watch stock` prints."""
+    done = invoke("watch", "stock", *words, "-a", address, "--timeout", "30")
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_who_watched_the_old_cluster_goes_on_where_both_are_the_same_and_is_told_where_they_are_not(tmp_path):
+    """With cursors that were written down: of before the backup, and of after it, where the new cluster has other
+    entries at the same indexes."""
+    file = tmp_path / "a.backup"
+    with (
+        ForkedCluster(tmp_path / "old", 1, arguments=MACHINE) as old,
+        ForkedCluster(tmp_path / "new", 1, arguments=MACHINE) as new,
+    ):
+        old.start_all()
+        when_led(old.nodes[1])
+        (address,) = old.addresses
+        for number in ("1", "2"):
+            assert invoke("call", "put", "apple", number, "-a", address).exit_code == 0
+        assert invoke("backup", str(file), "-a", address).exit_code == 0
+        for number in ("3", "4"):
+            assert invoke("call", "put", "apple", number, "-a", address).exit_code == 0
+        kept = [each["cursor"] for each in changes(address, "--after", "0", "-n", "4")]
+        old.kill_all()
+        assert restored(file, new.nodes[1], new, *MACHINE).exit_code == 0
+        new.start_all()
+        when_led(new.nodes[1])
+        (address,) = new.addresses
+        for number in range(10, 20):
+            assert invoke("call", "put", "apple", str(number), "-a", address).exit_code == 0
+        told = changes(address, "--after", kept[0], "-n", "11")
+        assert [each["value"] for each in told] == [2, *range(10, 20)]
+        assert changes(address, "--after", kept[1], "-n", "1")[0]["value"] == 10
+        assert changes(address, "--after", told[-2]["cursor"], "-n", "1") == [told[-1]]
+        for cursor in kept[2:]:
+            said = invoke("watch", "stock", "--after", cursor, "-n", "1", "-a", address, "--timeout", "30")
+            assert said.exit_code != 0 and "is of another cluster than this one" in said.stderr
+            assert "read the table as it is" in said.stderr
 
 
 async def refused(old: ProcessCluster, new: ProcessCluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from raftkv import (
 from raftkv.client import Watch
 from raftkv.client.call import Answer
 from raftkv.client.watching import Pages
-from raftkv.history import Asked, Found, Recorded
+from raftkv.history import Asked, Found, Recorded, lineage_of
 from raftkv.machine.changes import read_change
 from raftkv.node import watches
 from raftkv.testing import elapse, scenario
@@ -254,6 +255,7 @@ async def test_who_was_away_for_too_long_is_told_so(cluster: SimCluster) -> None
     await client.call(Shop.put, "a", 1)
     with pytest.raises(Compacted) as gone:
         await anext(watch)
+    assert gone.value.oldest.lineage == lineage_of(cluster.running[0].cluster_id)
     assert await take(client.watch(Shop.stock, gone.value.oldest), 1) == [("a", 1)]
     with pytest.raises(Compacted):
         await anext(watch)
@@ -300,6 +302,21 @@ async def test_what_can_not_be_watched_is_refused(cluster: SimCluster) -> None:
 
 
 @scenario(Shop)
+async def test_a_cursor_says_of_which_cluster_it_is(cluster: SimCluster) -> None:
+    """That of a change, of a watch, and of a read, whether it was linearizable or not."""
+    client: Client[Shop] = cluster.client()
+    watch = await client.watch(Shop.stock).begin()
+    began = watch.cursor
+    await client.call(Shop.put, "a", 0)
+    change = await anext(watch)
+    linearizable, stale = await client.read(Shop.all), await client.stale(Shop.all)
+    assert began is not None and watch.cursor is not None
+    for cursor in (began, watch.cursor, change.cursor, linearizable.cursor, stale.cursor):
+        assert cursor.lineage == lineage_of(cluster.running[0].cluster_id)
+    await client.close()
+
+
+@scenario(Shop)
 async def test_a_client_may_know_more_than_the_node_that_it_asks(cluster: SimCluster) -> None:
     """The node lets it wait until it has caught up, and tells it nothing twice."""
     client: Client[Shop] = cluster.client()
@@ -312,7 +329,7 @@ async def test_a_client_may_know_more_than_the_node_that_it_asks(cluster: SimClu
     cluster.network.cut(leader.node_id, node.node_id)
     for number in (1, 2):
         await client.call(Shop.put, "a", number)
-    ahead = Cursor.behind(leader.applier.applied_index)
+    ahead = Cursor.behind(leader.applier.applied_index, lineage_of(leader.cluster_id))
     assert node.applier.applied_index < ahead.index
     node.requests.watch(watches.Watching("stock", ahead), lambda _, result: heard.append(result), 60.0, lambda: False)
     await elapse(1.0)
@@ -440,7 +457,8 @@ def test_a_change_that_the_class_can_not_read_is_refused_in_its_place_and_no_oth
 
     async def use() -> None:
         def watch(after: Cursor) -> Watch[Any, Any]:
-            return Watch(Pages(ask, Asked("stock"), after, 1.0, lambda recorded: read_change(Shop.stock, recorded)))
+            read = partial(read_change, Shop.stock)
+            return Watch(Pages(ask, Asked("stock"), after, 1.0, read, lambda: ""))
 
         watching = watch(Cursor(0, 0))
         assert [(await anext(watching)).value for _ in range(2)] == [1, 2]

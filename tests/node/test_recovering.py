@@ -160,7 +160,7 @@ def test_a_recovery_that_is_cut_off_anywhere_leaves_the_old_node_or_goes_on():
             opened = opened_at(sim, data_dir="/data")
             assert opened.founding.lineage.cluster_id == old.cluster_id
             assert opened.view.membership.voters == (1,)
-            assert opened.view.last_index == old.last_index + 1
+            assert opened.view.last_index == old.last_index + 2, "what it goes on from, and who is a member"
             close_directory(opened)
             kept = look_at(sim.disk, "/data/before-recovery-1")
             assert (kept.cluster_id, kept.last_index) == (old.cluster_id, old.last_index)

@@ -18,7 +18,7 @@ from raftkv.core.messages import (
 )
 from raftkv.entry import Entry
 from raftkv.errors import InvalidArgument
-from raftkv.machine import CHANGE_ACCESS, CLOSE_SESSION, OPEN_OWNED_SESSION, OPEN_SESSION
+from raftkv.machine import BEGIN_LINEAGE, CHANGE_ACCESS, CLOSE_SESSION, OPEN_OWNED_SESSION, OPEN_SESSION
 from raftkv.machine.payloads import decode_command
 from raftkv.model import EntryKind, Membership
 from raftkv.snapshot import (
@@ -99,7 +99,8 @@ def _command(entry: Entry) -> str:
         name = decode_command(entry.payload).name
     except InvalidArgument:
         return "?"
-    return "" if name in (OPEN_SESSION, OPEN_OWNED_SESSION, CLOSE_SESSION, CHANGE_ACCESS) else name
+    own = (OPEN_SESSION, OPEN_OWNED_SESSION, CLOSE_SESSION, CHANGE_ACCESS, BEGIN_LINEAGE)
+    return "" if name in own else name
 
 
 def _vote(message: RequestVote | RequestVoteReply) -> str:

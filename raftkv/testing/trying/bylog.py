@@ -13,6 +13,7 @@ import msgspec
 
 from raftkv.entry import Entry
 from raftkv.machine import (
+    BEGIN_LINEAGE,
     CHANGE_ACCESS,
     CLOSE_SESSION,
     NO_SESSION,
@@ -79,7 +80,7 @@ class LogJudge:
             return state
         command = decode_command(entry.payload)
         place = command.session_id, command.sequence
-        is_own = command.name in (OPEN_SESSION, OPEN_OWNED_SESSION, CLOSE_SESSION, CHANGE_ACCESS)
+        is_own = command.name in (OPEN_SESSION, OPEN_OWNED_SESSION, CLOSE_SESSION, CHANGE_ACCESS, BEGIN_LINEAGE)
         if is_own or outcome.kind not in _APPLIED or place in self._done:
             return state  # a retry gets the same answer once more
         args = self._machine.methods[command.name].decode_args(command.args)
