@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 MODULES = (
-    *("raftkv", "raftkv.cli", "raftkv.client", "raftkv.kv", "raftkv.recipes", "raftkv.server.assembly"),
+    *("raftkv", "raftkv.cli.serve", "raftkv.client", "raftkv.kv", "raftkv.recipes", "raftkv.server.assembly"),
     *("raftkv.state.rocks", "raftkv.typed"),
 )
 

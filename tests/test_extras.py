@@ -58,6 +58,8 @@ NEEDED = {
     "from raftkv import Server; import asyncio; from raftkv.kv import KeyValue\n"
     "asyncio.run(Server(KeyValue, data_dir=sys.argv[1]).start())": ("rocksdict", "server"),
     "import raftkv.cli": ("click", "cli"),
+    "from raftkv.cli import main; main(['status', '-a', '127.0.0.1:1', '--timeout', '0.1'])": ("rich", "cli"),
+    "from raftkv.cli import main; main(['serve', '--data-dir', sys.argv[1]])": ("structlog", "cli"),
     "import raftkv.syncobj": ("pysyncobj", "syncobj"),
     "from raftkv import log_to_structlog; log_to_structlog()": ("structlog", "cli"),
 }

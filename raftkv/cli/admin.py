@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import RenderableType
-from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
 
 from raftkv.cli.common import Seconds, Target, cluster_command
 from raftkv.cli.output import errors_reported, make_console, print_json
@@ -18,13 +15,12 @@ from raftkv.cli.progress import stderr
 from raftkv.cli.settings import parse_member
 from raftkv.cli.transfer import transfer_shown
 from raftkv.cli.view import informed, look, status_display, status_value
-from raftkv.disk import RealDisk
 from raftkv.errors import InvalidArgument, RaftKVError
 from raftkv.model import NODE_ID_MAX, Member, Membership, NodeId
-from raftkv.node import Options, World
-from raftkv.node.directory import rewrite_addresses
-from raftkv.node.identity import load_founding
-from raftkv.node.paths import Paths
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
 
 NODE_ID = click.IntRange(1, NODE_ID_MAX)
 
@@ -72,6 +68,9 @@ def status(target: Target, watch: bool, interval: float) -> None:
 
 
 async def _watch(target: Target, interval: float) -> None:
+    from rich.live import Live
+    from rich.markup import escape
+
     live, asked = Live(console=make_console(), auto_refresh=False), target
     with live if _is_redrawn(target, live) else contextlib.nullcontext():
         while True:
@@ -143,7 +142,7 @@ def add_member(target: Target, member: Member, promotes: bool) -> None:
     added = target.run(add, f"adding node {member.node_id}", left)
     if promotes:
         said = f"node {member.node_id} is added, and gets its vote when it has caught up"
-        stderr.print(f"{said} (if this is interrupted: raftkv member promote {member.node_id})", soft_wrap=True)
+        stderr().print(f"{said} (if this is interrupted: raftkv member promote {member.node_id})", soft_wrap=True)
     _print_membership(target, _promoted(target, member.node_id) if promotes else added)
 
 
@@ -178,6 +177,11 @@ def rewrite_members(directory: str, members: tuple[Member, ...], as_json: bool) 
     the addresses into the log, and what was written here ends. Only addresses change: members, votes and data stay, so
     this can't make a second cluster.
     """
+    from raftkv.disk import RealDisk  # no other command here needs what a node is made of
+    from raftkv.node import Options, Paths, World
+    from raftkv.node.directory import rewrite_addresses
+    from raftkv.node.identity import load_founding
+
     with errors_reported(as_json):
         founding = load_founding(RealDisk(), Paths(directory).founding)
         if founding is None:
@@ -235,6 +239,9 @@ def print_membership(membership: Membership, as_json: bool, leader: NodeId | Non
     if as_json:
         print_json(membership)
         return
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(header_style="bold")
     for column in ("node", "part", "peer address", "client address"):
         table.add_column(column, no_wrap=True)
@@ -263,6 +270,3 @@ def transfer(target: Target, node_id: NodeId | None) -> None:
         print_json({"leader": leader})
     else:
         click.echo(f"node {leader} leads")
-
-
-COMMANDS = (status, member, transfer)

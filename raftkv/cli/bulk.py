@@ -122,7 +122,7 @@ def part_of(first: bytes, last: bytes, at: bytes) -> float:
 
 async def look_ahead(source: Any, start: bytes, end: bytes | None, tally: Tally) -> None:
     """Find both ends of a range, for a terminal that is to show how long it will take."""
-    if stderr.is_terminal:
+    if stderr().is_terminal:
         first = (await source.range(start, end, limit=1)).items
         last = (await source.range(start, end, limit=1, reverse=True)).items
         if first and last:
@@ -409,6 +409,3 @@ def delete_many(target: Target, start: bytes, end: bytes | None) -> int:
 
     target.run(work, None, "what was deleted stays deleted; the step that was under way may be done, too")
     return tally.keys
-
-
-COMMANDS = (export, import_, count)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -20,8 +19,12 @@ from raftkv.cli.signing import OPTIONS, sign_in_options
 from raftkv.client import Admin, ClientOptions
 from raftkv.client.options import SECONDS_MAX
 from raftkv.errors import InvalidArgument
-from raftkv.kv import KeyValueClient
 from raftkv.server.tls import client_context
+
+if TYPE_CHECKING:
+    import ssl
+
+    from raftkv.kv import KeyValueClient
 
 T = TypeVar("T")
 Command = Callable[..., Any]
@@ -52,6 +55,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     def key_value(self) -> KeyValueClient:
         """A client of the key-value machine."""
+        from raftkv.kv import KeyValueClient
+
         return KeyValueClient(self.addresses, options=self.options, ssl=self.ssl)
 
     def admin(self, address: str | None = None) -> Admin:

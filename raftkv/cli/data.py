@@ -394,6 +394,3 @@ def txn(target: Target, lines: tuple[str, ...], file: Any, as_hex: bool) -> None
             click.echo(show_result(operation, result, lambda value: to_line(value, as_hex)))
     if not done.succeeded:
         sys.exit(1)
-
-
-COMMANDS = (put, get, delete, cas, increment, range_, prefix, txn)

@@ -18,7 +18,7 @@ async def followed(
     target: Target, what: str, show: Callable[[Bar, ClusterView], None], every_s: float
 ) -> AsyncIterator[None]:
     """Have `show` draw each view of the cluster, every so many seconds, until the end of the block."""
-    if not stderr.is_terminal:
+    if not stderr().is_terminal:
         yield
         return
     task = asyncio.get_running_loop().create_task(_follow(target, what, show, every_s))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 import msgspec
-from rich.console import Console
-from rich.markup import escape
 
 from raftkv.errors import (
     Forbidden,
@@ -23,6 +21,10 @@ from raftkv.errors import (
     SessionExpired,
     Unauthenticated,
 )
+from raftkv.extras import needs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 EXIT_CODES = {
     0: "done",
@@ -70,8 +72,10 @@ def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
     if as_json:
         print_json(ErrorSaid(type(error).__name__, str(error)))
     else:
-        text = f"[bold red]{type(error).__name__}[/]: {escape(str(error))}"
-        make_console(stderr=True).print(text, soft_wrap=True)
+        console = make_console(stderr=True)
+        from rich.markup import escape
+
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
     sys.exit(exit_code(error))
 
 
@@ -99,8 +103,11 @@ def make_console(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal. Without a terminal, tables get all the width they need, and no line is broken.
 
     Nothing is made a picture: to rich, `:1234:` in `host:1234: refused` is the name of one, and so is a part of some
-    keys and of some addresses of IPv6.
+    keys and of some addresses of IPv6. Raises `MissingExtra` without rich, which most of what scripts run doesn't need.
     """
+    with needs("cli", "the command line"):
+        from rich.console import Console
+
     is_terminal = (sys.stderr if stderr else sys.stdout).isatty()
     width = None if is_terminal else 160
     return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=not is_terminal, width=width)

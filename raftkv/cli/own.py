@@ -288,6 +288,3 @@ async def _rows(view: View, target: Target, name: str, bounds: Bounds, limit: in
 async def _page(view: View, target: Target, name: str, bounds: Bounds, limit: int, reverse: bool) -> Rows:
     found: Rows = await view.invoke(ROWS, (name, *bounds, limit, reverse), {}, target.timeout_s)
     return found
-
-
-COMMANDS = (call, tables)

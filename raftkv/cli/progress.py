@@ -10,14 +10,16 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from raftkv.cli.output import ErrorSaid, print_json, size_of
-from raftkv.node.status import seconds_text
+from raftkv.extras import needs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 PACE_S = 10.0
 """The rate is that of the last so many seconds."""
@@ -25,7 +27,13 @@ PACE_S = 10.0
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell has it."""
 
-stderr = Console(stderr=True, highlight=False, emoji=False)
+
+def stderr() -> Console:
+    """Where bars are shown. Raises `MissingExtra` without rich."""
+    with needs("cli", "the command line"):
+        from rich.console import Console
+
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 class Stand(msgspec.Struct, frozen=True):
@@ -60,6 +68,8 @@ class Pace:
         text = f"{stand.what}: {_how_far(stand)}"
         if passed <= 0 or gone <= 0:
             return text
+        from raftkv.node.status import seconds_text  # a node's status is much, and most commands show no rates
+
         rate = gone / passed
         text += f", {_amount(int(rate), stand)}/s"
         if stand.total is None:
@@ -96,8 +106,11 @@ class Bar:
 
 
 @contextlib.contextmanager
-def bar(what: str, console: Console = stderr) -> Iterator[Bar]:
+def bar(what: str, console: Console | None = None) -> Iterator[Bar]:
     """Show how far a command is, from now to the end of the block; `what` says what it does until more is known."""
+    console = console or stderr()
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bar(progress, what)
@@ -122,7 +135,7 @@ def interrupted(words: str, *, as_json: bool) -> NoReturn:
     if as_json:
         print_json(ErrorSaid("Interrupted", words))
     else:
-        stderr.print(f"interrupted: {words}", markup=False, soft_wrap=True)
+        stderr().print(f"interrupted: {words}", markup=False, soft_wrap=True)
     sys.exit(INTERRUPTED)
 
 

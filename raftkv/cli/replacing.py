@@ -243,7 +243,7 @@ def replace(target: Target, replacement: Replacement, planned: bool) -> None:
     After Ctrl-C, or on another machine, the same command goes on where this one has ended.
     """
     replacement = msgspec.structs.replace(replacement, is_planned=planned)
-    replacing = Replacing(target, replacement, lambda text: stderr.print(text, markup=False, soft_wrap=True))
+    replacing = Replacing(target, replacement, lambda text: stderr().print(text, markup=False, soft_wrap=True))
     membership = target.run(replacing.run, None, lambda: f"{replacing.where}; the same command goes on from here")
     if target.as_json:
         print_json({"old": replacement.old, "new": replacement.new.node_id, "membership": membership})

@@ -380,6 +380,3 @@ def show_status(target: Target) -> None:
         click.echo(f"{state}; {found.users} users, {found.roles} roles, {found.tokens} tokens")
     if not found.is_on:
         sys.exit(1)
-
-
-COMMANDS = (user, role, auth)

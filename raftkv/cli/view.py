@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
-from rich import box
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
 
 from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
@@ -20,6 +16,10 @@ from raftkv.doctor import ClusterView, Silent
 from raftkv.errors import RaftKVError, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 ANSWER_S = 1.5
 """How long one node may take to say how it is; the others should be shown then."""
@@ -112,6 +112,9 @@ COLUMNS_WIDTH = 96
 def status_display(view: ClusterView, width: int) -> RenderableType:
     """A table with a row for each node, or a few lines for each, as fits into `width` columns; then the versions of the
     application, and the problems."""
+    from rich.console import Group
+    from rich.markup import escape
+
     problems = [f"[yellow]![/] {escape(problem)}" for problem in view.problems()] or ["[green]no problems[/]"]
     versions = [escape(line) for line in version_lines(view.nodes)]
     if width < COLUMNS_WIDTH:
@@ -121,6 +124,8 @@ def status_display(view: ClusterView, width: int) -> RenderableType:
 
 def _lines(view: ClusterView) -> list[str]:
     """A few lines for each node, none wider than sixty columns."""
+    from rich.markup import escape
+
     lines = [f"[bold]cluster {view.newest.cluster_id or '(not joined)'}[/]"]
     for node in view.nodes:
         row = dict(zip(COLUMNS, _row(node, view.newest.commit_index), strict=True))
@@ -131,6 +136,10 @@ def _lines(view: ClusterView) -> list[str]:
 
 
 def _table(view: ClusterView) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
     newest = view.newest
     table = Table(
         title=f"cluster {newest.cluster_id or '(not joined)'}",

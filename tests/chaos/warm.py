@@ -25,7 +25,7 @@ import msgspec
 from raftkv.processes.cluster import Launched, import_path, launch
 from tests.chaos.forkserver import MESSAGE_MAX, Reap, Start
 
-MODULES = ("raftkv.cli", "raftkv.worlds.workload", "uvloop")
+MODULES = ("raftkv.cli.serve", "raftkv.worlds.workload", "uvloop")
 """What nodes of a campaign import, though not all of it at once."""
 
 RUNNING = ("RAFTKV_", "PYTEST_")

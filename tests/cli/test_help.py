@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -12,12 +13,14 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from raftkv.cli import main
+from raftkv.cli.later import Later
 from raftkv.cli.output import EXIT_CODES
 from tests.cli.commands import error_of, invoke
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command with the words that lead to it."""
+    command = command.load() if isinstance(command, Later) else command
     yield path, command
     if isinstance(command, click.Group):
         for name, child in command.commands.items():
@@ -52,6 +55,48 @@ def test_every_command_and_every_option_says_what_it_does(path):
     result = invoke(*path, "--help")
     assert result.exit_code == 0
     assert command.help.split()[0] in result.stdout
+
+
+@pytest.mark.parametrize("name", main.commands)
+def test_the_list_of_commands_says_what_they_say_themselves(name):
+    """The help is written without the commands being imported: the words that are kept for it are theirs."""
+    listed, loaded = main.commands[name], ALL[(name,)]
+    assert isinstance(listed, Later) and listed.hidden == loaded.hidden
+    for width in (20, 80, 10_000):
+        assert listed.get_short_help_str(width) == loaded.get_short_help_str(width)
+
+
+def test_the_help_and_the_version_import_no_command():
+    """Nor does a shell that completes their names: it would take several times as long."""
+    program = """
+import sys
+from click.shell_completion import ShellComplete
+from raftkv.cli import main
+for words in (["--help"], ["--version"]):
+    main(words, standalone_mode=False)
+ShellComplete(main, {}, "raftkv", "_RAFTKV_COMPLETE").get_completions([], "s")
+late = ("raftkv.cli.", "raftkv.client", "asyncio", "rich")
+print(*sorted(name for name in sys.modules if name.startswith(late)), sep=",")
+"""
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=True)
+    light = ("app", "later", "output", "progress", "standard")
+    assert done.stdout.splitlines()[-1].split(",") == [f"raftkv.cli.{name}" for name in light]
+
+
+def test_commands_of_scripts_run_without_tables():
+    """What draws tables for people, and what nodes are made of, is not imported for JSON."""
+    program = """
+import sys
+from raftkv.cli import main
+for words in (["get", "k"], ["put", "k", "v"], ["status"], ["member", "list"]):
+    try:
+        main([*words, "--json", "-a", "127.0.0.1:1", "--timeout", "0.1"])
+    except SystemExit as exc:
+        assert exc.code == 3, exc.code
+assert "rich" not in sys.modules and "raftkv.node.node" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout.count("Unavailable")) == (0, 4), done.stdout + done.stderr
 
 
 def test_the_exit_codes_are_in_the_help():
