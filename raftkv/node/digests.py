@@ -109,7 +109,7 @@ class DigestComparer:
         for node in differ:
             voice = self._voices[node]
             index = voice.differs_index
-            if index is not None and not voice.has_ended and _is_majority(self._agree(index), membership):
+            if index is not None and not voice.has_ended and _is_majority(self.agree(index), membership):
                 # It is told now; should that be lost, its next report shows it again.
                 voice.differs_index = voice.digest = None
                 return Outlier(node, index)
@@ -130,7 +130,7 @@ class DigestComparer:
             node
             for node in self._differ(membership)
             if membership.is_voter(node)
-            and not _is_majority(self._agree(self._voices[node].differs_index or 0), membership)
+            and not _is_majority(self.agree(self._voices[node].differs_index or 0), membership)
         ]
         if not differ:
             return None
@@ -156,13 +156,13 @@ class DigestComparer:
         voice = self._voices.get(node)
         return voice is not None and not voice.has_ended and (voice.differs_index or index + 1) <= index
 
-    def _agree(self, index: Index) -> list[NodeId]:
+    def agree(self, index: Index) -> list[NodeId]:
         """This node, and whoever agrees with it at `index`."""
         return [self._node_id, *(node for node, voice in self._voices.items() if voice.agreed_index >= index)]
 
     def _sides(self, index: Index, membership: Membership) -> list[list[NodeId]]:
         """The voters that hold the same state at `index`, as far as that is known; this node's side is the first."""
-        own = [node for node in self._agree(index) if membership.is_voter(node)]
+        own = [node for node in self.agree(index) if membership.is_voter(node)]
         sides: dict[int, list[NodeId]] = {}
         for node, voice in self._voices.items():
             if voice.digest is not None and node not in own and membership.is_voter(node):
@@ -172,7 +172,7 @@ class DigestComparer:
     def _majority_index(self, newest: Index, membership: Membership) -> Index:
         """The newest index, up to `newest`, at which a majority agrees with this node."""
         for index in sorted({newest, *(min(voice.agreed_index, newest) for voice in self._voices.values())})[::-1]:
-            if _is_majority(self._agree(index), membership):
+            if _is_majority(self.agree(index), membership):
                 return index
         return 0
 

@@ -41,6 +41,8 @@ class Scanner:
                 except (NotAccepted, Indeterminate, SessionExpired, TooMuchWork):
                     continue  # each of them is an honest end
         finally:
+            for sim in self._cluster.nodes.values():
+                sim.unhang((SCANS,))  # whoever looks at what has become of it all may scan, too
             await client.close()
 
     async def _litter(self, client: Client[Workload]) -> None:

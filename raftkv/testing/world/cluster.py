@@ -277,10 +277,10 @@ class SimNode:
         for number in threads:
             self.workers[number].stalled = True
 
-    def unhang(self) -> None:
-        """Let the disk go on with the work that it was given."""
-        for worker in self.workers:
-            worker.stalled = False
+    def unhang(self, threads: Sequence[int] = (*THREADS, SCANS)) -> None:
+        """Let these threads go on with the work that they were given."""
+        for number in threads:
+            self.workers[number].stalled = False
 
     def hang_for(self, thread: int, seconds: float) -> None:
         """Let the disk hang for one of the node's threads for a while, independently of the others."""
