@@ -141,7 +141,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     keep_entries: int = 10_000
     """Entries kept behind the snapshot for slow followers …"""
     keep_bytes: int = 64 * MIB
-    """… but not more than this."""
+    """… but not more than this. Of what a follower needs that is there, more is kept, up to a snapshot's own bytes."""
     chunk_bytes: int = 256 * KIB
     """A chunk is one turn of the loop at both ends and one write on the follower: others wait no longer than that."""
     snapshot_rate_bytes_s: int = 32 * MIB

@@ -318,6 +318,11 @@ class Raft(RaftState):
         if self.snapshot is None or snapshot.index > self.snapshot.index:
             self.snapshot = snapshot
 
+    @property
+    def needed_behind(self) -> Index | None:
+        """Behind which index followers that are there still need entries; None when this node does not lead."""
+        return snapshots.needed_behind(self)
+
     def compact(self, index: Index) -> None:
         """Forget the log up to and with `index`. Raises `ChangeRefused` unless a durable snapshot covers it."""
         if not snapshots.compactable(self, index):

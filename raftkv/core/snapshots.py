@@ -161,6 +161,23 @@ def _reply_match(raft: RaftState, message: InstallSnapshot, index: Index) -> Non
     )
 
 
+def needed_behind(raft: RaftState) -> Index | None:
+    """Behind which index a follower of this leader still needs entries from this log; None where nobody does.
+
+    Counted is who was heard within an election time-out: with what it holds, or will hold once the snapshot that is on
+    its way to it is installed. Who needs what is gone already is helped by a snapshot alone.
+    """
+    role = raft.role
+    if not isinstance(role, Leader):
+        return None
+    needed = (
+        progress.next_index - 1 if progress.flow is Flow.SNAPSHOT else progress.match_index
+        for progress in role.progress.values()
+        if role.tick - progress.contact_tick < raft.config.election_ticks
+    )
+    return min((index for index in needed if index >= raft.log.start.index), default=None)
+
+
 def compactable(raft: RaftState, index: Index) -> bool:
     """Whether the log may be cut behind `index`: only what is in a durable snapshot may go (§7)."""
     return raft.snapshot is not None and index <= min(raft.snapshot.index, raft.applied_index)

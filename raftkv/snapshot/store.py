@@ -361,6 +361,11 @@ class SnapshotStore:
             retired += damaged
         return retired
 
+    def size(self, snapshot: SnapshotMeta) -> int:
+        """How many bytes a published snapshot has in all of its files; 0 when it is gone. *Loop.*"""
+        sealed = self._published.get(snapshot_name(snapshot))
+        return sealed.manifest.total_bytes if sealed is not None else 0
+
     def outsized(self, spare_bytes: int) -> Names:
         """Snapshots that hold more than twice of what the newest does, and `spare_bytes`, and are not pinned:
         the state has shrunk, and they keep what is gone on the disk. *Loop.*"""

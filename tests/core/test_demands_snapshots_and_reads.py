@@ -67,6 +67,32 @@ def test_the_log_is_cut_only_behind_a_durable_snapshot():
     assert node.raft.log.start.index == 1
 
 
+def test_a_leader_knows_what_followers_that_are_there_need():
+    """What the slowest holds, or will hold by its snapshot; nobody counts who is silent, or needs what is gone."""
+    node = One()
+    assert node.raft.needed_behind is None, "it does not lead"
+    node.lead().settle(2, 3)
+    for _ in range(5):
+        node.propose("x")
+    node.settle(2, 3)
+    last, progress = node.raft.log.last_index, node.raft.role.progress
+    assert node.raft.needed_behind == last
+    progress[2].match_index = last - 2
+    assert node.raft.needed_behind == last - 2
+    node.raft.snapshot_taken(snapshot_of(node))
+    progress[3].become_probe(1)
+    progress[3].match_index = 0
+    assert node.raft.needed_behind == 0
+    node.raft.compact(last - 3)
+    assert node.raft.needed_behind == last - 2, "a snapshot alone helps the other one"
+    progress[3].become_snapshot(snapshot_of(node, last - 3))
+    assert node.raft.needed_behind == last - 3
+    progress[3].contact_tick = node.raft.role.tick - node.raft.config.election_ticks
+    assert node.raft.needed_behind == last - 2
+    progress[2].contact_tick = progress[3].contact_tick
+    assert node.raft.needed_behind is None
+
+
 def test_the_snapshots_last_term_serves_the_consistency_check():
     """§7: last included index and term support the check for the first entry behind the snapshot."""
     node = compacted()

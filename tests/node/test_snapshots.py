@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import posixpath
 
+import msgspec
+
+from raftkv.config import KIB
 from raftkv.core import invariants
 from raftkv.kv import KeyValue
 from raftkv.log import VoteFile
@@ -12,6 +16,7 @@ from raftkv.snapshot import Receipts, SnapshotOffer
 from raftkv.testing import elapse, scenario
 from raftkv.testing.judging.states import SnapshotsHoldWhatTheySay
 from raftkv.testing.world.harm import Harm
+from raftkv.testing.world.settings import CONFIG
 from tests.logged import capture_logs
 from tests.node.steps import fill, follower_of
 
@@ -30,6 +35,45 @@ async def test_a_lagging_follower_gets_a_snapshot_and_the_rest_from_the_log(clus
     await cluster.until_equal()
     assert sim.node.snapshots.installed >= 1
     await client.close()
+
+
+async def join_while_writing(cluster):
+    """A new node gets a large state at 20 KiB/s while one key is written a hundred times a second; how many snapshots
+    it installed."""
+    client = cluster.client()
+    for number in range(500):
+        await client.remote.put(b"large-%03d" % number, os.urandom(400))
+    await cluster.leader.orders.take_snapshot()
+    new = cluster.add(9)
+    await new.start()
+    await cluster.leader.orders.add_learner(new.member)
+    written = 0
+
+    def is_level():
+        return new.node.applier.applied_index > written
+
+    while not (new.node.snapshots.installed and is_level()) and written < 4_000:
+        await asyncio.gather(*(client.remote.put(b"small", b"x" * 8) for _ in range(10)))
+        written = cluster.leader.raft.commit_index - 50
+        await elapse(0.1)
+    await client.close()
+    return new.node.snapshots.installed
+
+
+SLOW_TRANSFER = msgspec.structs.replace(CONFIG, snapshot_rate_bytes_s=20 * KIB)
+
+
+@scenario(KeyValue, seed=1, config=SLOW_TRANSFER)
+async def test_the_log_is_kept_for_a_follower_that_installs(cluster):
+    """The leader takes snapshots meanwhile, and cuts its log no further than the follower will go on from."""
+    taken = {node: node.snapshots.taken for node in cluster.running}
+    assert await join_while_writing(cluster) == 1
+    assert cluster.leader.snapshots.taken - taken[cluster.leader] >= 3
+    await cluster.until_equal()
+    await elapse(5)
+    await cluster.leader.orders.take_snapshot()
+    log = cluster.leader.raft.log
+    assert log.last_index - log.start.index <= 2 * CONFIG.snapshot_entries, "nobody needs it any more"
 
 
 @scenario(KeyValue, seed=1)

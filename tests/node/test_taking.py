@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -12,6 +13,7 @@ from raftkv import failpoints
 from raftkv.disk.simulated import SimDisk
 from raftkv.errors import ChangeRefused, DiskError, DiskFull, NodeStopped, SnapshotCorruption, Unavailable
 from raftkv.model import Membership
+from raftkv.node.snapshots import taking
 from raftkv.node.snapshots.flushing import Flushing
 from raftkv.node.snapshots.taking import Taking
 from raftkv.testing.world.loop import elapse
@@ -79,7 +81,8 @@ class Node:
         self.log, self.cuts = Log([10] * 1_000), []
         raft = {
             "node_id": 1, "log": self.log, "snapshot": None, "snapshot_wanted": False, "installing": None,
-            "wants_snapshot": False, "snapshot_taken": self.taken, "compact": self.compact,
+            "wants_snapshot": False, "needed_behind": None, "has_room": True, "snapshot_taken": self.taken,
+            "compact": self.compact,
         }  # fmt: skip
         settings = {"snapshot_entries": 50, "snapshot_interval_s": INTERVAL_S, "keep_entries": 10, "keep_bytes": 1_000}
         self.body = Body(raft, **{**settings, **config})
@@ -345,6 +348,36 @@ def test_the_log_keeps_as_much_as_it_may(keep_entries, keep_bytes, start):
             if node.log.bytes_between(index, 100) <= keep_bytes
         ]
         assert node.log.start.index == kept[0]
+
+    tell(story)
+
+
+def test_the_log_keeps_what_a_follower_needs():
+    """While that is no more than a snapshot has, as many entries as the core can remember, and the disk has room; a
+    state that has shrunk lets go of it."""
+
+    async def story():
+        node = Node(index=300)
+        raft, snapshot_bytes = node.body.raft, 10 * 100
+
+        async def start_after(needed, room=True, entries_max=1_000):
+            node.log.start = SimpleNamespace(index=0)
+            raft.needed_behind, raft.has_room = needed, room
+            with mock.patch.object(taking, "NEEDED_ENTRIES_MAX", entries_max):
+                await node.taking._forget_behind(raft.snapshot)
+            return node.log.start.index
+
+        await node.taking.take()
+        node.store.size = lambda snapshot: snapshot_bytes
+        assert [await start_after(needed) for needed in (None, 199, 200, 250, 289, 290, 295, 300)] == [
+            290, 290, 200, 250, 289, 290, 290, 290,
+        ]  # fmt: skip
+        assert await start_after(250, room=False) == 290
+        assert await start_after(250, entries_max=30) == 270
+        assert await start_after(250, entries_max=0) == 290
+        await start_after(250)
+        await node.taking.shed(0, tail_bytes=100)
+        assert node.log.start.index == 290
 
     tell(story)
 

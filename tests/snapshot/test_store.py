@@ -41,6 +41,7 @@ def test_published_snapshots_are_there_after_a_restart(store):
         assert each.latest() == meta(30)
         assert read_files(each, meta(20)) == contents(20)
         assert each.verify(meta(20)).is_sound
+        assert (each.size(meta(20)), each.size(meta(40))) == (35_001, 0)
 
 
 def test_a_snapshot_that_is_there_is_not_made_again(store):

@@ -19,6 +19,10 @@ from raftkv.state import Store
 
 logger = EventLog(__name__)
 
+NEEDED_ENTRIES_MAX = 1_000_000
+"""So many entries at most are kept behind a snapshot for a follower that needs them: the core remembers some 24 bytes
+of each."""
+
 failpoints.declare(
     __name__,
     {
@@ -236,7 +240,8 @@ class Taking:
         await body.world.background_worker.run(self._store.prune, retired)
 
     def _cut_index(self, snapshot_index: Index, tail_bytes: int | None) -> Index:
-        """Up to which index the log is cut: `keep_entries` stay, but not more than `keep_bytes` or `tail_bytes`."""
+        """Up to which index the log is cut: `keep_entries` stay, but not more than `keep_bytes` or `tail_bytes`; and,
+        without `tail_bytes`, what a follower needs once it has installed a snapshot."""
         log, config = self._body.raft.log, self._body.config
         keep_bytes = config.keep_bytes if tail_bytes is None else min(config.keep_bytes, tail_bytes)
         low, high = max(log.start.index, snapshot_index - config.keep_entries), snapshot_index
@@ -246,7 +251,22 @@ class Taking:
                 high = middle
             else:
                 low = middle + 1
-        return low
+        return low if tail_bytes is not None else min(low, self._needed_behind(snapshot_index))
+
+    def _needed_behind(self, snapshot_index: Index) -> Index:
+        """Behind which index a follower needs the log, as long as that is the shorter way for it than this snapshot.
+
+        A follower that installs one, or catches up after it, would else find that the log has been cut meanwhile, and
+        install the next one, and so on for as long as clients write. The disk must have room for what is kept.
+        """
+        body = self._body
+        needed, snapshot = body.raft.needed_behind, body.raft.snapshot
+        if needed is None or snapshot is None or not body.raft.has_room:
+            return snapshot_index
+        needed = max(needed, snapshot_index - NEEDED_ENTRIES_MAX)
+        if needed >= snapshot_index or body.raft.log.bytes_between(needed, snapshot_index) > self._store.size(snapshot):
+            return snapshot_index
+        return needed
 
     def damaged(self, snapshot: SnapshotMeta, error: SnapshotCorruption) -> None:
         """A snapshot is damaged: never use or offer it again, and take another one at once, if the state is sound."""
