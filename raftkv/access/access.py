@@ -118,6 +118,15 @@ class Access:
         found = {user for name in names if (user := self._by_certificate.get(name)) is not None}
         return found.pop() if len(found) == 1 else None
 
+    def tokens_ending(self, since_ms: int, before_ms: int) -> dict[str, int]:
+        """The users whose last token ends in this time, and when; milliseconds since the epoch. Who has a later one,
+        or one for good, is none of them."""
+        last: dict[str, int | None] = {}
+        for token in self._tokens.values():
+            until = last.get(token.user, 0)
+            last[token.user] = None if until is None or token.expires_ms is None else max(until, token.expires_ms)
+        return {user: until for user, until in last.items() if until is not None and since_ms <= until < before_ms}
+
     def tokens_of(self, user: str) -> dict[bytes, Token]:
         """The tokens of a user."""
         return {digest: token for digest, token in self._tokens.items() if token.user == user}

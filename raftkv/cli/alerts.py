@@ -38,6 +38,27 @@ ALERTS = (
         "somebody tries many passwords",
     ),
     Alert(
+        "RaftkvSignInsSlowed",
+        "max(raftkv_sign_ins_slowed) by (job) > 0",
+        "15m",
+        "warning",
+        "users or places have to wait, as their passwords or tokens are wrong again and again",
+    ),
+    Alert(
+        "RaftkvTokensEnd",
+        "max(raftkv_tokens_ending) by (job) > 0",
+        "1h",
+        "warning",
+        "the last token of {{ $value }} users ends within three days",
+    ),
+    Alert(
+        "RaftkvSecretRefused",
+        "increase(raftkv_peer_secrets_refused_total[5m]) > 0",
+        "2m",
+        "warning",
+        "{{ $labels.instance }} refuses who dials it as a node, for a wrong cluster secret",
+    ),
+    Alert(
         "RaftkvLeaderChanges",
         "sum(increase(raftkv_elections_won_total[15m])) by (job) > 3",
         "0m",

@@ -66,6 +66,29 @@ PANELS = (
         "short",
         _each(("raftkv_waiting_requests", NODE), ("raftkv_parked_requests", f"{NODE} parked")),
     ),
+    Panel(
+        "Sign-ins",
+        "ops",
+        (
+            (_rate("raftkv_sign_ins_total", "instance"), NODE),
+            (_rate("raftkv_sign_ins_failed_total", "instance"), f"{NODE} wrong"),
+            (_rate("raftkv_sign_ins_delayed_total", "instance"), f"{NODE} not tried"),
+        ),
+    ),
+    Panel(
+        "Refused for who sends it",
+        "reqps",
+        (
+            (_rate("raftkv_requests_unauthenticated_total", "instance"), f"{NODE} not signed in"),
+            (_rate("raftkv_requests_forbidden_total", "instance"), f"{NODE} no right"),
+            (_rate("raftkv_peer_secrets_refused_total", "instance"), f"{NODE} cluster secret"),
+        ),
+    ),
+    Panel(
+        "Users that wait, tokens that end",
+        "short",
+        _each(("raftkv_sign_ins_slowed", f"{NODE} wait"), ("raftkv_tokens_ending", f"{NODE} end")),
+    ),
     Panel("Elections won", "short", ((f"increase(raftkv_elections_won_total{WHERE}[$__rate_interval])", NODE),)),
     Panel("Processor", "percentunit", ((f"rate(process_cpu_seconds_total{WHERE}[$__rate_interval])", NODE),)),
     Panel("Memory", "bytes", _each(("process_resident_memory_bytes", NODE))),

@@ -7,7 +7,18 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from raftkv.doctor.conditions import application, directories, disks, host, logfiles, peers, progress, service, stops
+from raftkv.doctor.conditions import (
+    application,
+    directories,
+    disks,
+    host,
+    logfiles,
+    peers,
+    progress,
+    service,
+    signins,
+    stops,
+)
 from raftkv.doctor.evidence import Evidence
 from raftkv.doctor.finding import Finding, Severity, Sign
 
@@ -68,6 +79,7 @@ TABLE = (
     Condition("other-code", WARNING, peers.other_code, (24, 85)),
     Condition("other-settings", WARNING, peers.other_settings, (73,)),
     Condition("secret-differs", WARNING, peers.secret_differs, (23,)),
+    Condition("secret-refused", WARNING, peers.secret_refused, (23,)),
     Condition("certificate-not-a-nodes", WARNING, peers.certificate_not_a_nodes, (84,)),
     Condition("peer-stopped", WARNING, peers.peer_stopped, (15,)),
     Condition("peer-removed", WARNING, peers.peer_removed, (37,)),
@@ -99,6 +111,7 @@ TABLE = (
     Condition("method-mistakes", WARNING, application.method_mistakes, (75,)),
     Condition("sessions-exhausted", WARNING, application.sessions_exhausted, (74,)),
     Condition("requests-wait", WARNING, application.requests_wait, (34,)),
+    Condition("passwords-guessed", WARNING, signins.passwords_guessed, ()),
     Condition("files-run-out", WARNING, host.files_run_out, (34,)),
     Condition("log-dropping", WARNING, host.log_dropping, (78,)),
     Condition("peer-doubted", WARNING, logfiles.peer_doubted, (20, 22, 76)),
@@ -118,6 +131,8 @@ TABLE = (
     Condition("addresses-unwritten", NOTE, peers.addresses_unwritten, (83,)),
     Condition("catching-up", NOTE, progress.catching_up, (34,)),
     Condition("snapshot-sent", NOTE, progress.snapshot_sent, (67,)),
+    Condition("user-slowed", NOTE, signins.user_slowed, ()),
+    Condition("token-ending", NOTE, signins.token_ending, ()),
     Condition("upgrade-waits", NOTE, application.upgrade_waits, (85,)),
     Condition("raftkv-mixed", NOTE, application.raftkv_mixed, (24,)),
     Condition("method-slow", NOTE, application.method_slow, (79,)),

@@ -8,9 +8,11 @@ somebody who guesses shall not lock others out.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +25,10 @@ QUIET_S = 900.0
 """After so long without a failure, all is forgotten."""
 
 FIRST_WAIT_S = 0.5
+
+LOOKED_MAX = 500
+"""Of each kind, so many of those that failed last are looked at to tell who has to wait: it takes a few milliseconds,
+however many guess."""
 
 KNOWN_S = 30 * 86_400.0
 """How long it is known where a user came in."""
@@ -38,6 +44,19 @@ class Rule(NamedTuple):
 USER_FROM_HOST = Rule(5, 60.0)
 USER = Rule(50, 10.0)
 HOST = Rule(50, 10.0)
+
+
+class Slowed(NamedTuple):
+    """Who has failed so often within `QUIET_S` that further tries have to wait."""
+
+    failures: int
+    ago_s: float
+    """Since the last one."""
+    of: Literal["user from host", "user", "host"]
+    user: str
+    """Empty for a place; and for tokens, which name nobody."""
+    host: str
+    """Empty for a user from anywhere."""
 
 
 class _Count(msgspec.Struct):
@@ -76,6 +95,14 @@ class _Table:
     def forget(self, key: tuple[str, ...]) -> None:
         self._counts.pop(key, None)
 
+    def slowed(self, now: float) -> Iterator[tuple[tuple[str, ...], int, float]]:
+        """Those with more failures than are free: the key, how many, and how long ago the last one was."""
+        for key, count in islice(reversed(self._counts.items()), LOOKED_MAX):
+            if now - count.last >= QUIET_S:
+                return  # those before have failed even earlier
+            if count.number > self._rule.free:
+                yield key, count.number, now - count.last
+
 
 class Failures:
     """What `SignIns` knows of attempts that were wrong. `clock` gives seconds."""
@@ -95,6 +122,19 @@ class Failures:
         if self.is_known(user, host):
             return own
         return max(own, self._users.wait_s((user,), now), self._hosts.wait_s((host,), now))
+
+    def slowed(self, most: int) -> tuple[int, list[Slowed]]:
+        """How many have to wait, or had to, and those of them with the most failures; of those that failed last."""
+        now = self._clock()
+        found = [
+            *(
+                Slowed(number, ago_s, "user from host", user, host)
+                for (user, host), number, ago_s in self._both.slowed(now)
+            ),
+            *(Slowed(number, ago_s, "user", user, "") for (user,), number, ago_s in self._users.slowed(now)),
+            *(Slowed(number, ago_s, "host", "", host) for (host,), number, ago_s in self._hosts.slowed(now)),
+        ]
+        return len(found), heapq.nlargest(most, found)
 
     def is_known(self, user: str, host: str) -> bool:
         """Whether that user came in from there before."""

@@ -201,7 +201,7 @@ class Node:
                 self.peers.ending.maybe_end,
                 lambda _: self.peers.places.maybe_write_moved(),
                 lambda _: self.snapshots.look(),
-                lambda now: self._report.look(now),
+                lambda now: self.report.look(now),
             ),
         )
 
@@ -231,7 +231,7 @@ class Node:
             ),
             accounts=Accounts(self.body, self.engine, self.applier, self.peers.admission.told),
         )
-        self._report: Report = Report(
+        self.report: Report = Report(
             self.body,
             recovered,
             engine=self.engine,
@@ -421,7 +421,7 @@ class Node:
 
     def _role_changed(self) -> None:
         raft = self.raft
-        self._report.elections += raft.is_leader
+        self.report.elections += raft.is_leader
         self.divergence.role_changed()
         self.polls.role_changed()
         self.leadership.look()
@@ -487,7 +487,7 @@ class Node:
 
     def status(self) -> NodeStatus:
         """What an operator may want to know. Raises `WrongProcess` in a child made by fork."""
-        return self._report.status()
+        return self.report.status()
 
 
 async def start_node(

@@ -21,7 +21,7 @@ from raftkv.node.recovery import Recovered
 from raftkv.node.room import DiskRoom
 from raftkv.node.scrub import Scrubber
 from raftkv.node.snapshots import Snapshotter
-from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.status import NodeStatus, PeerStatus, SignInStatus
 from raftkv.node.timers import Timers
 from raftkv.node.upgrades import Upgrades
 from raftkv.node.writer import Writer
@@ -33,6 +33,10 @@ _PEER = "peer "
 def _unreached(peer: NodeId) -> str:
     """What `Lasting` calls it that a peer is not reached."""
     return f"{_PEER}{peer}"
+
+
+def _since(at: float | None, now: float) -> float | None:
+    return None if at is None else now - at
 
 
 class DiskParts(NamedTuple):
@@ -78,6 +82,8 @@ class Report:
         self._parked = parked
         self._since = asyncio.get_running_loop().time()
         self._lasting = Lasting()
+        self.sign_ins: Callable[[], SignInStatus | None] = lambda: None
+        """What is known of sign-ins; it is no part of the node that lets clients in."""
         self.elections = 0
         """How often this node was elected since the start."""
 
@@ -158,6 +164,9 @@ class Report:
             misplaced=self._peers.places.misplaced,
             certificates=body.transport.certificates(),
             secret_not_taken=body.transport.secret_not_taken(),
+            secrets_refused=body.transport.stats.secrets_refused,
+            secret_refused_s=_since(body.transport.stats.secret_refused_at, now),
+            sign_ins=self.sign_ins() if body.failure is None else None,
             stopped=str(body.failure) if body.failure is not None else None,
             stopped_error=type(body.failure).__name__ if body.failure is not None else None,
             doubt=body.doubt if body.failure is None else None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from raftkv.durations import Durations
@@ -142,6 +144,45 @@ class TimerStatus(msgspec.Struct, frozen=True):
     """Those that the active version lacked."""
 
 
+class Slowed(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody has shown wrong passwords or tokens so often within a quarter of an hour that each further one has to
+    wait."""
+
+    of: Literal["user from host", "user", "host"]
+    """Whose failures are counted: a user's from one place, a user's from anywhere, or a place's for anybody."""
+    user: str
+    """Empty where it does not matter, and for what was no user of this cluster."""
+    host: str
+    """Empty where it does not matter."""
+    failures: int
+    ago_s: float
+    """Since the last one."""
+
+
+class TokenEnd(msgspec.Struct, frozen=True):
+    """A user whose last token ends soon, or has just ended."""
+
+    user: str
+    expires_ms: int
+    """Since the epoch."""
+
+
+class SignInStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node knows of those who sign in there, and of their tokens. Counts are since its start."""
+
+    failed: int = 0
+    """Clients that have shown a wrong password or token."""
+    delayed: int = 0
+    """Those that were not tried, as too many before them were wrong."""
+    slowed: list[Slowed] = []
+    """Those with the most failures."""
+    slowed_count: int = 0
+    """How many there are in all."""
+    ending: list[TokenEnd] = []
+    """Those that end first, of all that end within three days or have ended within one."""
+    ending_count: int = 0
+
+
 class NodeStatus(msgspec.Struct, kw_only=True):
     """What a node tells an operator about itself."""
 
@@ -203,6 +244,12 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     """The certificates of the links between nodes; empty without TLS."""
     secret_not_taken: str = ""
     """Why the present file of the cluster secret is not in use; empty when it is, and without one."""
+    secrets_refused: int = 0
+    """How often this node refused another one, or whoever posed as one, for a wrong cluster secret, since its start."""
+    secret_refused_s: float | None = None
+    """How many seconds ago the last time was; None for never."""
+    sign_ins: SignInStatus | None = None
+    """Who signs in here; None where that is not known."""
     stopped: str | None = None
     """Why the node has stopped, with what to do; None while it serves."""
     stopped_error: str | None = None

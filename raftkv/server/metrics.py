@@ -64,6 +64,14 @@ class NodeCollector(Collector):
             ),
             "damaged_files": ("Damaged snapshots and files found and not mended", len(status.damaged)),
             "states_doubted": ("1 on a leader that serves nothing as replicas differ", int(status.doubt is not None)),
+            "sign_ins_slowed": (
+                "Users and places that have to wait as too many passwords of theirs were wrong",
+                status.sign_ins.slowed_count if status.sign_ins is not None else 0,
+            ),
+            "tokens_ending": (
+                "Users whose last token ends within three days, or has within one",
+                status.sign_ins.ending_count if status.sign_ins is not None else 0,
+            ),
             "stopped": ("1 when the node stopped because going on was not safe", int(status.stopped is not None)),
         }
         if (clock := status.clock) is not None:
@@ -87,6 +95,7 @@ class NodeCollector(Collector):
             "scrub_passes": ("Times that snapshots and log were read to find damage", status.scrub_passes),
             "scrub_bytes": ("Bytes that were read for that", status.scrub_bytes),
             "damage_found": ("Damaged files found by that", status.damage_found),
+            "peer_secrets_refused": ("Handshakes refused for a wrong cluster secret", status.secrets_refused),
             "disk_hand_overs": ("Leadership handed over for want of disk space", status.disk_hand_overs),
             "elections_won": ("Elections won by this node", status.elections),
             "clock_doubts": ("Times the leader began to doubt its clock", status.clock.doubts if status.clock else 0),

@@ -6,6 +6,7 @@ from raftkv.errors import RaftKVError
 from raftkv.listener import ClientLimits, Entrance, Listener
 from raftkv.logs import EventLog
 from raftkv.node import Node
+from raftkv.server.signs import Signs
 
 logger = EventLog(__name__)
 
@@ -44,4 +45,5 @@ async def serve(node: Node, limits: ClientLimits, entrance: Entrance | None = No
     workers = [worker.run for worker in node.body.world.sign_in_workers]
     listener = Listener(node, limits, entrance, workers=workers)
     listener.begin()
+    node.report.sign_ins = Signs(listener)
     return Serving(node, listener)

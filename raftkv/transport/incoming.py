@@ -196,7 +196,7 @@ class Incoming(asyncio.Protocol):
 
     def _turn_away(self, why: HandshakeRefused) -> None:
         """Say why, and close."""
-        self._shared.stats.handshake_refused += 1
+        self._shared.stats.refused_handshake(why, asyncio.get_running_loop().time())
         self._write(self._proof.answer(HelloReply(None, str(why), removal_of(self._shared.handler, why))))
         self._over = True
         assert self._transport is not None

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from raftkv.durations import Durations
+from raftkv.errors import HandshakeRefused, WrongSecret
 from raftkv.model import NodeId
 from raftkv.transport.reasons import Unreached
 from raftkv.transport.tls import CertificateStatus
@@ -56,12 +57,23 @@ class TransportStats(msgspec.Struct):
     """Connections closed because of what the other side sent: damaged, too long, or no message for this place."""
     handshake_refused: int = 0
     """Handshakes that this node or the other side refused."""
+    secrets_refused: int = 0
+    """Those that this node refused as the other side did not prove to know the cluster secret."""
+    secret_refused_at: float | None = None
+    """When the last one was, by the loop's clock; None for never."""
     slow_closed: int = 0
     """Connections closed because a handshake, ping or pong did not come in time."""
     strangers_refused: int = 0
     """Connections closed at once because too many were in their handshake."""
     dropped: int = 0
     """Messages that found a queue full."""
+
+    def refused_handshake(self, why: HandshakeRefused, now: float) -> None:
+        """Count a handshake that ended for this reason, at this time of the loop."""
+        self.handshake_refused += 1
+        if isinstance(why, WrongSecret):
+            self.secrets_refused += 1
+            self.secret_refused_at = now
 
 
 class TransportHandler(Protocol):

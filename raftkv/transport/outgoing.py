@@ -208,7 +208,7 @@ class Outgoing(asyncio.Protocol):
             self._refused(exc)
 
     def _refused(self, why: HandshakeRefused) -> None:
-        self._shared.stats.handshake_refused += 1
+        self._shared.stats.refused_handshake(why, asyncio.get_running_loop().time())
         self._owner.on_refused(str(why), here=self._is_wanted or isinstance(why, WrongSecret))
         self.end(f"handshake refused: {why}", Reason.HANDSHAKE)
 

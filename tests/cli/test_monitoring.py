@@ -16,7 +16,7 @@ from raftkv.cli.alerts import ALERTS
 from raftkv.durations import DURATION_BOUNDS_S, Durations
 from raftkv.kv import KeyValue, KeyValueClient
 from raftkv.listener import ServerStats
-from raftkv.node.status import ClockStatus, UpgradeStatus
+from raftkv.node.status import ClockStatus, SignInStatus, UpgradeStatus
 from raftkv.server import Server
 from raftkv.server.metrics import metrics_of
 from raftkv.transport.tls import CertificateStatus
@@ -176,3 +176,16 @@ def test_a_token_is_shown_to_nobody_on_the_way():
     ):
         refused = invoke("monitoring", "prometheus", "n1:9100", *given)
         assert refused.exit_code != 0 and said in refused.stderr
+
+
+def test_who_guesses_is_counted_in_what_a_node_says():
+    """What the status knows of sign-ins, and refusals of the cluster secret; zero where nobody has told it."""
+    status = status_of(1)
+    text = metrics_of(lambda: status, ServerStats)().decode()
+    for name in ("sign_ins_slowed", "tokens_ending", "peer_secrets_refused_total"):
+        assert value(text, f"raftkv_{name}") == 0
+    status.sign_ins, status.secrets_refused = SignInStatus(slowed_count=41, ending_count=2), 3
+    text = metrics_of(lambda: status, lambda: ServerStats(sign_ins_delayed=7))().decode()
+    for name, number in (("sign_ins_slowed", 41), ("tokens_ending", 2), ("peer_secrets_refused_total", 3)):
+        assert value(text, f"raftkv_{name}") == number
+    assert value(text, "raftkv_sign_ins_delayed_total") == 7

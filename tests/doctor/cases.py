@@ -11,7 +11,16 @@ from raftkv.log import Identity
 from raftkv.machine import MethodTime
 from raftkv.model import Member, Membership
 from raftkv.node.directory import unfinished_text
-from raftkv.node.status import ClockStatus, NodeStatus, PeerStatus, TimerStatus, UpgradeStatus
+from raftkv.node.status import (
+    ClockStatus,
+    NodeStatus,
+    PeerStatus,
+    SignInStatus,
+    Slowed,
+    TimerStatus,
+    TokenEnd,
+    UpgradeStatus,
+)
 from raftkv.snapshot import TransferProgress
 from raftkv.transport.tls import CertificateStatus
 
@@ -204,6 +213,20 @@ def due(number=1, next_due_ms=900_000):
     return node(number, timers=TimerStatus(5, next_due_ms, 0, 0, 0))
 
 
+def signing_in(*slowed, ending=()):
+    """What a node knows of those who sign in there."""
+    ends = [TokenEnd(user, 1_000_000 + left_ms) for user, left_ms in ending]
+    signs = SignInStatus(
+        failed=57, delayed=900, slowed=list(slowed), slowed_count=len(slowed), ending=ends, ending_count=len(ends)
+    )
+    return asked(node(2, sign_ins=signs))
+
+
+def slowed(of, user="", host="", failures=57):
+    """Somebody who has to wait."""
+    return Slowed(of=of, user=user, host=host, failures=failures, ago_s=3.0)
+
+
 def versions(**more):
     """A leader's versions of the application."""
     return node(1, versions=UpgradeStatus(active=1, oldest=1, newest=2, **more))
@@ -256,6 +279,7 @@ CASES: dict[str, Evidence] = {
     "other-code": refused("version 2 of Shop is active, and node 3 runs version 1: install a version"),
     "other-settings": refused("node 3 has lease_reads = True, node 1 has False: a lease holds only if all agree"),
     "secret-differs": refused("node 1 has another cluster secret than who dials it: give all nodes the same file"),
+    "secret-refused": asked(node(2, secrets_refused=9, secret_refused_s=4.0)),
     "certificate-not-a-nodes": refused("node 3 shows a certificate for alice, and not for 10.0.0.3: give it one"),
     "peer-stopped": asked(
         node(
@@ -296,6 +320,7 @@ CASES: dict[str, Evidence] = {
     "method-mistakes": asked(node(2, mistakes={"put": 3})),
     "sessions-exhausted": asked(node(1, sessions=4000)),
     "requests-wait": asked(node(1, waiting_requests=49_000)),
+    "passwords-guessed": signing_in(slowed("host", host="10.9.9.9"), slowed("user", "boss")),
     "files-run-out": asked(node(2, open_files=1000)),
     "log-dropping": asked(node(2, log_problem="nobody reads", log_lines_lost=3, lasting_s={"log_problem": 8.0})),
     "peer-doubted": Evidence(logs=(LogSeen(path="n1.log", node_id=1, events=(Event("peer_doubted"),)),)),
@@ -317,6 +342,10 @@ CASES: dict[str, Evidence] = {
     "addresses-unwritten": asked(node(2, addresses_unwritten=True)),
     "catching-up": lagging((10_000, 11_000), (5_000, 8_000)),
     "snapshot-sent": sending(10, 20),
+    "user-slowed": signing_in(
+        slowed("user from host", "ann", "10.9.9.9", 7), slowed("user from host", host="10.9.9.9")
+    ),
+    "token-ending": signing_in(ending=[("ann", 7_200_000), ("bob", -60_000)]),
     "upgrade-waits": asked(versions(waits_for="node 3 runs version 1 only")),
     "raftkv-mixed": asked(node(3, version="2")),
     "method-slow": asked(node(2, methods=method(slow=2, seconds=1.0))),

@@ -267,3 +267,25 @@ def test_no_command_gives_a_new_node_an_id_that_may_be_taken():
     assert "raftkv serve --node-id ID --data-dir DIR" in unsaid.commands
     for each in (*damaged.commands, *nobody.commands, *unsaid.commands):
         parse(each)
+
+
+def test_who_mistypes_is_a_note_and_who_guesses_a_warning():
+    """By the failures that are counted; what was typed for a name that is no user's is not shown."""
+    (guessed,) = diagnose(CASES["passwords-guessed"], NOW)
+    assert guessed.severity is Severity.WARNING and "at node 2" in guessed.what
+    assert "57 wrong passwords or tokens from 10.9.9.9" in guessed.why[0] and "for boss from many" in guessed.why[1]
+    ann, nobody = diagnose(CASES["user-slowed"], NOW)
+    assert ann.what.startswith("ann has to wait") and ann.commands[0].startswith("raftkv user passwd ann")
+    assert nobody.what.startswith("somebody who is no user has to wait")
+    ends, ended = diagnose(CASES["token-ending"], NOW)
+    assert "ann ends in 2.0 h" in ends.what and "bob has ended 60.0 s ago" in ended.what
+
+
+def test_a_node_that_is_refused_for_its_secret_is_said_once():
+    """By the node that it is; somebody who is no known peer, or was long ago, is another matter."""
+    evidence = CASES["secret-differs"]
+    first, *others = evidence.view.nodes
+    first = msgspec.structs.replace(first, secrets_refused=3, secret_refused_s=1.0)
+    view = ClusterView([first, *others], [])
+    assert found(msgspec.structs.replace(evidence, view=view)) == ["secret-differs"]
+    assert found(asked(node(2, secrets_refused=9, secret_refused_s=400.0))) == []

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 from datetime import UTC, datetime
 
+import argon2
 import msgspec
 import pytest
 
+from raftkv.access import ROOT, Enable, NewToken, NewUser, passwords
 from raftkv.disk.simulated import SimDisk
 from raftkv.doctor import ClusterView, Evidence, Silent, diagnose
-from raftkv.errors import Busy, NodeStopped, Rejected, Unavailable
+from raftkv.errors import Busy, NodeStopped, Rejected, Unauthenticated, Unavailable
 from raftkv.kv import KeyValue
 from raftkv.testing import elapse, play, scenario
 from raftkv.testing.world.harm import Harm
@@ -280,3 +282,66 @@ async def test_a_disk_that_hangs(cluster):
     assert found["disk-stalled"].since is not None
     sim.unhang()
     await client.close()
+
+
+async def tries(cluster, node, user, password):
+    """Somebody who signs in, at one node; whether they get in."""
+    async with cluster.admin(node, user=user, password=password, insecure=True) as admin:
+        try:
+            await admin.status(2.0)
+        except Unauthenticated:
+            return False
+        return True
+
+
+@scenario(KeyValue, seed=1)
+async def test_who_guesses_passwords_and_who_has_to_wait(cluster, monkeypatch):
+    """Seven wrong ones of a user, and more than fifty names from one place; on the node that was asked, and nowhere
+    else. A right one that need not wait ends it for the user."""
+    hasher = argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(passwords, "_hasher", hasher)
+    admin = cluster.admin()
+    await admin.change_access(NewUser("boss", "correct horse", (ROOT,)))
+    await admin.change_access(Enable("boss", "correct horse"))
+    await cluster.until_equal()
+    leader, follower = cluster.leader.node_id, follower_of(cluster).node_id
+    assert await tries(cluster, leader, "boss", "correct horse")
+    assert await findings(cluster) == {}
+    for number in range(7):
+        assert not await tries(cluster, follower, "boss", f"guess {number}")
+        await elapse(2.0)
+    found = await findings(cluster)
+    assert set(found) == {"user-slowed"} and f"boss has to wait before signing in at node {follower}" in (
+        found["user-slowed"].what
+    )
+    for number in range(60):
+        assert not await tries(cluster, follower, f"ghost{number}", f"guess {number}")
+    found = await findings(cluster)
+    assert set(found) == {"user-slowed", "passwords-guessed"}
+    for number in range(7):
+        assert not await tries(cluster, follower, "battery staple", f"guess {number}")
+        await elapse(20.0)
+    signs = cluster.nodes[follower].node.status().sign_ins
+    slowed = {(each.of, each.user) for each in signs.slowed}
+    assert slowed == {("user from host", "boss"), ("user from host", ""), ("host", "")} and signs.slowed_count == 3
+    assert "staple" not in repr(signs), "what was typed for a name may be a password"
+    await elapse(901.0)
+    assert await findings(cluster) == {}
+    await admin.close()
+
+
+@scenario(KeyValue, seed=2)
+async def test_a_token_that_ends(cluster):
+    """The last one of its user, three days before; not where there is a later one, and not for ever."""
+    admin, day = cluster.admin(), 24 * HOUR
+    for user, ends in (("ann", [2 * day]), ("bob", [2 * day, 9 * day]), ("cat", [2 * day, None]), ("dan", [9 * day])):
+        await admin.change_access(NewUser(user, ""))
+        for ttl_ms in ends:
+            await admin.change_access(NewToken(user, ttl_ms))
+    await cluster.until_equal()
+    found = await findings(cluster)
+    assert set(found) == {"token-ending"} and found["token-ending"].what == "the last token of ann ends in 48.0 h"
+    for sim in cluster.nodes.values():
+        status = sim.node.status().sign_ins
+        assert [each.user for each in status.ending] == ["ann"] and status.ending_count == 1
+    await admin.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raftkv.listener import failures
-from raftkv.listener.failures import HOST, PLACES_MAX, QUIET_S, USER, USER_FROM_HOST, Failures
+from raftkv.listener.failures import HOST, LOOKED_MAX, PLACES_MAX, QUIET_S, USER, USER_FROM_HOST, Failures
 
 
 class Clock:
@@ -133,3 +133,40 @@ def test_places_where_somebody_came_in_are_bounded() -> None:
         table.succeeded("ann", f"host {number}")
     assert len(table._came_in) == PLACES_MAX
     assert not table.is_known("ann", "host 0") and table.is_known("ann", "host 1")
+
+
+def test_who_has_to_wait_is_told_with_the_most_failures_first() -> None:
+    """Each for what its failures are counted, while they count; a few are no news."""
+    clock = Clock()
+    table = Failures(clock)
+    guess(table, clock, "ann", "10.0.0.1", USER_FROM_HOST.free)
+    assert table.slowed(10) == (0, [])
+    guess(table, clock, "ann", "10.0.0.1", 2)
+    for number in range(HOST.free + 1):
+        table.failed(f"ghost {number}", "10.0.0.2")
+    for number in range(USER.free + 1):
+        table.failed("boss", f"host {number}")
+    clock.now += 5.0
+    count, found = table.slowed(10)
+    assert count == 3
+    assert [(each.failures, each.of, each.user, each.host) for each in found] == [
+        (51, "user", "boss", ""),
+        (51, "host", "", "10.0.0.2"),
+        (7, "user from host", "ann", "10.0.0.1"),
+    ]
+    assert [each.ago_s for each in found] == [5.0, 5.0, 5.0]
+    assert table.slowed(1) == (3, found[:1])
+    clock.now += QUIET_S - 5.0
+    assert table.slowed(10) == (0, [])
+
+
+def test_who_has_to_wait_is_found_in_bounded_work_however_many_guess() -> None:
+    """A status is asked for every second: of ten thousand places, those that failed last are looked at."""
+    clock = Clock()
+    table = Failures(clock)
+    for number in range(2 * LOOKED_MAX):
+        for _ in range(USER_FROM_HOST.free + 1):
+            table.failed(f"user {number}", f"host {number}")
+        clock.now += 0.001
+    count, found = table.slowed(2)
+    assert count == LOOKED_MAX and all(int(each.user.split()[1]) >= LOOKED_MAX for each in found)

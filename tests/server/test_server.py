@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import urllib.request
+from datetime import UTC, datetime
 
 import pytest
 
@@ -28,6 +29,7 @@ from raftkv import (
     command,
     query,
 )
+from raftkv.doctor import ClusterView, Evidence, diagnose
 from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError, WrongDataDir
 from raftkv.processes.ports import free_ports
 from raftkv.server.tls import client_context
@@ -162,6 +164,30 @@ def test_servers_prove_their_secret_and_one_with_another_is_named(tmp_path):
             assert await inventory.receive("apple", 3) == 6
             assert servers[2].status().leader is None
         await asyncio.gather(*(each.stop() for each in servers))
+
+    run(story())
+
+
+def test_a_stranger_that_does_not_know_the_secret_is_found_by_the_doctor(tmp_path):
+    """It takes itself for a member, and is none: the node that it dials refuses it, counts that, and is told of it."""
+
+    def secret(name):
+        path = tmp_path / name
+        path.write_text(f"what {name} has made up\n")
+        path.chmod(0o600)
+        return Listen(peer_secret_file=path)
+
+    async def story():
+        ours, stranger = members(2)
+        one = Server(Inventory, data_dir=tmp_path / "1", members=[ours], listen=secret("one"))
+        two = Server(Inventory, data_dir=tmp_path / "2", node_id=2, members=[ours, stranger], listen=secret("two"))
+        async with one, two:
+            while not one.status().secrets_refused:
+                await pause(0.02)
+            view = ClusterView([one.status()], [])
+            found = diagnose(Evidence(view=view, before=view), datetime.now(UTC))
+            (refused,) = [each for each in found if "secret" in each.condition]
+            assert refused.condition == "secret-refused" and "dials node 1 as a node" in refused.what
 
     run(story())
 

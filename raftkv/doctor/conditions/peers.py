@@ -200,6 +200,28 @@ def secret_differs(evidence: Evidence) -> Iterator[Sign]:
         )
 
 
+RECENT_S = 60.0
+"""A node that is refused dials again well within this time."""
+
+
+def secret_refused(evidence: Evidence) -> Iterator[Sign]:
+    """No node that is met says so: it may be none (F23)."""
+    known = {who for who, *_ in _refused(evidence, "secret-differs")}
+    for node in evidence.nodes:
+        since_s = node.secret_refused_s
+        if since_s is not None and since_s < RECENT_S and node.node_id not in known:
+            yield Sign(
+                what=f"somebody dials node {node.node_id} as a node, and does not know the cluster secret",
+                why=(
+                    f"status of node {node.node_id}: {node.secrets_refused} were refused, the last {since_s:.0f} s ago",
+                ),
+                do="look for `stranger_refused` in the node's log, which says from where: give a node of yours the "
+                "same file for --peer-secret-file, and keep anybody else from that port",
+                commands=(evidence.asking("member", "list"),),
+                dont="Don't send the secret by mail or put it on a command line.",
+            )
+
+
 def certificate_not_a_nodes(evidence: Evidence) -> Iterator[Sign]:
     """It is of the authority, but not for where the node should be (F84)."""
     for who, whom, _, why, lasting in _refused(evidence, "certificate-not-a-nodes"):
