@@ -99,6 +99,27 @@ async def parked(cluster: SimCluster, count: int = 1) -> None:
     await cluster.until(lambda: sum(len(node.watches) for node in cluster.running) == count, 30, "nobody waits")
 
 
+def test_each_page_is_asked_for_behind_the_one_before() -> None:
+    """With the cursor that the node has given, and the cluster that it is of; no page is asked for twice."""
+    asked: list[Cursor | None] = []
+
+    async def ask(payload: bytes, deadline_s: float) -> Answer:
+        asked.append(msgspec.msgpack.decode(payload, type=Watching).after)
+        index = len(asked)
+        change = Recorded(Cursor(index, 0), 0, b"a\0\0", msgspec.msgpack.encode(index))
+        return Answer(msgspec.msgpack.encode(Found([change], Cursor.behind(index))), index)
+
+    async def use() -> None:
+        pages = Pages(ask, Asked("stock"), Cursor(0, 0), 1.0, partial(read_change, Shop.stock), lambda: "0f1e2d3c4b5a")
+        watching = Watch(pages)
+        changes = [await anext(watching) for _ in range(3)]
+        assert [each.value for each in changes] == [1, 2, 3]
+        assert [str(each.cursor) for each in changes] == [f"{index}.0@0f1e2d3c4b5a" for index in (1, 2, 3)]
+
+    asyncio.run(use())
+    assert [str(each) for each in asked] == ["0.0", "1@0f1e2d3c4b5a", "2@0f1e2d3c4b5a"]
+
+
 @scenario(Shop)
 async def test_each_change_is_told_once_and_in_order(cluster: SimCluster) -> None:
     """Of all rows, of some, of one; of a set, and events; with the values before, where they are kept."""
@@ -295,7 +316,7 @@ async def test_what_can_not_be_watched_is_refused(cluster: SimCluster) -> None:
     await parked(cluster)
     for after in (None, watch.cursor):
         with pytest.raises(InvalidArgument, match="no old values of plain are kept"):
-            await anext(client.watch(Shop.plain, after, old=True))
+            await take(client.watch(Shop.plain, after, old=True), 1)
     await client.call(Shop.put_plain, "x", 1)
     assert (await waiting).value == 1, "it is none of the others' business"
     await client.close()
