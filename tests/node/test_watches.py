@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from raftkv import Cursor, History, InvalidArgument, NotLeader, StateMachine, Table, Unavailable, command, query
-from raftkv.history import Asked, Found, Recorded
+from raftkv.history import Asked, Found, Recorded, lineage_of
 from raftkv.machine import NO_SESSION
 from raftkv.node import watches
 from raftkv.node.watches import Watching
@@ -226,9 +226,9 @@ async def test_a_node_that_applies_late_refuses_nobody_who_knows_more(cluster: S
     node.applier.hold()
     for value in range(5):
         await client.call(Rows.put, 1, value)
-    index, heard = leader.applier.applied_index, list[Any]()
+    index, heard, own = leader.applier.applied_index, list[Any](), lineage_of(node.cluster_id)
     assert node.applier.applied_index < index
-    for after in (Cursor(index, 0), Cursor.behind(index), Cursor(index + 1, 0)):
+    for after in (Cursor(index, 0, own), Cursor.behind(index, own), Cursor(index + 1, 0, own)):
         node.requests.watch(Watching("rows", after), lambda _, result: heard.append(result), 600.0, lambda: False)
     await elapse(1.0)
     assert not heard
