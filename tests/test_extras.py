@@ -57,6 +57,8 @@ with BlockingKeyValueClient([address]) as kv:
 NEEDED = {
     "from raftkv import Server; import asyncio; from raftkv.kv import KeyValue\n"
     "asyncio.run(Server(KeyValue, data_dir=sys.argv[1]).start())": ("rocksdict", "server"),
+    "from raftkv import Server; import asyncio; from raftkv.kv import KeyValue\n"
+    "asyncio.run(Server(KeyValue, data_dir=sys.argv[1], http='127.0.0.1:0').start())": ("prometheus_client", "server"),
     "import raftkv.cli": ("click", "cli"),
     "from raftkv.cli import main; main(['status', '-a', '127.0.0.1:1', '--timeout', '0.1'])": ("rich", "cli"),
     "from raftkv.cli import main; main(['serve', '--data-dir', sys.argv[1]])": ("structlog", "cli"),
@@ -137,6 +139,13 @@ def imported_by(program: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_a_node_that_lacks_a_library_for_http_founds_no_cluster(tmp_path: Path) -> None:
+    """It is refused as long as its directory is as it was."""
+    (program,) = [program for program, (library, _) in NEEDED.items() if library == "prometheus_client"]
+    done = run(program, tmp_path, without=("prometheus_client",))
+    assert done.returncode == 1 and not list(tmp_path.iterdir()), done.stderr
+
+
 def test_importing_raftkv_imports_nothing_that_it_may_not_need() -> None:
     """What a name is made of comes with the first use of the name: neither libraries nor the event loop before."""
     imported = imported_by("import raftkv")
@@ -178,6 +187,15 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def test_a_node_without_http_imports_none_of_it(tmp_path: Path) -> None:
+    """What answers browsers and monitors is for nothing else."""
+    program = SERVE.replace(', http="127.0.0.1:0"', "")
+    program = program[: program.index("        before")] + "        print(*sys.modules)\nasyncio.run(main())"
+    done = run(program, tmp_path)
+    assert "raftkv.node.node" in done.stdout.split(), done.stderr
+    assert not {"prometheus_client", "raftkv.server.http", "raftkv.doctor.table"} & set(done.stdout.split())
 
 
 def test_a_node_that_serves_imports_nothing_more(tmp_path: Path) -> None:

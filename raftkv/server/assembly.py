@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,12 +20,14 @@ from raftkv.node.directory import is_new
 from raftkv.server import descriptors
 from raftkv.server.descriptors import Room
 from raftkv.server.exposure import Protected, check_bound, check_exposure
-from raftkv.server.http import HttpServer
 from raftkv.server.serving import Serving, serve
 from raftkv.server.settings import Found, Plan, lone_founder, parse_address, with_port
 from raftkv.server.tls import Renewal, Tls, Watched
 from raftkv.server.visitors import Visitors
 from raftkv.transport import Demands, Resolver, SecretFile, TcpTransport, listen
+
+if TYPE_CHECKING:
+    from raftkv.server.http import HttpServer
 
 
 class Surroundings(NamedTuple):
@@ -98,6 +100,9 @@ async def bring_up(machine: type[StateMachine], plan: Plan, surroundings: Surrou
     surroundings.world.open_files = descriptors.open_files
     async with AsyncExitStack() as undo:
         undo.push_async_callback(surroundings.world.close)
+        if plan.http is not None:
+            # Nobody else needs it, nor its libraries; and nothing waits for them yet, as the node takes no part.
+            import raftkv.server.http  # noqa: F401
         serving, clients, peers = await _take_part(machine, plan, surroundings, limits, undo)
         http = _listen_for_http(plan, serving, tls) if plan.http is not None else None
         if http is not None:
@@ -226,6 +231,8 @@ async def _listen_for_peers(listen: Found[str], transport: TcpTransport) -> str:
 def _listen_for_http(plan: Plan, serving: Serving, tls: Tls) -> HttpServer:
     given, node = plan.http, serving.node
     assert given is not None, "whoever calls this has looked"
+    from raftkv.server.http import HttpServer
+
     try:
         return HttpServer(
             *parse_address(given.value),

@@ -1,4 +1,7 @@
-"""Metrics, health and a page to look at over HTTP, on a port of their own and threads of their own."""
+"""Metrics, health and a page to look at over HTTP, on a port of their own and threads of their own.
+
+To import it raises `MissingExtra` without prometheus_client.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ from raftkv.node.status import NodeStatus
 from raftkv.server.page import HEADERS, Feed, Watched, page
 from raftkv.server.visitors import ASKS, Visitors
 from raftkv.server.wsgi import GOES_ON, BoundedServer, QuietHandler
+
+with needs("server", "/metrics"):
+    from raftkv.server.metrics import metrics_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -53,15 +59,11 @@ class HttpServer:
         leader; `asking` is for connections to the other nodes, where they listen for clients; `requests` gives
         what was asked by clients of this one; `visitors` knows who may look at what (None: everybody at all).
 
-        It listens, and answers nobody before `begin`. Raises `ConfigError` when the address can't be listened on, and
-        `MissingExtra` without prometheus_client.
+        It listens, and answers nobody before `begin`. Raises `ConfigError` when the address can't be listened on.
         """
         self._status = status
         self._visitors = visitors
         self._loop = asyncio.get_running_loop()
-        with needs("server", "/metrics"):
-            from raftkv.server.metrics import metrics_of
-
         self._metrics = metrics_of(self._ask, requests)
         try:
             self._server = make_server(host, port, self._answer, server_class=BoundedServer, handler_class=QuietHandler)
