@@ -204,6 +204,36 @@ def test_a_node_that_serves_imports_nothing_more(tmp_path: Path) -> None:
     assert done.stdout == "\n", done.stdout + done.stderr
 
 
+ADD_USER = """
+import asyncio
+import threading
+from raftkv import Admin, Server
+from raftkv.access import NewUser
+from raftkv.kv import KeyValue
+
+class Importing:
+    def find_spec(self, name, path=None, target=None):
+        if name == "argon2":
+            print(threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Importing())
+
+async def main():
+    async with Server(KeyValue, data_dir=sys.argv[1]) as server:
+        admin = Admin([server.address])
+        await admin.change_access(NewUser("ann", "correct horse"))
+        await admin.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_node_imports_what_hashes_passwords_in_a_thread(tmp_path: Path) -> None:
+    """Only nodes with users need it, so it is imported with the first password; the loop goes on meanwhile."""
+    done = run(ADD_USER, tmp_path)
+    assert done.stdout == "False\n", done.stdout + done.stderr
+
+
 def test_an_installation_has_every_part() -> None:
     """What each part needs is named twice: for all, and by part."""
     extras = SETTINGS["options.extras_require"]
