@@ -58,6 +58,11 @@ class Moment(msgspec.Struct):
     floor: int = 0
     """Numbers up to it may have been handed out already by another cluster with the same beginning."""
 
+    def next_number(self, last: int) -> int:
+        """The first one behind `last` that nobody has had, also not in a cluster of which this one was restored or
+        recovered."""
+        return max(last, self.floor) + 1
+
 
 class _Namespace(dict[str, Any]):
     """The names of a class while its body runs; refuses a second command of a name, which Python would let pass."""

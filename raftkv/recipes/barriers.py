@@ -48,7 +48,7 @@ class Barriers(Turns):
             return
         come = list(self.waiters.prefix((name,), limit=first.weight))
         if len(come) == first.weight:
-            begun = str(self.last_number + 1)
+            begun = str(self._next_number())
             for place, waiter in come:
                 self._grant(place, msgspec.structs.replace(waiter, data=begun))
 

@@ -143,9 +143,9 @@ class IdempotencyKeys(Component):
         entry = self._entry_for(key, request)
         if entry is not None:
             return KeyState(bool(entry.answer), _text(entry.answer))
-        self.last_key_token += 1
-        self.entries.put(key, Entry(self._digest(request), self.last_key_token), ttl_s=hold_s)
-        return KeyState(False, token=self.last_key_token)
+        token = self.last_key_token = self._moment.next_number(self.last_key_token)
+        self.entries.put(key, Entry(self._digest(request), token), ttl_s=hold_s)
+        return KeyState(False, token=token)
 
     @command
     def hold(self, key: str, token: int, hold_s: float = HOLD_S) -> None:

@@ -178,10 +178,10 @@ class Queues(Component):
             raise TooManyJobs(limit=JOBS_MAX)
         delay_ms, backoff_ms = _milliseconds(delay_s, "delay_s"), _milliseconds(backoff_s, "backoff_s")
         job = Job(queue, priority, attempts, backoff_ms, _milliseconds(keep_s, "keep_s"))
-        self.last_job += 1
-        self.payloads[self.last_job] = data
-        self._begin_job(self.last_job, job, delay_ms)
-        return self.last_job
+        number = self.last_job = self._moment.next_number(self.last_job)
+        self.payloads[number] = data
+        self._begin_job(number, job, delay_ms)
+        return number
 
     @command
     def take(self, queue: str, worker: str = "", visibility_s: float = 30.0) -> TakenJob | None:
@@ -192,8 +192,8 @@ class Queues(Component):
             return None
         job = self.jobs[number]
         self._leave_state(number, job)
-        self.last_receipt += 1
-        attempts, receipt = job.attempts + 1, self.last_receipt
+        attempts, receipt = job.attempts + 1, self._moment.next_number(self.last_receipt)
+        self.last_receipt = receipt
         job = msgspec.structs.replace(job, state="taken", place=receipt, attempts=attempts, worker=worker)
         self._enter_state(number, job)
         self.taken.put(receipt, number, ttl_s=visibility_s)

@@ -129,14 +129,13 @@ class Turns(Component):
     def _queue(self, name: str, owner: str, waiter: Hold, wait_s: float) -> None:
         if len(self.waiters) >= WAITERS_MAX:
             raise TooManyWaiters(limit=WAITERS_MAX)
-        number = self._next_number()
+        number = self.last_number = self._next_number()
         self.waiters.put((name, number), waiter, ttl_s=wait_s)
         self.places[name, owner] = Place(number, is_held=False)
 
     def _next_number(self) -> int:
-        """One that nobody has had, also not in a cluster of which this one was restored or recovered."""
-        self.last_number = max(self.last_number, self._moment.floor) + 1
-        return self.last_number
+        """The one that will be handed out next."""
+        return self._moment.next_number(self.last_number)
 
     def _settle(self, name: str) -> None:
         """Give tokens to the first of the queue as long as there is room."""
@@ -151,7 +150,7 @@ class Turns(Component):
         """Give a token to one of the queue."""
         name, _ = place
         del self.waiters[place]
-        number = self._next_number()
+        number = self.last_number = self._next_number()
         self.held.put((name, number), waiter, ttl_s=timedelta(milliseconds=waiter.ttl_ms))
         self.places[name, waiter.owner] = Place(number, is_held=True)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 import xxhash
 
+from raftkv import Part
 from raftkv.disk.simulated import SimDisk
 from raftkv.entry import make_entry
 from raftkv.errors import InvalidArgument, MachineFailed
@@ -13,7 +16,7 @@ from raftkv.history import BEGINNING, Cursor, OtherLineage, lineage_of
 from raftkv.machine import BEGIN_LINEAGE, NO_SESSION, Runner, encode_command, lineage_payload
 from raftkv.machine.lineages import NUMBERS_A_MS, Ancestor, Lineages
 from raftkv.model import EntryKind
-from raftkv.recipes import Locks
+from raftkv.recipes import Barriers, IdempotencyKeys, Locks, Queues
 from raftkv.state import LINEAGE_KEY, MemoryStore
 
 ROOT, FIRST, SECOND, OTHER = (each * 32 for each in "abcd")
@@ -22,12 +25,20 @@ CHAIN = Lineages().behind(Ancestor(ROOT, 100)).behind(Ancestor(FIRST, 200))
 """What `SECOND` goes on from."""
 
 
+class Recipes(Locks):
+    """All that hands out numbers for good."""
+
+    barriers = Part(Barriers)
+    queues = Part(Queues)
+    keys = Part(IdempotencyKeys)
+
+
 class Node:
-    """A replica of a machine of locks, to which entries are fed."""
+    """A replica of a machine of locks and more, to which entries are fed."""
 
     def __init__(self, time_ms: int = 1_000) -> None:
         self.store = MemoryStore.open(SimDisk(), "/state")
-        self.runner = Runner(Locks, self.store)
+        self.runner = Runner(Recipes, self.store)
         self.time_ms = time_ms
 
     def apply(self, payload: bytes, kind: EntryKind = EntryKind.COMMAND) -> bytes:
@@ -36,17 +47,34 @@ class Node:
         (outcome,) = self.runner.apply([make_entry(applied.index + 1, 1, self.time_ms, kind, payload, applied.digest)])
         return b"" if outcome is None else outcome.payload
 
+    def run(self, name: str, *args: Any) -> Any:
+        """Apply a command; its result."""
+        method = Recipes.methods[name]
+        return method.decode_result(self.apply(method.command_payload(NO_SESSION, 0, 0, method.encode_args(args, {}))))
+
     def token(self, owner: str) -> int:
         """Have `owner` take a lock of its own."""
-        acquire = Locks.methods["acquire"]
-        payload = acquire.command_payload(NO_SESSION, 0, 0, acquire.encode_args((owner, owner, 60.0), {}))
-        return acquire.decode_result(self.apply(payload))
+        token: int = self.run("acquire", owner, owner, 60.0)
+        return token
+
+    def numbers(self) -> list[int]:
+        """One of each kind that is handed out."""
+        job = self.run("queues.put", "q", "work")
+        receipt = self.run("queues.take", "q").receipt
+        name = f"{self.runner.applied.index}"
+        return [
+            job,
+            receipt,
+            self.run("keys.begin", name).token,
+            self.run("barriers.enter", name, name, 1),
+            self.token(name),
+        ]
 
     def copy(self) -> Node:
         """Another node with the same state."""
         found = Node(self.time_ms)
         found.store.write(dict(self.store.scan(b"", None)), self.store.applied)
-        found.runner = Runner(Locks, found.store)
+        found.runner = Runner(Recipes, found.store)
         return found
 
     def restored(self, time_ms: int) -> Node:
@@ -167,6 +195,32 @@ def test_a_token_is_higher_than_all_that_the_old_cluster_has_handed_out_since_th
     assert min(of_first) > 7_000 * NUMBERS_A_MS
     again = first.copy()
     assert again.token("later") == first.token("later") > max(of_first)
+
+
+def test_no_number_of_any_recipe_is_handed_out_again():
+    """Jobs, receipts, and tokens of keys, barriers and locks: what the old cluster has told of them since the backup is
+    of nothing else in the new one."""
+    old = Node()
+    old.numbers()
+    new = old.restored(7_000)
+    of_old, of_new = [old.numbers() for _ in range(50)], [new.numbers() for _ in range(50)]
+    for before, after in zip(zip(*of_old, strict=True), zip(*of_new, strict=True), strict=True):
+        assert max(before) < min(after) and list(after) == sorted(set(after))
+
+
+def test_parties_that_came_before_a_restore_are_of_one_round_behind_it():
+    """They are let in when those before them have left, and know how long the others are inside."""
+    old = Node()
+    inside = [old.run("barriers.enter", "b", owner, 2, 10.0, 60.0) for owner in "ab"][-1]
+    assert [old.run("barriers.enter", "b", owner, 2, 10.0, 60.0) for owner in "cd"] == [0, 0]
+    new = old.restored(7_000)
+    for token in (inside - 1, inside):
+        new.run("barriers.release", "b", token)
+    instance = new.runner.instance.barriers
+    tokens = [instance.token_of("b", owner) for owner in "cd"]
+    assert tokens[0] > 7_000 * NUMBERS_A_MS and [instance.is_on("b", token) for token in tokens] == [True, True]
+    new.run("barriers.release", "b", tokens[0])
+    assert [instance.is_on("b", token) for token in tokens] == [True, True], "the other one is inside still"
 
 
 def test_what_a_cluster_goes_on_from_must_be_readable():
