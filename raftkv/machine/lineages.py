@@ -4,7 +4,11 @@ A cluster that was restored from a backup, or recovered from a survivor, uses th
 of its own. So the first entry that is its own says up to where it is the old one; raftkv makes it when it makes the
 data directory. The old one's cursors count up to there. Numbers that are handed out for good, as the tokens of locks
 are, go on above all that the old cluster can have handed out: above the time, in microseconds, at which the first
-leader of the new one began. So do those of two clusters that were restored from one backup, one after the other.
+leader of the new one began. So do those of two clusters that were restored from one backup, one after the other, if the
+log's time went on in between.
+
+That time may be no later than the one at which the old cluster itself began, if that one goes on from another one: a
+machine's clock may be behind the log, or have been reset. Then numbers go on by `LEAP_MS` higher than the old one's.
 """
 
 from __future__ import annotations
@@ -25,6 +29,9 @@ from raftkv.state import LINEAGE_KEY, Reader
 NUMBERS_A_MS = 1_000
 """So many numbers a millisecond are more than any cluster hands out; and until the year 2255 they fit in a double."""
 
+LEAP_MS = 1_000_000_000
+"""Some 10¹² numbers: more than a cluster hands out while time stands still in it, or until it is where it was."""
+
 _NOTHING = msgspec.msgpack.encode(None)
 
 
@@ -42,12 +49,20 @@ class Lineages(msgspec.Struct, frozen=True, array_like=True):
     ancestors: tuple[Ancestor, ...] = ()
     """The first began empty."""
     began_ms: int = 0
-    """The log's time at which the first leader began; 0 before that, and in a cluster that began empty."""
+    """The log's time at which the first leader began, or a later one, if that is not later than `earlier_ms`; 0 before
+    that, and in a cluster that began empty."""
+    earlier_ms: int = 0
+    """`began_ms` of the cluster that it goes on from."""
 
     def behind(self, parting: Ancestor) -> Lineages:
         """The lineages of a cluster that goes on from this one, as `parting` says."""
         earlier = [Ancestor(each.cluster_id, min(each.index, parting.index)) for each in self.ancestors]
-        return Lineages((*earlier, parting))
+        return Lineages((*earlier, parting), earlier_ms=max(self.began_ms, self.earlier_ms))
+
+    def begun(self, time_ms: int) -> Lineages:
+        """These, when the first leader has begun, at `time_ms`."""
+        earlier = self.earlier_ms
+        return Lineages(self.ancestors, time_ms if time_ms > earlier else earlier + LEAP_MS, earlier)
 
     @property
     def floor(self) -> int:
@@ -116,7 +131,7 @@ class Origin:
 
     def begin(self, time_ms: int) -> None:
         """Its first leader has begun."""
-        self._keep(Lineages(self.lineages.ancestors, time_ms))
+        self._keep(self.lineages.begun(time_ms))
 
     def _keep(self, lineages: Lineages) -> None:
         self.lineages = lineages

@@ -208,6 +208,19 @@ def test_no_number_of_any_recipe_is_handed_out_again():
         assert max(before) < min(after) and list(after) == sorted(set(after))
 
 
+@pytest.mark.parametrize("time_ms", [7_000, 6_999, 1], ids=["it stands still", "it went back", "it was reset"])
+def test_tokens_rise_where_time_has_not_gone_on_since_the_cluster_before_began(time_ms):
+    """As on a machine whose clock is behind: however often a cluster goes on from one that goes on from another."""
+    cluster, highest = Node(), 0
+    for _ in range(5):
+        cluster.token(f"backed up {highest}")
+        restored = cluster.restored(time_ms if highest else 7_000)
+        tokens = [cluster.token(f"since then {number} {highest}") for number in range(50)]
+        assert highest < min(tokens)
+        cluster, highest = restored, max(tokens)
+    assert cluster.token("the last one's") > highest
+
+
 def test_parties_that_came_before_a_restore_are_of_one_round_behind_it():
     """They are let in when those before them have left, and know how long the others are inside."""
     old = Node()
