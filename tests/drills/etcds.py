@@ -17,6 +17,9 @@ from tests.drills.terminal import DrillFailed
 TRY_S = 2.0
 """For one try of a write or read, as a member that is asked may be the one that hangs."""
 
+LATER = "k/later"
+"""Written after what must not be lost."""
+
 HEALTHY_S = 6.0
 """Members are changed only while all have been connected for five seconds, so that is waited for before the trouble."""
 
@@ -63,8 +66,22 @@ class EtcdNodes(Nodes):
         self.until(lambda: time.monotonic() - self._began > HEALTHY_S, "members are taken for healthy")
 
     def found(self) -> None:
+        """As all do; and a member's files have what it has acknowledged, for those who are left with nothing else: it
+        writes its database a moment later, and one that goes on alone drops what its log does not say is committed."""
         super().found()
+        self.put(LATER, "1")
+        self.until(lambda: all(map(self._has_later, self.founders)), "all members have applied it")
+        since = time.time_ns()
+        self.until(lambda: all(self._written_ns(number) > since for number in self.founders), "all have written it")
         self._began = time.monotonic()
+
+    def _has_later(self, number: int) -> bool:
+        return self._ask("get", LATER, "--consistency=s", at=[self.client(number)]).stdout != ""
+
+    def _written_ns(self, number: int) -> int:
+        """When a member's database was written; it is made to write one."""
+        self.put(LATER, "2")
+        return (self.directory(number) / "member" / "snap" / "db").stat().st_mtime_ns
 
     def restore(self, source: str, into: str) -> None:
         """A database of a member that was not saved has no hash, which must be said."""
@@ -92,8 +109,15 @@ class EtcdNodes(Nodes):
 
     def member_ids(self) -> dict[int, str]:
         """Type what shows the members, and read their ids, which other commands want; by the nodes' numbers."""
+        return {int(row[2].removeprefix("m")): row[0] for row in self._members() if row[2].startswith("m")}
+
+    def member_id_at(self, number: int) -> str:
+        """As `member_ids`, of the one that others reach at a node's address, whatever its name is now."""
+        return next(row[0] for row in self._members() if row[3] == self.peer(number))
+
+    def _members(self) -> list[list[str]]:
         rows = [line.split(", ") for line in self.terminal.type("etcdctl", "member", "list").splitlines()]
-        return {int(row[2].removeprefix("m")): row[0] for row in rows if len(row) > 3 and row[2].startswith("m")}
+        return [row for row in rows if len(row) > 3]
 
     def _ask(self, *words: str, at: Sequence[str] = (), given: str = "") -> subprocess.CompletedProcess[str]:
         """An `etcdctl` of the drill's own, which is not typed."""

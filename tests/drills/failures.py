@@ -235,8 +235,32 @@ def _flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def wrong_directory(nodes: Nodes) -> None:
-    """Node 3 was started on a copy of node 2's directory, and its own lies beside it."""
+def our_wrong_directory(nodes: OurNodes) -> None:
+    """It does not start."""
+    _start_on_a_copy(nodes)
+    nodes.all_up()
+    nodes.served()
+
+
+def etcds_wrong_directory(nodes: EtcdNodes) -> None:
+    """It takes part as the other one, which may end by that: then it is made anew."""
+    _start_on_a_copy(nodes)
+    nodes.until(lambda: nodes.answers(3), "node 3 answers")
+    nodes.until(lambda: nodes.running[2].poll() is not None or nodes.answers(2), "node 2 has ended or answers")
+    if nodes.running[2].poll() is not None:
+        nodes.kill(2)
+        its_id = nodes.member_id_at(2)
+        nodes.settle()
+        nodes.terminal.type("etcdctl", "member", "remove", its_id)
+        nodes.terminal.type("etcdctl", "member", "add", "m2", "--peer-urls", nodes.peer(2))
+        nodes.terminal.type("rm", "-r", "n2")
+        nodes.serve(2, joins=True)
+    nodes.all_up()
+    nodes.served()
+
+
+def _start_on_a_copy(nodes: Nodes) -> None:
+    """Node 3 was started on a copy of node 2's directory, and its own lies beside it; then it is started on that."""
     nodes.found()
     nodes.kill(3)
     nodes.directory(3).rename(nodes.directory(3).with_name("n3.own"))
@@ -249,8 +273,6 @@ def wrong_directory(nodes: Nodes) -> None:
     nodes.terminal.type("rm", "-r", "n3")
     nodes.terminal.type("mv", "n3.own", "n3")
     nodes.serve(3)
-    nodes.all_up()
-    nodes.served()
 
 
 def _copy(source: str, target: str) -> None:
@@ -278,6 +300,9 @@ DRILLS = (
     ),
     Drill("node-damaged", "a node's data is damaged", our_damaged_node, etcds_damaged_node),
     Drill(
-        "wrong-directory", "a node was started on a copy of another one's directory", wrong_directory, wrong_directory
+        "wrong-directory",
+        "a node was started on a copy of another one's directory",
+        our_wrong_directory,
+        etcds_wrong_directory,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.drills.drill import Drill
 from tests.drills.etcds import EtcdNodes
-from tests.drills.nodes import Nodes
+from tests.drills.nodes import BEFORE, Nodes
 from tests.drills.ours import OurNodes
 
 
@@ -123,10 +123,11 @@ def our_moved_node(nodes: OurNodes) -> None:
 
 
 def etcds_moved_node(nodes: EtcdNodes) -> None:
-    """Everybody is told first."""
+    """Everybody is told first, and hears it only where somebody leads: the node may have been the leader."""
     nodes.found()
     nodes.settle()
     _move(nodes, 3)
+    nodes.put(BEFORE, "1")
     ids = nodes.member_ids()
     nodes.terminal.type("etcdctl", "member", "update", ids[3], "--peer-urls", nodes.peer(3))
     nodes.serve(3)
