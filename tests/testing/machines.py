@@ -203,3 +203,54 @@ class Failing(Inventory):
     def receive(self, sku: str, quantity: int) -> int:
         with open(f"/nowhere/{sku}") as file:
             return len(file.read()) + quantity
+
+
+class Holds(StateMachine):
+    """Seats that are held for ten seconds, and longer by who holds them."""
+
+    holds = Table(str, str, expires=True)
+
+    @command
+    def hold(self, seat: str, who: str) -> bool:
+        if self.holds.get(seat, who) != who:
+            return False
+        self.holds.put(seat, who, ttl_s=10)
+        return True
+
+
+class Unrenewed(Holds):
+    """A hold ends ten seconds after it was begun."""
+
+    @command
+    def hold(self, seat: str, who: str) -> bool:
+        if seat not in self.holds:
+            self.holds.put(seat, who, ttl_s=10)
+        return self.holds[seat] == who
+
+
+class Lingering(Holds):
+    """A hold lasts for a moment more than ten seconds."""
+
+    ends = Table(str, int)
+
+    @command
+    def hold(self, seat: str, who: str) -> bool:
+        if self.holds.get(seat, who) != who and self.now_ms <= self.ends[seat]:
+            return False
+        self.ends[seat] = self.now_ms + 10_000
+        self.holds.put(seat, who)
+        return True
+
+
+class HoldsModel:
+    """Who holds each seat, and until when."""
+
+    def __init__(self) -> None:
+        self.holds: dict[str, tuple[str, int]] = {}
+
+    def hold(self, seat: str, who: str, now_ms: int) -> bool:
+        holder, end_ms = self.holds.get(seat, (who, 0))
+        if holder != who and now_ms < end_ms:
+            return False
+        self.holds[seat] = who, now_ms + 10_000
+        return True

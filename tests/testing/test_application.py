@@ -21,13 +21,17 @@ from tests.testing.machines import (
     Attribute,
     Following,
     Forgetful,
+    Holds,
+    HoldsModel,
     Inventory,
     InventoryModel,
+    Lingering,
     Memoizing,
     Mirroring,
     Remembering,
     Tags,
     TagsModel,
+    Unrenewed,
     Writing,
 )
 
@@ -145,6 +149,30 @@ def test_a_lost_retry_is_found_under_faults(monkeypatch):
     assert "node 1" in error.diagram.splitlines()[0]
     assert Path(error.page).read_text().startswith("<!DOCTYPE html>")
     assert error.instructions.endswith(f"What happened is drawn in: {error.page}")
+
+
+@pytest.mark.parametrize(
+    ("machine", "long_scripts", "calls_needed"),
+    [(Holds, 20, None), (Unrenewed, 0, None), (Unrenewed, 20, 3), (Lingering, 20, 2)],
+)
+def test_what_shows_after_ten_seconds_is_found_by_long_scripts(machine, long_scripts, calls_needed):
+    """They take up to minutes, and are made short where they fail; those that worlds play are over in two seconds.
+
+    What a mistake needs are a hold, its renewal, and somebody else between their ends; or just when the only one ends.
+    """
+    test = fault_test(
+        machine,
+        model=HoldsModel,
+        commands=[calls(machine.hold, st.sampled_from(["a", "b"]), st.sampled_from(["ann", "bob"]))],
+        faults=["crash"],
+        budget=msgspec.structs.replace(BUDGETS["quick"], examples=3, long_scripts=long_scripts),
+    )
+    if calls_needed is None:
+        test()
+        return
+    error = failure_of(test)
+    assert error.cause == Cause.DISAGREES
+    assert error.program.count("Call(") == calls_needed
 
 
 def test_the_saved_failure_is_the_same_again(failures):

@@ -75,6 +75,15 @@ def test_what_fails_only_in_the_next_way_is_made_small(trials):
     assert trials.in_a_world[: found + 1] == trials.alone[: found + 1]
 
 
+def test_long_scripts_have_a_number_of_their_own_and_are_trimmed_only(trials):
+    """Hypothesis makes no seed smaller than it has found it."""
+    trials.budget = msgspec.structs.replace(trials.budget, examples=1, long_scripts=15)
+    assert Hunt(trials.scripts, trials.pass_alone, trials.budget, are_long=True).run() is None
+    assert len(trials.alone) > 10
+    script, _ = Hunt(trials.scripts, trials.fail_in_a_world, trials.budget, are_long=True).run()
+    assert [each.seed for each in trials.in_a_world if each.seed >= LIMIT] == [script.seed]
+
+
 def test_more_than_can_be_kept_are_drawn_again(trials, monkeypatch):
     """The same ones, whatever the seed."""
     monkeypatch.setattr(hunting, "KNOWN_MAX", 5)

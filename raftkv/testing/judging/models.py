@@ -28,7 +28,9 @@ class LocksModel:                                 # of a machine that schedules 
 ```
 
 Commands that the machine has scheduled, that repeat, or that run for rows which are over, are told to the model when
-they were run, if it has a method of the name; it must agree with what they gave.
+they were run, if it has a method of the name; it must agree with what they gave. That does not check that they
+run at all: a model that keeps when each is due can tell by `now_ms` that it was told nothing, long after that, as there
+may have been no leader.
 
 A command `acquire` of a part `locks` is the model's `locks_acquire`.
 """

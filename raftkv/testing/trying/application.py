@@ -14,7 +14,15 @@ from raftkv.testing.trying.hunting import Hunt
 from raftkv.testing.trying.keeping import keep
 from raftkv.testing.trying.references import Reference
 from raftkv.testing.trying.script import Script
-from raftkv.testing.trying.strategies import CallsOf, CallSource, UnfitStrategy, any_call, chosen_kinds, scripts
+from raftkv.testing.trying.strategies import (
+    CallsOf,
+    CallSource,
+    UnfitStrategy,
+    any_call,
+    chosen_kinds,
+    long_scripts,
+    scripts,
+)
 from raftkv.testing.trying.tally import Tally
 
 
@@ -98,7 +106,11 @@ class FaultTest:
         # All scripts alone, and then in worlds: most mistakes show without one, in a hundredth of the time.
         tried = scripts(self.call, budget, self.clients, self.kinds)
         alone = Hunt(tried, self._alone, budget)
-        found = alone.run() or Hunt(tried, self._in_a_world, budget, before=alone).run()
+        found = (
+            alone.run()
+            or Hunt(long_scripts(self.call, self.clients), self._alone, budget, are_long=True).run()
+            or Hunt(tried, self._in_a_world, budget, before=alone).run()
+        )
         chosen.tried.append(self.tally.described())
         if found is None:
             self.tally.warn()

@@ -16,7 +16,7 @@ class Budget(msgspec.Struct, frozen=True):
 
     name: str
     examples: int
-    """Scripts that are tried."""
+    """Scripts that are tried, alone and then in worlds."""
     shrinks: int
     """Smaller scripts that are tried once one has failed; one that needs no cluster counts for a tenth or three."""
     bursts_max: int
@@ -24,6 +24,9 @@ class Budget(msgspec.Struct, frozen=True):
     faults_max: int
     duration_ms: int
     """Virtual time in which calls and faults of a script are due."""
+    long_scripts: int = 20
+    """Scripts of 60 calls each, over minutes, that are tried alone only: such a one takes no longer than a short one
+    in a world."""
 
 
 BUDGETS = {
@@ -31,8 +34,10 @@ BUDGETS = {
     for budget in (
         # A script takes about a tenth of a second.
         Budget("quick", examples=20, shrinks=120, bursts_max=12, faults_max=8, duration_ms=2_000),
-        Budget("ci", examples=200, shrinks=500, bursts_max=20, faults_max=12, duration_ms=4_000),
-        Budget("soak", examples=5_000, shrinks=2_000, bursts_max=30, faults_max=20, duration_ms=8_000),
+        Budget("ci", examples=200, shrinks=500, bursts_max=20, faults_max=12, duration_ms=4_000, long_scripts=100),
+        Budget(
+            "soak", examples=5_000, shrinks=2_000, bursts_max=30, faults_max=20, duration_ms=8_000, long_scripts=1_000
+        ),
     )
 }
 

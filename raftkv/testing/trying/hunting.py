@@ -37,13 +37,22 @@ class Hunt:
     """Looks for a script that fails, and then for smaller ones, within a budget."""
 
     def __init__(
-        self, scripts: SearchStrategy[Script], attempt: Attempt, budget: Budget, before: Hunt | None = None
+        self,
+        scripts: SearchStrategy[Script],
+        attempt: Attempt,
+        budget: Budget,
+        before: Hunt | None = None,
+        *,
+        are_long: bool = False,
     ) -> None:
-        """`before` has made another attempt with the same scripts, and none failed."""
+        """`before` has made another attempt with the same scripts, and none failed. Long scripts are as many as the
+        budget has of them, and are only trimmed: hypothesis would use its tries up on their many values."""
         self._scripts = scripts
         self._attempt = attempt
         self._budget = budget
         self._before = before
+        self._are_long = are_long
+        self._count = budget.long_scripts if are_long else budget.examples
         self._seed: int = before._seed if before is not None else _seed_of(budget)
         self._tried: list[Script] = []
         self._left = 5 * budget.shrinks  # half of it, in tenths; the other half is for what `trimmed` tries
@@ -55,7 +64,7 @@ class Hunt:
     def run(self) -> tuple[Script, CounterExample] | None:
         """Search, and return the failure of the smallest script that failed; None without one."""
         with contextlib.suppress(CounterExample, _Enough):
-            if not self._known_pass():
+            if self._count and not self._known_pass():
                 self._hypothesis()()
         if self._trouble is not None:
             raise self._trouble.with_traceback(None) from None
@@ -70,13 +79,12 @@ class Hunt:
 
     def _hypothesis(self) -> Callable[[], None]:
         """Make hypothesis's search, which tries scripts, and after a failure smaller ones."""
-        budget = self._budget
         settings = hypothesis.settings(
-            max_examples=budget.examples,
+            max_examples=self._count,
             database=None,  # a failure is saved to a file of its own
             deadline=None,
             derandomize=False,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate] if self._are_long else [Phase.generate, Phase.shrink],
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
             print_blob=False,

@@ -56,7 +56,7 @@ class Call(msgspec.Struct, frozen=True):
 class Fault(msgspec.Struct, frozen=True):
     """One thing that goes wrong: `Fault("crash", at_ms=400, chance=3)`.
 
-    `kind` is one of `raftkv.testing.faultkinds_in()`; which node it meets, and how hard, follows from `chance`.
+    `kind` is one of `raftkv.testing.fault_kinds()`; which node it meets, and how hard, follows from `chance`.
     """
 
     kind: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from hypothesis import strategies as st
@@ -18,6 +18,8 @@ from raftkv.testing.faults.nemesis import fault_kinds
 from raftkv.testing.trying.budget import Budget
 from raftkv.testing.trying.replica import arguments
 from raftkv.testing.trying.script import Call, Earlier, Fault, Script
+
+T = TypeVar("T")
 
 SEED_MAX = 2**16
 CHANCE_MAX = 2**16
@@ -194,6 +196,27 @@ def scripts(draw: DrawFn, call: SearchStrategy[Call], budget: Budget, clients: i
         faults=tuple(sorted(draw(st.lists(fault, max_size=budget.faults_max)), key=lambda each: each.at_ms)),
         calls=tuple(sorted(found, key=lambda each: each.at_ms)),
     )
+
+
+LONG_CALLS = 60
+"""In a long script: of a dozen commands each is called about five times, and meets what the others have left."""
+_SPANS = ((2_000, 1), (30, 1_000), (300, 1_000))
+"""Of long scripts, in steps of so many milliseconds: in one of these, rows and timers of most applications run out
+between the calls; and at the very time of some, which is mostly in whole seconds."""
+
+
+def long_ones(draw: DrawFn, timed: Callable[[SearchStrategy[int]], SearchStrategy[T]]) -> list[T]:
+    """So many of what `timed` gives for times, all over one span."""
+    steps, step_ms = draw(st.sampled_from(_SPANS))
+    at_ms = st.integers(0, steps).map(lambda step: step * step_ms)
+    return draw(st.lists(timed(at_ms), min_size=LONG_CALLS, max_size=LONG_CALLS))
+
+
+@st.composite
+def long_scripts(draw: DrawFn, call: SearchStrategy[Call], clients: int) -> Script:
+    """Scripts of many calls and no faults; hypothesis makes none of them shorter, but `trimmed` does."""
+    found = long_ones(draw, lambda at_ms: st.builds(_timed, call, st.integers(1, clients), at_ms))
+    return Script(calls=tuple(sorted(found, key=lambda each: each.at_ms)))
 
 
 def _timed(call: Call, client: int, at_ms: int) -> Call:

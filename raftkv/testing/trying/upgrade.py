@@ -17,7 +17,15 @@ from raftkv.testing.trying.replacing import run_upgrade
 from raftkv.testing.trying.rollout import BREAKS, MOVES
 from raftkv.testing.trying.script import Call, Fault, Script
 from raftkv.testing.trying.sides import UPGRADE
-from raftkv.testing.trying.strategies import CHANCE_MAX, SEED_MAX, CallsOf, CallSource, UnfitStrategy, any_call
+from raftkv.testing.trying.strategies import (
+    CHANCE_MAX,
+    SEED_MAX,
+    CallsOf,
+    CallSource,
+    UnfitStrategy,
+    any_call,
+    long_ones,
+)
 from raftkv.testing.world.cluster import SimCluster
 
 
@@ -98,7 +106,11 @@ class UpgradeTest:
         else:
             tried = _scripts(self, budget)
             alone = Hunt(tried, self._alone, budget)
-            found = alone.run() or Hunt(tried, self._in_a_world, budget, before=alone).run()
+            found = (
+                alone.run()
+                or Hunt(_long_scripts(self), self._alone, budget, are_long=True).run()
+                or Hunt(tried, self._in_a_world, budget, before=alone).run()
+            )
             if found is None:
                 return
             script, error = found
@@ -176,6 +188,15 @@ def _scripts(draw: DrawFn, case: UpgradeTest, budget: Budget) -> Script:
         faults=tuple(sorted(faults, key=lambda each: each.at_ms)),
         calls=tuple(sorted(found, key=lambda each: each.at_ms)),
     )
+
+
+@st.composite
+def _long_scripts(draw: DrawFn, case: UpgradeTest) -> Script:
+    """Scripts of many calls, with one change of version among them."""
+    found = long_ones(draw, lambda at_ms: st.tuples(case.call, st.integers(1, case.clients), at_ms))
+    calls = sorted((_timed(case, *each) for each in found), key=lambda each: each.at_ms)
+    change = Fault(UPGRADE, draw(st.sampled_from(calls)).at_ms, draw(st.integers(0, 5)))
+    return Script(faults=(change,), calls=tuple(calls))
 
 
 def _timed(case: UpgradeTest, drawn: tuple[Call, bool], client: int, at_ms: int) -> Call:
