@@ -16,7 +16,8 @@ seen = await queues.finished(number, timeout_s=60)          # Seen(state="done",
 
 `BlockingQueues` has the same for threads. While a worker is at a job, a task extends its visibility; so that may be
 short, and a job whose worker has died is soon tried again. A worker that is paused for longer may come too late:
-`job.check()` says so before a step that must not be done twice, and the end of the block raises `JobLost`.
+`job.check()` says so before a step that must not be done twice, and the end of the block raises `JobLost`. A job that a
+command of the machine has done, and acknowledged, is the block's no more: `job.let_go()` says so.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ POLLED_S = 30.0
 """How long one look for a job waits for one."""
 PAUSE_S = 0.5
 """Before a worker tries again when there is no cluster."""
+DONE_WITHIN = "if a command of the machine has done this job itself, call `let_go()` behind it, in the block"
 ERROR_MAX = 1_000
 """Characters that are kept of why a job has failed."""
 
@@ -104,7 +106,11 @@ class Work:
         if self._is_left:
             return
         if kind is None:
-            await self.ack(self.result)
+            try:
+                await self.ack(self.result)
+            except JobLost as exc:
+                exc.add_note(DONE_WITHIN)
+                raise
         else:
             await asyncio.shield(self._give_up(f"{kind.__name__}: {error}"))
 

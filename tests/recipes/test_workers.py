@@ -61,7 +61,7 @@ def test_a_job_is_kept_as_long_as_it_is_worked_on_and_done_at_the_end():
 
 
 def test_a_job_that_a_command_of_the_machine_does_is_let_go():
-    """The end of the block leaves it as it is, and nothing is extended any more."""
+    """The end of the block leaves it as it is, and nothing is extended any more. One that isn't let go is lost."""
 
     async def story():
         client = MemoryClient(App)
@@ -71,6 +71,13 @@ def test_a_job_that_a_command_of_the_machine_does_is_let_go():
             assert await client.call(App.finish, job.receipt) == number
             job.let_go()
         assert (await queues.finished(number)).result == "done within"
+        await queues.put("mail", "not let go")
+        with pytest.raises(JobLost) as caught:
+            async with queues.take("mail") as job:
+                await client.call(App.finish, job.receipt)
+        assert caught.value.__notes__ == [
+            "if a command of the machine has done this job itself, call `let_go()` behind it, in the block"
+        ]
         number = await queues.put("mail", "b", attempts=1)
         async with queues.take("mail", visibility_s=5) as job:
             job.let_go()
