@@ -12,6 +12,7 @@ if typing.TYPE_CHECKING:
     from raftkv.client.dial import Dial
     from raftkv.client.options import ClientOptions
     from raftkv.client.reads import Read, StaleRead
+    from raftkv.client.remote import BlockingRemote, Remote
     from raftkv.client.watching import BlockingWatch, Watch
     from raftkv.machine import UnknownMethod
 else:
@@ -25,6 +26,7 @@ else:
             "raftkv.client.dial": "Dial",
             "raftkv.client.options": "ClientOptions",
             "raftkv.client.reads": "Read StaleRead",
+            "raftkv.client.remote": "BlockingRemote Remote",
             "raftkv.client.watching": "BlockingWatch Watch",
             "raftkv.machine": "UnknownMethod",
         },
@@ -34,11 +36,13 @@ __all__ = [
     "Admin",
     "BlockingAdmin",
     "BlockingClient",
+    "BlockingRemote",
     "BlockingWatch",
     "Client",
     "ClientOptions",
     "Dial",
     "Read",
+    "Remote",
     "StaleRead",
     "UnknownMethod",
     "Watch",

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from raftkv.access import AccessAsk, AccessOrder, AccessShown
 from raftkv.client.admin import Admin
@@ -25,13 +26,25 @@ class BlockingAdmin:
     admin.backup("shop.backup")
     ```
 
-    Arguments, results and errors are those of `Admin`.
+    Arguments, results and errors are those of `Admin`. It holds nothing between its calls, so that `with` is for those
+    who write the same for every client; it may be used behind that, too.
     """
 
     def __init__(self, addresses: Sequence[str], **settings: Any) -> None:
         """`settings` are those of `Admin`. Raises as `Admin` does."""
         self._new: Callable[[], Admin] = partial(Admin, addresses, **settings)
         self._new()  # raises at once what is wrong with these
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Does nothing: each call has closed its connections."""
 
     def _run(self, work: Callable[[Admin], Awaitable[T]]) -> T:
         async def done() -> T:

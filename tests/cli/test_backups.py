@@ -140,7 +140,8 @@ def test_the_blocking_admin_does_the_same(one_node, run, tmp_path):
             assert hasattr(BlockingAdmin, name), f"it lacks {name}"
             own = list(inspect.signature(getattr(BlockingAdmin, name)).parameters)
             assert own[:2] == list(inspect.signature(method).parameters)[:2]
-    admin = BlockingAdmin([one_node.member.client_address])
+    with BlockingAdmin([one_node.member.client_address]) as admin:
+        assert admin.status()["role"] == "leader"
     made = admin.backup(tmp_path / "a", age_s=0.0)
     assert made.snapshot.index <= admin.status()["applied_index"]
     assert run("backup", "verify", str(tmp_path / "a")).exit_code == 0
