@@ -16,6 +16,7 @@ from raftkv.transport.refusals import address_text
 from raftkv.transport.shared import Shared
 from raftkv.transport.tuning import set_no_delay
 from raftkv.wire import (
+    NO_VERSION,
     Challenge,
     FrameDecoder,
     Hello,
@@ -182,6 +183,11 @@ class Incoming(asyncio.Protocol):
 
     def _introduce(self, message: PeerMessage) -> None:
         """Answer a challenge, or the hello that counts. One whose sender has not proven itself has no effect."""
+        if isinstance(message, Hello) and message.version == NO_VERSION:
+            # A leader asks so before it writes an address into the membership. It does not try to come in, so nobody
+            # is warned of somebody without the secret.
+            self._close_with(HelloReply(None, f"node {self._owner.node_id} listens for nodes here"))
+            return
         try:
             heard = self._proof.take(message)
         except HandshakeRefused as exc:
@@ -197,7 +203,11 @@ class Incoming(asyncio.Protocol):
     def _turn_away(self, why: HandshakeRefused) -> None:
         """Say why, and close."""
         self._shared.stats.refused_handshake(why, asyncio.get_running_loop().time())
-        self._write(self._proof.answer(HelloReply(None, str(why), removal_of(self._shared.handler, why))))
+        self._close_with(self._proof.answer(HelloReply(None, str(why), removal_of(self._shared.handler, why))))
+
+    def _close_with(self, last: PeerMessage) -> None:
+        """Close behind this message."""
+        self._write(last)
         self._over = True
         assert self._transport is not None
         self._transport.close()

@@ -35,7 +35,7 @@ if typing.TYPE_CHECKING:
         encode_response,
         encode_server_hello,
     )
-    from raftkv.wire.frame import FRAME_HEAD_BYTES, PROTOCOL_VERSION, FrameDecoder, encode_frame
+    from raftkv.wire.frame import FRAME_HEAD_BYTES, NO_VERSION, PROTOCOL_VERSION, FrameDecoder, encode_frame
     from raftkv.wire.peer import (
         Acquaintance,
         Acquaintances,
@@ -64,7 +64,7 @@ else:
                 "decode_server_hello encode_client_hello encode_members encode_request encode_response "
                 "encode_server_hello"
             ),
-            "raftkv.wire.frame": "FRAME_HEAD_BYTES PROTOCOL_VERSION FrameDecoder encode_frame",
+            "raftkv.wire.frame": "FRAME_HEAD_BYTES NO_VERSION PROTOCOL_VERSION FrameDecoder encode_frame",
             "raftkv.wire.peer": (
                 "Acquaintance Acquaintances Challenge DigestReport DigestRequest DivergedNotice Hello HelloReply "
                 "NoAgreementNotice PeerMessage Ping Pong Proven Removal decode_message encode_message"
@@ -75,6 +75,7 @@ else:
 __all__ = [
     "FRAME_HEAD_BYTES",
     "NOTICE_ID",
+    "NO_VERSION",
     "PROTOCOL_VERSION",
     "Acquaintance",
     "Acquaintances",

@@ -15,6 +15,9 @@ PROTOCOL_VERSION = 2
 """The version of everything in this package. A hello of another version is refused with a text that names both, so
 every version must be able to read hellos. Version 2: entries that fire timers."""
 
+NO_VERSION = 0
+"""A version that no node speaks: a hello of it asks whether a node listens there, and says nothing of its sender."""
+
 _HEAD = struct.Struct("<IQ")
 FRAME_HEAD_BYTES = _HEAD.size
 

@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from raftkv import (
@@ -30,7 +31,7 @@ from raftkv import (
     query,
 )
 from raftkv.doctor import ClusterView, Evidence, diagnose
-from raftkv.errors import AlreadyStarted, DataDirLocked, NotRunning, RaftKVError, WrongDataDir
+from raftkv.errors import AlreadyStarted, DataDirLocked, InvalidArgument, NotRunning, RaftKVError, WrongDataDir
 from raftkv.processes.ports import free_ports
 from raftkv.server.tls import client_context
 from raftkv.transport.memory import pause
@@ -188,6 +189,42 @@ def test_a_stranger_that_does_not_know_the_secret_is_found_by_the_doctor(tmp_pat
             found = diagnose(Evidence(view=view, before=view), datetime.now(UTC))
             (refused,) = [each for each in found if "secret" in each.condition]
             assert refused.condition == "secret-refused" and "dials node 1 as a node" in refused.what
+
+    run(story())
+
+
+def test_a_leader_that_asks_who_listens_is_no_stranger_without_the_secret(tmp_path):
+    """It asks before it writes a member's address: that warns nobody, and still tells a node from what is none."""
+    path = tmp_path / "secret"
+    path.write_text("what the two nodes know\n")
+    path.chmod(0o600)
+
+    async def story():
+        founders = members(2)
+        servers = [
+            Server(
+                Inventory,
+                data_dir=tmp_path / str(each.node_id),
+                node_id=each.node_id,
+                members=founders,
+                listen=Listen(peer_secret_file=path),
+            )
+            for each in founders
+        ]
+        await asyncio.gather(*(each.start() for each in servers))
+        while not (leaders := [each for each in servers if each.status().role == "leader"]):
+            await pause(0.02)
+        (leader,) = leaders
+        (other,) = [each for each in servers if each is not leader]
+        member = next(each for each in founders if each.node_id == other.status().node_id)
+        moved = msgspec.structs.replace(member, peer_address=member.peer_address.replace("127.0.0.1", "localhost"))
+        await leader.node.orders.update_member(moved)
+        assert other.status().membership.member(member.node_id) in (member, moved)
+        assert other.status().secrets_refused == 0
+        swapped = Member(9, other.address, other.address)
+        with pytest.raises(InvalidArgument, match="an address of node"):
+            await leader.node.orders.add_learner(swapped)
+        await asyncio.gather(*(each.stop() for each in servers))
 
     run(story())
 

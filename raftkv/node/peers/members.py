@@ -11,6 +11,7 @@ from raftkv.addresses import address_problem
 from raftkv.errors import FrameError, InvalidArgument, Unavailable
 from raftkv.model import Member, Membership, NodeId
 from raftkv.wire import (
+    NO_VERSION,
     PROTOCOL_VERSION,
     ClientHello,
     Hello,
@@ -24,9 +25,6 @@ from raftkv.wire import (
 
 Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes | None]]
 """Sends a first frame to an address; returns the frame that comes back, or None."""
-
-NO_VERSION = 0
-"""A version that no node speaks: so a node refuses at once, which shows that it is a node, and remembers nothing."""
 
 _NODE_FRAME = encode_message(
     Hello(
