@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from raftkv.addresses import parse
 from raftkv.cli.output import errors_reported
@@ -102,9 +103,13 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-def _addresses(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> list[str]:
+def _addresses(context: click.Context, param: click.Parameter, value: tuple[str, ...]) -> list[str]:
     # One variable of the environment holds all of them; commas or blanks, as people write lists.
-    addresses = [address for given in value for address in given.replace(",", " ").split()] or [DEFAULT_ADDRESS]
+    addresses = [address for given in value for address in given.replace(",", " ").split()]
+    if not addresses and context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE:
+        # A script's variable that is not set must not send its writes to another cluster, the one at the default.
+        raise click.BadParameter("there is no address in it: write HOST:PORT, or leave it out")
+    addresses = addresses or [DEFAULT_ADDRESS]
     for address in addresses:
         try:
             parse(address)

@@ -162,6 +162,8 @@ def test_a_stale_read_says_at_which_index(run):
         (("put", "", "x"), "a key of 0 bytes"),
         (("put", "k" * 5000, "x"), "a key of 5000 bytes"),
         (("get", "x", "-a", "nowhere"), "address 'nowhere': must be host:port"),
+        (("get", "x", "-a", ""), "there is no address in it"),
+        (("get", "x", "-a", " , "), "there is no address in it"),
         (("get", "x", "--timeout", "0"), "is not in the range"),
         (("get", "x", "--tls-ca", "ca.pem"), "all three are needed"),
         (("txn", "fly"), "an operation is one of"),
