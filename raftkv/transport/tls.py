@@ -268,8 +268,17 @@ class Credentials:
         return self.files.mark() != self.loaded.mark
 
     def renew(self) -> None:
-        """Read the files again. Raises `ConfigError` and `OSError`; what was read before goes on being used then."""
-        self.take(load(self.files, self.demands))
+        """Read the files again. Raises `ConfigError` and `OSError`; what was read before goes on being used then.
+
+        A certificate that has run out is not taken in the place of one that has not: nobody would accept it.
+        """
+        new, now = load(self.files, self.demands), datetime.now(UTC)
+        old = self.loaded.own
+        if new.own is not None and new.own.not_after <= now and (old is None or old.not_after > now):
+            raise ConfigError(
+                f"tls_cert = {self.files.cert!r}: the {new.own.describe()}, has run out: put a valid one there"
+            )
+        self.take(new)
 
     def describe(self) -> dict[str, str]:
         """For the log: the certificate that is shown."""

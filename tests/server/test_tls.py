@@ -24,6 +24,7 @@ from raftkv.processes.ports import free_ports
 from raftkv.server import tls
 from raftkv.server.tls import Renewal, Tls, node_tls
 from raftkv.transport import PeerNames, PeerSecret, SecretFile
+from raftkv.transport.certificate import read_certificate
 from raftkv.transport.memory import pause
 from raftkv.transport.tcp import split_address
 from raftkv.transport.tls import WARN_S
@@ -190,6 +191,25 @@ def test_new_files_are_taken_by_themselves_when_they_fit(authority: Authority, m
     refused, taken = [line for line in lines if line["event"].startswith("tls_files")]
     assert f"tls_key = {str(key)!r}" in refused["reason"]
     assert "certificate of 'new'" in taken["certificate"]
+
+
+def test_a_certificate_that_has_run_out_does_not_replace_one_that_is_valid(authority: Authority) -> None:
+    """The wrong file put in place by mistake; at a start, and in the place of one that has run out too, it is taken."""
+    cert, key = authority.issue("slip")
+    made = node_tls(str(authority.path), str(cert), str(key), None)
+    assert made is not None
+    (credentials,) = made.every
+    valid = credentials.loaded.own
+    authority.issue("slip", days=-2)
+    with pytest.raises(ConfigError, match=r"tls_cert = .* has run out"):
+        credentials.renew()
+    assert credentials.loaded.own == valid
+    late = node_tls(str(authority.path), str(cert), str(key), None)
+    assert late is not None
+    (credentials,) = late.every
+    authority.issue("slip", days=-1)
+    credentials.renew()
+    assert credentials.loaded.own == read_certificate(ssl.PEM_cert_to_DER_cert(cert.read_text()))
 
 
 def test_a_new_secret_is_taken_by_itself_when_it_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
