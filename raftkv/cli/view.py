@@ -13,7 +13,7 @@ from raftkv.cli.output import size_of
 from raftkv.cli.versions import version_lines
 from raftkv.client.book import is_usable
 from raftkv.doctor import ClusterView, Silent
-from raftkv.errors import RaftKVError, Unavailable
+from raftkv.errors import Forbidden, RaftKVError, Unauthenticated, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
 
@@ -30,10 +30,16 @@ Answers: TypeAlias = dict[str, NodeStatus | Silent]
 
 
 async def look(target: Target) -> ClusterView:
-    """Ask the nodes at the target's addresses, then those that they name. Raises `Unavailable` when none answers."""
+    """Ask the nodes at the target's addresses, then those that they name.
+
+    Raises `Unavailable` when none answers, and `Unauthenticated` when those that do want to know first who asks, or say
+    that whoever has signed in may not know.
+    """
     view = view_of(await ask_cluster(target))
     if not view.nodes:
-        raise Unavailable("; ".join(each.reason for each in view.silent))
+        refusals = [each.reason for each in view.silent if each.is_refusal]
+        reasons = "; ".join(dict.fromkeys(refusals or [each.reason for each in view.silent]))
+        raise Unauthenticated(reasons) if refusals else Unavailable(reasons)
     return view
 
 
@@ -92,7 +98,7 @@ async def ask(target: Target, address: str, within_s: float = ANSWER_S) -> NodeS
         async with target.admin(address) as admin:
             return msgspec.convert(await admin.status(min(within_s, target.timeout_s)), NodeStatus)
     except RaftKVError as exc:
-        return Silent(address, str(exc))
+        return Silent(address, str(exc), is_refusal=isinstance(exc, Unauthenticated | Forbidden))
 
 
 def _members(answers: object) -> tuple[Member, ...]:

@@ -16,6 +16,8 @@ class Silent(msgspec.Struct, frozen=True):
     address: str
     reason: str
     node_id: NodeId | None = None
+    is_refusal: bool = False
+    """Whether a node does answer there, and does not tell who asks: nobody has signed in, or has no right to know."""
 
 
 class ClusterView(msgspec.Struct, frozen=True):

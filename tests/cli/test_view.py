@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from raftkv.cli import admin
@@ -15,7 +16,7 @@ from raftkv.cli import view as module
 from raftkv.cli.common import Target
 from raftkv.cli.view import informed, look, status_display
 from raftkv.doctor import ClusterView, Silent
-from raftkv.errors import Unavailable
+from raftkv.errors import Unauthenticated, Unavailable
 from raftkv.model import Member, Membership
 from raftkv.node.status import NodeStatus, PeerStatus
 from raftkv.transport.tls import CertificateStatus
@@ -95,6 +96,17 @@ def shown(found: ClusterView, width: int) -> str:
     out = io.StringIO()
     Console(file=out, width=width, highlight=False).print(status_display(found, width))
     return out.getvalue()
+
+
+def test_nodes_that_ask_for_a_sign_in_are_not_said_to_be_unavailable(monkeypatch):
+    """Exit code 7 and not 3: trying again later is of no use. Each reason is said once."""
+    silent = [Silent("10.0.0.1:7001", "sign in", is_refusal=True), Silent("10.0.0.2:7001", "no answer")]
+    with pytest.raises(Unauthenticated, match=r"^sign in$"):
+        seen(monkeypatch, lambda address: silent[0], ["10.0.0.1:7001", "10.0.0.2:7001"])
+    with pytest.raises(Unauthenticated, match=r"^sign in$"):
+        seen(monkeypatch, lambda address: silent["2:" in address], ["10.0.0.1:7001", "10.0.0.2:7001"])
+    with pytest.raises(Unavailable, match=r"^no answer$"):
+        seen(monkeypatch, lambda address: silent[1], ["10.0.0.2:7001"])
 
 
 def test_sixty_columns_are_enough():
