@@ -26,7 +26,7 @@ APART_S = 1.0
 
 COLOURS = {Severity.CRITICAL: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
-TLS_OPTIONS = ("tls_ca", "tls_cert", "tls_key")
+ASKING_OPTIONS = ("tls_ca", "tls_cert", "tls_key", "user", "password_file", "token_file", "insecure")
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
@@ -78,9 +78,10 @@ def doctor(target: Target, directories: tuple[str, ...], log_files: tuple[str, .
 def _options(context: click.Context, target: Target) -> tuple[str, ...]:
     """What a command needs to talk to the same cluster; what comes from the environment is there for others, too."""
     options = ["-a", ",".join(target.addresses)]
-    for name in TLS_OPTIONS:
+    for name in ASKING_OPTIONS:
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            options += ["--" + name.replace("_", "-"), os.fspath(context.params[name])]
+            value = context.params[name]
+            options += ["--" + name.replace("_", "-"), *([] if value is True else [os.fspath(value)])]
     return tuple(options)
 
 
@@ -112,8 +113,8 @@ def looked_at(evidence: Evidence) -> list[str]:
     """What the findings rest on, in words."""
     found = []
     if evidence.view is not None:
-        nodes = [node.node_id for node in evidence.nodes]
-        found.append(f"nodes {nodes} have answered, {len(evidence.view.silent)} addresses are silent")
+        nodes = ", ".join(str(node.node_id) for node in evidence.nodes) or "none"
+        found.append(f"nodes that answer: {nodes}; addresses that do not: {len(evidence.view.silent)}")
     ways = {True: "only from outside, as a node runs on it", False: "as a start of its node would"}
     found += [f"{seen.path}: {ways[seen.in_use]}" for seen in evidence.directories]
     found += [f"{log.path}: {len(log.events)} events since the last start" for log in evidence.logs]

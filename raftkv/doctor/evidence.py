@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import msgspec
@@ -177,6 +178,26 @@ def typed(*words: object) -> str:
 def starting(node_id: NodeId | None, directory: str) -> str:
     """The command that starts a node; the node's other options come behind it."""
     return typed("serve", "--node-id", node_id or "ID", "--data-dir", directory or "DIR")
+
+
+SPARED = ("peers", "receipts", "settings", "addresses")
+"""Files that a node goes on without: it writes them anew, or an operator gives an order again. Nothing that it has
+acknowledged is in them."""
+
+ONLY_THAT = "Don't remove any other file, and don't replace the node for it."
+
+_SPARED_AT = re.compile(rf"(.+/(?:{'|'.join(SPARED)})) ")
+
+
+def spared(text: str) -> str | None:
+    """The path of the file that an error of a start names first, if the node goes on without it; else None."""
+    found = _SPARED_AT.match(text)
+    return found[1] if found is not None else None
+
+
+def sparing(file: str, node_id: NodeId | None, directory: str) -> tuple[str, ...]:
+    """The commands that let a node go on without such a file."""
+    return shlex.join(["rm", file]), starting(node_id, directory)
 
 
 def rebuild(node_id: NodeId | None, directory: str) -> str:

@@ -64,6 +64,7 @@ TABLE = (
     Condition("directory-unreadable", CRITICAL, directories.directory_unreadable, (15, 18), True),
     Condition("directory-not-met", CRITICAL, directories.directory_not_met, (20,), True),
     Condition("directory-twice", CRITICAL, directories.directory_twice, (22,), True),
+    Condition("not-allowed", WARNING, service.not_allowed, (80,)),
     Condition("quorum-at-risk", WARNING, service.quorum_at_risk, (46, 58)),
     Condition("voter-silent", WARNING, service.voter_silent, (38,)),
     Condition("old-leader", WARNING, service.old_leader, (40, 72)),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 
 import pytest
 
+import raftkv.cli.doctor as module
+from raftkv.doctor import Silent
 from tests.cli.commands import invoke, value_of
 from tests.forked import ForkedCluster
 from tests.waiting import until
@@ -39,9 +42,9 @@ def test_from_well_to_lost_and_back(cluster):
     asking = ("-a", one.member.client_address)
 
     code, found, value = doctor(*asking)
-    assert found == {} and "nodes [1, 2, 3] have answered" in value["looked_at"][0]
+    assert found == {} and value["looked_at"] == ["nodes that answer: 1, 2, 3; addresses that do not: 0"]
     for_people = invoke("doctor", *asking)
-    assert "looked at nodes [1, 2, 3] have answered" in for_people.stdout
+    assert "looked at nodes that answer: 1, 2, 3; addresses that do not: 0" in for_people.stdout
 
     code, found, value = doctor(*asking, three.data_dir)
     assert set(found) == {"directory-in-use"}
@@ -94,6 +97,23 @@ def test_what_is_given_wrong_is_said(tmp_path):
     assert set(found) == {"log-unreadable"} and code == 0
     code, found, _ = doctor("--log", str(tmp_path / "none.log"))
     assert set(found) == {"log-unreadable"}
+
+
+def test_commands_to_type_say_who_asks_as_the_doctor_was_told(tmp_path, monkeypatch):
+    """What was on its command line must be on theirs, or they are refused; secrets are in files, by their names."""
+    token = tmp_path / "ann's token"
+    token.write_text("rkv_something\n")
+    token.chmod(0o600)
+
+    async def ask_cluster(target):
+        return {address: Silent(address, "sign in", is_refusal=True) for address in target.addresses}
+
+    monkeypatch.setattr(module, "ask_cluster", ask_cluster)
+    code, found, _ = doctor("-a", "10.0.0.1:7001", "--token-file", str(token), "--insecure")
+    assert code == 1
+    (command,) = found["not-allowed"]["commands"]
+    told = ["-a", "10.0.0.1:7001", "--token-file", str(token), "--insecure"]
+    assert shlex.split(command)[: 2 + len(told)] == ["raftkv", "doctor", *told]
 
 
 def test_only_the_newest_start_in_a_log_counts(tmp_path):

@@ -145,9 +145,9 @@ def lies(*directories, **more):
     return Evidence(directories=directories, **more)
 
 
-def ended(error, name="process_ended"):
+def ended(error, name="process_ended", reason="why and what to do"):
     """A log whose process has ended."""
-    last = Event(name, "error", "2026-05-01T02:59:00Z", {"error": error, "reason": "why and what to do"})
+    last = Event(name, "error", "2026-05-01T02:59:00Z", {"error": error, "reason": reason})
     return Evidence(logs=(LogSeen(path="n3.log", node_id=3, events=(Event("node_started"), last)),))
 
 
@@ -244,6 +244,9 @@ CASES: dict[str, Evidence] = {
     "two-clusters": asked(heard=(Heard("10.0.0.1:7001", 1, CLUSTER), Heard("10.0.1.1:7001", 1, "other"))),
     "quorum-lost": leaderless(down(2), down(3)),
     "no-member-answers": Evidence(view=ClusterView([], [Silent("10.0.0.1:7001", "refused")]), options=OPTIONS),
+    "not-allowed": Evidence(
+        view=ClusterView([], [Silent("10.0.0.1:7001", "sign in", is_refusal=True)]), options=OPTIONS
+    ),
     "no-leader": leaderless(),
     "writes-refused": asked(node(1, writes_refused="no voter has room", lasting_s={"writes_refused": 9.0})),
     "certificate-expired": asked(node(2, certificates=[certificate(-60.0)])),

@@ -11,6 +11,7 @@ import pytest
 from raftkv.disk import RealDisk
 from raftkv.doctor import Evidence, Trial, diagnose
 from raftkv.doctor.directories import examine, filesystem_of, holder_of, try_start
+from raftkv.doctor.evidence import SPARED
 from raftkv.errors import InvalidArgument
 from raftkv.model import Member
 from raftkv.node import World
@@ -72,6 +73,9 @@ def test_each_cell_of_the_table_of_files(images, tmp_path, file, condition, word
     assert root in trial.text
     name = NAMES[trial.error]
     assert found & ({name} if isinstance(name, str) else set(name))
+    if condition == "damaged" and file in SPARED:
+        (finding,) = diagnose(lies(directory(root, trial=trial)), NOW)
+        assert finding.commands[0] == f"rm {root}/{file}"
 
 
 @pytest.fixture(scope="module")

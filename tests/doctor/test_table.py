@@ -15,9 +15,10 @@ from raftkv.cli import main
 from raftkv.doctor import TABLE, ClusterView, Evidence, Severity, Silent, diagnose, exit_code_of
 from raftkv.doctor.conditions import stops
 from raftkv.doctor.conditions.peers import REFUSALS
-from raftkv.node.status import NodeStatus
+from raftkv.doctor.evidence import SPARED
+from raftkv.node.status import NodeStatus, PeerStatus
 from tests.campaign.coverage import FAULTS
-from tests.doctor.cases import CASES, NOW, asked, directory, down, ended, leaderless, lies, node, stopped
+from tests.doctor.cases import CASES, NOW, asked, directory, down, ended, leaderless, lies, node, peer, stopped
 
 NAMES = [condition.name for condition in TABLE]
 
@@ -289,3 +290,35 @@ def test_a_node_that_is_refused_for_its_secret_is_said_once():
     view = ClusterView([first, *others], [])
     assert found(msgspec.structs.replace(evidence, view=view)) == ["secret-differs"]
     assert found(asked(node(2, secrets_refused=9, secret_refused_s=400.0))) == []
+
+
+def test_a_client_address_that_may_have_moved_is_not_told_as_the_one_to_write():
+    """Met at another address for nodes, and silent where clients reached it: the command has a place to fill in."""
+    peers = [peer(2), PeerStatus(node_id=3, connected=True, address="10.0.0.9:8001")]
+    evidence = asked(node(1, peers=peers))
+    view = ClusterView([each for each in evidence.view.nodes if each.node_id != 3], [down(3)])
+    findings = {each.condition: each for each in diagnose(msgspec.structs.replace(evidence, view=view), NOW)}
+    assert "3=10.0.0.9:8001/HOST:7001" in findings["elsewhere"].commands[0]
+    assert "serving" in findings["elsewhere"].do and "Member(" not in "".join(findings["elsewhere"].why)
+    assert "it runs" in findings["voter-silent"].do
+    assert not any(" serve " in command for command in findings["voter-silent"].commands)
+
+
+def test_nodes_that_ask_for_a_sign_in_are_not_taken_for_dead():
+    """Nothing is said of starting nodes, nor that clients are not served."""
+    evidence = CASES["not-allowed"]
+    assert found(evidence) == ["not-allowed"]
+    assert exit_code_of(diagnose(evidence, NOW)) == 1
+
+
+@pytest.mark.parametrize("name", SPARED)
+def test_a_damaged_file_that_a_node_goes_on_without_does_not_cost_the_node(name):
+    """Its text says to remove that file; the commands do, and do not replace the node by another one."""
+    text = f"/my data/{name} does not match its checksum. Remove that file."
+    for evidence in (lies(directory(error="Corruption", text=text)), ended("Corruption", reason=text)):
+        (finding,) = diagnose(evidence, NOW)
+        remove, start = finding.commands
+        assert remove == f"rm '/my data/{name}'"
+        assert start.startswith("raftkv serve --node-id ") and "--join" not in start
+    (finding,) = diagnose(lies(directory(error="Corruption", text="/my data/vote does not match")), NOW)
+    assert any("member remove" in command for command in finding.commands)

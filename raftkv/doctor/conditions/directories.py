@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raftkv.doctor.evidence import DirectorySeen, Evidence, Trial, rebuild, starting, typed
+from raftkv.doctor.evidence import ONLY_THAT, DirectorySeen, Evidence, Trial, rebuild, spared, sparing, starting, typed
 from raftkv.doctor.finding import Sign
 from raftkv.model import NodeId
 from raftkv.node.directory import unfinished_text
@@ -102,14 +102,20 @@ def directory_older(evidence: Evidence) -> Iterator[Sign]:
 def directory_damaged(evidence: Evidence) -> Iterator[Sign]:
     """A file is not what was written, or is gone (F9 F11 F18 F19)."""
     for seen, trial in _ends(evidence, "Corruption", "CorruptRecord"):
-        if not _is_older(trial):
-            yield _sign(
-                seen,
-                trial,
-                "a file in the directory is damaged or missing",
-                "do what the text says: mostly the node is replaced by one with a new id; see to the disk",
-                (typed("log", "inspect", seen.path), *evidence.replacing(_id(seen))),
-            )
+        if _is_older(trial):
+            continue
+        what, file = "a file in the directory is damaged or missing", spared(trial.text)
+        if file is not None:
+            keeps = "remove that one file, and start the node again: nothing else is lost. See to the disk"
+            yield _sign(seen, trial, what, keeps, sparing(file, _id(seen), seen.path), ONLY_THAT)
+            continue
+        yield _sign(
+            seen,
+            trial,
+            what,
+            "do what the text says: mostly the node is replaced by one with a new id; see to the disk",
+            (typed("log", "inspect", seen.path), *evidence.replacing(_id(seen))),
+        )
 
 
 def directory_other_version(evidence: Evidence) -> Iterator[Sign]:

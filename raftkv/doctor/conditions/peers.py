@@ -331,14 +331,16 @@ def elsewhere(evidence: Evidence) -> Iterator[Sign]:
             if peer.connected and peer.node_id not in said and not is_where:
                 found.setdefault((peer.node_id, peer.address), []).append(node.node_id)
     for (moved, address), by in sorted(found.items()):
-        client = evidence.address(moved)
+        # Nodes tell each other only where nodes dial them: a client address that is silent may have moved, too.
+        is_silent = moved in evidence.silent
+        client = "HOST:7001" if is_silent else evidence.address(moved)
+        member = evidence.membership.member(moved)
+        written = f"node {moved} is {member.peer_address}/{member.client_address}" if member is not None else "nothing"
+        unknown = "; where it listens for clients, its own log says (`serving`)" if is_silent else ""
         yield Sign(
             what=f"node {moved} is met at {address}, where the membership does not have it",
-            why=(
-                f"status of nodes {by}: connected to node {moved} at {address}",
-                f"membership: {evidence.membership.member(moved)}",
-            ),
-            do="tell everybody for good where it is",
+            why=(f"status of nodes {by}: connected to node {moved} at {address}", f"membership: {written}"),
+            do=f"tell everybody for good where it is{unknown}",
             commands=(evidence.asking("member", "update", f"{moved}={address}/{client}"),),
         )
 

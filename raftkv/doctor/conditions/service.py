@@ -53,7 +53,7 @@ def _start_down(evidence: Evidence) -> tuple[str, ...]:
 def no_member_answers(evidence: Evidence) -> Iterator[Sign]:
     """Nobody answers whom one was told of (F80)."""
     view = evidence.view
-    if view is not None and not view.nodes:
+    if view is not None and not view.nodes and not any(each.is_refusal for each in view.silent):
         yield Sign(
             what="no node answers at any of the given addresses",
             why=tuple(f"{each.address}: {each.reason}" for each in view.silent),
@@ -61,6 +61,18 @@ def no_member_answers(evidence: Evidence) -> Iterator[Sign]:
             "none runs, look at a node's directory and log on its machine, then start it",
             commands=(typed("doctor", "raftkv-data"),),
             dont=NO_SECOND,
+        )
+
+
+def not_allowed(evidence: Evidence) -> Iterator[Sign]:
+    """Nodes answer, but do not say how they are to who asks; so nothing is known of the cluster (F80)."""
+    view = evidence.view
+    if view is not None and not view.nodes and any(each.is_refusal for each in view.silent):
+        yield Sign(
+            what="nodes answer, but only to who has signed in and has the right `admin status`: nothing else is known",
+            why=tuple(f"{each.address}: {each.reason}" for each in view.silent),
+            do="ask again as a user who has it (--user with --password-file, --token-file, or a certificate of theirs)",
+            commands=(typed("doctor", *evidence.options, "--user", "USER", "--password-file", "FILE"),),
         )
 
 
@@ -148,10 +160,11 @@ def leader_changes(evidence: Evidence) -> Iterator[Sign]:
     was, now = (max(node.term for node in nodes) for nodes in (before.nodes, evidence.nodes))
     if now > was:
         yield Sign(
-            what="leadership changes from second to second",
+            what="there was an election between the two looks",
             why=(f"term {was}, and {now} after {evidence.apart_s:.1f} s",),
-            do="if it goes on: see to the network between the nodes, to slow disks and to processes that starve; what "
-            "each node takes for a commit and for a method is in its status",
+            do="one is what a leader costs that has just stopped; if it goes on: see to the network between the nodes, "
+            "to slow disks and to processes that starve; what each node takes for a commit and for a method is in its "
+            "status",
             commands=(evidence.asking("status", "--json"),),
         )
 
@@ -231,14 +244,13 @@ def _silent(evidence: Evidence, node: NodeId, reason: str, part: str) -> Sign:
     seen = [(other, peer) for other in evidence.nodes for peer in other.peers if peer.node_id == node]
     reached = [other.node_id for other, peer in seen if peer.connected]
     others = f"nodes {reached} reach it" if reached else "none of the others reaches it"
-    hint = (
-        "its port for clients may be blocked" if reached else "look at its log and directory on its machine, start it"
-    )
+    down = "look at its log and directory on its machine, start it; if its machine is gone for good, replace it"
+    up = "it runs: its port for clients may be blocked, or be elsewhere than the membership says; its log says where"
     return Sign(
         what=f"node {node}, a {part}, does not answer at {evidence.address(node)}",
         why=(f"asked there: {reason}", *([others] if seen else [])),
-        do=f"{hint}; if its machine is gone for good, replace it",
-        commands=(typed("doctor", "DIR"), starting(node, "")),
+        do=up if reached else down,
+        commands=(typed("doctor", "DIR"), *([] if reached else [starting(node, "")])),
         dont="Don't start it with an empty directory under the same id: the others would refuse it.",
         lasting_s=None if reached else max((peer.unreached_s or 0 for _, peer in seen), default=0) or None,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raftkv.doctor.evidence import Evidence, rebuild, starting, typed
+from raftkv.doctor.evidence import ONLY_THAT, Evidence, rebuild, spared, sparing, starting, typed
 from raftkv.doctor.finding import Sign
 from raftkv.model import NodeId
 
@@ -102,6 +103,12 @@ def _here(stop: Stop) -> str:
 def stopped_corrupt(evidence: Evidence) -> Iterator[Sign]:
     """The log or the vote: the node is replaced (F9 F11 F18 F19)."""
     for stop in _those(evidence, *CORRUPT):
+        file = spared(stop.text)
+        if file is not None:
+            keeps = "remove that one file, and start the node again: nothing else is lost. See to its disk"
+            commands = sparing(file, stop.node_id, stop.data_dir or os.path.dirname(file))
+            yield _sign(stop, "a file is not what was written that it goes on without", keeps, commands, ONLY_THAT)
+            continue
         yield _sign(
             stop,
             "its log or its vote is not what was written",
