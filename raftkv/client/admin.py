@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 import ssl as tls
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -200,13 +200,15 @@ class Admin:
             path=free_path(path), deadline_s=deadline_s, rate_bytes_s=rate_bytes_s, age_s=age_s, stale=stale
         )
         errors: list[RaftKVError] = []
-        for address in self._addresses:
+        waiting = deque((address, len(self._addresses) > 1) for address in self._addresses)
+        while waiting:
+            address, has_others = waiting.popleft()
             source = _OneNode(self._to_one([address]))
             try:
-                if len(self._addresses) > 1:
-                    # A node that is down must not use up the time of those that come after it.
-                    with suppress(Forbidden):  # that is an answer, too: not everybody may see the status
-                        await _asked(source.channel, RequestKind.STATUS, b"\xc0", min(ANSWERS_S, deadline_s))
+                # A node that is down, or cut off from the leader, must not use up the time of those that come after it.
+                if has_others and not await source.may_offer(plan):
+                    waiting.append((address, False))
+                    continue
                 return await back_up(source, plan, progress)
             except (NotAccepted, ViewExpired) as exc:
                 errors.append(exc)
@@ -234,6 +236,16 @@ class _OneNode:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+
+    async def may_offer(self, plan: BackupPlan) -> bool:
+        """Whether the node answers and knows a leader, who tells it up to where a backup must reach; one that may be
+        older needs none. Raises what the node or the way to it raises."""
+        try:
+            payload = await _asked(self.channel, RequestKind.STATUS, b"\xc0", min(ANSWERS_S, plan.deadline_s))
+        except Forbidden:
+            return True  # that is an answer, too: not everybody may see the status
+        status = decode_answer(payload, dict[str, Any])
+        return plan.stale or plan.age_s > 0 or not isinstance(status, dict) or status.get("leader") is not None
 
     async def offer_backup(self, ask: BackupAsk, deadline_s: float) -> BackupHead:
         payload = await _asked(self.channel, RequestKind.BACKUP_OFFER, msgspec.msgpack.encode(ask), deadline_s)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from raftkv import Member, Server
 from raftkv.client import Admin, BlockingAdmin
-from raftkv.errors import InvalidArgument, WrongLoop
+from raftkv.errors import InvalidArgument, Unavailable, WrongLoop
+from raftkv.kv import KeyValue
+from raftkv.processes.ports import free_ports
 from tests.cli.commands import error_of, value_of
+from tests.waiting import DEADLINE_S
 
 
 def fill(run, count=6, size=400_000) -> None:
@@ -130,6 +134,30 @@ def test_another_node_is_asked_when_the_first_does_not_answer(run, one_node, tmp
                 await admin.backup(tmp_path / "a")
 
     asyncio.run(make())
+
+
+def test_a_node_without_a_leader_does_not_hold_up_those_that_have_one(run, one_node, tmp_path):
+    """It answers, and could not say for five minutes up to where a backup must reach: it is asked last, once."""
+    ports = free_ports(4)
+    founders = [Member(each + 1, *(f"127.0.0.1:{port}" for port in ports[2 * each :][:2])) for each in (0, 1)]
+
+    async def make() -> None:
+        async with Server(KeyValue, data_dir=tmp_path / "alone", members=founders) as alone:
+            assert alone.status().leader is None
+            async with Admin([alone.address, one_node.member.client_address]) as admin:
+                made = await admin.backup(tmp_path / "a", deadline_s=DEADLINE_S)
+                assert made.done_bytes == made.total_bytes and made.head.cluster_id != alone.status().cluster_id
+            async with Admin([alone.address, "127.0.0.1:1"]) as admin:
+                with pytest.raises(Unavailable):
+                    await admin.backup(tmp_path / "b", deadline_s=0.5)
+                with pytest.raises(InvalidArgument, match="nothing was ever committed"):  # asked at once: it needs none
+                    await admin.backup(tmp_path / "b", deadline_s=DEADLINE_S, stale=True)
+
+    async def in_time() -> None:
+        async with asyncio.timeout(DEADLINE_S / 2):
+            await make()
+
+    asyncio.run(in_time())
 
 
 def test_the_blocking_admin_does_the_same(one_node, run, tmp_path):
