@@ -96,7 +96,7 @@ def quorum_lost(evidence: Evidence) -> Iterator[Sign]:
             what="a majority of the voters is missing: nothing is committed, and no linearizable read is answered",
             why=(_voters_text(evidence), *_silence(evidence)),
             do="start the voters that are down, with the directories that they had; only when a majority of the disks "
-            "is gone for good: see which survivor has most, and let that one go on alone",
+            "is gone for good: stop those that are left, see which of them has most, and let that one go on alone",
             commands=(*_start_down(evidence), typed("recover", "--compare", "DIR", "DIR")),
             dont=NO_SECOND,
             lasting_s=_leaderless_s(evidence),
