@@ -279,8 +279,8 @@ class SimNode:
 
     def unhang(self, threads: Sequence[int] = (*THREADS, SCANS)) -> None:
         """Let these threads go on with the work that they were given."""
-        for number in threads:
-            self.workers[number].stalled = False
+        for number, worker in enumerate(self.workers):  # none of a node that has never been started
+            worker.stalled &= number not in threads
 
     def hang_for(self, thread: int, seconds: float) -> None:
         """Let the disk hang for one of the node's threads for a while, independently of the others."""
