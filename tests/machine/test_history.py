@@ -466,12 +466,13 @@ def test_one_entry_may_bring_more_than_is_kept():
         local.changes(Store.stock, Cursor(1, 3))
 
 
-def test_an_entry_that_fails_leaves_the_history_as_it_was():
+@pytest.mark.parametrize("kept", [4, 12], ids=["all that are there", "some"])
+def test_an_entry_that_fails_leaves_the_history_as_it_was(kept):
     """Also when it has taken changes away, and has fired commands before the one that fails."""
-    machine = bounded(History(count=4))
+    machine = bounded(History(count=kept))
     line, other = Line(machine), Line(machine)
     for each in (line, other):
-        each.runner.apply([each.call("put", "a", at) for at in range(4)])
+        each.runner.apply([each.call("put", "a", at) for at in range(kept)])
     with pytest.raises(MachineFailed, match="the disk"):
         line.runner.apply([line.call("put", "b", 1), line.call("many", ["x", "y"], 1, "break")])
     other.runner.apply([other.call("put", "b", 1)])
