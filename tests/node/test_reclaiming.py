@@ -376,3 +376,22 @@ async def test_the_power_may_go_before_each_step(cluster):
     (only,) = store.list()
     assert store.manifest(only).manifest.total_bytes < 6_000 < 6 * 2_000
     await client.close()
+
+
+def test_what_is_kept_of_the_log_for_a_follower_goes_when_the_disk_has_no_room():
+    """No further snapshot would cut it, as nobody may write any more. It is cut once, to what is kept for all."""
+
+    async def story():
+        node = Shrinking()
+        raft = node.body.raft
+        raft.needed_behind = 5
+        await node.pass_by(0.25)
+        await node.taking.take()
+        await node.pass_by(60)
+        assert node.log.start.index == 5 and node.cuts == [5]
+        raft.has_room = False
+        await node.pass_by(60)
+        assert node.log.start.index == 90 and node.cuts == [5, 90]
+        assert node.taking.taken == 1
+
+    tell(story)

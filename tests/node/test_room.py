@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import msgspec
 import pytest
 
+from raftkv.config import KIB
 from raftkv.errors import (
     ChangeRefused,
     DiskLow,
@@ -142,4 +144,33 @@ async def test_low_space_refuses_writes_and_lets_them_in_again(cluster):
     sim.disk.capacity_bytes = capacity
     await cluster.until(lambda: cluster.leader.engine.refuse_writes is None, 5, "writes are let in")
     await fill(client, 1, start=5)
+    await client.close()
+
+
+SLOW_TRANSFER = msgspec.structs.replace(RESERVE, snapshot_rate_bytes_s=20 * KIB)
+
+
+@scenario(KeyValue, size=1, seed=1, config=SLOW_TRANSFER)
+async def test_the_log_that_is_kept_for_a_follower_is_given_up_before_writes_are_refused_for_good(cluster):
+    """A new node installs a large snapshot while the log behind it grows; then the disk has no room for both. The only
+    voter lets go of that log by itself, although no snapshot is due, and accepts writes again."""
+    client, sim = cluster.client(), cluster.nodes[1]
+    for number in range(400):
+        await client.remote.put(b"large-%03d" % number, os.urandom(400))
+    await cluster.leader.orders.take_snapshot()
+    new = cluster.add(9)
+    await new.start()
+    await cluster.leader.orders.add_learner(new.member)
+    for _ in range(700):
+        await client.remote.put(b"small", os.urandom(100))
+    await cluster.leader.orders.take_snapshot()
+    log = cluster.leader.raft.log
+    assert log.last_index - log.start.index > 700 and not new.node.snapshots.installed, "it is kept"
+    sim.disk.capacity_bytes = sim.disk.used_bytes() + RESERVE.disk_free_bytes_min - 5_000
+    await cluster.until(lambda: not sim.node.raft.has_room, 5, "it has no room")
+    await cluster.until(lambda: sim.node.raft.has_room, 5, "it has room again")
+    assert log.last_index - log.start.index <= RESERVE.keep_entries
+    await client.remote.put(b"small", b"written")
+    sim.disk.capacity_bytes = PLENTY
+    await cluster.until_equal()
     await client.close()

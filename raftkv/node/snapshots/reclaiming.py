@@ -6,6 +6,8 @@ writes, some day. When enough was deleted, and nothing more is for a moment, thi
 flushes the deletions (the database then rewrites what they are about, in its own threads, a file at a time), takes a
 snapshot if the state has shrunk much, drops older ones that are far larger, and cuts the log's tail to the new size.
 
+What the log keeps for a follower that is behind goes, too, as soon as the disk has no room for it.
+
 What it costs is bounded: a part of the keys that there were has to be gone before any is rewritten, so it is no matter
 how many come and go where about as many stay. Whenever it was not worth it, that part is twice as large.
 """
@@ -86,6 +88,9 @@ class Reclaiming:
         elif self._taking.has_outsized(SPARE_BYTES):
             # One that was being sent or copied for a backup until now.
             self.under_way = asyncio.ensure_future(self._taking.shed(SPARE_BYTES))
+        elif not body.raft.has_room and self._taking.keeps_for_followers:
+            # Nobody may write, so no snapshot comes by which it would be given up.
+            self.under_way = asyncio.ensure_future(self._taking.shed(SPARE_BYTES, body.config.keep_bytes))
         if self.under_way is not None:
             self._began_at = asyncio.get_running_loop().time()
             self.under_way.add_done_callback(self._ended)

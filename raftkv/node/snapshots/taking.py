@@ -212,6 +212,13 @@ class Taking:
         """Whether `shed` would drop any: none before the core knows of the newest, as it may still send another."""
         return self._body.raft.snapshot == self._store.latest() and bool(self._store.outsized(spare_bytes))
 
+    @property
+    def keeps_for_followers(self) -> bool:
+        """Whether the log has more behind the newest snapshot than is kept where no follower needs it."""
+        raft, config = self._body.raft, self._body.config
+        snapshot = raft.snapshot
+        return snapshot is not None and self._cut_index(snapshot.index, config.keep_bytes) > raft.log.start.index
+
     async def shed(self, spare_bytes: int, tail_bytes: int | None = None) -> None:
         """Drop snapshots that are more than twice as large as the newest one, and `spare_bytes` more; with `tail_bytes`
         also cut the log, so that it keeps no more than that behind the newest. For a state that has shrunk."""
