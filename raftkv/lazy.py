@@ -28,7 +28,7 @@ def exports(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], ob
             value = found[name] = getattr(import_module(place_of[name]), name)
             return value
         missing = f"module {package!r} has no attribute {name!r}"
-        if name.startswith("_"):
+        if name.startswith("_") or not name.isidentifier():  # one with a dot would be sought in other packages
             raise AttributeError(missing, name=name, obj=sys.modules[package])
         try:
             return import_module(f"{package}.{name}")

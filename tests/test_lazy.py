@@ -79,6 +79,15 @@ def test_a_name_that_is_not_there_is_an_error_as_ever() -> None:
             exec(f"from raftkv.client import {name}", {})  # noqa: S102
 
 
+@pytest.mark.parametrize("name", ["a.b", "client.options", "a b", "", "1", "a\0b"])
+def test_what_is_no_name_is_not_there_either(name: str) -> None:
+    """As `hasattr` asks for it: nothing is imported for it, and nothing but `AttributeError` is raised."""
+    import raftkv.client as package
+
+    with pytest.raises(AttributeError, match=r"module 'raftkv\.client' has no attribute"):
+        getattr(package, name)
+
+
 def test_what_an_import_raises_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module inside that lacks a library is there: that it can't be imported is the error, now and the next time."""
     folder = tmp_path / "latepackage"
