@@ -102,7 +102,8 @@ class HttpServer:
             try:
                 still = self._visitors.admit(environ, demand)
             except (Unauthenticated, Forbidden, Busy) as exc:
-                return _refuse_visitor(exc, start_response)
+                refusal = _refuse_visitor(exc, start_response)
+                return refusal if method == "GET" else []
         if path == "/events":
             start_response("200 OK", [("Content-Type", "text/event-stream"), *HEADERS])
             return self.feed.stream(_while(still, environ[GOES_ON])) if method == "GET" else []

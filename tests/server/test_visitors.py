@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,7 @@ def visited(
             connection.close()
             return answer.status, {**dict(answer.getheaders()), "body": body.decode()}
 
+        ask.port = server.port  # type: ignore[attr-defined]
         try:
             await asyncio.to_thread(story, ask, service)
         finally:
@@ -204,3 +206,31 @@ def test_a_certificate_signs_in_as_well() -> None:
 def test_what_a_header_shows(header: str, shown: SignIn | None) -> None:
     """As RFC 7617 and 6750 write it; anything else shows nothing."""
     assert read_authorization(header) == shown
+
+
+WAYS = [
+    "//metrics", "/%6detrics", "/metrics?x=1", "//status", "/%73tatus", "/status?", "//", "/?x", "/%65vents",
+]  # fmt: skip
+NOWHERE = [
+    "/metrics/", "/./metrics", "/health/../metrics", "/metrics;x", "/METRICS", "/metrics%00", "/%2fmetrics", "*",
+    "http://elsewhere/metrics", "\\\\status",
+]  # fmt: skip
+
+
+def test_where_all_sign_in_no_way_of_writing_a_path_leads_by() -> None:
+    """What comes to a page needs what the page needs, and nothing else comes to one; who asks only whether there is
+    something gets no more than that."""
+
+    def raw(port: int, path: str, method: str) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: x\r\nX-Original-URL: /health\r\n\r\n".encode())
+            return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    def story(ask: Any, service: FakeService) -> None:
+        for code, paths in ((b"401", [*CLOSED, "/metrics", *WAYS]), (b"404", NOWHERE)):
+            for path in paths:
+                answer, short = raw(ask.port, path, "GET"), raw(ask.port, path, "HEAD")
+                assert answer.split()[1] == code and b"raftkv_" not in answer, path
+                assert short.split()[1] == code and short.endswith(b"\r\n\r\n"), path
+
+    visited(peopled(), story, are_all=True)
