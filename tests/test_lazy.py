@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,49 @@ def test_what_an_import_raises_is_not_hidden(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(ModuleNotFoundError, match="No module named 'library_that_nobody_has'"):
             find(name)
     monkeypatch.delitem(sys.modules, "latepackage")
+
+
+FORKING = """
+import faulthandler, os, sys, threading, time
+import raftkv.lazy
+
+begun, may_end = threading.Event(), threading.Event()
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "raftkv.server.server" and threading.current_thread() is not threading.main_thread():
+            begun.set()
+            may_end.wait(2.0)
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=lambda: raftkv.Server)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    faulthandler.dump_traceback_later(60.0, exit=True)
+    print(raftkv.Server.__name__, raftkv.Client.__name__, dict(raftkv.lazy._importing), flush=True)
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), thread.is_alive(), flush=True)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_fork_waits_for_a_thread_that_imports() -> None:
+    """The child would find modules locked by a thread that it does not have, and wait for ever."""
+    assert run(FORKING) == "Server Client {}\n0 False\n"
+
+
+def test_a_fork_within_an_import_does_not_wait_for_itself() -> None:
+    """Nor for others, which may wait for it."""
+    program = """
+import os
+import raftkv.lazy as lazy
+with lazy._told(), lazy._told():
+    lazy._importing[1] += 1
+    child = os.fork()
+    if child == 0:
+        os._exit(len(lazy._importing))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(lazy._importing))
+"""
+    assert run(program) == "1 2\n"
