@@ -76,8 +76,10 @@ class Upgrading:
         try:
             change: VersionChange = decode_change(entry.payload)
         except UNREADABLE as exc:
-            text = f"entry {entry.index} holds no change of the version: {exc}. It was not applied"
-            raise MachineFailed(text) from exc
+            raise MachineFailed(
+                f"entry {entry.index} holds no change of the version that this raftkv knows ({exc}). It was not "
+                "applied. Start this node with the version of raftkv that the others run"
+            ) from exc
         kept = self.active.kept
         if kept is None:
             if not isinstance(change, Step):

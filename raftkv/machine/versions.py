@@ -11,6 +11,24 @@ Entries change it, so it changes at the same place of the log on every node:
 Whether an upgrade, or a piece, raises is known before it is proposed: the leader tries it on the state that the entry
 will find, and the entry says what came of it. So a failure is a fact of the log: a mended class that meets the entry
 again, at a start or on a new node, does not run what has failed.
+
+**How a release of raftkv changes what its own commands do** (of recipes and the key-value machine, sessions, timers,
+expiring rows, users, …), while nodes of the release before are in the cluster. The application's version does not tell
+them apart, and a recipe that is mixed in, or a part, has that of the application. So the later release keeps both ways
+in its code, and the new one counts from an entry on, with which the cluster's *edition* goes up:
+
+- `Hello` gets a field behind its last one, `edition: int = 1`. Nodes of before do not send it, and read what has more
+  fields than they know. A leader proposes the entry when all members are connected and say that they have the edition
+  (`Upgrades.behind` looks so at versions); from the entry on, handshakes refuse who has not (as with `knows_users`).
+- The entry is an `EntryKind.UPGRADE` with one more `VersionChange`, of the tag 4. A node that does not know it stops
+  there, before it applies it.
+- The edition is kept under a key of its own in the state; where there is none, it is 1. Commands ask the state for it,
+  and so do those that a log is replayed with, or that follow a snapshot: what they do depends on nothing else.
+- With it the state's format version rises, so that a node which goes back to the release before is refused its own
+  state (`FormatError`), and does not misread it.
+
+`tests/node/test_editions.py` goes this way once, beside nodes that run what is here; and it holds what a later release
+relies on, which is why no edition is sent or kept before there is a second one.
 """
 
 from __future__ import annotations

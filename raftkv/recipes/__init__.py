@@ -1,6 +1,16 @@
 """Recipes: what applications need again and again, as machines to be used alone, mixed in, or as parts.
 
 Each is a `Component` with faces for asyncio and for threads; a face takes a client, and the part that it is about.
+
+**What a command here does to the state is fixed once it is released**: which rows it writes, in which order and with
+which numbers, what it returns, which error it raises, and when. Nodes of two releases are in one cluster while it is
+upgraded, and both apply the same entries; so do those of a log that is replayed. A command that does otherwise, were it
+only right at last, makes them part (`Diverged`). `tests/formats` keeps what each command does, and says when one does
+otherwise. What is to change keeps its old way beside the new one, which counts from an entry on that the leader
+proposes when all nodes can go the new way: `raftkv.machine.versions` says how. Queries, faces, and the texts of errors
+may change as they like. What is declared (commands with their arguments, tables, records) is part of the schema of each
+application that has the recipe, where another one under the same version is refused (`SchemaChanged`): what is new
+comes in a recipe of its own.
 """
 
 import typing
