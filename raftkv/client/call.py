@@ -34,6 +34,7 @@ class PendingCall:
     """
 
     __slots__ = (
+        "born",
         "changes_state",
         "deadline",
         "deadline_s",
@@ -65,6 +66,8 @@ class PendingCall:
         stale: bool,
         parks: bool = False,
     ) -> None:
+        self.born = 0
+        """Its place in the order in which its client has begun links and calls."""
         self.kind = kind
         self.payload = payload
         self.future = future

@@ -72,9 +72,13 @@ class Link(asyncio.Protocol):
     lost, it is empty, and the owner hears no more.
     """
 
-    def __init__(self, address: str, owner: LinkOwner, options: ClientOptions, cluster_id: str = "") -> None:
-        """`cluster_id` is the cluster that the node must belong to; empty when any will do."""
+    def __init__(
+        self, address: str, owner: LinkOwner, options: ClientOptions, cluster_id: str = "", *, born: int = 0
+    ) -> None:
+        """`cluster_id` is the cluster that the node must belong to; empty when any will do. `born` is its place in the
+        order in which its owner has begun links and calls."""
         self.address = address
+        self.born = born
         self.cluster_id = ""
         self._wanted_cluster_id = cluster_id
         self.outstanding: dict[int, PendingCall] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import random
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ class Router:
         self._links: dict[str, Link] = {}
         self._renounced: dict[Link, None] = {}
         """Over these nothing more is sent."""
+        self._births = itertools.count()
         self._current: Link | None = None
         self._calls: dict[PendingCall, None] = {}
         self._waiting: OrderedDict[PendingCall, None] = OrderedDict()
@@ -96,6 +98,7 @@ class Router:
             raise Unavailable("the client is closed")
         if len(self._calls) >= self._options.waiting_max:
             raise Busy(f"{len(self._calls)} calls of this client wait already")
+        call.born = next(self._births)
         self._calls[call] = None
         call.timer = self._loop.call_at(call.deadline, self._expire, call)
         self._place(call)
@@ -169,6 +172,10 @@ class Router:
             case Verdict.FINAL if isinstance(result, Unauthenticated | Forbidden) and call.maybe_applied:
                 call.last_error = result  # this try was refused; it does not say what became of those before
                 call.give_up("it was refused when it was sent again")
+            case Verdict.FINAL if isinstance(result, Unauthenticated) and link.born < call.born:
+                # Who one is was found out before this was asked: by now there may be such a user, or password.
+                self._renounce(link, result)
+                self._again(call, result)
             case Verdict.FINAL:
                 self._found(link)
                 assert isinstance(result, RaftKVError)
@@ -308,7 +315,7 @@ class Router:
 
     async def _connect(self, address: str) -> None:
         def make() -> Link:
-            return Link(address, self, self._options, self.cluster_id)
+            return Link(address, self, self._options, self.cluster_id, born=next(self._births))
 
         link: Link | None = None
         problem = ""

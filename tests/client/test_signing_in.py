@@ -88,6 +88,32 @@ def test_a_wrong_password_is_no_password_until_it_is_set() -> None:
     signed_in(story)
 
 
+def test_who_was_nobody_when_the_connection_was_made_signs_in_anew_before_a_call_is_refused() -> None:
+    """A password that was set since counts for the next call, on whatever connections the client has; a wrong one is
+    still refused, after one more try (F90)."""
+
+    async def story(world: World) -> None:
+        make(world.service.access, TurnOff())
+        client = client_of(world, user="tenant", password="to be set")
+        await client.call(KeyValue.put, b"ten/1", b"v")
+        world.change(SetPassword("tenant", hashed("to be set")))
+        world.change(TurnOn())
+        await client.call(KeyValue.get, b"ten/1")
+        assert world.network.dialled == [ADDRESS, ADDRESS]
+        wrong = client_of(world, user="tenant", password="never set")
+        make(world.service.access, TurnOff())
+        await wrong.call(KeyValue.get, b"ten/1")
+        world.change(TurnOn())
+        before = world.listener.stats.unauthenticated
+        with pytest.raises(Unauthenticated, match="no user of this name with this password"):
+            await wrong.call(KeyValue.put, b"ten/1", b"w")
+        assert world.listener.stats.unauthenticated == before + 2
+        await client.close()
+        await wrong.close()
+
+    signed_in(story)
+
+
 def test_tokens_sign_in_as_well() -> None:
     """Of clients and operators' clients."""
 
