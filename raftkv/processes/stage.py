@@ -37,6 +37,10 @@ class Stage:
         """The nodes that `statuses` asks."""
         return self.cluster.nodes
 
+    def operator(self, addresses: Iterable[str]) -> Admin:
+        """An operator's client that is told of these addresses; by default one that does not sign in."""
+        return Admin(list(addresses))
+
     def check(self) -> None:
         """Raises an error after which waiting makes no sense; by default there is none."""
 
@@ -46,7 +50,7 @@ class Stage:
         if not node.is_running:
             return None
         try:
-            async with Admin([node.own.client_address]) as admin:
+            async with self.operator([node.own.client_address]) as admin:
                 return msgspec.convert(await admin.status(self.ask_s), NodeStatus)
         except RaftKVError:
             return None

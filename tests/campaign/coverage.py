@@ -211,6 +211,8 @@ FAULTS: dict[int, str] = {
     87: "a majority that is lost for good, and a backup that begins a new cluster",
     88: "a second crash in the middle of a recovery",
     89: "a fork with a live client or node",
+    90: "rights that are changed and taken while their users write",
+    91: "a cluster secret that is replaced, and a node that has a wrong one",
 }
 """The rows, in a few words."""
 
@@ -454,6 +456,12 @@ TESTS: dict[int, tuple[str, ...]] = {
         "tests/client/test_forks.py::test_a_blocking_client_is_new_in_the_child_and_undisturbed_in_the_parent",
         "tests/client/test_forks.py::test_a_server_is_the_parents",
     ),
+    90: (
+        "tests/integration/test_chaos.py::test_small_clusters_beside_the_stage",
+        "tests/client/test_signing_in.py::"
+        "test_who_was_nobody_when_the_connection_was_made_signs_in_anew_before_a_call_is_refused",
+    ),
+    91: ("tests/integration/test_chaos.py::test_small_clusters_beside_the_stage",),
 }
 """By row: the tests (`path::function`) and scenarios (`path`) of the repository that show it; each names its row."""
 

@@ -19,6 +19,8 @@ from tests.chaos.kills import LeaderKilled, NodesKilled, Paused
 from tests.chaos.lineages import BackupRestored, SurvivorRecovered
 from tests.chaos.points import KilledAt
 from tests.chaos.power import all_nodes, one_node
+from tests.chaos.rights import RightsChanged
+from tests.chaos.rotation import SecretReplaced
 from tests.chaos.sinks import LogUnread
 from tests.chaos.strangers import Malformed
 from tests.chaos.transfers import TransferCut
@@ -51,6 +53,8 @@ FAULTS: Mapping[str, Sequence[str]] = {
     "wrong clocks": (ClockWrong.kind, ClockWrong.rate),
     "backups restored": (BackupRestored.kind,),
     "survivors recovered": (SurvivorRecovered.kind,),
+    "rights changed": (RightsChanged.kind,),
+    "secrets replaced": (SecretReplaced.kind,),
 }
 """What is counted in the tables, and the kinds of faults that it is."""
 

@@ -26,6 +26,8 @@ from tests.chaos.points import HandoverDropped, KilledAt, PowerCutAt
 from tests.chaos.power import CutAtMoment, PowerCut, WholePowerCut, all_nodes, one_node
 from tests.chaos.proxy import LinkProxy
 from tests.chaos.restarts import KilledTwice
+from tests.chaos.rights import RightsChanged
+from tests.chaos.rotation import SecretReplaced
 from tests.chaos.scans import Scanned
 from tests.chaos.sinks import LogUnread
 from tests.chaos.stage import ChaosStage
@@ -110,6 +112,8 @@ KINDS: dict[str, Make] = {
     "backups": lambda stage: BackupRestored(stage.dice),
     "survivors": lambda stage: SurvivorRecovered(stage.dice),
     "forks": lambda stage: Forks(stage.dice),
+    "rights": lambda stage: RightsChanged(stage.dice),
+    "secrets": lambda stage: SecretReplaced(stage.dice),
     "partitions": _link(links.Partitions),
     "every-shape": _link(links.EveryShape),
     "leader-cut-off": _link(links.LeaderCutOff),
@@ -185,6 +189,8 @@ QUOTAS = (
     Quota("clocks of a wrong rate", 6, 1, {"clock-rates": ClockWrong.rate}),
     Quota("foundings cut off", 6, 2, {"founding": Founded.kind}),
     *[Quota("certificates replaced", 3, 1, {name: CertificatesRunOut.kind}) for name in _OF_TLS],
+    Quota("rights changed", 24, 8, {"rights": RightsChanged.kind}),
+    Quota("cluster secrets replaced", 3, 1, {"secrets": SecretReplaced.kind}),
     Quota("nodes killed twice in a row", 6, 1, {"killed-twice": KilledTwice.kind}),
     Quota("backups restored", 20, 2, {"backups": BackupRestored.kind}),
     Quota("survivors recovered", 20, 2, {"survivors": SurvivorRecovered.kind}),

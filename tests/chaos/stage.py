@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import ssl as tls
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from raftkv.client import Admin
+from raftkv.client import Admin, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.processes.cluster import NodeProcess, ProcessCluster
@@ -37,9 +38,19 @@ class ChaosStage(Stage):
     failed = AssertionError
 
     def __init__(
-        self, cluster: ProcessCluster, dice: random.Random, directory: Path, proxy: LinkProxy | None = None
+        self,
+        cluster: ProcessCluster,
+        dice: random.Random,
+        directory: Path,
+        proxy: LinkProxy | None = None,
+        *,
+        ssl: tls.SSLContext | None = None,
     ) -> None:
         super().__init__(cluster)
+        self.ssl = ssl
+        """With what operators' clients come, where there is TLS."""
+        self.sign_in: ClientOptions | None = None
+        """How they sign in, where they have to."""
         self.proxy = proxy
         """Stands on every link, if the cluster was made with `apart`."""
         self.dice = dice
@@ -68,9 +79,13 @@ class ChaosStage(Stage):
         with (self.directory / "run.log").open("a") as log:
             log.write(line + "\n")
 
+    def operator(self, addresses: Iterable[str]) -> Admin:
+        """An operator's client that is told of these addresses, and signs in as this stage's do."""
+        return Admin(list(addresses), options=self.sign_in, ssl=self.ssl)
+
     def admin(self) -> Admin:
         """An operator's client that knows every node where it listens."""
-        return Admin([node.own.client_address for node in self.cluster.nodes.values()])
+        return self.operator(node.own.client_address for node in self.cluster.nodes.values())
 
     async def leader(self) -> NodeProcess:
         """Who leads now, as a majority of all nodes says. Raises `AssertionError` when nobody does in time."""

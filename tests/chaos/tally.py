@@ -26,6 +26,8 @@ class Tally:
         self._client = client
         self._numbers: list[int] = []
         self._unknown = 0
+        self._served_at = asyncio.get_running_loop().time()
+        self._pause_s = 0.0
         self._stopping = False
         self._task = asyncio.ensure_future(self._count())
 
@@ -33,6 +35,7 @@ class Tally:
         while not self._stopping:
             try:
                 self._numbers.append(await self._client.call("increment", self.key))
+                self._pause_s, self._served_at = self.pause_s, asyncio.get_running_loop().time()
             except Indeterminate:
                 self._unknown += 1
             except RaftKVError:
@@ -53,6 +56,15 @@ class Tally:
     def reached(self) -> int:
         """How far it has counted, as far as it was told."""
         return max(self._numbers, default=0)
+
+    @property
+    def pause_s(self) -> float:
+        """How long it was not served for at most, up to now."""
+        return max(self._pause_s, asyncio.get_running_loop().time() - self._served_at)
+
+    def forget_pauses(self) -> None:
+        """From now on only later pauses count."""
+        self._pause_s, self._served_at = 0.0, asyncio.get_running_loop().time()
 
     @property
     def unknown(self) -> int:

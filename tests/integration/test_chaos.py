@@ -39,6 +39,8 @@ from tests.chaos.moves import SeedGone
 from tests.chaos.names import NamesLost
 from tests.chaos.points import SPARES, KilledAt
 from tests.chaos.restarts import KilledTwice
+from tests.chaos.rights import RightsChanged
+from tests.chaos.rotation import SecretReplaced
 from tests.chaos.round import Bounds, play_round, play_scene
 from tests.chaos.stage import ChaosStage
 from tests.chaos.tally import check
@@ -179,10 +181,10 @@ def test_a_host_whose_clock_and_names_are_wrong_is_told_of(tmp_path: Path) -> No
 
 
 @CAMPAIGN
-@pytest.mark.parametrize("make", [Founded, CertificatesRunOut, SurvivorRecovered])
+@pytest.mark.parametrize("make", [Founded, CertificatesRunOut, SurvivorRecovered, RightsChanged, SecretReplaced])
 def test_small_clusters_beside_the_stage(tmp_path: Path, make: Callable[[random.Random], RealFault]) -> None:
     """A founding that is cut off and a member that moves (F83), certificates run out and replaced (F84), a majority
-    that is lost (F87)."""
+    that is lost (F87), rights that are changed while their users write (F90), and a secret that is replaced (F91)."""
     if make is CertificatesRunOut and (reason := certificates.missing()) is not None:
         pytest.skip(reason)
     stage = ChaosStage(ForkedCluster(tmp_path), random.Random(1), tmp_path)
