@@ -45,13 +45,23 @@ class Identity(msgspec.Struct, frozen=True):
 
     def now(self, access: Access, now_ms: int) -> Identity:
         """Who it is by now: the same while what it rests on is there, and then nobody. Nobody with a certificate is a
-        user as soon as there is one who lists it."""
+        user as soon as there is one who lists it, and nobody with a token as soon as there is that token: it may be
+        there for long, and this node have applied little of the log when it was shown."""
         if self.user is None:
-            return of_certificate(self.names, access) if self.by == "certificate" else self
+            return self._found(access, now_ms)
         if self._holds(self.user, access, now_ms):
             return self
         why = f"{self.user} can't sign in by this {self.by} any more"
         return Identity(None, self.by, self.kept, self.names, why)
+
+    def _found(self, access: Access, now_ms: int) -> Identity:
+        match self.by, self.kept:
+            case "certificate", _:
+                return of_certificate(self.names, access)
+            case "token", bytes() as digest if (user := access.user_of_token(digest, now_ms)) is not None:
+                return Identity(user, "token", digest)
+            case _:
+                return self
 
     def _holds(self, user: str, access: Access, now_ms: int) -> bool:
         match self.by:

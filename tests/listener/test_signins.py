@@ -364,6 +364,18 @@ def test_nobody_with_a_certificate_is_a_user_once_there_is_one() -> None:
     assert Identity(None, "password").now(people, NOW_MS).user is None
 
 
+def test_nobody_with_a_token_is_a_user_once_it_is_there_and_while_it_lasts() -> None:
+    """A node that has applied little when a token is shown knows its user later, on the same connection (F90)."""
+    digest = digest_of("for a minute")
+    nobody = Identity(None, "token", digest, why="the token is of no user here, or over")
+    assert nobody.now(Access(), NOW_MS) is nobody
+    people = peopled()
+    found = nobody.now(people, NOW_MS)
+    assert (found.user, found.by, found.kept) == ("tenant", "token", digest)
+    assert nobody.now(people, NOW_MS + 60_000) is nobody
+    assert Identity(None, "token", b"another").now(people, NOW_MS).user is None
+
+
 def test_the_names_of_a_certificate_are_those_that_tls_has_accepted() -> None:
     """The common name first, then hosts, addresses, mail and URIs; without a certificate there are none."""
     certificate = {
