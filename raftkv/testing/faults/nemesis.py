@@ -293,6 +293,7 @@ class Nemesis:
         sim = self._any(up=True, awake=True)
         if sim is None or sim.serving is None or sim.is_stopping:
             return False
+        sim.is_stopping = True  # at once: a second stop at the same moment would end before the first one has
         self._operators.spawn(sim.stop())
         return True
 
