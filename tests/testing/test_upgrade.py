@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -349,6 +350,60 @@ def test_a_query_that_had_an_answer_has_one_still():
     error = failure(_forgetting(), calls("named", NAMES), RENAME, old=Named.Shop)
     assert error.cause is Cause.UPGRADE_LOSES
     assert re.match(r"the query named\('(\w+)'\) raises KeyError: '\1', after the upgrade, and had", error.described)
+
+
+def test_a_node_that_is_to_stop_twice_at_one_moment_stops_once():
+    """The second stop would end before the first one, and the node be started while its directory is in use still."""
+    stop = Fault("graceful stop", at_ms=796, chance=2071)
+    rerun_upgrade(Before, After, seed=0, faults=[stop, stop, Fault("upgrade", at_ms=1255)])
+
+
+def _counting(rows_kept):
+    """Lists what has a title, and moves so many rows."""
+
+    @query
+    def titled(self) -> list[str]:
+        return list(self.names if self.version < 2 else self.titles)
+
+    @query
+    def title(self, name: str) -> str | None:
+        return (self.names if self.version < 2 else self.titles).get(name)
+
+    @upgrade(to=2)
+    def move_names(self) -> None:
+        for name, title in itertools.islice(self.names.items(), rows_kept):
+            self.titles[name] = title
+
+    return shop(titled=titled, title=title, move_names=move_names)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows_kept", "said"),
+    [
+        (calls("titled"), 1, r"the query titled\(\) gives \['(\w+)'\] after .*: \['\1', '\w+'\] \(leave"),
+        (calls("title", NAMES), 0, r"the query title\('\w+'\) gives None after .*: '\w*' \(leave"),
+        (calls("titled"), 100, None),
+    ],
+)
+def test_an_upgrade_that_loses_rows_is_found_by_queries_that_say_less(asked, rows_kept, said):
+    """It raises nothing, and what it has left behind is deleted with its table."""
+
+    class Counting:
+        class Shop(Before):
+            @query
+            def titled(self) -> list[str]:
+                return list(self.names)
+
+            @query
+            def title(self, name: str) -> str | None:
+                return self.names.get(name)
+
+    if said is None:
+        upgrade_of(Counting.Shop, _counting(rows_kept), [asked, RENAME], budget="quick")()
+        return
+    error = failure(_counting(rows_kept), asked, RENAME, old=Counting.Shop)
+    assert error.cause is Cause.UPGRADE_LOSES
+    assert re.match(said, error.described)
 
 
 def test_a_command_that_shows_a_mistake_only_after_the_upgrade_is_named():

@@ -195,12 +195,13 @@ class SideBySide:
     # From the activation on
 
     def _upgrade(self, calls: list[Call], due: float) -> None:
+        self._now_ms = START_MS + int(due)  # rows that are over by then are no loss
         answered = [
-            (call, payload)
+            (call, payload, answer)
             for call in calls
-            if self._is_query(call) and self._answers(self._before, payload := self._payload(call))
+            if self._is_query(call)
+            and (answer := self._answer(self._before, payload := self._payload(call), self._now_ms)) is not None
         ]
-        self._now_ms = START_MS + int(due)
         self._change(activation(self._new))
         alone = self._after.reopened()
         """Will get all pieces before any call."""
@@ -222,8 +223,9 @@ class SideBySide:
                 f"the upgrade to version {kept.version} is not done after {PIECES_MAX} pieces: {', '.join(kept.left)}",
             )
         alone = self._finished(alone, begun)
-        for call, payload in answered:
+        for call, payload, answer in answered:
             self._require_answer(call, payload, alone, _NOW)
+            self._require_no_less(call, payload, alone, answer)
         if between and not self._shows_pieces:
             self._compare_orders(alone, begun, between)
 
@@ -331,11 +333,26 @@ class SideBySide:
 
     # Queries, and batches
 
-    def _answers(self, replica: Replica, payload: bytes) -> bool:
+    def _answer(self, replica: Replica, payload: bytes, now_ms: int) -> bytes | None:
+        """The encoded answer to a query; None when there is none."""
         try:
-            return replica.ask(payload).result is not None
-        except (InvalidArgument, NodeStopped):
-            return False
+            return replica.ask(payload, now_ms).result
+        except (InvalidArgument, NotActive, NodeStopped):
+            return None
+
+    def _require_no_less(self, call: Call, payload: bytes, replica: Replica, before: bytes) -> None:
+        """Raises when a query answers None, or fewer items, where it had more to say just before the upgrade: a row was
+        lost. Any other answer may be what the new version is for."""
+        answer = self._answer(replica, payload, self._now_ms)
+        if answer is None or not _is_less(msgspec.msgpack.decode(answer), msgspec.msgpack.decode(before)):
+            return
+        method = self._new.methods[call.name]
+        shown, more = method.decode_result(answer), self._old.methods[call.name].decode_result(before)
+        raise CounterExample(
+            Cause.UPGRADE_LOSES,
+            f"the query {call.described} gives {shown!r} after the upgrade, and more just before it: {more!r} "
+            f"(leave the query out if this is meant)\n{method.line}",
+        )
 
     def _require_answer(self, call: Call, payload: bytes, replica: Replica, when: str) -> None:
         """Raises when a query can't read what is there, or raises what looks like a mistake, or (when it had an answer
@@ -374,6 +391,14 @@ class SideBySide:
             Cause.REMEMBERS,
             f"the same log, applied in other batches and by other processes, gives another state: {said}",
         )
+
+
+def _is_less(answer: object, before: object) -> bool:
+    """Whether it is None, or has fewer items: both are as msgpack has them."""
+    if answer is None or before is None:
+        return before is not None
+    kinds = (list, dict)
+    return isinstance(answer, kinds) and type(answer) is type(before) and len(answer) < len(before)
 
 
 def _refusal(replica: Replica, payload: bytes) -> Exception | None:

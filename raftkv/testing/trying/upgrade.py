@@ -57,9 +57,10 @@ def upgrade_test(
     passes and what was scheduled is run; then the new
     version becomes active, its upgrades must go well with calls between their pieces, after restarts too, and what
     comes to stand in the tables must not depend on whether calls came between the pieces or after them
-    (`shows_pieces=True` says that it may). Queries that had an answer must have one still, and none may raise what
-    looks like a mistake. In the end the script is played in a simulated cluster, whose nodes are restarted with the
-    other class in any order, back as well, while nodes crash, the network is cut, and snapshots are installed.
+    (`shows_pieces=True` says that it may). Queries that had an answer must have one still (neither None, nor fewer
+    items than before: a row was lost), and none may raise what looks like a mistake. In the end the script is
+    played in a simulated cluster, whose nodes are restarted with the other class in any order, back as well, while
+    nodes crash, the network is cut, and snapshots are installed.
 
     `commands` holds `calls(…)` of either class. `budget` is as for `fault_test`. The test raises `CounterExample`, with
     the smallest script that was found to fail, and draws it. Raises `UnfitStrategy` or `UnfitModel` at once when the
