@@ -19,6 +19,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
+def signals_as_before():
+    """What a test has heard of signals by is no other's: a process that a later one forks could not be ended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
 def quiet_logs():
     """Log to a structlog that writes to nowhere, whatever a test before has set: some tests look at its events."""
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
