@@ -23,9 +23,10 @@ from raftkv.errors import (
     ViewExpired,
 )
 from raftkv.history import Compacted, OtherLineage
+from raftkv.listener.interface import Service
 from raftkv.machine import OutcomeKind, rejection_payload
 from raftkv.model import Index, Member
-from raftkv.wire import Response, Status
+from raftkv.wire import Response, Status, encode_members
 
 if TYPE_CHECKING:
     from raftkv.machine import Outcome
@@ -92,3 +93,12 @@ def error_response(request_id: int, error: RaftKVError, leader: Member | None) -
         case _:
             status = Status.INDETERMINATE
     return Response(request_id, status, text)
+
+
+def members_response(service: Service, request_id: int) -> Response:
+    """Only the leader says who the members are: another node may have been cut off for long. Raises `NotLeader`."""
+    leader = service.leader
+    if leader is None or leader.node_id != service.node_id:
+        raise NotLeader(None if leader is None else leader.node_id)
+    members = service.members
+    return Response(request_id, Status.OK, encode_members(members), members.index)

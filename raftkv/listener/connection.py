@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, cast
 from raftkv.errors import Busy, FrameError, NotLeader, RaftKVError, Unauthenticated, Unavailable
 from raftkv.forks import let_go_of
 from raftkv.listener.admin import ANSWER_S, read_argument
-from raftkv.listener.answers import error_response, outcome_response, result_response
+from raftkv.listener.answers import error_response, members_response, outcome_response, result_response
+from raftkv.listener.certain import judged_again, when_certain
 from raftkv.listener.crowd import Crowd
 from raftkv.listener.demands import Demand
+from raftkv.listener.gate import Unconfirmed
 from raftkv.listener.greeting import answer_hello, unfit
 from raftkv.listener.interface import Parked, Service
 from raftkv.listener.keepalive import keep_alive
@@ -308,43 +310,55 @@ class Connection(asyncio.Protocol):
         self.waiting += 1
         self._stats.requests += 1
         self._stats.requests_waiting += 1
+        self._judge(request)
+
+    def _judge(self, request: Request, *, is_sure: bool = False) -> None:
         try:
             if self._ending is not None:
                 raise self._ending
-            demand = self.standing.demand(request, self._address) if self.standing.is_asked else None
-            match request.kind:
-                case RequestKind.COMMAND:
-                    self._crowd.check_share(self)
-                    done = partial(self._command_done, self._arrived, request.id)
-                    if demand is not None and demand.name == OPEN_SESSION and (user := self.standing.user):
-                        self._service.requests.open_session(user, done)
-                    else:
-                        self._service.requests.submit(request.payload, done)
-                case RequestKind.QUERY:
-                    self._crowd.check_share(self)
-                    self._service.requests.query(
-                        request.payload,
-                        request.stale,
-                        partial(self._answered_query, self._arrived, request.id),
-                        request.deadline_ms / 1000,
-                        self._gone,
-                    )
-                case RequestKind.POLL | RequestKind.WATCH:
-                    self._crowd.check_share(self)
-                    self._park(request, demand)
-                case RequestKind.VIEW_OPEN | RequestKind.VIEW_QUERY | RequestKind.VIEW_CLOSE:
-                    self._crowd.check_share(self)
-                    self._take_view(request)
-                case RequestKind.MEMBERS:
-                    self._answer(self._members(request))
-                case _:
-                    self._crowd.spawn(self._admin(request))
+            demand = None
+            if self.standing.is_asked:
+                demand = self.standing.demand(request, self._address, is_sure=is_sure)
+            self._hand_on(request, demand)
+        except Unconfirmed:
+            when_certain(self._service.requests, request, self._gone, partial(self._judge, is_sure=True), self._refused)
         except RaftKVError as exc:
-            self._stats.refused += 1
-            self._stats.ended(request.kind.name.lower(), type(exc).__name__)
-            if isinstance(exc, NotLeader):
-                self.tell_members()  # who is sent elsewhere should know where that is
-            self._answer(error_response(request.id, exc, self._service.leader))
+            self._refused(request, exc)
+
+    def _refused(self, request: Request, error: RaftKVError) -> None:
+        self._stats.refused += 1
+        self._stats.ended(request.kind.name.lower(), type(error).__name__)
+        if isinstance(error, NotLeader):
+            self.tell_members()  # who is sent elsewhere should know where that is
+        self._answer(error_response(request.id, error, self._service.leader))
+
+    def _hand_on(self, request: Request, demand: Demand | None) -> None:
+        """Have the node do what a request asks for. Raises what the node refuses at once."""
+        requests = self._service.requests
+        match request.kind:
+            case RequestKind.COMMAND:
+                self._crowd.check_share(self)
+                done = partial(self._command_done, self._arrived, request.id)
+                if demand is not None and demand.name == OPEN_SESSION and (user := self.standing.user):
+                    requests.open_session(user, done)
+                else:
+                    requests.submit(request.payload, done)
+            case RequestKind.QUERY:
+                self._crowd.check_share(self)
+                done = partial(self._answered_query, self._arrived, request.id)
+                if demand is not None and not request.stale:
+                    done = judged_again(self.standing, request, demand, self._address, done)
+                requests.query(request.payload, request.stale, done, request.deadline_ms / 1000, self._gone)
+            case RequestKind.POLL | RequestKind.WATCH:
+                self._crowd.check_share(self)
+                self._park(request, demand)
+            case RequestKind.VIEW_OPEN | RequestKind.VIEW_QUERY | RequestKind.VIEW_CLOSE:
+                self._crowd.check_share(self)
+                self._take_view(request)
+            case RequestKind.MEMBERS:
+                self._answer(members_response(self._service, request.id))
+            case _:
+                self._crowd.spawn(self._admin(request))
 
     def _park(self, request: Request, demand: Demand | None) -> None:
         """Have a request answered when something happens; its answer has time for its way until the deadline."""
@@ -406,15 +420,6 @@ class Connection(asyncio.Protocol):
             case _:
                 service.requests.close_view(read_argument(request, int))
                 self._answer(Response(request.id, Status.OK))
-
-    def _members(self, request: Request) -> Response:
-        """Only the leader says who the members are: another node may have been cut off for long. Raises `NotLeader`."""
-        service = self._service
-        leader = service.leader
-        if leader is None or leader.node_id != service.node_id:
-            raise NotLeader(None if leader is None else leader.node_id)
-        members = service.members
-        return Response(request.id, Status.OK, encode_members(members), members.index)
 
     async def _admin(self, request: Request) -> None:
         try:

@@ -2,7 +2,10 @@
 
 It goes by the users and roles in the state that this node has applied. So a change of rights counts on a node from the
 entry on that makes it there, for connections that stand as well. What only the leader does, only the leader refuses:
-another node may not have heard yet of a user who is new, and sends the client on as it does anyway.
+another node may not have heard yet of a user who is new, and sends the client on as it does anyway. Before a leader
+refuses it makes sure that it leads: one that was deposed, and does not know, may not have heard of a right either. And
+a linearizable query, which any node answers, is looked at again when its turn comes: then the node has applied all that
+was acknowledged before it was asked, also that a right was taken.
 
 While nobody is asked who they are, a request costs one test of an attribute of its connection.
 """
@@ -23,6 +26,10 @@ from raftkv.listener.signins import Run, SignIns
 from raftkv.machine import NO_SESSION
 from raftkv.model import NodeId
 from raftkv.wire import Request, RequestKind, SignIn
+
+
+class Unconfirmed(Exception):
+    """A leader would refuse a request, if it still is the leader."""
 
 
 class Gate:
@@ -50,10 +57,10 @@ class Gate:
         """Who it is by now."""
         return identity.now(self.access, self._service.requests.present_ms())
 
-    def demand(self, identity: Identity, request: Request, address: str) -> Demand:
+    def demand(self, identity: Identity, request: Request, address: str, *, is_sure: bool) -> Demand:
         """What a request needs, which its user has. Raises `Unauthenticated`, `Forbidden`, and `InvalidArgument` for
-        what can't be read; and instead of the first two `NotLeader` where only the leader is to decide, or `Busy` where
-        that can't decide yet."""
+        what can't be read; and instead of the first two `NotLeader` where only the leader is to decide, `Busy` where
+        that can't decide yet, or `Unconfirmed` where it must make sure first that it leads, unless it `is_sure`."""
         if is_for_leaders(request) and self._leads and not self._service.requests.knows_all:
             raise Busy("this leader has not applied yet all that was acknowledged before: who may do what, for one")
         try:
@@ -63,8 +70,11 @@ class Gate:
             self.check(identity, demand)
             self._check_session(identity, demand)
         except (Unauthenticated, Forbidden) as exc:
-            if is_for_leaders(request) and identity.by != "nothing" and not self._leads:
-                raise NotLeader(self._leader) from None
+            if is_for_leaders(request) and identity.by != "nothing":
+                if not self._leads:
+                    raise NotLeader(self._leader) from None
+                if not is_sure:
+                    raise Unconfirmed from None
             self.refused(identity, request.kind, address, exc)
             raise
         return demand

@@ -54,6 +54,10 @@ class RequestPort(Protocol):
     def knows_all(self) -> bool:
         """Whether this node, if it leads, has applied all that the leaders before it have acknowledged."""
 
+    def confirm(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        """Call `done`, with nothing, when all that was acknowledged before is applied here, as linearizable queries
+        want it. Raises as `query`."""
+
     @property
     def machine(self) -> type[StateMachine]:
         """What it runs."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from raftkv.errors import Busy, RaftKVError, Unauthenticated
+from raftkv.errors import Busy, Forbidden, RaftKVError, Unauthenticated
 from raftkv.listener.admin import run_admin
 from raftkv.listener.demands import Demand
 from raftkv.listener.gate import Gate
@@ -81,11 +81,11 @@ class Standing:
             self.lost = self.identity.why
         self.is_asked = gate.asks(self.identity)
 
-    def demand(self, request: Request, address: str) -> Demand:
+    def demand(self, request: Request, address: str, *, is_sure: bool) -> Demand:
         """What a request needs, which its client has a right to. Raises as `Gate.demand`."""
         if self._gate.access.generation != self._vetted or self.identity.by == "token":
             self.renew()
-        return self._gate.demand(self.identity, request, address)
+        return self._gate.demand(self.identity, request, address, is_sure=is_sure)
 
     async def order(self, service: Service, request: Request, address: str) -> Response:
         """Do what an operator asked, and tell the log of it. Raises what the service raises."""
@@ -98,6 +98,14 @@ class Standing:
             raise
         self._gate.audit.ordered(identity, request.kind, address, None)
         return response
+
+    def check_again(self, request: Request, demand: Demand, address: str) -> None:
+        """Raises, and tells the log of it, when a request that was taken is refused by what is known by now."""
+        try:
+            self.check_still(demand)
+        except (Unauthenticated, Forbidden) as exc:
+            self._gate.refused(self.identity, request.kind, address, exc)
+            raise
 
     def check_still(self, demand: Demand | None) -> None:
         """Raises what a request that has waited for long would be refused by now."""

@@ -98,6 +98,12 @@ class Requests:
         role = self._body.raft.role
         return not isinstance(role, Leader) or self._applier.applied_index >= role.term_start
 
+    def confirm(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        """Call `done`, with nothing, when all that was acknowledged before is applied here. Raises as `query`."""
+        if self._body.failure is not None or self._body.doubt is not None:
+            raise self._body.refusal()
+        self._engine.query(Query(b"", done, deadline_s, gone, lambda: b""))
+
     @property
     def machine(self) -> type[StateMachine]:
         """What it runs."""

@@ -74,6 +74,8 @@ class FakeService:
         self.access = Access()
         self.now_ms = 1_600_000_000_000
         self.knows_all = True
+        self.confirmed = 0
+        self.confirming: Callable[[QueryDone], None] = lambda done: done(self.log.index, b"")
         self.owners: dict[int, str] = {}
         """Of sessions."""
 
@@ -93,6 +95,10 @@ class FakeService:
     @property
     def applied_index(self) -> Index:
         return self.log.index
+
+    def confirm(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
+        self.confirmed += 1
+        self.confirming(done)
 
     def session_owner(self, session_id: int) -> str | None:
         return self.owners.get(session_id)

@@ -27,10 +27,10 @@ from raftkv.access import (
     digest_of,
 )
 from raftkv.client.methods import OPEN_SESSION_PAYLOAD, close_session_payload
-from raftkv.errors import Busy, Unauthenticated
+from raftkv.errors import Busy, NotLeader, Unauthenticated
 from raftkv.history import Cursor
 from raftkv.kv import Delete, Exists, Get, Increment, KeyValue, Missing, Put, ValueIs
-from raftkv.listener import ClientLimits, Listener
+from raftkv.listener import ClientLimits, Listener, QueryDone
 from raftkv.listener.identity import UNKNOWN, Identity
 from raftkv.listener.listener import TOLD_AT_ONCE
 from raftkv.listener.standing import Standing
@@ -812,6 +812,45 @@ def test_a_new_leader_that_does_not_know_all_changes_yet_decides_nothing() -> No
         world.service.leader = Member(1, "peer", "client")
         world.service.knows_all = True
         assert (await answer(tenant, RequestKind.COMMAND, put)).status is Status.OK
+
+    run(story)
+
+
+def test_a_leader_refuses_nobody_before_it_is_sure_that_it_leads() -> None:
+    """Who got a right at the leader behind it is not told otherwise: sent on, or judged by what is known then. What it
+    may do anyway costs no round, and who is nobody is refused at once."""
+
+    async def story(world: World) -> None:
+        tenant, stranger = await world.connect("tenant"), await world.connect("nobody")
+        put, get = command("put", b"others/1", b"v"), query("get", b"others/1")
+        asked = ((RequestKind.COMMAND, put), (RequestKind.QUERY, get))
+        assert (await answer(tenant, RequestKind.COMMAND, command("put", b"ten/1", b"v"))).status is Status.OK
+        assert (await answer(stranger, RequestKind.COMMAND, put)).status is Status.UNAUTHENTICATED
+        assert world.service.confirmed == 0
+        for number, (kind, payload) in enumerate(asked, 1):
+            assert (await answer(tenant, kind, payload)).status is Status.FORBIDDEN
+            assert world.service.confirmed == number
+        before = world.service.log.index
+
+        def deposed(done: QueryDone) -> None:
+            world.service.leader = Member(2, "peer", "client")
+            done(0, NotLeader(2))
+
+        world.service.confirming = deposed
+        with capture_logs() as events:
+            for kind, payload in asked:
+                world.service.leader = Member(1, "peer", "client")
+                assert (await answer(tenant, kind, payload)).status is Status.NOT_LEADER
+        assert (world.service.log.index, events) == (before, []), "nothing was done, and nothing refused"
+
+        def known(done: QueryDone) -> None:
+            world.change(*[GrantRight("tenant", Grant(what, b"others/")) for what in ("read", "write")])
+            done(0, b"")
+
+        world.service.leader = Member(1, "peer", "client")
+        world.service.confirming = known
+        for kind, payload in asked:
+            assert (await answer(tenant, kind, payload)).status is Status.OK
 
     run(story)
 

@@ -392,6 +392,64 @@ def test_who_was_removed_gets_nothing_done_at_the_next_leader() -> None:
     cluster(story)
 
 
+def test_who_got_a_right_is_not_refused_by_a_leader_of_before() -> None:
+    """It stood still while it was deposed, and is asked before it hears of that: it makes sure, and sends on."""
+
+    async def story(world: SimCluster) -> None:
+        admin = await settle_in(world)
+        old = await world.until_leader()
+        ann = client_of(world, "ann", old.node_id)
+        await ann.call(KeyValue.put, b"ann/1", b"v")
+        others = [node for node in world.nodes if node != old.node_id]
+        for other in others:
+            world.network.cut(old.node_id, other)
+        world.nodes[old.node_id].freeze()
+        try:
+            await world.until(lambda: world.leader not in (None, old), 10, "another leader")
+            async with operator(world, *others) as boss:
+                await boss.change_access(GrantRight("ann", Grant("write", b"more/")))
+            put = asyncio.ensure_future(ann.call(KeyValue.put, b"more/1", b"v"))
+            await elapse(0.1)
+        finally:
+            world.nodes[old.node_id].thaw()
+            await elapse(0.3)
+            world.network.heal()
+        await put
+        assert not old.raft.is_leader
+        for each in (ann, admin):
+            await each.close()
+
+    cluster(story)
+
+
+@pytest.mark.parametrize("change", ["right taken", "user removed"])
+def test_a_node_that_is_behind_reads_nothing_for_who_may_no_more(change: str) -> None:
+    """It has not applied the change when it is asked, and has when it reads: what it reads is not told."""
+
+    async def story(world: SimCluster) -> None:
+        admin = await settle_in(world)
+        leader = await world.until_leader()
+        behind = world.nodes[next(node for node in world.nodes if node != leader.node_id)].node
+        assert behind is not None
+        reader = client_of(world, "ann", behind.node_id)
+        assert await reader.call(KeyValue.get, b"ann/1") is None
+        assert reader.connected_to == world.nodes[behind.node_id].member.client_address
+        behind.applier.hold()
+        await admin.change_access(
+            RemoveUser("ann") if change == "user removed" else RevokeRight("ann", Grant("read", b"ann"))
+        )
+        read = asyncio.ensure_future(reader.call(KeyValue.get, b"ann/1"))
+        await elapse(0.3)
+        assert "ann" in behind.access.users and not read.done(), "it does not know"
+        behind.applier.release()
+        with pytest.raises((Unauthenticated, Forbidden)):
+            await read
+        for each in (reader, admin):
+            await each.close()
+
+    cluster(story)
+
+
 @pytest.mark.parametrize("change", ["turned on", "user removed"])
 def test_a_node_that_starts_lets_nobody_in_who_was_refused_before(change: str) -> None:
     """Not even one that is alone, and knows of no leader: a state that is read from the disk is not one of before users
