@@ -41,7 +41,7 @@ from raftkv.wire import (
 )
 
 if TYPE_CHECKING:
-    from raftkv.machine import Outcome
+    from raftkv.machine import Outcome, QueryDone
     from raftkv.model import Index
 
 
@@ -345,10 +345,10 @@ class Connection(asyncio.Protocol):
                     requests.submit(request.payload, done)
             case RequestKind.QUERY:
                 self._crowd.check_share(self)
-                done = partial(self._answered_query, self._arrived, request.id)
+                answered: QueryDone = partial(self._answered_query, self._arrived, request.id)
                 if demand is not None and not request.stale:
-                    done = judged_again(self.standing, request, demand, self._address, done)
-                requests.query(request.payload, request.stale, done, request.deadline_ms / 1000, self._gone)
+                    answered = judged_again(self.standing, request, demand, self._address, answered)
+                requests.query(request.payload, request.stale, answered, request.deadline_ms / 1000, self._gone)
             case RequestKind.POLL | RequestKind.WATCH:
                 self._crowd.check_share(self)
                 self._park(request, demand)
