@@ -48,6 +48,7 @@ ONLY_INSIDE = {
     69: "a snapshot is of one index, or there is none",
     71: "a rule of the core",
     89: "raised in the child",
+    90: "refused to who asks for it",
 }
 """Rows of the table of faults that no operator can see in a status, a directory or a log, and why."""
 

@@ -187,7 +187,7 @@ def id_taken(evidence: Evidence) -> Iterator[Sign]:
 
 
 def secret_differs(evidence: Evidence) -> Iterator[Sign]:
-    """They have different cluster secrets, or one has none (F23)."""
+    """They have different cluster secrets, or one has none (F23, F91)."""
     for who, whom, _, why, lasting in _refused(evidence, "secret-differs"):
         yield Sign(
             what=f"nodes {who} and {whom} don't have the same cluster secret, so they don't talk",
@@ -205,7 +205,7 @@ RECENT_S = 60.0
 
 
 def secret_refused(evidence: Evidence) -> Iterator[Sign]:
-    """No node that is met says so: it may be none (F23)."""
+    """No node that is met says so: it may be none (F23, F91)."""
     known = {who for who, *_ in _refused(evidence, "secret-differs")}
     for node in evidence.nodes:
         since_s = node.secret_refused_s
