@@ -11,7 +11,7 @@ from raftkv.errors import Busy, FrameError, NotLeader, RaftKVError, Unauthentica
 from raftkv.forks import let_go_of
 from raftkv.listener.admin import ANSWER_S, read_argument
 from raftkv.listener.answers import error_response, members_response, outcome_response, result_response
-from raftkv.listener.certain import judged_again, when_certain
+from raftkv.listener.certain import when_certain
 from raftkv.listener.crowd import Crowd
 from raftkv.listener.demands import Demand
 from raftkv.listener.gate import Unconfirmed
@@ -41,7 +41,7 @@ from raftkv.wire import (
 )
 
 if TYPE_CHECKING:
-    from raftkv.machine import Outcome, QueryDone
+    from raftkv.machine import Outcome
     from raftkv.model import Index
 
 
@@ -227,6 +227,9 @@ class Connection(asyncio.Protocol):
                 elif (request := decode_request(frame)).kind is RequestKind.CANCEL:
                     self._forget(request.id)
                 else:
+                    self.waiting += 1
+                    self._stats.requests += 1
+                    self._stats.requests_waiting += 1
                     self._take(request)
         except FrameError as exc:
             self._garbage(exc)
@@ -306,13 +309,7 @@ class Connection(asyncio.Protocol):
         self._greeted = True
         self.incomplete_since = None
 
-    def _take(self, request: Request) -> None:
-        self.waiting += 1
-        self._stats.requests += 1
-        self._stats.requests_waiting += 1
-        self._judge(request)
-
-    def _judge(self, request: Request, *, is_sure: bool = False) -> None:
+    def _take(self, request: Request, *, is_sure: bool = False) -> None:
         try:
             if self._ending is not None:
                 raise self._ending
@@ -321,7 +318,7 @@ class Connection(asyncio.Protocol):
                 demand = self.standing.demand(request, self._address, is_sure=is_sure)
             self._hand_on(request, demand)
         except Unconfirmed:
-            when_certain(self._service.requests, request, self._gone, partial(self._judge, is_sure=True), self._refused)
+            when_certain(self._service.requests, request, self._gone, partial(self._take, is_sure=True), self._refused)
         except RaftKVError as exc:
             self._refused(request, exc)
 
@@ -345,9 +342,7 @@ class Connection(asyncio.Protocol):
                     requests.submit(request.payload, done)
             case RequestKind.QUERY:
                 self._crowd.check_share(self)
-                answered: QueryDone = partial(self._answered_query, self._arrived, request.id)
-                if demand is not None and not request.stale:
-                    answered = judged_again(self.standing, request, demand, self._address, answered)
+                answered = partial(self._answered_query, self._arrived, request, demand)
                 requests.query(request.payload, request.stale, answered, request.deadline_ms / 1000, self._gone)
             case RequestKind.POLL | RequestKind.WATCH:
                 self._crowd.check_share(self)
@@ -438,12 +433,16 @@ class Connection(asyncio.Protocol):
                 self._stats.ended("command", outcome.kind.name.lower())
             self._answer(outcome_response(request_id, index, outcome))
 
-    def _answered_query(self, arrived: float, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
+    def _answered_query(
+        self, arrived: float, request: Request, demand: Demand | None, index: Index, result: bytes | RaftKVError
+    ) -> None:
+        if self.standing.is_asked and not request.stale and not isinstance(result, RaftKVError):
+            result = self.standing.refusal_by_now(request, demand, self._address) or result
         if isinstance(result, RaftKVError):
             self._stats.ended("query", type(result).__name__)
         else:
             self._stats.queries.note(self._loop.time() - arrived)
-        self._query_done(request_id, index, result)
+        self._query_done(request.id, index, result)
 
     def _query_done(self, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
         if isinstance(result, RaftKVError):

@@ -99,13 +99,16 @@ class Standing:
         self._gate.audit.ordered(identity, request.kind, address, None)
         return response
 
-    def check_again(self, request: Request, demand: Demand, address: str) -> None:
-        """Raises, and tells the log of it, when a request that was taken is refused by what is known by now."""
+    def refusal_by_now(self, request: Request, demand: Demand | None, address: str) -> RaftKVError | None:
+        """Why the result of a linearizable query is not told, if it is not, and the log is told of that. This node may
+        have been behind when it was asked, and has applied by now what was acknowledged before."""
         try:
             self.check_still(demand)
-        except (Unauthenticated, Forbidden) as exc:
-            self._gate.refused(self.identity, request.kind, address, exc)
-            raise
+        except RaftKVError as exc:
+            if isinstance(exc, Unauthenticated | Forbidden):
+                self._gate.refused(self.identity, request.kind, address, exc)
+            return exc
+        return None
 
     def check_still(self, demand: Demand | None) -> None:
         """Raises what a request that has waited for long would be refused by now."""

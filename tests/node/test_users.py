@@ -422,6 +422,30 @@ def test_who_got_a_right_is_not_refused_by_a_leader_of_before() -> None:
     cluster(story)
 
 
+def test_a_node_that_is_behind_reads_nothing_for_nobody_once_users_have_to_sign_in() -> None:
+    """It does not know yet, and so does not ask who it is; what it reads later is not told."""
+
+    async def story(world: SimCluster) -> None:
+        admin = await settle_in(world, on=False)
+        leader = await world.until_leader()
+        behind = world.nodes[next(node for node in world.nodes if node != leader.node_id)].node
+        assert behind is not None
+        reader = world.client(behind.node_id)
+        assert await reader.call(KeyValue.get, b"ann/1") is None
+        behind.applier.hold()
+        await admin.change_access(Enable())
+        read = asyncio.ensure_future(reader.call(KeyValue.get, b"ann/1"))
+        await elapse(0.3)
+        assert not behind.access.is_on and not read.done(), "it does not know"
+        behind.applier.release()
+        with pytest.raises(Unauthenticated):
+            await read
+        for each in (reader, admin):
+            await each.close()
+
+    cluster(story)
+
+
 @pytest.mark.parametrize("change", ["right taken", "user removed"])
 def test_a_node_that_is_behind_reads_nothing_for_who_may_no_more(change: str) -> None:
     """It has not applied the change when it is asked, and has when it reads: what it reads is not told."""
