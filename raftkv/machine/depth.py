@@ -27,6 +27,10 @@ ROOM = 1_000
 ROOM_TO_CHECK = 700
 """Frames to read arguments with before a command is in the log: so few that it can be read wherever it is applied."""
 
+NESTED_MAX = ROOM_TO_CHECK
+"""Values within values in a declared rejection's fields. Interpreters differ in how much of that their stacks bear
+(from 3.12 on, C functions have one of their own); this much fits into the room that a command has on each of them."""
+
 _one_at_a_time = threading.RLock()
 """The limit is one for all threads, and is not to change while a batch counts on it."""
 
@@ -117,3 +121,49 @@ def _is_shallow(kind: kinds.Type) -> bool:
     if isinstance(kind, kinds.DictType):
         return _is_shallow(kind.key_type) and _is_shallow(kind.value_type)
     return isinstance(kind, kinds.UnionType) and all(_is_shallow(one) for one in kind.types)
+
+
+_NO_OPENINGS = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
+_SIZES = dict(zip(range(0xCA, 0xD9), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17), strict=True))
+"""Bytes behind the first one, of numbers and of extensions of a fixed size."""
+_WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
+"""Bytes of the length of what says its own: bytes, extensions, text."""
+
+
+def is_nested_deeper(data: bytes, most: int) -> bool:
+    """Whether more than `most` arrays and maps are within each other in a msgpack document, which must be whole.
+
+    Unlike msgspec, this calls nothing for what is within, so it finds the same on every interpreter.
+    """
+    if len(data.translate(None, _NO_OPENINGS)) <= most:
+        return False  # too few of all bytes could open one
+    unread: list[int] = []
+    at = 0
+    while at < len(data):
+        items, at = _after(data, at)
+        if unread:
+            unread[-1] -= 1
+        if items is not None:
+            unread.append(items)
+        if len(unread) > most:
+            return True
+        while unread and not unread[-1]:
+            unread.pop()
+    return False
+
+
+def _after(data: bytes, at: int) -> tuple[int | None, int]:
+    """How many items the array or map has that begins here, None for what is neither; and where the next value is."""
+    head = data[at]
+    at += 1
+    if 0x80 <= head <= 0x9F:
+        return (head & 0x0F) * (1 if head >= 0x90 else 2), at
+    if 0xDC <= head <= 0xDF:
+        size = 4 if head & 1 else 2
+        return int.from_bytes(data[at : at + size], "big") * (1 if head <= 0xDD else 2), at + size
+    if 0xA0 <= head <= 0xBF:
+        return None, at + (head & 0x1F)
+    if width := _WIDTHS.get(head):
+        is_extension = 0xC7 <= head <= 0xC9  # with a byte for its type
+        return None, at + width + is_extension + int.from_bytes(data[at : at + width], "big")
+    return None, at + _SIZES.get(head, 0)

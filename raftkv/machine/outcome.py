@@ -79,11 +79,22 @@ def _declared(error: Rejection) -> Outcome:
         fields = error.fields
         if len(fields) > FIELDS_BYTES_MAX:
             raise ValueError(f"{error.error_type} has {len(fields)} bytes: must be at most {FIELDS_BYTES_MAX}")
-        text = _clean(_ADDRESS.sub("", error.message))
+        text = _clean(_ADDRESS.sub("", _message_of(error)))
     except BaseException as exc:  # noqa: BLE001 (it is the command's, like the exception itself)
         return rejected(exc) if not isinstance(exc, Rejection) else UNSPEAKABLE
     return Outcome(OutcomeKind.REJECTED, _encoder.encode((_clean(error.error_type), text, msgspec.Raw(fields))))
 
+
+def _message_of(error: Rejection) -> str:
+    """Its text; also where that takes more of the stack than there is, which is as much as an interpreter likes."""
+    try:
+        return error.message
+    except RecursionError:
+        return NO_TEXT
+
+
+NO_TEXT = "(its text can't be made)"
+"""What is said of an error that says nothing itself."""
 
 UNSPEAKABLE = Outcome(OutcomeKind.REJECTED, _encoder.encode(("Rejection", "its fields can't be read")))
 """Of a command whose rejection can't even be encoded without raising a rejection."""
@@ -94,7 +105,7 @@ def _text_of(error: BaseException) -> str:
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 (it is the command's, like the exception itself)
-        return "(its text can't be made)"
+        return NO_TEXT
     # A default repr contains the object's address in memory, which differs between nodes.
     return _clean(_ADDRESS.sub("", text))
 

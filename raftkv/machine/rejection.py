@@ -13,6 +13,7 @@ from weakref import WeakSet
 import msgspec
 
 from raftkv.errors import UNREADABLE, MachineError, NotActive, Rejected
+from raftkv.machine.depth import NESTED_MAX, is_nested_deeper
 from raftkv.machine.methods import Method
 from raftkv.machine.types import check_type
 
@@ -64,9 +65,13 @@ class Rejection(Rejected):
 
     @property
     def fields(self) -> bytes:  # type: ignore[override]
-        """The fields as they are sent. Raises `TypeError` when one is not of its type."""
+        """The fields as they are sent. Raises `TypeError` when one is not of its type, `RecursionError` when they are
+        nested deeper than `NESTED_MAX`."""
         try:
             data = _encoder.encode(self._fields())
+            if is_nested_deeper(data, NESTED_MAX):
+                # Where exactly msgspec has enough of it differs between interpreters, and so would replicas.
+                raise RecursionError(f"{self.error_type} has values nested deeper than {NESTED_MAX}")
             # Without those that are at their defaults: a node of an older version has no field that was added later.
             data = _encoder.encode(self._decoder.decode(data))
         except (msgspec.MsgspecError, TypeError, OverflowError, AttributeError) as exc:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from raftkv.disk.simulated import SimDisk
 from raftkv.entry import make_entry
@@ -27,7 +29,7 @@ from raftkv.machine import (
     command,
     encode_command,
 )
-from raftkv.machine.depth import ROOM, _depth, is_shallow, with_less_room, with_room
+from raftkv.machine.depth import ROOM, _depth, is_nested_deeper, is_shallow, with_less_room, with_room
 from raftkv.machine.outcome import Outcome
 from raftkv.model import EntryKind
 from raftkv.state import MemoryStore
@@ -332,3 +334,50 @@ def test_a_child_does_not_wait_for_a_thread_of_its_parent() -> None:
     done.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def nesting(value: Any) -> int:
+    """How many arrays and maps are within each other, counted by a recursion."""
+    if isinstance(value, dict):
+        return 1 + max((nesting(each) for item in value.items() for each in item), default=0)
+    if isinstance(value, list | tuple):
+        return 1 + max((nesting(each) for each in value), default=0)
+    return 0
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(),
+    st.binary(),
+    st.datetimes(timezones=st.just(datetime.UTC)),
+    st.builds(msgspec.msgpack.Ext, st.integers(-128, 127), st.sampled_from([b"x" * size for size in (1, 4, 16, 300)])),
+    st.sampled_from([b"\x91" * 300, b"\x81" * 70_000, "\u00df" * 20_000]),
+)
+KEYS = st.one_of(st.text(), st.integers(0, 9), st.tuples(st.integers(0, 9), st.tuples(st.text())))
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=20) | st.dictionaries(KEYS, inner, max_size=20), max_leaves=40
+)
+
+
+@given(VALUES)
+def test_how_deep_values_are_nested_is_counted_in_their_bytes(value: Any) -> None:
+    """Whatever else is among them, and whatever bytes that has."""
+    data, depth = msgspec.msgpack.encode(value), nesting(value)
+    assert [is_nested_deeper(data, most) for most in range(depth + 2)] == [True] * depth + [False] * 2
+
+
+def test_long_arrays_and_maps_are_counted_as_well() -> None:
+    """Those whose size takes two bytes, and four."""
+    for size in (10, 1_000, 70_000):
+        value = [[0] * size, {str(each): 0 for each in range(size)}, {"a": [[b"\x91" * size]]}]
+        data = msgspec.msgpack.encode(value)
+        assert [is_nested_deeper(data, most) for most in (3, 4)] == [True, False]
+
+
+def test_what_is_far_too_deep_is_found_without_a_recursion() -> None:
+    """Bytes that no interpreter could read."""
+    assert is_nested_deeper(nested(1_000_000), 999_999)
+    assert not is_nested_deeper(nested(1_000_000), 1_000_000)
