@@ -56,11 +56,12 @@ class _Owned(_Record):
 
 
 class _Session:
-    __slots__ = ("_answers_at", "answers", "id", "place", "record")
+    __slots__ = ("_answers_at", "answers", "id", "owner", "place", "record")
 
     def __init__(self, session_id: int, record: _Record) -> None:
         self.id = session_id
         self.record = record
+        self.owner = record.owner if isinstance(record, _Owned) else ""
         self.answers: set[int] = set()
         self.place = _RECORD + _ID.pack(session_id)
         self._answers_at = _ANSWER + _ID.pack(session_id)
@@ -75,7 +76,10 @@ def _decode_record(data: bytes) -> _Record:
 
 
 class Sessions:
-    """The table of sessions. It is bounded: the least recently used session is the first to go.
+    """The table of sessions. It is bounded: when it is full, the least recently used one goes of whoever has most.
+
+    So however many sessions somebody opens, it costs nobody any who has fewer. Those that are nobody's, as where nobody
+    has to sign in, count as one user's.
 
     Everything here follows from the log alone, times included, so all nodes forget the same sessions at the
     same entry. `changes` collects what is to be written with the entry.
@@ -86,6 +90,9 @@ class Sessions:
         self._max = sessions_max
         self._ttl_ms = ttl_ms
         self._sessions: OrderedDict[int, _Session] = OrderedDict()
+        """The least recently used one first …"""
+        self._of: dict[str, OrderedDict[int, _Session]] = {}
+        """… and so are those of each user; by name, empty for nobody."""
         self._none_ends_before_ms = 0
         """No session is silent for too long at an earlier log time."""
         self.changes: dict[bytes, bytes | None] = {}
@@ -101,7 +108,8 @@ class Sessions:
             for place, data in scan(_RECORD, _RECORD[:-1] + b"t")
         ]
         found.sort(key=lambda session: session.record.last_index)
-        self._sessions.update((session.id, session) for session in found)
+        for session in found:
+            self._add(session)
         for place, _ in scan(_ANSWER, _ANSWER[:-1] + b"b"):
             session_id, sequence = _PLACE.unpack_from(place, len(_ANSWER))
             self._sessions[session_id].answers.add(sequence)
@@ -135,40 +143,48 @@ class Sessions:
                 self.changes[session.place] = _encoder.encode(record)
 
     def open(self, index: Index, time_ms: int, owner: str = "") -> int:
-        """Open a session, which only `owner` may use unless that is empty; its id is its entry's index. The least
-        recently used one may have to go."""
+        """Open a session, which only `owner` may use unless that is empty; its id is its entry's index. Another one may
+        have to go."""
         while len(self._sessions) >= self._max:
-            self.close(next(iter(self._sessions)))
+            self.close(self._first_to_go())
         record = _Owned(index, time_ms, 0, owner) if owner else _Record(index, time_ms, 0)
-        session = self._sessions[index] = _Session(index, record)
+        session = _Session(index, record)
+        self._add(session)
         failpoints.reach("session.opened")
         self.changes[session.place] = _encoder.encode(session.record)
         return index
+
+    def _add(self, session: _Session) -> None:
+        self._sessions[session.id] = session
+        self._of.setdefault(session.owner, OrderedDict())[session.id] = session
+
+    def _first_to_go(self) -> int:
+        """Of two users with equally many, the one whose session was used before the other's loses it: which user came
+        first into `_of` differs between nodes."""
+        oldest = (next(iter(theirs.values())) for theirs in self._of.values())
+        return max(oldest, key=lambda session: (len(self._of[session.owner]), -session.record.last_index)).id
 
     def close(self, session_id: int) -> None:
         """Forget a session with all its answers; nothing happens when it is not known."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
+            theirs = self._of[session.owner]
+            del theirs[session_id]
+            if not theirs:
+                del self._of[session.owner]
             self.changes[session.place] = None
             for sequence in sorted(session.answers):  # a set has its order from what was in it before
                 self.changes[session.answer_place(sequence)] = None
 
     def close_of(self, owner: str) -> None:
         """Forget all sessions of a user who is gone: another one of that name must not be told their answers."""
-        theirs = [
-            each.id
-            for each in self._sessions.values()
-            if isinstance(each.record, _Owned) and each.record.owner == owner
-        ]
-        for session_id in theirs:
+        for session_id in [*self._of.get(owner, ())]:
             self.close(session_id)
 
     def owner_of(self, session_id: int) -> str | None:
         """Who has opened it; empty for nobody, None when there is no such session."""
         session = self._sessions.get(session_id)
-        if session is None:
-            return None
-        return session.record.owner if isinstance(session.record, _Owned) else ""
+        return session.owner if session is not None else None
 
     def known_outcome(self, command: CommandPayload) -> Outcome | None:
         """What to answer without running the command; None when it must be run."""
@@ -197,6 +213,7 @@ class Sessions:
             self._forget(session, acked_below)
         record.last_index, record.last_time_ms, record.acked_below = index, time_ms, acked_below
         self._sessions.move_to_end(session.id)
+        self._of[session.owner].move_to_end(session.id)
         self.changes[session.place] = _encoder.encode(record)
 
     def _forget(self, session: _Session, acked_below: int) -> None:

@@ -28,9 +28,10 @@ OPEN = encode_command(NO_SESSION, 0, 0, OPEN_SESSION, msgspec.msgpack.encode(())
 class Book:
     """A runner on a store in memory, which can be started again."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions_max: int = 4_096) -> None:
         self.store = MemoryStore.open(SimDisk(), "/state")
-        self.runner = Runner(KeyValue, self.store)
+        self.sessions_max = sessions_max
+        self.again()
 
     def apply(self, payload: bytes) -> int:
         """Apply a command as the next entry; returns the session that it has opened."""
@@ -41,7 +42,7 @@ class Book:
         return msgspec.msgpack.decode(outcome.payload)
 
     def again(self) -> Runner:
-        self.runner = Runner(KeyValue, self.store)
+        self.runner = Runner(KeyValue, self.store, sessions_max=self.sessions_max)
         return self.runner
 
     def record(self, session: int) -> list[object]:
@@ -118,3 +119,60 @@ def test_a_session_ends_the_same_on_a_node_that_was_started_anew() -> None:
         book.apply(encode_command(session, 0, 0, CLOSE_SESSION, msgspec.msgpack.encode(())))
         digests.add(book.runner.applied.digest)
     assert len(digests) == 1
+
+
+def crowded(*users: str, most: int = 4) -> Book:
+    """Each opens a session, one after the other, where so many may be open."""
+    book = Book(most)
+    for user in users:
+        book.apply(open_owned_session(user) if user else OPEN)
+    return book
+
+
+@pytest.mark.parametrize(
+    ("users", "gone"),
+    [
+        ("abab", {1}),  # equally many: of both the one that was used first goes
+        ("abbb", {2}),
+        ("abbbb", {2, 3}),
+        ("babbbbbb", {1, 3, 4, 5, 6}),
+        ("abcdd", {1, 4}),
+        (["", "a", "a", "a", ""], {2, 1}),
+    ],
+)
+def test_who_opens_many_sessions_ends_nobody_s_who_has_fewer(users, gone) -> None:
+    """Where no more may be open, whoever has most loses theirs, the least recently used one first; those of nobody are
+    one user's. It is the same after a restart, though nodes come to know users in another order then."""
+    for restarts in (False, True):
+        book = crowded(*users)
+        if restarts:
+            book.again()
+        book.apply(open_owned_session("e"))
+        count = len(users) + 1
+        open_now = {each for each in range(1, count + 1) if book.runner.session_owner(each) is not None}
+        assert len(open_now) == 4
+        assert {*range(1, count + 1)} - open_now == gone, open_now
+
+
+def test_a_use_counts_among_ones_own_sessions() -> None:
+    """What was used last stays, in memory as after a restart."""
+    for restarts in (False, True):
+        book = crowded("ann", "ann", "ann", "bob")
+        put = KeyValue.methods["put"]
+        book.apply(put.command_payload(1, 1, 0, put.encode_args((b"a", b"v"), {})))
+        if restarts:
+            book.again()
+        book.apply(open_owned_session("bob"))
+        assert [book.runner.session_owner(each) for each in (1, 2, 3, 4)] == ["ann", None, "ann", "bob"]
+
+
+def test_of_two_with_equally_many_whose_was_used_first_is_not_a_matter_of_whom_a_node_came_to_know_first() -> None:
+    """Bob came first, and has used his first one again since."""
+    for restarts in (False, True):
+        book = crowded("bob", "ann", "bob", "ann")
+        put = KeyValue.methods["put"]
+        book.apply(put.command_payload(1, 1, 0, put.encode_args((b"a", b"v"), {})))
+        if restarts:
+            book.again()
+        book.apply(open_owned_session("eve"))
+        assert [book.runner.session_owner(each) for each in (1, 2, 3, 4)] == ["bob", None, "bob", "ann"]
