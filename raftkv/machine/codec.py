@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from raftkv.errors import StateCorruption
+from raftkv.machine.depth import check_nesting, is_shallow, shown
 from raftkv.machine.types import PLAIN, is_mutable
 
 V = TypeVar("V")
 
 # A value may be a set where its type says list or Any: sorted, it is the same bytes on every node.
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
+_NAME = "a value that is to be stored"
 
 
 class Codec(Generic[V]):
@@ -25,31 +28,33 @@ class Codec(Generic[V]):
         self._decoder: msgspec.msgpack.Decoder[V] = msgspec.msgpack.Decoder(kind)
         self.is_mutable = is_mutable(kind)
         """Whether a value that was read can be changed in place, which changes nothing in the state."""
+        self._is_shallow = is_shallow([kind])
 
-    def encode(self, value: V) -> bytes:
-        """Raises `TypeError` when `value` is of another type; its fields are checked too."""
+    def encode(self, value: V, narrower: Callable[[bytes], bytes] | None = None) -> bytes:
+        """`value`, as another version of the class would have it with `narrower`.
+
+        Raises `TypeError` when it is of another type; its fields are checked too. Raises `RecursionError` when it is
+        nested deeper than `NESTED_MAX`.
+        """
         if self._is_plain and type(value) is not self._kind:
-            raise TypeError(f"a value must be of type {self._kind.__name__}, not {value!r}")
+            raise TypeError(f"a value must be of type {self._kind.__name__}, not {shown(value)}")
+        data = b""
         try:
             data = _encoder.encode(value)
             if not self._is_plain:
                 self._decoder.decode(data)
+            if narrower is not None:
+                data = narrower(data)
         except (msgspec.MsgspecError, TypeError, OverflowError) as exc:
-            raise TypeError(f"{value!r} can't be stored: {exc}") from exc
+            check_nesting(data, _NAME)  # on another interpreter, nobody has come to see the type of what is too deep
+            raise TypeError(f"{shown(value)} can't be stored: {exc}") from exc
+        if not self._is_shallow:
+            check_nesting(data, _NAME)
         return data
 
     def narrowed(self, narrower: Callable[[bytes], bytes] | None) -> Callable[[V], bytes]:
         """`encode` as another version of the class would have it; None stands for this version."""
-        if narrower is None:
-            return self.encode
-
-        def encode(value: V) -> bytes:
-            try:
-                return narrower(self.encode(value))
-            except msgspec.MsgspecError as exc:
-                raise TypeError(f"{value!r} can't be stored: {exc}") from exc
-
-        return encode
+        return self.encode if narrower is None else functools.partial(self.encode, narrower=narrower)
 
     def decode(self, data: bytes, where: str) -> V:
         """Raises `StateCorruption`, which names `where`, for what was written as another type."""

@@ -7,6 +7,14 @@ and a process may have any `sys.setrecursionlimit`. So a batch is applied exactl
 
 A command that fits into the room within a few frames may fit on one node only, as Python counts some calls once or
 twice. What follows from that differs is found by the digest, as always.
+
+Nodes may run different versions of Python, and the room is not the same thing to these: from 3.12 on, calls of C
+functions have a stack of their own, of a depth that nobody can set and that releases change. So what a command takes,
+returns, keeps, emits, schedules or rejects with may be nested no deeper than `NESTED_MAX`, which is counted in the
+encoded bytes. What is left to the stack is what a command does itself: one that calls itself, or has C functions do so
+(`repr`, `==`, `copy.deepcopy`, `json` of values nested deep; also a value within the bound that is encoded from many
+calls down), may fit on one version and not on another. Let no command go deeper than some hundred calls while nodes
+run different ones.
 """
 
 from __future__ import annotations
@@ -24,12 +32,10 @@ T = TypeVar("T")
 ROOM = 1_000
 """Frames that a batch of entries has: about what Python gives a whole program, whatever this one was given."""
 
-ROOM_TO_CHECK = 700
-"""Frames to read arguments with before a command is in the log: so few that it can be read wherever it is applied."""
-
-NESTED_MAX = ROOM_TO_CHECK
-"""Values within values in a declared rejection's fields. Interpreters differ in how much of that their stacks bear
-(from 3.12 on, C functions have one of their own); this much fits into the room that a command has on each of them."""
+NESTED_MAX = 700
+"""Values within values: in a command, with what is around its arguments, before it is in the log; and in each value
+that it returns, keeps, emits, schedules another one with, or rejects with. This much can be read and written in the
+room that a command has on each interpreter, and with what clients have by themselves."""
 
 _one_at_a_time = threading.RLock()
 """The limit is one for all threads, and is not to change while a batch counts on it."""
@@ -124,8 +130,18 @@ def _is_shallow(kind: kinds.Type) -> bool:
 
 
 _NO_OPENINGS = bytes(each for each in range(256) if not (0x80 <= each <= 0x9F or 0xDC <= each <= 0xDF))
-_SIZES = dict(zip(range(0xCA, 0xD9), (4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 2, 3, 5, 9, 17), strict=True))
-"""Bytes behind the first one, of numbers and of extensions of a fixed size."""
+_NUMBERS = dict(zip(range(0xCA, 0xD9), (5, 9, 2, 3, 5, 9, 2, 3, 5, 9, 3, 4, 6, 10, 18), strict=True))
+"""Bytes of numbers, and of extensions of a fixed size, with the first one."""
+
+
+def _size(head: int) -> int:
+    if 0xA0 <= head <= 0xBF:
+        return 1 + (head & 0x1F)  # a short text
+    return _NUMBERS.get(head, 1 if head < 0x80 or 0xC0 <= head <= 0xC3 or head >= 0xE0 else 0)
+
+
+_SIZES = bytes(map(_size, range(256)))
+"""Bytes of a value that begins with this one, if that tells; 0 for arrays, maps, and what says its own length."""
 _WIDTHS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xC7: 1, 0xC8: 2, 0xC9: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 """Bytes of the length of what says its own: bytes, extensions, text."""
 
@@ -135,35 +151,56 @@ def is_nested_deeper(data: bytes, most: int) -> bool:
 
     Unlike msgspec, this calls nothing for what is within, so it finds the same on every interpreter.
     """
-    if len(data.translate(None, _NO_OPENINGS)) <= most:
+    if len(data) <= most or len(data.translate(None, _NO_OPENINGS)) <= most:
         return False  # too few of all bytes could open one
-    unread: list[int] = []
-    at = 0
-    while at < len(data):
-        items, at = _after(data, at)
-        if unread:
-            unread[-1] -= 1
-        if items is not None:
-            unread.append(items)
-        if len(unread) > most:
-            return True
-        while unread and not unread[-1]:
-            unread.pop()
+    around: list[int] = []
+    at, end, unread = 0, len(data), 0
+    while at < end:
+        head = data[at]
+        if size := _SIZES[head]:  # as most have one: 0.1 µs for each of them
+            at += size
+        elif head <= 0x9F or head >= 0xDC:
+            around.append(unread)
+            if len(around) > most:
+                return True
+            unread, at = _opened(data, at)
+            unread += 1  # itself, which has been read then
+        else:
+            width = _WIDTHS[head]
+            is_extension = 0xC7 <= head <= 0xC9  # with a byte for its type
+            at += 1 + width + is_extension + int.from_bytes(data[at + 1 : at + 1 + width], "big")
+        unread -= 1
+        while not unread and around:
+            unread = around.pop() - 1
     return False
 
 
-def _after(data: bytes, at: int) -> tuple[int | None, int]:
-    """How many items the array or map has that begins here, None for what is neither; and where the next value is."""
+def _opened(data: bytes, at: int) -> tuple[int, int]:
+    """How many items the array or map has that begins here, and where the first of them is."""
     head = data[at]
-    at += 1
-    if 0x80 <= head <= 0x9F:
-        return (head & 0x0F) * (1 if head >= 0x90 else 2), at
-    if 0xDC <= head <= 0xDF:
-        size = 4 if head & 1 else 2
-        return int.from_bytes(data[at : at + size], "big") * (1 if head <= 0xDD else 2), at + size
-    if 0xA0 <= head <= 0xBF:
-        return None, at + (head & 0x1F)
-    if width := _WIDTHS.get(head):
-        is_extension = 0xC7 <= head <= 0xC9  # with a byte for its type
-        return None, at + width + is_extension + int.from_bytes(data[at : at + width], "big")
-    return None, at + _SIZES.get(head, 0)
+    if head <= 0x9F:
+        return (head & 0x0F) * (1 if head >= 0x90 else 2), at + 1
+    size = 4 if head & 1 else 2
+    return int.from_bytes(data[at + 1 : at + 1 + size], "big") * (1 if head <= 0xDD else 2), at + 1 + size
+
+
+def check_nesting(data: bytes, what: str) -> None:
+    """Raises `RecursionError` where `what`, which is encoded as `data`, is nested deeper than `NESTED_MAX`.
+
+    Where msgspec itself has enough of it differs between interpreters, and so would replicas.
+    """
+    if is_nested_deeper(data, NESTED_MAX):
+        raise too_deep(what)
+
+
+def too_deep(what: str) -> RecursionError:
+    """What is raised for that."""
+    return RecursionError(f"{what} has values nested deeper than {NESTED_MAX}")
+
+
+def shown(value: object) -> str:
+    """Its `repr`; words where that takes more of the stack than there is, which is as much as an interpreter likes."""
+    try:
+        return repr(value)
+    except RecursionError:
+        return "(a value that is nested too deep to be shown)"

@@ -15,6 +15,7 @@ import msgspec
 
 from raftkv.errors import InvalidArgument
 from raftkv.machine.active import Active
+from raftkv.machine.depth import check_nesting, shown
 from raftkv.machine.grown import same_shape
 from raftkv.machine.schema import describe
 from raftkv.machine.shapes import narrower
@@ -33,21 +34,33 @@ class Forms:
 
     def encode(self, value: object) -> bytes:
         """Raises `TypeError` for what can't be encoded, and for a record of a type that the machine does not declare:
-        then nothing tells what the active version has of it."""
+        then nothing tells what the active version has of it. Raises `RecursionError` for what is nested deeper than
+        `NESTED_MAX`."""
         try:
-            return _encoder.encode(self._plain(value))
+            data = _encoder.encode(self._plain(value))
         except (msgspec.MsgspecError, InvalidArgument, OverflowError) as exc:
-            raise TypeError(f"{value!r} can't be kept: {exc}") from exc
+            raise TypeError(f"{shown(value)} can't be kept: {exc}") from exc
+        check_nesting(data, "a value that is to be kept")
+        return data
 
     def _plain(self, value: Any) -> Any:
-        """The same with its records encoded."""
+        """The same with its records encoded.
+
+        One call for each value within another, on every interpreter: comprehensions are calls before Python 3.12 only.
+        """
         if isinstance(value, dict):
-            return {key: self._plain(each) for key, each in value.items()}
+            plain = {}
+            for key, each in value.items():
+                plain[key] = self._plain(each)
+            return plain
         if isinstance(value, msgspec.Struct) or dataclasses.is_dataclass(value) or hasattr(value, "_fields"):
             form, data = self._form(type(value)), _encoder.encode(value)
             return msgspec.Raw(data if form is None else form(data))
         if isinstance(value, list | tuple):
-            return [self._plain(each) for each in value]
+            items = list(value)
+            for place, each in enumerate(items):
+                items[place] = self._plain(each)
+            return items
         return value
 
     def _form(self, kind: type) -> Form | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, get_args, get_origin
 
 from raftkv.errors import MachineError
+from raftkv.machine.depth import shown
 
 Encode: TypeAlias = Callable[[Any], bytes]
 Decode: TypeAlias = Callable[[bytes, int], tuple[Any, int]]
@@ -43,7 +44,7 @@ class KeyCodec:
 
     def _encode_tuple(self, key: Any) -> bytes:
         if type(key) is not tuple or len(key) != len(self._parts):
-            raise TypeError(f"a key must be a tuple of {len(self._parts)} parts, not {key!r}")
+            raise TypeError(f"a key must be a tuple of {len(self._parts)} parts, not {shown(key)}")
         return b"".join([encode(part) for (encode, _), part in zip(self._parts, key, strict=True)])
 
     def _decode_tuple(self, data: bytes) -> tuple[Any, ...]:
@@ -67,7 +68,7 @@ class KeyCodec:
                 raise TypeError("ints have no prefixes: use a range")
             return self.encode(prefix)
         if type(prefix) is not tuple or len(prefix) > len(self._parts):
-            raise TypeError(f"a prefix must be a tuple of up to {len(self._parts)} parts, not {prefix!r}")
+            raise TypeError(f"a prefix must be a tuple of up to {len(self._parts)} parts, not {shown(prefix)}")
         return b"".join([encode(part) for (encode, _), part in zip(self._parts, prefix, strict=False)])
 
 
@@ -90,7 +91,7 @@ def prefix_end(prefix: bytes) -> bytes | None:
 
 def _encode_str(key: Any) -> bytes:
     if type(key) is not str:
-        raise TypeError(f"a key must be a str, not {key!r}")
+        raise TypeError(f"a key must be a str, not {shown(key)}")
     return key.encode()
 
 
@@ -100,13 +101,13 @@ def _decode_str(data: bytes) -> str:
 
 def _encode_bytes(key: Any) -> bytes:
     if type(key) is not bytes:
-        raise TypeError(f"a key must be bytes, not {key!r}")
+        raise TypeError(f"a key must be bytes, not {shown(key)}")
     return key
 
 
 def _encode_int(key: Any) -> bytes:
     if type(key) is not int:
-        raise TypeError(f"a key must be an int, not {key!r}")
+        raise TypeError(f"a key must be an int, not {shown(key)}")
     size = (abs(key).bit_length() + 7) // 8
     if size > _INT_BYTES_MAX:
         raise ValueError(f"a key of {size * 8} bits is too large")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from raftkv.config import MIB
+from raftkv.machine.depth import NESTED_MAX, is_nested_deeper
 from raftkv.machine.overlay import Overlay
 
 LOANS_MAX = 1_000
@@ -106,6 +107,10 @@ def _is_changed(loan: _Loan) -> bool:
         now = loan.encode(loan.value)
     except TypeError:
         return True  # it is not even of its type any more
+    except RecursionError:
+        if is_nested_deeper(loan.data, NESTED_MAX):
+            return False  # it was kept before there was a bound: who only reads it is not to blame
+        raise
     if now == loan.data:
         return False
     # What an older class has written may be encoded otherwise, though nothing is changed.

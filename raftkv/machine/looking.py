@@ -75,7 +75,9 @@ def _page(access: Any, table: Table[Any, Any] | Set[Any], low: bytes, high: byte
 def _look(name: str, function: Any) -> Method:
     """A query that no class declares: its name is no word, so that none can."""
     function.__name__ = name
-    return Method(query(function), globals())
+    made = Method(query(function), globals())
+    made.returns_shallow = True  # its rows were counted when they were kept, and what is around them does not matter
+    return made
 
 
 SCHEMA: Method = _look("*schema", _schema)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 import msgspec
 
 from raftkv.errors import UNREADABLE, InvalidArgument, MachineError
-from raftkv.machine.depth import is_shallow
+from raftkv.machine.depth import NESTED_MAX, check_nesting, is_nested_deeper, is_shallow, shown, too_deep
 from raftkv.machine.payloads import encode_command, encode_query
 from raftkv.machine.schema import NO_DEFAULT
 from raftkv.machine.sparing import sparing
@@ -21,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 NO_TEXT = "a text holds half of a surrogate pair, which is no character: send it as bytes, or leave that out"
 
+_SENT = "what is sent"
 _MARK = "_raftkv_kind"
 _SPAN = "_raftkv_span"
 _EVERY = "_raftkv_every"
@@ -188,6 +189,8 @@ class Method:
         self._sparing = sparing(self._types)
         self.is_shallow = is_shallow(self._types)
         """Whether arguments can't be nested deeper than their types are written."""
+        self.returns_shallow = is_shallow([self._result_type])
+        """Likewise its result."""
         self._result: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(self._result_type)
         self._is_plain = self._result_type in (*PLAIN, type(None))
 
@@ -270,11 +273,13 @@ class Method:
         return dict(zip(self.signature.parameters, self._types, strict=True))
 
     def encode_args(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The arguments of a call, checked and encoded. Raises `InvalidArgument`.
+        """The arguments of a call, checked and encoded. Raises `InvalidArgument`, from a `RecursionError` when they are
+        nested deeper than `NESTED_MAX`.
 
         What is at its default is left out: a node of an older version can read that, and one of a newer version knows
         the default.
         """
+        data = b""
         try:
             if kwargs or len(args) != len(self._types):
                 bound = self.signature.bind(*args, **kwargs)
@@ -282,8 +287,12 @@ class Method:
                 args = bound.args  # in most calls all arguments are positional, and this is not needed
             data = _encoder.encode(args)
             self._args.decode(data)
-        except (TypeError, OverflowError, msgspec.MsgspecError) as exc:
-            raise InvalidArgument(f"{self.describe()}: {exc}") from exc
+            if not self.is_shallow:
+                check_nesting(data, _SENT)
+        except (TypeError, OverflowError, RecursionError, msgspec.MsgspecError) as exc:
+            # That they are too deep comes first: an interpreter may not get to look at their types.
+            cause = too_deep(_SENT) if is_nested_deeper(data, NESTED_MAX) else exc
+            raise InvalidArgument(f"{self.describe()}: {cause}") from cause
         except UnicodeEncodeError as exc:
             raise InvalidArgument(f"{self.describe()}: {NO_TEXT} ({exc})") from exc
         if self._defaults:
@@ -339,7 +348,9 @@ class Method:
         try:
             self._result.decode(data)
         except msgspec.MsgspecError as exc:
-            raise TypeError(f"{self.name} returned {result!r}, but says that it returns {self._result_type}") from exc
+            check_nesting(data, f"the result of {self.name}")  # comes first, as an interpreter may not write it
+            text = f"{self.name} returned {shown(result)}, but says that it returns {self._result_type}"
+            raise TypeError(text) from exc
         return data
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from raftkv.errors import UNREADABLE, InvalidArgument
+from raftkv.machine.depth import NESTED_MAX, is_nested_deeper
 
 NO_SESSION = 0
 """In place of a session's id: the command is applied as often as it is in the log."""
@@ -72,6 +73,15 @@ def decode_command(payload: bytes) -> CommandPayload:
         return _commands.decode(payload)
     except UNREADABLE as exc:
         raise InvalidArgument(f"a command that can't be read: {exc}") from exc
+
+
+def check_depth(name: str, payload: bytes) -> None:
+    """Raises `InvalidArgument` for a command, called `name`, that some interpreter could not read."""
+    if is_nested_deeper(payload, NESTED_MAX):
+        raise InvalidArgument(
+            f"{name}: its arguments have values nested deeper than {NESTED_MAX}, which not every node could read: send "
+            "them in pieces, or encoded, as bytes"
+        )
 
 
 def decode_query(payload: bytes) -> QueryPayload:

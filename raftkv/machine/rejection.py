@@ -13,7 +13,7 @@ from weakref import WeakSet
 import msgspec
 
 from raftkv.errors import UNREADABLE, MachineError, NotActive, Rejected
-from raftkv.machine.depth import NESTED_MAX, is_nested_deeper
+from raftkv.machine.depth import check_nesting, shown
 from raftkv.machine.methods import Method
 from raftkv.machine.types import check_type
 
@@ -69,13 +69,11 @@ class Rejection(Rejected):
         nested deeper than `NESTED_MAX`."""
         try:
             data = _encoder.encode(self._fields())
-            if is_nested_deeper(data, NESTED_MAX):
-                # Where exactly msgspec has enough of it differs between interpreters, and so would replicas.
-                raise RecursionError(f"{self.error_type} has values nested deeper than {NESTED_MAX}")
+            check_nesting(data, self.error_type)
             # Without those that are at their defaults: a node of an older version has no field that was added later.
             data = _encoder.encode(self._decoder.decode(data))
         except (msgspec.MsgspecError, TypeError, OverflowError, AttributeError) as exc:
-            raise TypeError(f"{self!r} can't be sent: {exc}") from exc
+            raise TypeError(f"{shown(self)} can't be sent: {exc}") from exc
         return data
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ import msgspec
 
 from raftkv.config import MIB
 from raftkv.machine.active import Narrower
+from raftkv.machine.depth import check_nesting
 from raftkv.machine.methods import Method
 
 RESULT_BYTES_MAX = 8 * MIB
@@ -17,11 +18,15 @@ def narrowed(method: Method, narrow: Narrower, result: bytes) -> bytes:
     try:
         return narrow(result)
     except msgspec.MsgspecError as exc:
+        check_nesting(result, f"the result of {method.name}")  # comes first, as an interpreter may not read it
         raise TypeError(f"{method.name} returned what the active version does not return: {exc}") from exc
 
 
 def bounded(method: Method, result: bytes) -> bytes:
-    """The encoded result; `ValueError` when it would not fit into an answer."""
+    """The encoded result; `ValueError` when it would not fit into an answer, `RecursionError` when it is nested deeper
+    than `NESTED_MAX`."""
+    if not method.returns_shallow:
+        check_nesting(result, f"the result of {method.name}")
     if len(result) > RESULT_BYTES_MAX:
         raise ValueError(f"{method.name} returned {len(result)} bytes: must be at most {RESULT_BYTES_MAX}")
     return result

@@ -10,19 +10,12 @@ import xxhash
 
 from raftkv.access import Access
 from raftkv.entry import Entry
-from raftkv.errors import (
-    InvalidArgument,
-    MachineFailed,
-    NodeStopped,
-    RaftKVError,
-    SafetyViolation,
-    TooMuchWork,
-)
+from raftkv.errors import InvalidArgument, MachineFailed, NodeStopped, RaftKVError, SafetyViolation, TooMuchWork
 from raftkv.history import Asked, Cursor, Found
 from raftkv.machine.accesses import Accesses
 from raftkv.machine.active import Active
 from raftkv.machine.consistent import out_of_step
-from raftkv.machine.depth import ROOM, ROOM_TO_CHECK, with_room
+from raftkv.machine.depth import ROOM, with_room
 from raftkv.machine.dues import Dues, Waiting
 from raftkv.machine.lineages import Lineages, Origin
 from raftkv.machine.loans import Loans
@@ -38,6 +31,7 @@ from raftkv.machine.payloads import (
     OPEN_OWNED_SESSION,
     OPEN_SESSION,
     CommandPayload,
+    check_depth,
     decode_command,
     decode_query,
 )
@@ -209,12 +203,12 @@ class Runner:
         `NotActive` for one that is not of the active version."""
         command = decode_command(payload)
         if command.name in (OPEN_SESSION, CLOSE_SESSION):
-            with_room(decode_command, payload, ROOM_TO_CHECK)
+            check_depth("a session", payload)
             return
         offered = self._checks.command(command.name)
         if not offered.method.is_shallow:
-            with_room(decode_command, payload, ROOM_TO_CHECK)
-            with_room(offered.method.decode_args, command.args, ROOM_TO_CHECK)
+            check_depth(command.name, payload)
+            with_room(offered.method.decode_args, command.args, ROOM)
         self._checks.check(offered, command.args)
 
     def expect(self, version: int, schema: bytes) -> None:

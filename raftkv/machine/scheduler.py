@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from raftkv.errors import NotActive
+from raftkv.errors import InvalidArgument, NotActive
 from raftkv.machine.active import Active
 from raftkv.machine.methods import Method, method_of
 from raftkv.machine.timers import Timers, due_ms_of
@@ -40,7 +40,12 @@ class Scheduler:
     ) -> int:
         """Returns a handle. Raises as `StateMachine.schedule`."""
         method, active = self._method(command), self._active()
-        encoded = method.encode_args(args, dict(kwargs))
+        try:
+            encoded = method.encode_args(args, dict(kwargs))
+        except InvalidArgument as exc:
+            if isinstance(exc.__cause__, RecursionError):
+                raise exc.__cause__ from None  # as of all that a command makes and that is too deep
+            raise
         due_ms = due_ms_of(when, now_ms)
         offered = active.commands.get(method.name)
         if offered is None:

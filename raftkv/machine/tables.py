@@ -209,7 +209,7 @@ class Value(Declared, Generic[V]):
         # Encoded once: a default that could be changed in place would not be the same on every node.
         try:
             self._default_data = self._codec.encode(self._default)
-        except TypeError as exc:
+        except (TypeError, RecursionError) as exc:
             raise MachineError(f"{where}: the default: {exc}") from exc
 
     @overload

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from raftkv.errors import MachineError
+from raftkv.machine.depth import check_nesting, shown
 from raftkv.machine.types import check_type
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,7 +86,8 @@ class Upgrade:
     def run(self, machine: Any, cursor: bytes) -> bytes | None:
         """Run it, or its next piece; returns the encoded cursor for the next one, or None when all is done.
 
-        Raises what the method raises, and `TypeError` for a cursor of another type.
+        Raises what the method raises, `TypeError` for a cursor of another type, and `RecursionError` for one that is
+        nested deeper than `NESTED_MAX`.
         """
         if not self.in_pieces:
             self.function(machine)
@@ -95,10 +97,11 @@ class Upgrade:
         if returned is None:
             return None
         data = _encoder.encode(returned)
+        check_nesting(data, f"what {self.name} returned")
         try:
             msgspec.msgpack.decode(data, type=self._cursor)
         except msgspec.MsgspecError as exc:
-            raise TypeError(f"{self.name} returned {returned!r}, which is no {self._cursor}") from exc
+            raise TypeError(f"{self.name} returned {shown(returned)}, which is no {self._cursor}") from exc
         if data == cursor:
-            raise ValueError(f"{self.name} returned {returned!r} again: it would never be done")
+            raise ValueError(f"{self.name} returned {shown(returned)} again: it would never be done")
         return data

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
 
 from raftkv import LocalMachine, Part, Rejected, Rejection, StateMachine, Value, command
+from raftkv.machine.depth import NESTED_MAX
 from raftkv.recipes import (
     AwaitedIdempotencyKeys,
     BlockingIdempotencyKeys,
@@ -156,6 +158,32 @@ def test_classes_of_two_versions_keep_the_same_as_long_as_the_older_one_is_activ
     assert new.digest == old.digest
     new.upgrade()
     assert new.pay("l", {"cents": 5}).text == "paid"
+
+
+class Safe(StateMachine):
+    """Keeps what is asked for as the answer."""
+
+    keys = Part(IdempotencyKeys)
+
+    @command
+    def keep(self, key: str, depth: int) -> int:
+        """A value that is nested so deep."""
+        value: Any = []
+        for place in range(depth - 1):
+            value = [value] if place % 2 else {"in": value}
+        self.keys.once(key, lambda: value, answer=Any, request=value)
+        return len(self.keys.entries)
+
+
+def test_how_deep_an_answer_and_a_request_may_be_nested_is_counted():
+    """It is the same on every interpreter; what is within the bound has room enough on each."""
+    machine = LocalMachine(Safe)
+    for key in ("a", "a", "b"):
+        kept = machine.keep(key, NESTED_MAX)
+    assert kept == 2
+    for depth in (NESTED_MAX + 1, 900, 2_000):
+        with pytest.raises(Rejected, match="RecursionError"):
+            machine.keep("c", depth)
 
 
 def test_what_was_rejected_may_be_tried_again():
