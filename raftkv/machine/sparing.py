@@ -10,11 +10,16 @@ from typing import Any, TypeAlias
 
 from msgspec.msgpack import Decoder, Encoder
 
+from raftkv.machine.depth import is_nested_deeper
 from raftkv.machine.schema import Record, Shape, describe, members_of
 
 _encoder = Encoder()
 """Keeps the order in which dicts were read: they are in a deterministic one already."""
 _decoder: Decoder[Any] = Decoder()
+
+SPARED_MAX = 200
+"""Values within values that are looked through. That takes up to three calls for each, on some interpreters fewer; but
+what a command schedules another one with is to be the same on all of them, so none may come to the end of its stack."""
 
 _Spare: TypeAlias = Callable[[Any], Any]
 """From a value as msgspec decodes it without a type to one without fields at their defaults."""
@@ -24,7 +29,7 @@ def sparing(types: list[Any]) -> Callable[[bytes], bytes] | None:
     """What encodes an encoded list of arguments of these types anew, without the fields of records that are at their
     defaults (in arrays, without the last ones). None when no record in them has any.
 
-    Arguments that are nested too deep to be looked through stay as they are.
+    Arguments that are nested deeper than `SPARED_MAX` stay as they are.
     """
     shapes, records = describe(types)
     if not any(field.default is not None for record in records.values() for field in record.fields):
@@ -32,6 +37,8 @@ def sparing(types: list[Any]) -> Callable[[bytes], bytes] | None:
     spares = [_Sparing(records).of(shape) for shape in shapes]
 
     def spare(data: bytes) -> bytes:
+        if is_nested_deeper(data, SPARED_MAX):
+            return data
         try:
             values = _decoder.decode(data)
             spared = [value if each is None else each(value) for each, value in zip(spares, values, strict=False)]

@@ -494,6 +494,18 @@ def test_arguments_that_are_nested_too_deep_are_sent_as_they_are():
     assert decode(spare(encode([node])), type=tuple[Node]) == (node,)
 
 
+@pytest.mark.parametrize(("depth", "is_spared"), [(198, True), (200, False), (500, False)])
+def test_how_deep_arguments_are_looked_through_is_counted(depth, is_spared):
+    """What a command schedules another one with is in the state, and must not follow from how many calls an
+    interpreter has room for: a node that is read by another takes fewer of them. The list of arguments is one."""
+    node = Node()
+    for _ in range(depth // 2 - 1):
+        node = Node([node])
+    spare, data = sparing([Node]), encode([node])
+    assert spare is not None
+    assert (spare(data) != data) == is_spared
+
+
 @PATIENT
 @given(grown_values())
 def test_clients_and_nodes_of_two_versions_understand_each_other(pair):
