@@ -129,14 +129,24 @@ def json_field(name: str, value: Any) -> dict[str, Any]:
 
 
 def _as_text(value: Any) -> Any:
-    """The same with text for bytes. Raises `UnicodeDecodeError` when some are no UTF-8."""
+    """The same with text for bytes. Raises `UnicodeDecodeError` when some are no UTF-8.
+
+    One call for each value within another, so that all that a row may hold fits on the stack: comprehensions are calls
+    too before Python 3.12.
+    """
     match value:
         case bytes():
             return value.decode()
         case list() | tuple():
-            return [_as_text(each) for each in value]
+            items = list(value)
+            for place, each in enumerate(items):
+                items[place] = _as_text(each)
+            return items
         case dict():
-            return {_as_text(key): _as_text(each) for key, each in value.items()}
+            made = {}
+            for key, each in value.items():
+                made[_as_text(key)] = _as_text(each)
+            return made
         case _:
             return value
 

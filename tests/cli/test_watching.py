@@ -6,10 +6,12 @@ import asyncio
 import json
 from functools import partial
 
+import msgspec
 import pytest
 
 from raftkv import Client, History, StateMachine, Table, command
 from raftkv.cli.own import json_field
+from raftkv.machine.depth import NESTED_MAX
 from tests.cli.commands import invoke, when_led
 from tests.forked import ForkedCluster
 
@@ -130,3 +132,12 @@ def test_bytes_are_text_where_they_are_and_say_so_where_they_are_not(tmp_path):
 def test_the_name_of_a_field_says_how_all_bytes_in_it_are_to_be_read(value, field):
     """Never both ways in one field, or a text that looks like base64 could be either."""
     assert json_field("key", value) == field
+
+
+def test_a_value_that_is_nested_as_deep_as_may_be_is_shown():
+    """As lists in lists, and as objects in objects."""
+    rows, objects = b"a", b"a"
+    for _ in range(NESTED_MAX):
+        rows, objects = [rows], {"x": objects}
+    for value, text in ((rows, b'["a"]'), (objects, b'{"x":"a"}')):
+        assert text in msgspec.json.encode(json_field("value", value))
