@@ -1,4 +1,9 @@
-"""Which formats this raftkv writes and reads, by name: nodes tell them in their status, for who plans a change."""
+"""Which formats this raftkv writes and reads, by name: nodes tell them in their status, for who plans a change.
+
+There is a way back to the minor before, with the data directories that nodes have then. So a release reads another
+version of a format one minor before any writes it, and nodes speak another protocol only where the other end does,
+too. `tests/formats/test_downgrade.py` has the release before read what this one writes.
+"""
 
 from __future__ import annotations
 

@@ -443,6 +443,7 @@ TESTS: dict[int, tuple[str, ...]] = {
     85: (
         "tests/node/test_older_leader.py::test_what_only_a_later_class_has_is_not_active_on_an_older_leader",
         "tests/integration/test_rolling.py::test_an_application_is_upgraded_node_by_node_under_load",
+        "tests/integration/test_rolling.py::test_raftkv_is_upgraded_node_by_node_and_back",
     ),
     86: ("tests/node/test_agreement.py::test_a_majority_goes_on_and_without_one_nobody_does",),
     87: (

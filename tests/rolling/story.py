@@ -13,9 +13,11 @@ from pathlib import Path
 import msgspec
 
 from raftkv.model import NodeId
-from raftkv.processes.cluster import NodeProcess
+from raftkv.processes.cluster import NodeProcess, launch
+from raftkv.version import __version__
 from tests.chaos.stage import ChaosStage
-from tests.forked import ForkedCluster
+from tests.forked import ForkedCluster, fork
+from tests.formats.before import RELEASE, environment, unpack
 from tests.rolling.load import Clients, History, judged
 from tests.rolling.second import Jobs
 
@@ -25,16 +27,30 @@ KILL, FORWARD, BACK, RAISED, ORDERED = "kill", "forward", "back", "raised", "ord
 """SIGKILL of the leader; a node that gets the second version, or the first again; the version becomes active by
 itself, or by an operator's order: there the leader is killed again, between two pieces of the upgrade."""
 
+UP, DOWN = "up", "down"
+"""A node that gets this raftkv, or the release before it again. Nodes begin with that one where these are."""
+
 ROLL = (KILL, FORWARD, KILL, FORWARD, KILL, BACK, KILL, BACK, KILL, FORWARD, KILL, FORWARD, KILL, FORWARD, RAISED, KILL)
 """With the way back from two nodes of three."""
 
 ORDER = (KILL, FORWARD, FORWARD, KILL, FORWARD, KILL, ORDERED, KILL)
 """Nodes that wait for an operator."""
 
+RELEASES = (
+    *(KILL, UP, KILL, UP, KILL, DOWN, KILL, UP, UP, KILL, DOWN, DOWN, DOWN, KILL, UP, UP, KILL, UP),
+    *(FORWARD, FORWARD, FORWARD, RAISED, KILL, DOWN, KILL, DOWN, KILL, DOWN, KILL),
+)
+"""Of raftkv itself, there and back twice: the second time with what an application's upgrade has left."""
+
+BRIEF_RELEASES = (UP, KILL, UP, DOWN, UP, UP, FORWARD, FORWARD, FORWARD, RAISED, KILL, DOWN, DOWN, DOWN, KILL)
+
 BRIEF = (FORWARD, BACK, FORWARD, FORWARD, KILL, FORWARD, RAISED)
 
 INDETERMINATE = 4
 """How `raftkv upgrade` ends when the leader that it asked is gone."""
+
+LAGGING = {"RAFTKV_SNAPSHOT_ENTRIES": "100", "RAFTKV_SNAPSHOT_INTERVAL_S": "0", "RAFTKV_KEEP_ENTRIES": "20"}
+"""With these a node that was away for a moment needs a snapshot: of another release's, too."""
 
 UNLESS_ORDERED_S = 1.0
 """For so long at least nothing becomes active that nobody has ordered."""
@@ -53,6 +69,8 @@ class Outcome(msgspec.Struct):
     """How many pieces of the upgrade had been done when the leader was killed between them; None: it was not."""
     pieces: int = 0
     added: int = 0
+    installed: int = 0
+    """Snapshots that were installed."""
     problems: list[str] = []
 
     def table(self) -> list[str]:
@@ -65,6 +83,7 @@ class Outcome(msgspec.Struct):
             f"refused before it   {refused or 'none'}",
             f"leaders killed      {self.kills}, one of them after {self.killed_at_step} of {self.pieces} pieces",
             f"jobs acknowledged   {self.added:,}",
+            f"snapshots installed {self.installed}",
             f"problems            {len(self.problems)}",
         ]
         return lines + [f"  {problem}" for problem in self.problems[:20]]
@@ -73,9 +92,19 @@ class Outcome(msgspec.Struct):
 class Story:
     """Plays stages on three nodes, under load."""
 
-    def __init__(self, stage: ChaosStage, *, jobs: int, say: Callable[[str], None] = lambda line: None) -> None:
-        """`jobs` are there before: the upgrade has a piece for every few of them. `say` gets a line for each stage."""
+    def __init__(
+        self,
+        stage: ChaosStage,
+        *,
+        jobs: int,
+        say: Callable[[str], None] = lambda line: None,
+        before: Path | None = None,
+    ) -> None:
+        """`jobs` are there before: the upgrade has a piece for every few of them. `say` gets a line for each stage;
+        `before` is the source of the release before, with which nodes begin."""
         self._stage = stage
+        self._before = before
+        self._old: set[NodeId] = set() if before is None else {*stage.cluster.nodes}
         self._jobs = jobs
         self._say = say
         self._history = History()
@@ -106,6 +135,10 @@ class Story:
                 said = await self._install(2)
             case "back":
                 said = await self._install(1)
+            case "up":
+                said = await self._release(is_old=False)
+            case "down":
+                said = await self._release(is_old=True)
             case "raised":
                 said = await self._raise()
             case "ordered":
@@ -147,6 +180,22 @@ class Story:
         node.arguments[node.arguments.index("--machine") + 1] = SECOND if version == 2 else FIRST
         await self._stage.restart(node)
         return f"node {node.node_id} restarted with version {version}; nodes run {sorted(self._runs.values())}"
+
+    async def _release(self, *, is_old: bool) -> str:
+        assert self._before is not None, "there is no release to go back to"
+        able = [node_id for node_id in self._runs if (node_id in self._old) != is_old]
+        node = self._stage.cluster.nodes[self._stage.dice.choice(able)]
+        if is_old:
+            self._old.add(node.node_id)
+            run_by(node, self._before)
+        else:
+            self._old.remove(node.node_id)
+            run_by(node, None)
+        await self._stage.restart(node)
+        status = await self._stage.status(node.node_id)
+        release = RELEASE if is_old else __version__
+        assert status is None or status.version == release, f"node {node.node_id} runs raftkv {status.version}"
+        return f"node {node.node_id} restarted with raftkv {release}; {len(self._old)} nodes of the release before"
 
     async def _active(self) -> list[tuple[int, tuple[str, ...], int]]:
         """Of each node that answers: the active version, which upgrades are left, and how many pieces were done."""
@@ -207,11 +256,23 @@ class Story:
         for node in self._stage.cluster.nodes.values():
             log = node.log_path.read_text(errors="replace")
             problems += [f"node {node.node_id} logged {word}" for word in BAD if word in log]
+            self.outcome.installed += log.count("snapshot_installed")
         return "judged"
 
 
 BAD = ("replica_diverged", "states_differ", "no_agreement", "Traceback", "node_failed", "upgrade_failed")
 """What no node may log."""
+
+
+def run_by(node: NodeProcess, tree: Path | None) -> None:
+    """Have a node run by the raftkv whose source is there from its next start on; None: by this one."""
+    if tree is None:
+        for name in environment(Path()):
+            node.environment.pop(name, None)
+        node.launch = fork
+    else:
+        node.environment.update(environment(tree))
+        node.launch = launch  # a forked one has this raftkv already
 
 
 def play(
@@ -223,11 +284,19 @@ def play(
     within_s: float = 240.0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Play `stages` on three new nodes in `directory`; what they left behind is there afterwards."""
-    environment = {"RAFTKV_AUTO_UPGRADE": "false"} if ORDERED in stages else {}
-    with ForkedCluster(directory, 3, arguments=("--machine", FIRST), environment=environment) as cluster:
+    """Play `stages` on three new nodes in `directory`; what they left behind is there afterwards.
+
+    Raises `tests.formats.before.Missing` when they want the release before, and its source can't be had.
+    """
+    settings = dict(LAGGING) if UP in stages else {}
+    if ORDERED in stages:
+        settings["RAFTKV_AUTO_UPGRADE"] = "false"
+    before = unpack(directory / "before") if UP in stages else None
+    with ForkedCluster(directory, 3, arguments=("--machine", FIRST), environment=settings) as cluster:
+        for node in cluster.nodes.values():
+            run_by(node, before)
         cluster.start_all()
-        story = Story(ChaosStage(cluster, random.Random(seed), directory), jobs=jobs, say=say)
+        story = Story(ChaosStage(cluster, random.Random(seed), directory), jobs=jobs, say=say, before=before)
         try:
             return asyncio.run(asyncio.wait_for(story.play(stages), within_s))
         except (AssertionError, TimeoutError) as exc:
