@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
@@ -81,6 +82,9 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of a node, with the reasons for their defaults."""
 
+    reclaim_bytes_min: ClassVar[int] = 16 * MIB
+    """Less than this is not worth a snapshot when much was deleted, and a log's tail of so much may stay. No setting:
+    it is what is small on any disk, and only simulated ones are smaller."""
     # Time:
     tick_ms: int = 15
     """The core's clock; fine enough that a lost connection is acted on within some tens of ms."""

@@ -25,11 +25,13 @@ from raftkv.testing.world.unheard import quiet
 from raftkv.testing.world.variety import Variety
 from raftkv.worlds import later
 from raftkv.worlds.deposed import Deposed
+from raftkv.worlds.filling import Filling
 from raftkv.worlds.idling import CUT_WHILE_IDLE, Idling
 from raftkv.worlds.parting import Parting
 from raftkv.worlds.regaining import Regaining
 from raftkv.worlds.reminders import Reminding
 from raftkv.worlds.repeating import Repeating, with_turns
+from raftkv.worlds.rights import Signing
 from raftkv.worlds.scanning import Scanner
 from raftkv.worlds.sightings import Sightings
 from raftkv.worlds.tails import KEPT, Tails
@@ -131,6 +133,8 @@ class Simulation:
         cluster.variety = self._variety
         self._reminding = Reminding(self.seed, cluster)
         self._watching = Watching(self.seed, cluster)
+        self._filling = Filling(self.seed, cluster)
+        self._signing = Signing(self.seed, cluster)
         if self._has_later:
             cluster.later = newer
         if self._observe is not None:
@@ -168,6 +172,8 @@ class Simulation:
                 sim.machine = cluster.later
         await cluster.start()
         await cluster.until_leader()
+        if self._signing.is_wanted:
+            await self._signing.settle_in()
         clients = []
         for _ in range(self._client_count):
             # Some are told of all founders, some of one only, which may be gone soon.
@@ -187,6 +193,12 @@ class Simulation:
             self._watching.begin(lambda: cluster.client(deadline_s=DEADLINE_S))
             client = cluster.client(deadline_s=DEADLINE_S, sessions=True)
             workers.append(asyncio.ensure_future(self._watching.act(client, lambda: self._clients.stopping)))
+        if self._filling.is_wanted:
+            client = cluster.client(deadline_s=DEADLINE_S, sessions=True)
+            workers.append(asyncio.ensure_future(self._filling.act(client, lambda: self._clients.stopping)))
+        if self._signing.is_wanted:
+            self._signing.begin(lambda: self._clients.stopping)
+            workers.append(asyncio.ensure_future(self._signing.act(lambda: self._clients.stopping)))
         deposed = Deposed(self.seed, cluster)
         story = asyncio.ensure_future(deposed.act() if deposed.is_wanted else asyncio.sleep(0))
         try:
@@ -201,7 +213,7 @@ class Simulation:
         finally:
             for worker in (*workers, story):
                 worker.cancel()
-            await asyncio.gather(*workers, story, self._watching.end(), return_exceptions=True)
+            await asyncio.gather(*workers, story, self._watching.end(), self._signing.end(), return_exceptions=True)
 
     async def _settle(
         self,
@@ -236,6 +248,10 @@ class Simulation:
         await self._watching.judge(client, ANSWERED_WITHIN * timeout_s + GIVES_UP_WITHIN_S)
         if self._repeating.is_wanted:
             await self._repeating.judge(client, cluster)
+        if self._signing.is_wanted:
+            await self._signing.judge(client)
+        if self._filling.is_wanted:
+            await self._filling.judge(client)
         await client.close()
 
     def _judge(self, cluster: SimCluster, loop: SimLoop) -> None:

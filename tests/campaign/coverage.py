@@ -105,6 +105,10 @@ KINDS: dict[str, str] = {
     "turn of a command that repeats": "F73 F74",
     "change that is watched": "F36 F52 F74",
     "watch that goes on elsewhere by its cursor": "F72 F74",
+    "space that is given back": "F92",
+    "backup that holds what was deleted": "F92",
+    "request that must be refused": "F90",
+    "right that is given back": "F90",
     "minority whose state differs": "F76",
     "states without a majority": "F76 F86",
     "node of a later version": "F85",
@@ -213,6 +217,7 @@ FAULTS: dict[int, str] = {
     89: "a fork with a live client or node",
     90: "rights that are changed and taken while their users write",
     91: "a cluster secret that is replaced, and a node that has a wrong one",
+    92: "space that is given back while nodes crash, snapshots are sent and backups read",
 }
 """The rows, in a few words."""
 
@@ -459,6 +464,7 @@ TESTS: dict[int, tuple[str, ...]] = {
     ),
     90: (
         "tests/integration/test_chaos.py::test_small_clusters_beside_the_stage",
+        "tests/listener/test_signins.py::test_nobody_with_a_token_is_a_user_once_it_is_there_and_while_it_lasts",
         "tests/client/test_signing_in.py::"
         "test_who_was_nobody_when_the_connection_was_made_signs_in_anew_before_a_call_is_refused",
     ),

@@ -11,10 +11,12 @@ import pytest
 from raftkv.testing.faults.nemesis import fault_kinds
 from raftkv.testing.world.variety import VARIETIES
 from raftkv.worlds.deposed import ASKED
+from raftkv.worlds.filling import FILLED
 from raftkv.worlds.idling import CUT_WHILE_IDLE
 from raftkv.worlds.parting import PARTINGS
 from raftkv.worlds.reminders import SCHEDULED
 from raftkv.worlds.repeating import TURN
+from raftkv.worlds.rights import RIGHTS
 from raftkv.worlds.scanning import SCANNED
 from raftkv.worlds.sightings import SIGHTINGS
 from raftkv.worlds.tails import TAILS
@@ -70,7 +72,7 @@ def test_a_named_test_is_there_and_names_its_row(row, test):
 def test_each_kind_of_fault_says_for_which_rows_it_stands():
     """The table has every kind that there is, and no other; each stands for something."""
     others = {"lost unsynced changes", "founding cut off", "crash in a recovery", *SCANNED, *SCHEDULED, *WATCHED}
-    others |= {*VARIETIES, *ENCOUNTERS, *SIGHTINGS, *PARTINGS, *TAILS, ASKED, CUT_WHILE_IDLE, TURN}
+    others |= {*VARIETIES, *ENCOUNTERS, *SIGHTINGS, *PARTINGS, *TAILS, *FILLED, *RIGHTS, ASKED, CUT_WHILE_IDLE, TURN}
     assert {*fault_kinds(), *others} == set(KINDS)
     assert all(rows_of(rows) for rows in KINDS.values())
 

@@ -6,10 +6,17 @@ import asyncio
 
 import pytest
 
+from raftkv.config import Config
 from raftkv.errors import DiskFull, StateCorruption
 from raftkv.kv import KeyValue
-from raftkv.node.snapshots import reclaiming as module
-from raftkv.node.snapshots.reclaiming import LATEST_S, PART_MIN, QUIET_S, Reclaiming
+from raftkv.node.snapshots.reclaiming import (
+    HOLD_OFF_S,
+    LATEST_S,
+    PART_MIN,
+    QUIET_S,
+    REWRITING_S_MAX,
+    Reclaiming,
+)
 from raftkv.testing import scenario
 from raftkv.testing.world.loop import elapse
 from tests.node.parts import tell
@@ -68,7 +75,7 @@ class Shrinking(Node):
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """What is worth the work here."""
-    monkeypatch.setattr(module, "SPARE_BYTES", SPARE)
+    monkeypatch.setattr(Config, "reclaim_bytes_min", SPARE)
 
 
 def test_files_snapshots_and_log_shrink_with_the_state():
@@ -181,9 +188,9 @@ def test_a_snapshot_that_is_due_waits_for_the_rewriting_but_not_for_long():
         node.delete(90)
         await node.pass_by(QUIET_S + 1)
         assert node.reclaiming.holds_off
-        await node.pass_by(module.HOLD_OFF_S)
+        await node.pass_by(HOLD_OFF_S)
         assert not node.reclaiming.holds_off and node.reclaiming.under_way is not None
-        await node.pass_by(module.REWRITING_S_MAX)
+        await node.pass_by(REWRITING_S_MAX)
         assert node.reclaiming.under_way is None
 
     tell(story)

@@ -18,7 +18,6 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-from raftkv.config import MIB
 from raftkv.errors import RaftKVError, Unavailable
 from raftkv.logs import EventLog
 from raftkv.node.applier import Applier
@@ -32,8 +31,6 @@ logger = EventLog(__name__)
 
 T = TypeVar("T")
 
-SPARE_BYTES = 16 * MIB
-"""Less than this is not worth a snapshot, and a log's tail of so much may stay."""
 PART_MIN, PART_MAX = 16, 2
 """One in so many keys has to be gone: at first few of them, as these may be the large ones; at last half of them, as
 no snapshot would be replaced for less if all were alike."""
@@ -74,6 +71,8 @@ class Reclaiming:
         self._began_at = 0.0
         self._lacks_snapshot = False
         """Whether the state has shrunk, and no snapshot has yet."""
+        self.times = 0
+        """How often space was given back."""
         self.under_way: asyncio.Task[None] | None = None
 
     def look(self) -> None:
@@ -85,15 +84,19 @@ class Reclaiming:
             self.under_way = asyncio.ensure_future(self._reclaim())
         elif self._lacks_snapshot and self._has_new_entries():
             self.under_way = asyncio.ensure_future(self._renew(self._applier.runner.store))
-        elif self._taking.has_outsized(SPARE_BYTES):
+        elif self._taking.has_outsized(self._spare_bytes):
             # One that was being sent or copied for a backup until now.
-            self.under_way = asyncio.ensure_future(self._taking.shed(SPARE_BYTES))
+            self.under_way = asyncio.ensure_future(self._taking.shed(self._spare_bytes))
         elif not body.raft.has_room and self._taking.keeps_for_followers:
             # Nobody may write, so no snapshot comes by which it would be given up.
-            self.under_way = asyncio.ensure_future(self._taking.shed(SPARE_BYTES, body.config.keep_bytes))
+            self.under_way = asyncio.ensure_future(self._taking.shed(self._spare_bytes, body.config.keep_bytes))
         if self.under_way is not None:
             self._began_at = asyncio.get_running_loop().time()
             self.under_way.add_done_callback(self._ended)
+
+    @property
+    def _spare_bytes(self) -> int:
+        return self._body.config.reclaim_bytes_min
 
     @property
     def holds_off(self) -> bool:
@@ -131,7 +134,7 @@ class Reclaiming:
         self._begin_anew(store)
         index = store.applied.index
         before = max(self._held_by_snapshot(), await self._work(store, store.approximate_bytes))
-        if before < SPARE_BYTES:
+        if before < self._spare_bytes:
             return
         await self._work(store, store.flush)
         self._flushing.flushed(index)
@@ -139,7 +142,7 @@ class Reclaiming:
         while await self._work(store, store.is_rewriting) and loop.time() < end:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)  # nobody tells when RocksDB is done
         after = await self._work(store, store.approximate_bytes)
-        if before <= 2 * after + SPARE_BYTES:
+        if before <= 2 * after + self._spare_bytes:
             self._part = max(PART_MAX, self._part // 2)
             return
         logger.info("state_has_shrunk", node=self._body.node_id, bytes_before=before, bytes_after=after)
@@ -157,10 +160,11 @@ class Reclaiming:
             self._lacks_snapshot = False
             logger.warning("space_not_reclaimed", node=self._body.node_id, error=str(exc))
             return
-        if self._held_by_snapshot() > 2 * size + SPARE_BYTES:
+        if self._held_by_snapshot() > 2 * size + self._spare_bytes:
             return  # one of this very entry was taken before the files were rewritten; the next entry allows another
         self._lacks_snapshot = False
-        await self._taking.shed(SPARE_BYTES, max(size, SPARE_BYTES))
+        await self._taking.shed(self._spare_bytes, max(size, self._spare_bytes))
+        self.times += 1
 
     def _held_by_snapshot(self) -> int:
         newest = self._snapshots.latest()

@@ -61,7 +61,7 @@ class Snapshotter:
             # No snapshot here covers the log's beginning, so there must be a new one before a follower needs it.
             must_take=newest < opened.view.start.index,
         )
-        self._reclaiming = Reclaiming(body, applier, self._flushing, self._taking, store)
+        self.reclaiming = Reclaiming(body, applier, self._flushing, self._taking, store)
         self.lending = Lending(body, store, self._taking)
         """For backups."""
         self._installing = Installing(
@@ -116,8 +116,8 @@ class Snapshotter:
         self._flushing.maybe_flush()
         self._receiving.check_stall()
         self.lending.sweep()
-        self._reclaiming.look()
-        if not self._reclaiming.holds_off:
+        self.reclaiming.look()
+        if not self.reclaiming.holds_off:
             self._taking.maybe_take()
 
     async def take(self) -> Index:
@@ -168,7 +168,7 @@ class Snapshotter:
             task.cancel()
 
     def _under_way(self) -> list[asyncio.Task[Any]]:
-        tasks = (self._reclaiming.under_way, self._taking.under_way, self._installing.under_way)
+        tasks = (self.reclaiming.under_way, self._taking.under_way, self._installing.under_way)
         return [task for task in tasks if task is not None]
 
     async def wait(self) -> None:

@@ -356,6 +356,8 @@ class SimCluster:
         """Whether all nodes draw the same: their time-outs are equal then, and as short as can be."""
         self.copies: list[SimNode] = []
         """Machines that run under the id of another one, on a copy of its files."""
+        self.sign_in: dict[str, Any] = {}
+        """How clients sign in that say nothing else: fields of `ClientOptions`."""
         self.wrongs: list[str] = []
         """What was let in or carried out and should have been refused."""
 
@@ -427,14 +429,14 @@ class SimCluster:
     def client(self, *node_ids: NodeId, machine: type[StateMachine] | None = None, **options: Any) -> Client[Any]:
         """A client of the machine (or of another version of it) that is told of some nodes, or of all; `options` are
         fields of `ClientOptions`."""
-        settings = ClientOptions(**options)
+        settings = ClientOptions(**{**self.sign_in, **options})
         chance = random.Random(self.dice.getrandbits(64))
         return Client(machine or self.machine, self._seeds(node_ids), options=settings, dial=self._dial, chance=chance)
 
     def admin(self, *node_ids: NodeId, **options: Any) -> Admin:
         """An operator's client that is told of some nodes, or of all; `options` are fields of `ClientOptions`."""
         addresses, chance = self._seeds(node_ids), random.Random(self.dice.getrandbits(64))
-        return Admin(addresses, options=ClientOptions(**options), dial=self._dial, chance=chance)
+        return Admin(addresses, options=ClientOptions(**{**self.sign_in, **options}), dial=self._dial, chance=chance)
 
     def _seeds(self, node_ids: Sequence[NodeId]) -> list[str]:
         return [self.nodes[node_id].member.client_address for node_id in node_ids] or self.addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import ClassVar
 
 import msgspec
 
@@ -42,6 +43,7 @@ node that has lost its state can't apply its log anew from the first entry."""
 class SimConfig(Config, frozen=True, kw_only=True):
     """Settings of a node, with some settings of the core that operators can't change."""
 
+    reclaim_bytes_min: ClassVar[int] = 2 * KIB
     pre_vote: bool = True
     records_bytes_max: int = MIB
     """As `batch_bytes_max`, and it may be smaller than a record."""
