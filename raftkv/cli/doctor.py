@@ -114,7 +114,8 @@ def looked_at(evidence: Evidence) -> list[str]:
     found = []
     if evidence.view is not None:
         nodes = ", ".join(str(node.node_id) for node in evidence.nodes) or "none"
-        found.append(f"nodes that answer: {nodes}; addresses that do not: {len(evidence.view.silent)}")
+        silent = ", ".join(each.address for each in evidence.view.silent)
+        found.append(f"nodes that answer: {nodes}" + (f"; that do not: {silent}" if silent else ""))
     ways = {True: "only from outside, as a node runs on it", False: "as a start of its node would"}
     found += [f"{seen.path}: {ways[seen.in_use]}" for seen in evidence.directories]
     found += [f"{log.path}: {len(log.events)} events since the last start" for log in evidence.logs]
