@@ -24,8 +24,10 @@ in its code, and the new one counts from an entry on, with which the cluster's *
   there, before it applies it.
 - The edition is kept under a key of its own in the state; where there is none, it is 1. Commands ask the state for it,
   and so do those that a log is replayed with, or that follow a snapshot: what they do depends on nothing else.
-- With it the state's format version rises, so that a node which goes back to the release before is refused its own
-  state (`FormatError`), and does not misread it.
+- With it the state's format version rises, so that a node which goes back to a release that knows but one way is
+  refused its own state (`FormatError`), and does not misread it.
+- The first release that knows both ways only reads: the one behind it proposes the entry. So there is always a way back
+  to the minor before (`tests/formats/test_downgrade.py`).
 
 `tests/node/test_editions.py` goes this way once, beside nodes that run what is here; and it holds what a later release
 relies on, which is why no edition is sent or kept before there is a second one.
