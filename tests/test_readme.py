@@ -77,6 +77,14 @@ def test_every_command_can_be_given(line):
     command.make_context(command.name, list(arguments), parent=context.parent)
 
 
+def test_every_link_leads_to_a_heading():
+    """As GitHub makes anchors of headings: small letters and hyphens, and nothing else."""
+    headings = re.findall(r"^##+ (.*)$", TEXT, re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([^)]*)\)", TEXT)
+    assert links and not {*links} - anchors
+
+
 def test_every_tool_and_module_that_is_named_is_there():
     """Whatever a reader would type or look for exists."""
     for name in set(re.findall(r"\b(?:tools|tests)/[\w/-]+", TEXT)):
