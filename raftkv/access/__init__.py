@@ -30,7 +30,7 @@ if typing.TYPE_CHECKING:
         decode_access_change,
         encode_access_change,
     )
-    from raftkv.access.model import ROOT, Grant, Token, User, What
+    from raftkv.access.model import ROOT, VERBS, Grant, Token, User, What
     from raftkv.access.orders import (
         AccessAsk,
         AccessOrder,
@@ -44,7 +44,7 @@ if typing.TYPE_CHECKING:
         ShownUser,
         shown,
     )
-    from raftkv.access.rights import NO_RIGHTS, Kind, Rights, Touch
+    from raftkv.access.rights import NO_RIGHTS, Kind, Rights, Touch, check_verb
     from raftkv.access.tokens import digest_of, new_token
 else:
     __getattr__, __dir__ = _exports(
@@ -56,12 +56,12 @@ else:
                 "RevokeRight SetCertificates SetPassword TakeRole TurnOff TurnOn check_change decode_access_change "
                 "encode_access_change"
             ),
-            "raftkv.access.model": "ROOT Grant Token User What",
+            "raftkv.access.model": "ROOT VERBS Grant Token User What",
             "raftkv.access.orders": (
                 "AccessAsk AccessOrder AccessShown Enable NewPassword NewToken NewUser ShownRole ShownToken "
                 "ShownUser shown"
             ),
-            "raftkv.access.rights": "NO_RIGHTS Kind Rights Touch",
+            "raftkv.access.rights": "NO_RIGHTS Kind Rights Touch check_verb",
             "raftkv.access.tokens": "digest_of new_token",
         },
     )
@@ -69,6 +69,7 @@ else:
 __all__ = [
     "NO_RIGHTS",
     "ROOT",
+    "VERBS",
     "Access",
     "AccessAsk",
     "AccessChange",
@@ -103,6 +104,7 @@ __all__ = [
     "User",
     "What",
     "check_change",
+    "check_verb",
     "decode_access_change",
     "digest_of",
     "encode_access_change",

@@ -28,6 +28,20 @@ CERTIFICATE_NAME_MAX = 256
 PATTERN_BYTES_MAX = 1_024
 PASSWORD_HASH_MAX = 512
 
+VERBS = (
+    "access",
+    "backup",
+    "clock",
+    "configure",
+    "member",
+    "metrics",
+    "snapshot",
+    "status",
+    "transfer",
+    "upgrade",
+)
+"""The orders that the right `admin` is for."""
+
 What: TypeAlias = Literal["command", "query", "read", "write", "admin"]
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from raftkv.access.model import Grant
+from raftkv.access.model import VERBS, Grant
+from raftkv.errors import InvalidArgument
+from raftkv.spelling import meant
 
 Kind: TypeAlias = Literal["command", "query"]
 
@@ -124,3 +126,15 @@ def _behind(prefix: bytes) -> bytes | None:
     """The first key behind all that begin with `prefix`; None when there is none."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
+
+
+def check_verb(grant: Grant) -> None:
+    """Raises `InvalidArgument` for a grant of orders that there are none of, which would look like a right.
+
+    It is for whoever gives one: a grant that is in the log already may be of an order that a later raftkv has.
+    """
+    pattern = grant.pattern
+    if grant.what == "admin" and isinstance(pattern, str) and not any(matches(pattern, verb) for verb in VERBS):
+        raise InvalidArgument(
+            f"{grant.describe()}: there is no such order; there are {', '.join(VERBS)}{meant(pattern, VERBS)}"
+        )

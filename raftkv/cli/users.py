@@ -281,8 +281,8 @@ def grant(target: Target, name: str, what: What, pattern: str, as_hex: bool) -> 
     \b
     command, query   PATTERN is a name, with * for any characters: raftkv role grant clerk command 'orders.*'
     read, write      keys that begin with PATTERN, in the key-value machine: raftkv role grant clerk read shop/
-    admin            an order, with *: status, member, transfer, snapshot, backup, configure, upgrade, clock, access,
-                     metrics
+    admin            an order, with *: access, backup, clock, configure, member, metrics, snapshot, status,
+                     transfer, upgrade
     """
     right = _grant(what, pattern, as_hex)
     _order(target, GrantRight(name, right), f"granting to {name}", f"role {name} has {right.describe()}")

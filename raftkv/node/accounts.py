@@ -33,6 +33,7 @@ from raftkv.access import (
     TurnOff,
     TurnOn,
     check_change,
+    check_verb,
     digest_of,
     new_token,
     shown,
@@ -105,12 +106,14 @@ class Accounts:
             case Enable():
                 await self._check_is_root(order, by)
                 return TurnOn()
+            case GrantRight():
+                check_verb(order.grant)
+                return order
             case (
                 RemoveUser()
                 | SetCertificates()
                 | AddRole()
                 | RemoveRole()
-                | GrantRight()
                 | RevokeRight()
                 | GiveRole()
                 | TakeRole()

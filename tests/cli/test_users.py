@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from raftkv.access import VERBS
 from raftkv.cli.users import NEW_PASSWORD
 from tests.cli.commands import error_of, invoke, value_of, when_led
 from tests.forked import ForkedCluster
@@ -121,6 +122,25 @@ def test_a_password_is_never_an_argument_and_its_file_is_nobody_elses(run, tmp_p
     short = run("user", "add", "ann", **{NEW_PASSWORD: "short"})
     assert short.exit_code == 2 and "8 to 1024" in short.stderr
     assert value_of(run("user", "list", "--json"))["users"] == []
+
+
+def test_an_order_that_there_is_not_is_not_granted(run):
+    """It would look like a right, and be none. With `*`, one order must be meant; taking such a grant stays possible,
+    as an older raftkv has given it."""
+    assert run("role", "add", "clerk").exit_code == 0
+    refused = run("role", "grant", "clerk", "admin", "snapshots")
+    assert refused.exit_code == 2
+    assert f"there are {', '.join(VERBS)}; did you mean 'snapshot'?" in refused.stderr
+    assert run("role", "grant", "clerk", "admin", "nosuch*").exit_code == 2
+    assert run("role", "grant", "clerk", "admin", "snap*").exit_code == 0
+    assert run("role", "revoke", "clerk", "admin", "nosuch").exit_code == 1
+    assert run("role", "remove", "clerk").exit_code == 0
+
+
+def test_the_help_names_all_orders(run):
+    """So that nobody has to try."""
+    shown = run("role", "grant", "--help").stdout
+    assert ", ".join(VERBS) in " ".join(shown.split())
 
 
 def test_it_is_turned_on_by_who_has_shown_to_be_root_and_off_again(run):

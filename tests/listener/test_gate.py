@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from raftkv.access import (
+    VERBS,
     AddToken,
     AddUser,
     Enable,
@@ -31,11 +32,13 @@ from raftkv.errors import Busy, NotLeader, Unauthenticated
 from raftkv.history import Cursor
 from raftkv.kv import Delete, Exists, Get, Increment, KeyValue, Missing, Put, ValueIs
 from raftkv.listener import ClientLimits, Listener, QueryDone
+from raftkv.listener.demands import demand_of
 from raftkv.listener.identity import UNKNOWN, Identity
 from raftkv.listener.listener import TOLD_AT_ONCE
 from raftkv.listener.standing import Standing
 from raftkv.machine import ROWS, encode_command, encode_query
 from raftkv.model import Member
+from raftkv.server.visitors import MEASURING
 from raftkv.testing.world.loop import SimLoop, elapse
 from raftkv.wire import (
     NOTICE_ID,
@@ -247,6 +250,12 @@ ORDERS = {
     RequestKind.BACKUP_OFFER: msgspec.msgpack.encode((b"", 0, False)),
     RequestKind.BACKUP_READ: msgspec.msgpack.encode((b"", 0, 1)),
 }
+
+
+def test_every_order_is_of_a_right_that_can_be_granted() -> None:
+    """And every right that can be granted is one that something needs."""
+    needed = {demand_of(Request(1, kind, payload, False, 0), KeyValue).name for kind, payload in ORDERS.items()}
+    assert needed | {MEASURING.name} == set(VERBS)
 
 
 def refused_orders() -> Iterator[Call]:

@@ -104,6 +104,7 @@ async def test_what_is_not_possible_is_refused_by_name(cluster):
         NewUser("bob!", PASSWORD),
         NewPassword("ann", "x" * 2_000),
         GrantRight("clerk", Grant("read", "text")),
+        GrantRight("clerk", Grant("admin", "stauts")),
         NewToken("ann", -1),
     ):
         with pytest.raises(InvalidArgument):
