@@ -8,14 +8,17 @@ import click
 
 from raftkv.cli.alerts import alert_rules
 from raftkv.cli.dashboard import dashboard
-from raftkv.cli.output import errors_reported
+from raftkv.cli.output import errors_reported, json_option, print_json, print_text
 from raftkv.cli.scraping import Scrape
 from raftkv.cli.unitfile import Unit, this_program
 
 
 @click.group()
 def monitoring() -> None:
-    """Print files for the programs that watch over nodes."""
+    """Print files for the programs that watch over nodes.
+
+    With --json a file is the `text` of a document, and the dashboard, which is JSON, is on one line.
+    """
 
 
 @monitoring.command("systemd")
@@ -31,7 +34,8 @@ def monitoring() -> None:
     "--data-dir", default="/var/lib/raftkv", show_default=True, metavar="DIR", help="Where it keeps its data."
 )
 @click.option("--program", metavar="PATH", help="The raftkv that is started.  [default: this one]")
-def print_unit(user: str, config: str, data_dir: str, program: str | None) -> None:
+@json_option
+def print_unit(user: str, config: str, data_dir: str, program: str | None, as_json: bool) -> None:
     """Print a systemd unit for a node.
 
     \b
@@ -42,9 +46,9 @@ def print_unit(user: str, config: str, data_dir: str, program: str | None) -> No
     It tells systemd when it serves, what it is (`systemctl status`), and that its loop and its disk live; when that
     news ends, it is killed and started again, which is safe.
     """
-    with errors_reported(False):
+    with errors_reported(as_json):
         start = this_program() if program is None else (program,)
-        click.echo(Unit(user=user, config=config, data_dir=data_dir, program=start).text(), nl=False)
+        print_text(Unit(user=user, config=config, data_dir=data_dir, program=start).text(), as_json)
 
 
 @monitoring.command("prometheus")
@@ -58,8 +62,14 @@ def print_unit(user: str, config: str, data_dir: str, program: str | None) -> No
 @click.option("--tls-ca", type=click.Path(), metavar="FILE", help="Ask by HTTPS whom this authority vouches for (PEM).")
 @click.option("--tls-cert", type=click.Path(), metavar="FILE", help="Show this certificate (PEM).")
 @click.option("--tls-key", type=click.Path(), metavar="FILE", help="The certificate's key (PEM).")
+@json_option
 def print_scrape(
-    targets: tuple[str, ...], token_file: str | None, tls_ca: str | None, tls_cert: str | None, tls_key: str | None
+    targets: tuple[str, ...],
+    token_file: str | None,
+    tls_ca: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    as_json: bool,
 ) -> None:
     """Print what has Prometheus ask the nodes (their --http addresses) for metrics.
 
@@ -73,13 +83,14 @@ def print_scrape(
     Name that file in scrape_config_files of prometheus.yml (Prometheus 2.43), or copy its job. The token is needed
     where nodes are started with --http-sign-in all, --tls-cert and --tls-key where they are with --http-tls mutual.
     """
-    with errors_reported(False):
+    with errors_reported(as_json):
         scrape = Scrape(targets=targets, token_file=token_file, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
-        click.echo(scrape.text(), nl=False)
+        print_text(scrape.text(), as_json)
 
 
 @monitoring.command("grafana")
-def print_dashboard() -> None:
+@json_option
+def print_dashboard(as_json: bool) -> None:
     """Print a dashboard for Grafana.
 
     \b
@@ -88,11 +99,15 @@ def print_dashboard() -> None:
     Import the file (Dashboards, New, Import). Its data comes from a Prometheus that asks each node's /metrics (raftkv
     serve --http).
     """
-    click.echo(json.dumps(dashboard(), indent=2))
+    if as_json:
+        print_json(dashboard())
+    else:
+        click.echo(json.dumps(dashboard(), indent=2))
 
 
 @monitoring.command("alerts")
-def print_alerts() -> None:
+@json_option
+def print_alerts(as_json: bool) -> None:
     """Print alert rules for Prometheus.
 
     \b
@@ -101,4 +116,4 @@ def print_alerts() -> None:
     Name that file in rule_files of prometheus.yml. A node that does not answer is found by its job, whose name must
     have raftkv in it.
     """
-    click.echo(alert_rules(), nl=False)
+    print_text(alert_rules(), as_json)

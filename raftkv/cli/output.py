@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -92,6 +92,19 @@ def errors_reported(as_json: bool) -> Iterator[None]:
         yield
     except RaftKVError as exc:
         fail(exc, as_json=as_json)
+
+
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that talks to no cluster the option `--json`; its function gets `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")(function)
+
+
+def print_text(text: str, as_json: bool) -> None:
+    """The text of a file that a command makes: as it is, or as the `text` of a JSON document."""
+    if as_json:
+        print_json({"text": text})
+    else:
+        click.echo(text, nl=False)
 
 
 def print_json(value: Any) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from raftkv.cli.backups import BackupShown
 from raftkv.cli.doctor import Diagnosis
 from raftkv.cli.logfiles import LogReport
-from raftkv.cli.output import ErrorSaid, print_json
+from raftkv.cli.output import ErrorSaid, json_option, print_json
 from raftkv.cli.settling import Settings
 from raftkv.cli.snapshots import DirectoryShown, SnapshotShown, Taken
 from raftkv.cli.upgradecheck import UpgradeCheck
@@ -44,14 +44,17 @@ def printed_schema(name: str) -> dict[str, Any]:
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[NAME…]")
-def schema(words: tuple[str, ...]) -> None:
+@json_option
+def schema(words: tuple[str, ...], as_json: bool) -> None:
     """Print the JSON Schema of what a command prints with --json, such as: raftkv schema snapshot list
 
-    Without NAME, the names that there are. `raftkv schema error` is what every command prints when it fails. Later
-    versions of raftkv may add fields; none changes its meaning.
+    Without NAME, the names that there are (with --json as a list). `raftkv schema error` is what every command prints
+    when it fails. Later versions of raftkv may add fields; none changes its meaning.
     """
     name = " ".join(words)
-    if not words:
+    if not words and as_json:
+        print_json(list(PRINTED))
+    elif not words:
         click.echo("\n".join(PRINTED))
     elif name in PRINTED:
         print_json(printed_schema(name))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from raftkv.cli.output import errors_reported, print_json
+from raftkv.cli.output import errors_reported, json_option, print_json, print_text
 from raftkv.errors import InvalidArgument
 from raftkv.machine import StateMachine
 from raftkv.server.process import find_machine
@@ -37,7 +37,7 @@ _KINDS = (
 @click.argument("machine", metavar="MODULE:CLASS")
 @click.option("--out", type=click.Path(dir_okay=False), metavar="FILE", help="Write it there.  [default: print it]")
 @click.option("--check", "checks", is_flag=True, help="Write nothing: say whether the file at --out is up to date.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, errors too.")
+@json_option
 def stubs(machine: str, out: str | None, checks: bool, as_json: bool) -> None:
     """Write a module with typed faces of a state machine: for asyncio, for threads, and for unit tests.
 
@@ -58,7 +58,7 @@ def stubs(machine: str, out: str | None, checks: bool, as_json: bool) -> None:
             raise InvalidArgument("--check: name the file to look at with --out FILE")
         text = faces(find_machine(machine), machine)
         if out is None:
-            click.echo(text, nl=False)
+            print_text(text, as_json)
         elif checks:
             _check(machine, Path(out), text, as_json)
         else:

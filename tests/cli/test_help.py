@@ -15,7 +15,7 @@ from click.shell_completion import ShellComplete
 from raftkv.cli import main
 from raftkv.cli.later import Later
 from raftkv.cli.output import EXIT_CODES
-from tests.cli.commands import error_of, invoke
+from tests.cli.commands import error_of, invoke, value_of
 
 
 def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -143,6 +143,39 @@ def test_what_only_looks_like_json_changes_nothing():
     """Help is help, and a word behind `--` is no option."""
     assert invoke("get", "--json", "--help").exit_code == 0
     assert "Usage:" in invoke("get", "--timeout", "soon", "--", "--json").stderr
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_prints_json_to_who_asks_for_it(path):
+    """A script need not know which ones do. A node prints no document, but a log: of lines of JSON, if asked."""
+    command = ALL[path]
+    if not isinstance(command, click.Group):
+        options = {name for parameter in command.params for name in parameter.opts}
+        assert ("--log-json" if path == ("serve",) else "--json") in options
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("monitoring", "systemd", "--program", "/bin/raftkv"),
+        ("monitoring", "prometheus", "10.0.0.1:9100"),
+        ("monitoring", "alerts"),
+        ("completion", "zsh"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_that_is_printed_is_the_text_of_a_document(words):
+    """To the letter; errors are JSON as well."""
+    assert value_of(invoke(*words, "--json")) == {"text": invoke(*words).stdout}
+    assert error_of(invoke(*words, "--json", "--nonsense"))["error"] == "UsageError"
+
+
+def test_what_is_json_anyway_is_one_document_a_line_with_json():
+    """The dashboard is the same; the names of the schemas are a list; a schema has always been one."""
+    (line,) = invoke("monitoring", "grafana", "--json").stdout.splitlines()
+    assert json.loads(line) == json.loads(invoke("monitoring", "grafana").stdout)
+    assert value_of(invoke("schema", "--json")) == invoke("schema").stdout.splitlines()
+    assert invoke("schema", "status", "--json").stdout == invoke("schema", "status").stdout
 
 
 def test_the_data_commands_share_their_options():

@@ -15,6 +15,7 @@ def test_the_text_is_the_same_each_time_and_says_what_made_it(tmp_path):
     assert invoke("stubs", MACHINE, "--out", str(out)).exit_code == 0
     text = out.read_text()
     assert text == invoke("stubs", MACHINE).stdout
+    assert value_of(invoke("stubs", MACHINE, "--json")) == {"text": text}
     assert f"raftkv stubs {MACHINE}" in text.partition("import")[0]
     assert str(tmp_path) not in text
 
