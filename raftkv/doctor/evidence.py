@@ -12,6 +12,10 @@ from raftkv.log import Identity
 from raftkv.model import Membership, NodeId
 from raftkv.node.status import NodeStatus
 
+HEARD_MS = 1_000
+"""Whom a leader has heard from in this time takes part, though it may not be reached from here. Heartbeats are answered
+several times in it."""
+
 FAR_AWAY = 100
 """More than any cluster has had nodes that nobody here knows of."""
 
@@ -130,6 +134,35 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         view = self.view
         return {} if view is None else {each.node_id: each.reason for each in view.silent if each.node_id is not None}
 
+    @property
+    def taking_part(self) -> set[NodeId]:
+        """Those that answer, or that the leader hears."""
+        leader, up = self.leader, {node.node_id for node in self.nodes if node.role != "stopped"}
+        for peer in leader.peers if leader is not None else []:
+            if peer.node_id in self.silent and peer.connected and peer.silent_ms is not None:
+                up |= {peer.node_id} if peer.silent_ms < HEARD_MS else set()
+        return up
+
+    def hangs(self, seen: DirectorySeen) -> bool:
+        """Whether a process holds the directory of a node that neither answers nor takes part, though it was asked."""
+        if self.view is None or seen.owner is None or not seen.in_use:
+            return False
+        if not self.nodes:
+            return not any(each.is_refusal for each in self.view.silent)
+        return seen.owner.node_id not in self.taking_part | {node.node_id for node in self.nodes}
+
+    @property
+    def hanging(self) -> set[NodeId]:
+        """The nodes that hang, as far as their directories are looked at here."""
+        return {seen.owner.node_id for seen in self.directories if seen.owner is not None and self.hangs(seen)}
+
+    def reviving(self, node_id: NodeId) -> tuple[str, ...]:
+        """The commands that bring back a node that is down, each on its machine. One that hangs is ended before."""
+        for seen in self.directories:
+            if seen.owner is not None and seen.owner.node_id == node_id and self.hangs(seen):
+                return ending(seen), starting(node_id, seen.path)
+        return (starting(node_id, ""),)
+
     def earlier(self, node_id: NodeId) -> NodeStatus | None:
         """A node's status at the first look."""
         nodes = self.before.nodes if self.before is not None else []
@@ -173,6 +206,13 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 def typed(*words: object) -> str:
     """A command of raftkv as one types it."""
     return shlex.join(["raftkv", *map(str, words)])
+
+
+def ending(seen: DirectorySeen) -> str:
+    """The command that ends the process which holds a directory, or finds it: whatever it does, nothing is lost."""
+    return shlex.join(
+        ["fuser", "-v", f"{seen.path}/LOCK"] if seen.used_by is None else ["kill", "-9", str(seen.used_by)]
+    )
 
 
 def starting(node_id: NodeId | None, directory: str) -> str:

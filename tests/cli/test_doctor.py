@@ -52,8 +52,9 @@ def test_from_well_to_lost_and_back(cluster):
 
     three.signal(signal.SIGSTOP)
     code, found, _ = doctor(*asking, three.data_dir)
-    assert set(found) == {"quorum-at-risk", "voter-silent", "directory-held"} and code == 1
+    assert set(found) == {"quorum-at-risk", "directory-held"} and code == 1
     assert f"process {three.process.pid}" in found["directory-held"]["do"]
+    assert found["directory-held"]["commands"][0] == f"kill -9 {three.process.pid}"
 
     three.kill()
     code, found, _ = doctor(*asking, three.data_dir)

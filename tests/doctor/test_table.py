@@ -90,7 +90,7 @@ def test_little_else_is_found_with_it(name):
         "quorum-at-risk": {"voter-silent"},
         "voter-silent": {"quorum-at-risk"},
         "peer-stopped": {"quorum-at-risk", "voter-silent"},
-        "directory-held": {"quorum-at-risk", "voter-silent"},
+        "directory-held": {"quorum-at-risk"},
         "learner-silent": {"even-voters"},
         "learner-waits": {"even-voters"},
         "catching-up": set(),
@@ -109,6 +109,8 @@ def test_every_command_that_is_told_to_type_is_one(name):
 def parse(typed):
     """Let click parse a command line of raftkv; raises what a wrong one raises."""
     program, *arguments = shlex.split(typed)
+    if program in ("kill", "fuser"):
+        return
     assert program == "raftkv"
     command, context = main, click.Context(main)
     if arguments == ["--version"] or arguments[-1] == "--help":
@@ -174,6 +176,46 @@ def test_the_exit_code_is_that_of_the_worst(name, code):
     """As for other commands: 5 is data in doubt, 3 that nobody serves, 1 that something is not as it should be."""
     assert exit_code_of(diagnose(CASES[name], NOW)) == code
     assert exit_code_of([]) == 0
+
+
+def hung(**more):
+    """Evidence that a process holds the directory of node 3."""
+    return directory("/my data", in_use=True, **({"used_by": 4711} | more), trial=None)
+
+
+END = ("kill -9 4711", "raftkv serve --node-id 3 --data-dir '/my data'")
+
+
+def test_a_node_that_hangs_is_ended_before_it_is_started():
+    """It is one finding of the node, and wherever it is to be brought back, its process is ended first: a second one
+    would end at once."""
+    by_name = {each.condition: each for each in diagnose(asked(silent=[down(3)], directories=(hung(),)), NOW)}
+    assert set(by_name) == {"directory-held", "quorum-at-risk"}
+    assert by_name["directory-held"].commands == by_name["quorum-at-risk"].commands == END
+    lost = {each.condition: each for each in diagnose(asked(silent=[down(2), down(3)], directories=(hung(),)), NOW)}
+    assert set(lost) == {"directory-held", "quorum-lost", "voter-silent"}
+    assert lost["quorum-lost"].commands[:3] == ("raftkv serve --node-id 2 --data-dir DIR", *END)
+    unknown = diagnose(asked(silent=[down(3)], directories=(hung(used_by=None),)), NOW)[-1]
+    assert unknown.commands == ("fuser -v '/my data/LOCK'", END[1])
+
+
+def test_where_all_hang_nobody_is_told_to_start_one():
+    """As in a cluster of one: what is known is that nobody answers, and that a process is there."""
+    view = ClusterView([], [Silent("h:1", "no answer")])
+    silent, held = diagnose(Evidence(view=view, directories=(hung(),)), NOW)
+    assert (silent.condition, held.condition) == ("no-member-answers", "directory-held")
+    assert "start it" not in silent.do and "directory-held" in silent.do
+    assert held.commands == END
+    refuses = ClusterView([], [Silent("h:1", "nobody has signed in", is_refusal=True)])
+    assert found(Evidence(view=refuses, directories=(hung(),))) == ["not-allowed", "directory-in-use"]
+
+
+def test_a_node_that_the_leader_hears_does_not_hang():
+    """Only its port for clients is out of reach: its process is not to be ended."""
+    leader = node(1, peers=[peer(2, incarnation="word2"), peer(3, incarnation="word3", silent_ms=20)])
+    findings = {each.condition: each for each in diagnose(asked(leader, silent=[down(3)], directories=(hung(),)), NOW)}
+    assert set(findings) == {"voter-silent", "directory-in-use"}
+    assert not any("kill" in command for each in findings.values() for command in each.commands)
 
 
 def test_since_when_is_said_where_it_is_known():

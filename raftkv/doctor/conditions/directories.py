@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raftkv.doctor.evidence import ONLY_THAT, DirectorySeen, Evidence, Trial, rebuild, spared, sparing, starting, typed
+from raftkv.doctor.evidence import (
+    ONLY_THAT,
+    DirectorySeen,
+    Evidence,
+    Trial,
+    ending,
+    rebuild,
+    spared,
+    sparing,
+    starting,
+    typed,
+)
 from raftkv.doctor.finding import Sign
 from raftkv.model import NodeId
 from raftkv.node.directory import unfinished_text
@@ -214,7 +225,7 @@ def snapshot_refused(evidence: Evidence) -> Iterator[Sign]:
 def directory_in_use(evidence: Evidence) -> Iterator[Sign]:
     """By a node that answers, or that was not asked (F22)."""
     for seen in evidence.directories:
-        if seen.in_use and not _is_unattended(evidence, seen):
+        if seen.in_use and not evidence.hangs(seen):
             yield Sign(
                 what=f"a node runs on the directory, which was only looked at as far as its lock allows: {seen.path}",
                 why=(_holder(seen),),
@@ -228,18 +239,10 @@ def _holder(seen: DirectorySeen) -> str:
     return f"{seen.path}/LOCK is held by {holder}"
 
 
-def _is_unattended(evidence: Evidence, seen: DirectorySeen) -> bool:
-    """Whether somebody holds the directory whose node does not answer, though its cluster was asked."""
-    owner = seen.owner
-    if not evidence.nodes or owner is None:
-        return False
-    return all(node.node_id != owner.node_id for node in evidence.nodes)
-
-
 def directory_held(evidence: Evidence) -> Iterator[Sign]:
     """By a process whose node does not answer (F16 F22)."""
     for seen in evidence.directories:
-        if seen.in_use and _is_unattended(evidence, seen):
+        if evidence.hangs(seen):
             stop = f"process {seen.used_by}" if seen.used_by is not None else "the process that has it open"
             yield Sign(
                 what=f"a process holds the directory of node {_id(seen)}, and the node does not answer: {seen.path}",
@@ -247,10 +250,11 @@ def directory_held(evidence: Evidence) -> Iterator[Sign]:
                     _holder(seen),
                     *[f"node {node}: {why}" for node, why in evidence.silent.items() if node == _id(seen)],
                 ),
-                do=f"see what {stop} does (stopped, hanging in its disk, or listening elsewhere); end it before "
-                "another one is started",
-                commands=(starting(_id(seen), seen.path),),
-                dont="Don't remove the file LOCK: the lock is the process's, not the file's.",
+                do=f"see what {stop} does (stopped, hanging in its disk, or listening elsewhere). If it hangs, end it: "
+                "it loses nothing that was acknowledged. Only then start the node again",
+                commands=(ending(seen), starting(_id(seen), seen.path)),
+                dont="Don't remove the file LOCK: the lock is the process's, not the file's. Don't start a second "
+                "process beside this one: it would end at once.",
             )
 
 

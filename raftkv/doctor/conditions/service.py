@@ -13,20 +13,6 @@ NO_SECOND = (
 )
 
 
-HEARD_MS = 1_000
-"""Whom a leader has heard from in this time takes part, though it may not be reached from here. Heartbeats are answered
-several times in it."""
-
-
-def _up(evidence: Evidence) -> set[NodeId]:
-    """Those that take part: they answer, or the leader hears them."""
-    leader, up = evidence.leader, {node.node_id for node in evidence.nodes if node.role != "stopped"}
-    for peer in leader.peers if leader is not None else []:
-        if peer.node_id in evidence.silent and peer.connected and peer.silent_ms is not None:
-            up |= {peer.node_id} if peer.silent_ms < HEARD_MS else set()
-    return up
-
-
 def _majorities(membership: Membership) -> list[tuple[tuple[NodeId, ...], int]]:
     """Each group of voters that must agree, and how many of it."""
     return [(group, len(group) // 2 + 1) for group in (membership.voters, membership.outgoing) if group]
@@ -34,32 +20,34 @@ def _majorities(membership: Membership) -> list[tuple[tuple[NodeId, ...], int]]:
 
 def _spare(evidence: Evidence) -> int:
     """How many more voters may be lost; negative without a majority."""
-    up = _up(evidence)
+    up = evidence.taking_part
     return min(len(up & set(group)) - needed for group, needed in _majorities(evidence.membership))
 
 
 def _voters_text(evidence: Evidence) -> str:
-    up = _up(evidence)
+    up = evidence.taking_part
     voters = evidence.membership.all_voters()
     return f"voters {list(voters)}, of which {[each for each in voters if each in up]} take part"
 
 
 def _start_down(evidence: Evidence) -> tuple[str, ...]:
-    """Look at those that are down, each on its own machine."""
-    down = [each for each in evidence.membership.all_voters() if each not in _up(evidence)]
-    return tuple(starting(each, "") for each in down)
+    """Bring back those that are down, each on its own machine."""
+    down = [each for each in evidence.membership.all_voters() if each not in evidence.taking_part]
+    return tuple(command for each in down for command in evidence.reviving(each))
 
 
 def no_member_answers(evidence: Evidence) -> Iterator[Sign]:
     """Nobody answers whom one was told of (F80)."""
     view = evidence.view
     if view is not None and not view.nodes and not any(each.is_refusal for each in view.silent):
+        down = "if none runs, look at a node's directory and log on its machine, then start it"
+        hung = "or see to the process that holds the directory here (directory-held)"
         yield Sign(
             what="no node answers at any of the given addresses",
             why=tuple(f"{each.address}: {each.reason}" for each in view.silent),
-            do="give addresses of members that run (-a, or RAFTKV_ADDRESS; with --tls-* if the cluster has TLS); if "
-            "none runs, look at a node's directory and log on its machine, then start it",
-            commands=(typed("doctor", "raftkv-data"),),
+            do="give addresses of members that run (-a, or RAFTKV_ADDRESS; with --tls-* if the cluster has TLS); "
+            f"{hung if evidence.hanging else down}",
+            commands=(typed("status", "-a", "HOST:7001") if evidence.hanging else typed("doctor", "raftkv-data"),),
             dont=NO_SECOND,
         )
 
@@ -171,13 +159,14 @@ def leader_changes(evidence: Evidence) -> Iterator[Sign]:
 
 def quorum_at_risk(evidence: Evidence) -> Iterator[Sign]:
     """Somebody is down, and nobody else may go (F46 F58)."""
-    membership, up = evidence.membership, _up(evidence)
+    membership, up = evidence.membership, evidence.taking_part
     missing = [each for each in membership.all_voters() if each not in up]
     if evidence.nodes and membership.voters and missing and _spare(evidence) == 0:
         yield Sign(
             what="the voters that are left are just a majority: with one more lost, nothing is served",
             why=(_voters_text(evidence), *_silence(evidence)),
-            do="start those that are down; one that is gone for good is replaced by a new node under a new id",
+            do="start those that are down (a process that hangs is ended first); one that is gone for good is replaced "
+            "by a new node under a new id",
             commands=_start_down(evidence) or evidence.replacing(missing[0]),
             dont="Don't restart, move or upgrade any of the others before that.",
         )
@@ -227,16 +216,16 @@ def change_stuck(evidence: Evidence) -> Iterator[Sign]:
 
 
 def voter_silent(evidence: Evidence) -> Iterator[Sign]:
-    """A voter does not answer, whether the others reach it or not (F38)."""
+    """A voter does not answer, whether the others reach it or not (F38). One whose directory is held is another's."""
     for node, reason in sorted(evidence.silent.items()):
-        if evidence.membership.is_voter(node):
+        if evidence.membership.is_voter(node) and node not in evidence.hanging:
             yield _silent(evidence, node, reason, "voter")
 
 
 def learner_silent(evidence: Evidence) -> Iterator[Sign]:
     """Likewise a learner, which costs nothing yet (F54)."""
     for node, reason in sorted(evidence.silent.items()):
-        if not evidence.membership.is_voter(node):
+        if not evidence.membership.is_voter(node) and node not in evidence.hanging:
             yield _silent(evidence, node, reason, "learner")
 
 
