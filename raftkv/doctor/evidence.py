@@ -224,6 +224,15 @@ SPARED = ("peers", "receipts", "settings", "addresses")
 """Files that a node goes on without: it writes them anew, or an operator gives an order again. Nothing that it has
 acknowledged is in them."""
 
+FREE = (
+    "free some space: remove what is not raftkv's, and backups and logs of processes that are kept elsewhere, too; or "
+    "enlarge the disk; or stop the node and move its whole directory to a larger one (--data-dir)"
+)
+"""What helps where a disk is full, and needs no room on it."""
+
+NEVER = ", by hand: neither of its log nor of its snapshots, nor what looks old or half written"
+"""What is not to be removed for that."""
+
 ONLY_THAT = "Don't remove any other file, and don't replace the node for it."
 
 _SPARED_AT = re.compile(rf"(.+/(?:{'|'.join(SPARED)})) ")

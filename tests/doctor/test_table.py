@@ -14,6 +14,7 @@ from raftkv import errors
 from raftkv.cli import main
 from raftkv.doctor import TABLE, ClusterView, Evidence, Severity, Silent, diagnose, exit_code_of
 from raftkv.doctor.conditions import stops
+from raftkv.doctor.conditions.disks import SNAPSHOT_BYTES
 from raftkv.doctor.conditions.peers import REFUSALS
 from raftkv.doctor.evidence import SPARED
 from raftkv.node.status import NodeStatus, PeerStatus
@@ -216,6 +217,25 @@ def test_a_node_that_the_leader_hears_does_not_hang():
     findings = {each.condition: each for each in diagnose(asked(leader, silent=[down(3)], directories=(hung(),)), NOW)}
     assert set(findings) == {"voter-silent", "directory-in-use"}
     assert not any("kill" in command for each in findings.values() for command in each.commands)
+
+
+@pytest.mark.parametrize(("free", "advised"), [(0, False), (SNAPSHOT_BYTES - 1, False), (SNAPSHOT_BYTES, True)])
+def test_a_snapshot_is_advised_only_where_there_is_room_for_one(free, advised):
+    """With no byte free it would fail, and cost the last of them."""
+    full = node(2, disk_low=True, disk_free_bytes=free)
+    (low,) = diagnose(asked(full), NOW)
+    assert any("snapshot take" in command for command in low.commands) is advised
+    assert ("has no room" in low.do) is not advised
+
+
+@pytest.mark.parametrize(
+    "name", ["disk-low", "disk-nearly-low", "writes-refused", "directory-full", "stopped-disk"], ids=str
+)
+def test_what_may_go_from_a_full_disk_and_what_never(name):
+    """Wherever somebody is told to free some space, as a wrong file there is the end of the node."""
+    (each,) = [each for each in diagnose(CASES[name], NOW) if each.condition == name]
+    assert "remove what is not raftkv's" in each.do and "move its whole directory" in each.do
+    assert "neither of its log nor of its snapshots" in each.dont
 
 
 def test_since_when_is_said_where_it_is_known():

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raftkv.doctor.evidence import (
+    FREE,
+    NEVER,
     ONLY_THAT,
     DirectorySeen,
     Evidence,
@@ -340,9 +342,9 @@ def directory_full(evidence: Evidence) -> Iterator[Sign]:
                     f"{seen.path}: {bytes_text(seen.free_bytes)} of {bytes_text(seen.total_bytes)} are free, a node "
                     f"keeps {bytes_text(seen.reserve_bytes)} in reserve",
                 ),
-                do="free some space there; below the reserve the node does not lead",
+                do=f"{FREE}; below the reserve the node does not lead",
                 commands=(typed("doctor", seen.path),),
-                dont="Don't remove files in the directory.",
+                dont=f"Don't remove files in the directory{NEVER}.",
             )
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raftkv.doctor.evidence import Evidence, rebuild, typed
+from raftkv.doctor.evidence import FREE, NEVER, Evidence, rebuild, typed
 from raftkv.doctor.finding import Sign
 from raftkv.node.status import NodeStatus
 from raftkv.node.watchdog import bytes_text
+
+SNAPSHOT_BYTES = 64 << 20
+"""What a snapshot may write before anything is freed: what the database has in memory, and small files; all others are
+linked."""
 
 NEARLY = 2
 """Times the reserve: room for another snapshot or two is left then."""
@@ -30,12 +34,14 @@ def disk_low(evidence: Evidence) -> Iterator[Sign]:
     """Below the reserve (F13)."""
     for node in evidence.nodes:
         if node.disk_low:
+            has_room = node.disk_free_bytes >= SNAPSHOT_BYTES
+            snapshot = "A snapshot lets it cut its log" if has_room else "A snapshot, to cut its log, has no room there"
             yield Sign(
                 what=f"the disk of node {node.node_id} is nearly full, so it shall not lead",
                 why=(_room(node),),
-                do="free some space on it; the node goes on by itself. A snapshot lets it cut its log",
-                commands=(evidence.asking("snapshot", "take", "--all"),),
-                dont=f"Don't remove files in {node.data_dir or 'its directory'}.",
+                do=f"{FREE}; the node goes on by itself. {snapshot}",
+                commands=(evidence.asking(*(("snapshot", "take", "--all") if has_room else ("status",))),),
+                dont=f"Don't remove files in {node.data_dir or 'its directory'}{NEVER}.",
                 lasting_s=node.lasting_s.get("disk_low"),
             )
 
@@ -47,9 +53,9 @@ def disk_nearly_low(evidence: Evidence) -> Iterator[Sign]:
             yield Sign(
                 what=f"the disk of node {node.node_id} has little room left",
                 why=(_room(node),),
-                do="free some space on it, or give it a larger disk, before it is below the reserve",
+                do=f"before it is below the reserve, {FREE}",
                 commands=(evidence.asking("status"),),
-                dont=f"Don't remove files in {node.data_dir or 'its directory'}.",
+                dont=f"Don't remove files in {node.data_dir or 'its directory'}{NEVER}.",
             )
 
 
@@ -67,9 +73,9 @@ def writes_refused(evidence: Evidence) -> Iterator[Sign]:
             yield Sign(
                 what="writes are refused",
                 why=(f"status of node {node.node_id}, which leads: {node.writes_refused}",),
-                do="free some space on the disk of one voter: it takes over, and writes are accepted again",
+                do=f"on the machine of one voter, {FREE}: it takes over, and writes are accepted again",
                 commands=(evidence.asking("status"),),
-                dont="Don't remove files in any node's directory.",
+                dont=f"Don't remove files in any node's directory{NEVER}.",
                 lasting_s=node.lasting_s.get("writes_refused"),
             )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from raftkv.doctor.evidence import ONLY_THAT, Evidence, rebuild, spared, sparing, starting, typed
+from raftkv.doctor.evidence import FREE, NEVER, ONLY_THAT, Evidence, rebuild, spared, sparing, starting, typed
 from raftkv.doctor.finding import Sign
 from raftkv.model import NodeId
 
@@ -162,12 +162,12 @@ def stopped_disk(evidence: Evidence) -> Iterator[Sign]:
         yield _sign(
             stop,
             "its disk is full" if stop.error == "DiskFull" else "its disk has failed or hangs",
-            "free some space, then start it again"
+            f"{FREE}; then start it again"
             if stop.error == "DiskFull"
             else "look at the disk and the kernel's log; if the disk is sound, start the node again, and if not, "
             "replace it",
             (typed("doctor", _here(stop)), starting(stop.node_id, stop.data_dir)),
-            "Don't remove files under its directory to make room.",
+            f"Don't remove files in its directory{NEVER}.",
         )
 
 
