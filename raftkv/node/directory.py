@@ -45,6 +45,7 @@ node had acknowledged more notices it then (see `met`).
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -141,6 +142,7 @@ def open_directory(options: Options, world: World) -> Opened:
     """Open a data directory, or make a new one. Blocking. Raises `ConfigError`, or a `NodeStopped` with what to do."""
     disk, paths = world.disk, Paths(options.data_dir)
     _found(options)  # raises what is wrong with the options, before anything is made
+    _check_place(disk, paths.root)
     try:
         disk.mkdir(paths.root)
     except FileNotFoundError as exc:
@@ -151,6 +153,21 @@ def open_directory(options: Options, world: World) -> Opened:
     except BaseException:
         lock.release()
         raise
+
+
+def _check_place(disk: Disk, root: str) -> None:
+    """Raises `ConfigError` where a file is in the way: that is no fault of the disk, and nothing is in doubt."""
+    place = root
+    while place != posixpath.dirname(place):
+        if disk.exists(place):
+            if not disk.is_dir(place):
+                what = "it" if place == root else place
+                raise ConfigError(
+                    f"data_dir = {root!r}: {what} is a file: give the directory in which the node keeps its data, or "
+                    "is to keep it if it is new"
+                )
+            return
+        place = posixpath.dirname(place)
 
 
 def close_directory(opened: Opened) -> None:

@@ -8,10 +8,12 @@ import pytest
 from raftkv import failpoints
 from raftkv.config import Config
 from raftkv.disk.simulated import SimDisk
-from raftkv.errors import Corruption, DiskError, InvalidArgument, StateCorruption, WrongDataDir
+from raftkv.errors import ConfigError, Corruption, DiskError, InvalidArgument, StateCorruption, WrongDataDir
 from raftkv.model import Member, Membership
-from raftkv.node.directory import close_directory, rewrite_addresses
+from raftkv.node.directory import close_directory, open_directory, rewrite_addresses
 from raftkv.node.identity import load_founding, save_founding
+from raftkv.node.paths import Options
+from raftkv.node.world import World
 from tests.node.directories import TERM, Directory, found_in, indexes
 
 
@@ -163,6 +165,17 @@ def test_a_directory_that_cant_be_made_is_an_error_of_the_disk():
     directory.disk = NoPlace()
     with pytest.raises(DiskError, match="/data can't be made"):
         directory.start()
+
+
+@pytest.mark.parametrize(("place", "what"), [("/data", "it"), ("/data/n1", "/data")])
+def test_a_file_where_the_directory_is_to_be_is_a_setting_that_is_wrong(place, what):
+    """No fault of the disk's: who gave the path is told what is there, and what is wanted. The file stays."""
+    disk = SimDisk()
+    disk.write_synced("/data", b"a letter")
+    world = msgspec.structs.replace(World.real(), disk=disk)
+    with pytest.raises(ConfigError, match=f"data_dir = '{place}': {what} is a file: give the directory in which"):
+        open_directory(Options(node_id=1, data_dir=place), world)
+    assert disk.read_bytes("/data") == b"a letter"
 
 
 def test_addresses_are_rewritten_in_a_directory_that_there_is():
