@@ -14,6 +14,7 @@ from typing import ClassVar
 import msgspec
 
 from raftkv.errors import ConfigError, InvalidArgument
+from raftkv.spelling import meant
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -262,7 +263,8 @@ def with_live(config: Config, values: Mapping[str, object]) -> Config:
     kinds = {field.name: field.type for field in msgspec.structs.fields(Config)}
     for name, value in values.items():
         if name not in kinds:
-            raise InvalidArgument(f"{name}: no such setting; those that may change are {', '.join(LIVE)}")
+            there = f"those that may change are {', '.join(LIVE)}"
+            raise InvalidArgument(f"{name}: no such setting; {there}{meant(name, kinds)}")
         if name not in LIVE:
             raise InvalidArgument(f"{name} can't change while a node runs: give it to raftkv serve, and start it again")
         if kinds[name] is bool and not isinstance(value, bool):

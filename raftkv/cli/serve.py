@@ -150,8 +150,8 @@ def _run(settings: Settings) -> int:
     """Run the node; returns the exit code. Whatever there is to say is said within a bounded time."""
     with process_log(as_json=settings.log_json, level=settings.log_level) as said:
         try:
-            for name in unknown_variables(os.environ):
-                logger.warning("unknown_variable", name=name, hint="no setting of this name; raftkv serve --help")
+            for name, hint in unknown_variables(os.environ).items():
+                logger.warning("unknown_variable", name=name, hint=hint)
             run_node(settings, said.health)
         except RaftKVError as exc:
             said.ended(exc)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -23,6 +23,7 @@ from raftkv.server.settings import (
     Settings,
     parse_address,
 )
+from raftkv.spelling import meant
 
 T = TypeVar("T")
 
@@ -49,6 +50,24 @@ def parse_member(text: str) -> Member:
     if problems := address_problems([member]):
         raise ValueError("; ".join(problems))
     return member
+
+
+FLAG_WORDS = {
+    **dict.fromkeys(("1", "t", "true", "y", "yes", "on"), True),
+    **dict.fromkeys(("", "0", "f", "false", "n", "no", "off"), False),
+}
+"""How a flag is written, in any case: as the options of other commands take it from the environment."""
+
+
+def parse_setting(name: str, text: str) -> Any:
+    """The value of a setting of `Config`: where that is a flag, all words for one; else as `parse_value`.
+
+    Nothing at all is no word there: some are true by default, so it would not mean what leaving them out means.
+    """
+    field = _config_fields().get(name)
+    if field is not None and field.type is bool and text.strip():
+        return FLAG_WORDS.get(text.strip().lower(), text)
+    return parse_value(text)
 
 
 def parse_value(text: str) -> Any:
@@ -88,9 +107,9 @@ def _address(given: Any) -> str:
 
 
 def _flag(given: Any) -> bool:
-    value = parse_value(given) if isinstance(given, str) else given
+    value = FLAG_WORDS.get(given.strip().lower()) if isinstance(given, str) else given
     if not isinstance(value, bool):
-        raise ValueError("must be true or false")
+        raise ValueError("must be true or false (or 1, 0, yes, no, on, off)")
     return value
 
 
@@ -179,7 +198,9 @@ def load_file(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     settings = {key.replace("-", "_"): value for key, value in content.items()}
     for key in settings:
         if key not in PARSERS:
-            raise ConfigError(f"{key} (from {path}): no such setting; there are {', '.join(PARSERS)}, and [config]")
+            there = f"there are {', '.join(PARSERS)}, and [config]"
+            hint = f"; it belongs into the table [config] of {path}" if key in _config_fields() else meant(key, PARSERS)
+            raise ConfigError(f"{key} (from {path}): no such setting; {there}{hint}")
     return settings, {key.replace("-", "_"): value for key, value in config.items()}
 
 
@@ -225,10 +246,19 @@ def _checked(name: str, given: Found[Any], parse: Callable[[Any], T]) -> T:
         raise ConfigError(f"{name} = {given.value!r} (from {given.source}): {exc}") from None
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Environment variables that look like settings but are none: typing errors, or another program's."""
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables that look like settings but are none: typing errors, or another program's. With what to
+    do about each."""
     known = {"RAFTKV_" + name.upper() for name in (*PARSERS, *_config_fields(), "config")}
-    return sorted({name for name in environment if name.startswith("RAFTKV_")} - known - set(CLIENT_VARIABLES))
+    unknown = sorted({name for name in environment if name.startswith("RAFTKV_")} - known - set(CLIENT_VARIABLES))
+    there = "no setting of this name; raftkv serve --help"
+    return {name: f"{there}{meant(name, sorted(known))}" for name in unknown}
+
+
+def _meant_in_config(name: str, fields: Iterable[str]) -> str:
+    if name in PARSERS:
+        return f"; {name} is an option of its own: --{name.replace('_', '-')}"
+    return meant(name, fields)
 
 
 def _config_fields() -> dict[str, msgspec.structs.FieldInfo]:
@@ -243,15 +273,17 @@ def _make_config(
     given = {name: Found(value, f"[config] of {path}") for name, value in in_file.items()}
     for name in fields:
         if (variable := "RAFTKV_" + name.upper()) in environment:
-            given[name] = Found(parse_value(environment[variable]), f"the environment, {variable}")
+            given[name] = Found(parse_setting(name, environment[variable]), f"the environment, {variable}")
     for item in flags:
         name, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item!r}: must be NAME=VALUE, such as --set snapshot_entries=100000")
-        given[name.strip().replace("-", "_")] = Found(parse_value(text), "--set")
+        name = name.strip().replace("-", "_")
+        given[name] = Found(parse_setting(name, text), "--set")
     for name, found in given.items():
         if name not in fields:
-            raise ConfigError(f"{name} (from {found.source}): no such setting; there are {', '.join(fields)}")
+            there = f"there are {', '.join(fields)}{_meant_in_config(name, fields)}"
+            raise ConfigError(f"{name} (from {found.source}): no such setting; {there}")
         # Each by itself first, so that the error can say where the value came from.
         _check_type(name, found, fields[name].type)
     return _checked_config(given), {name: found.source for name, found in given.items()}

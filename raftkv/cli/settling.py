@@ -13,11 +13,12 @@ from rich.table import Table
 
 from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.output import make_console, print_json
-from raftkv.cli.settings import parse_value
+from raftkv.cli.settings import parse_setting
 from raftkv.cli.view import look
 from raftkv.errors import RaftKVError
 from raftkv.model import NodeId
 from raftkv.node.live import Setting, Value
+from raftkv.spelling import meant
 
 Values = Mapping[str, Value | None]
 
@@ -55,10 +56,11 @@ def set_values(target: Target, given: tuple[str, ...], everywhere: bool) -> None
     values: dict[str, Value | None] = {}
     for item in given:
         name, equals, text = item.partition("=")
-        value = None if text == "default" else parse_value(text)
+        name = name.strip().replace("-", "_")
+        value = None if text == "default" else parse_setting(name, text)
         if not equals or isinstance(value, str):
             raise click.UsageError(f"{item!r}: must be NAME=VALUE, with a number, a size such as 8MiB, true or false")
-        values[name.strip().replace("-", "_")] = value
+        values[name] = value
     _show(target, target.run(lambda: _ask(target, values, everywhere), "changing the settings"), set(values))
 
 
@@ -72,7 +74,8 @@ def get_value(target: Target, name: str, everywhere: bool) -> None:
     name = name.replace("-", "_")
     known = {each.name for node in found for each in node.settings}
     if known and name not in known:
-        raise click.UsageError(f"{name}: no such setting; those that may change are {', '.join(sorted(known))}")
+        there = f"those that may change are {', '.join(sorted(known))}"
+        raise click.UsageError(f"{name}: no such setting; {there}{meant(name, known)}")
     _show(target, found, {name})
 
 

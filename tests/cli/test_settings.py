@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from click.types import BoolParamType
 
 from raftkv.cli.settings import (
+    FLAG_WORDS,
     PARSERS,
     gather,
     load_file,
@@ -91,6 +93,8 @@ WRONG = [
     ({}, ("heartbeat_ms=1",), ("heartbeat_ms = 1", "--set", "at least 15")),
     ({}, ("heartbeat_ms=400",), ("election_timeout_ms = 510", "at least 2000", "heartbeat_ms = 400 from --set")),
     ({}, ("heartbeats=1",), ("heartbeats (from --set)", "no such setting", "heartbeat_ms")),
+    ({}, ("snapshot_entires=1",), ("no such setting", "; did you mean 'snapshot_entries'?")),
+    ({}, ("log-json=1",), ("no such setting", "; log_json is an option of its own: --log-json")),
     ({}, ("heartbeat_ms",), ("--set 'heartbeat_ms'", "NAME=VALUE")),
 ]
 
@@ -125,6 +129,8 @@ def test_a_wrong_variable_is_named(variable, text, said):
         ("node_id = 0\n", "node_id = 0 (from {path}): must be a whole number"),
         ("node_id = true\n", "node_id = True (from {path}): must be a whole number"),
         ("listne = 'a:1'\n", "listne (from {path}): no such setting; there are node_id"),
+        ("keep_bytes = 1\n", "and [config]; it belongs into the table [config] of {path}"),
+        ("listne = 'a:1'\n", "; did you mean 'listen'?"),
         ("config = 3\n", "config = 3 (from {path}): must be a table"),
         ("[config]\nkeep_bytes = 'x'\n", "keep_bytes = 'x' (from [config] of {path}): must be a whole number"),
         ("[config]\nkeep_byts = 1\n", "keep_byts (from [config] of {path}): no such setting"),
@@ -161,7 +167,25 @@ def test_variables_that_are_no_settings_are_noticed():
         "RAFTKV_TICK_MS": "1",
         "HOME": "1",
     }
-    assert unknown_variables(environment) == ["RAFTKV_LISTNE"]
+    (unknown,) = unknown_variables(environment).items()
+    assert unknown == ("RAFTKV_LISTNE", "no setting of this name; raftkv serve --help; did you mean 'RAFTKV_LISTEN'?")
+
+
+@pytest.mark.parametrize("word", ["1", "0", "t", "F", "True", "no", "ON", "off", "y", "N", " yes ", ""])
+def test_a_flag_in_the_environment_is_written_as_for_other_commands(word):
+    """What click takes for a flag is one, and nothing else; for settings of the node as well, but an empty one."""
+    expected = BoolParamType.str_to_bool(word)
+    assert gather({}, (), None, {"RAFTKV_LOG_JSON": word}).log_json is expected
+    if word:
+        assert gather({}, (), None, {"RAFTKV_LEASE_READS": word}).config.lease_reads is expected
+        assert gather({}, (f"lease_reads={word}",), None, {}).config.lease_reads is expected
+    assert set(FLAG_WORDS) == set(BoolParamType.bool_states)
+    for wrong in ("2", "jein"):
+        for name in ("RAFTKV_LOG_JSON", "RAFTKV_LEASE_READS"):
+            with pytest.raises(ConfigError, match="must be true or false"):
+                gather({}, (), None, {name: wrong})
+    with pytest.raises(ConfigError, match="must be true or false"):
+        gather({}, (), None, {"RAFTKV_LEASE_READS": ""})
 
 
 @pytest.mark.parametrize(

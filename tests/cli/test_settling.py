@@ -87,6 +87,9 @@ def test_all_members_are_told_one_after_the_other(tmp_path):
         (("set", "tick_ms=20", "keep_bytes=1"), "tick_ms can't change while a node runs"),
         (("set", "nonsense=1"), "nonsense: no such setting; those that may change are"),
         (("get", "nonsense"), "nonsense: no such setting; those that may change are"),
+        (("set", "snapshot_entires=1"), "auto_upgrade; did you mean 'snapshot_entries'?"),
+        (("get", "keep-byte"), "; did you mean 'keep_bytes'?"),
+        (("set", "auto_upgrade=2"), "must be NAME=VALUE, with a number, a size such as 8MiB, true or false"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_what_is(run, words, said):
