@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from raftkv.testing.world.loop import Deadlock, SimLoop, elapse
+from raftkv.testing.world.loop import PROCESS, Deadlock, SimLoop, elapse
 
 
 def run(story):
@@ -86,3 +86,27 @@ def test_a_timeout_is_one_of_virtual_time():
         assert await asyncio.wait_for(elapse(1), 2) is None
 
     run(story)
+
+
+def test_a_story_that_fails_while_a_process_is_frozen_ends_with_its_error():
+    """What the process was about is cancelled as all else is, though others go on: its tasks hear of it."""
+    ended = []
+
+    async def work(name):
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def story(loop):
+        PROCESS.set("stopped")
+        tasks = [asyncio.create_task(work("stopped"))]
+        PROCESS.set("goes on")
+        tasks.append(asyncio.create_task(work("goes on")))
+        await elapse(1.0)
+        loop.freeze("stopped")
+        assert len(tasks) == 3, "as a test finds it"
+
+    with pytest.raises(AssertionError, match="as a test finds it"):
+        run(story)
+    assert sorted(ended) == ["goes on", "stopped"]

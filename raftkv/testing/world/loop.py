@@ -166,11 +166,13 @@ class SimLoop(base_events.BaseEventLoop):
         raise RuntimeError("a simulated world has no threads: give the work to a Worker")
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run `main` to its end, then cancel what is left and close the loop."""
+        """Run `main` to its end, then cancel what is left, in frozen processes too, and close the loop."""
         asyncio.set_event_loop(self)
         try:
             return self.run_until_complete(main)
         finally:
+            for process in list(self._frozen):
+                self.thaw(process)  # else its tasks never hear that they are cancelled, and the others go on for ever
             left = [task for task in asyncio.all_tasks(self) if not task.done()]
             for task in left:
                 task.cancel()
