@@ -14,10 +14,11 @@ from raftkv.listener.answers import error_response, members_response, outcome_re
 from raftkv.listener.certain import when_certain
 from raftkv.listener.crowd import Crowd
 from raftkv.listener.demands import Demand
-from raftkv.listener.gate import Unconfirmed
+from raftkv.listener.gate import SignInAnew, Unconfirmed
 from raftkv.listener.greeting import answer_hello, unfit
 from raftkv.listener.interface import Parked, Service
 from raftkv.listener.keepalive import keep_alive
+from raftkv.listener.limits import ANSWER_BYTES_LARGE
 from raftkv.listener.parked import ParkedRequests
 from raftkv.listener.standing import Standing
 from raftkv.machine import OPEN_SESSION, OutcomeKind
@@ -45,10 +46,6 @@ if TYPE_CHECKING:
     from raftkv.model import Index
 
 
-ANSWER_BYTES_LARGE = 64 * 1024
-"""Answers of one turn of the loop from which on their memory is counted at once, not when they leave."""
-
-
 class Connection(asyncio.Protocol):
     """A client's connection, as a protocol of asyncio.
 
@@ -64,18 +61,15 @@ class Connection(asyncio.Protocol):
         self.standing = standing
         self._address = "unknown"
         self._crowd = crowd
-        self._limits = crowd.limits
-        self._stats = crowd.stats
+        self._limits, self._stats = crowd.limits, crowd.stats
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder(crowd.limits.frame_bytes_max)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
         self._backlog: deque[bytes | memoryview] = deque()
         self._out: list[bytes] = []
-        self._out_bytes = 0
-        self._unread_bytes = 0
-        self._paused = False
-        self._unread = self._resting = False
+        self._out_bytes = self._unread_bytes = 0
+        self._paused = self._unread = self._resting = False
         self._ending: RaftKVError | None = None
         """Why it takes no more requests."""
         self._arrived = 0.0
@@ -140,27 +134,28 @@ class Connection(asyncio.Protocol):
         """Take no more requests; close when those that were taken are answered."""
         self.tell_members()  # its client needs the others now
         self._take_no_more(Unavailable(f"node {self._service.node_id} is closing"))
-        if self.waiting == 0:
-            self._finish()
 
     def _take_no_more(self, why: RaftKVError) -> None:
         self._ending = why
         for request_id in self._parked:
             self._fetch(request_id)[0].cancel()
             self._query_done(request_id, 0, why)
+        if self.waiting == 0:
+            self._finish()
 
     def check_standing(self) -> None:
         """Tell the client when it is not its user any more, and end; called when that may be so."""
         if not self._greeted or self.closed or self._ending is not None:
             return
         self.standing.renew()
-        if not (why := self.standing.lost):
-            return
-        self._write(encode_response(Response(NOTICE_ID, Status.UNAUTHENTICATED, why.encode())))
-        self._take_no_more(Unauthenticated(why))
-        self.refuse("user", why)
-        if self.waiting == 0:
-            self._finish()
+        if why := self.standing.lost:
+            self._dismiss(Unauthenticated(why))
+
+    def _dismiss(self, why: RaftKVError) -> None:
+        """Have the client sign in anew: no more is taken here."""
+        self._write(encode_response(Response(NOTICE_ID, Status.UNAUTHENTICATED, str(why).encode())))
+        self._take_no_more(why)
+        self.refuse("user", str(why))
 
     def tell_members(self) -> bool:
         """Tell the client of the members if they have changed since it heard of them; returns whether they had."""
@@ -327,7 +322,7 @@ class Connection(asyncio.Protocol):
         self._stats.ended(request.kind.name.lower(), type(error).__name__)
         if isinstance(error, NotLeader):
             self.tell_members()  # who is sent elsewhere should know where that is
-        self._answer(error_response(request.id, error, self._service.leader))
+        self._fail(request.id, error)
 
     def _hand_on(self, request: Request, demand: Demand | None) -> None:
         """Have the node do what a request asks for. Raises what the node refuses at once."""
@@ -418,15 +413,14 @@ class Connection(asyncio.Protocol):
 
     async def _admin(self, request: Request) -> None:
         try:
-            response = await self.standing.order(self._service, request, self._address)
+            self._answer(await self.standing.order(self._service, request, self._address))
         except RaftKVError as exc:
-            response = error_response(request.id, exc, self._service.leader)
-        self._answer(response)
+            self._fail(request.id, exc)
 
     def _command_done(self, arrived: float, request_id: int, index: Index, outcome: Outcome | RaftKVError) -> None:
         if isinstance(outcome, RaftKVError):
             self._stats.ended("command", type(outcome).__name__)
-            self._answer(error_response(request_id, outcome, self._service.leader))
+            self._fail(request_id, outcome)
         else:
             self._stats.commands.note(self._loop.time() - arrived)
             if outcome.kind is not OutcomeKind.APPLIED:
@@ -446,13 +440,18 @@ class Connection(asyncio.Protocol):
 
     def _query_done(self, request_id: int, index: Index, result: bytes | RaftKVError) -> None:
         if isinstance(result, RaftKVError):
-            self._answer(error_response(request_id, result, self._service.leader))
+            self._fail(request_id, result)
         else:
             self._answer(result_response(request_id, index, result))
 
     def _answered(self) -> None:
         self.waiting -= 1
         self._stats.requests_waiting -= 1
+
+    def _fail(self, request_id: int, error: RaftKVError) -> None:
+        if isinstance(error, SignInAnew) and self._ending is None:
+            self._dismiss(error)
+        self._answer(error_response(request_id, error, self._service.leader))
 
     def _answer(self, response: Response) -> None:
         self._answered()

@@ -32,6 +32,11 @@ class Unconfirmed(Exception):
     """A leader would refuse a request, if it still is the leader."""
 
 
+class SignInAnew(Busy):
+    """What a client has shown may be right by now: it is tried again, as that of whoever comes, on another
+    connection."""
+
+
 class Gate:
     """What all connections of a node ask about their clients."""
 
@@ -60,7 +65,8 @@ class Gate:
     def demand(self, identity: Identity, request: Request, address: str, *, is_sure: bool) -> Demand:
         """What a request needs, which its user has. Raises `Unauthenticated`, `Forbidden`, and `InvalidArgument` for
         what can't be read; and instead of the first two `NotLeader` where only the leader is to decide, `Busy` where
-        that can't decide yet, or `Unconfirmed` where it must make sure first that it leads, unless it `is_sure`."""
+        that can't decide yet, `Unconfirmed` where it must make sure first that it leads, unless it `is_sure`, or
+        `SignInAnew`."""
         if is_for_leaders(request) and self._leads and not self._service.requests.knows_all:
             raise Busy("this leader has not applied yet all that was acknowledged before: who may do what, for one")
         try:
@@ -75,9 +81,15 @@ class Gate:
                     raise NotLeader(self._leader) from None
                 if not is_sure:
                     raise Unconfirmed from None
+            self.check_verdict(identity)
             self.refused(identity, request.kind, address, exc)
             raise
         return demand
+
+    def check_verdict(self, identity: Identity) -> None:
+        """Raises `SignInAnew` if a password was wrong by what this node knew then, and may be right by now."""
+        if self.access.is_on and identity.may_be_known(self.access):
+            raise SignInAnew("users have changed since a password was shown here: sign in again, it may be right now")
 
     def check(self, identity: Identity, demand: Demand, *, always: bool = False) -> None:
         """Whether a user has, now, what is needed; `always`: also while nobody is asked who they are. Raises

@@ -28,6 +28,8 @@ class Identity(msgspec.Struct, frozen=True):
     """Those of the certificate that was shown."""
     why: str = UNKNOWN
     """Why it is nobody."""
+    as_of: int = 0
+    """By which state of users and roles a password was nobody's: it is not kept, so it can't be looked at again."""
 
     def __repr__(self) -> str:
         return f"Identity({self.describe()})"
@@ -52,7 +54,12 @@ class Identity(msgspec.Struct, frozen=True):
         if self._holds(self.user, access, now_ms):
             return self
         why = f"{self.user} can't sign in by this {self.by} any more"
-        return Identity(None, self.by, self.kept, self.names, why)
+        return Identity(None, self.by, self.kept, self.names, why, access.generation)
+
+    def may_be_known(self, access: Access) -> bool:
+        """Whether its password, which was nobody's, may be somebody's by now. Any change counts, not only one of the
+        user who was named: nobody shall learn in this way who there is."""
+        return self.user is None and self.by == "password" and self.as_of != access.generation
 
     def _found(self, access: Access, now_ms: int) -> Identity:
         match self.by, self.kept:

@@ -7,6 +7,9 @@ import msgspec
 from raftkv.config import MIB, Config
 from raftkv.durations import Durations
 
+ANSWER_BYTES_LARGE = 64 * 1024
+"""Answers of one turn of the loop from which on their memory is counted at once, not when they leave."""
+
 
 class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of the listener, with the reasons for what isn't a setting of the node."""

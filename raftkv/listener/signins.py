@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import msgspec
+
 from raftkv.access import Access, digest_of
 from raftkv.access.model import NAME_MAX
 from raftkv.errors import Busy
@@ -55,6 +57,15 @@ def verify(kept: str, password: str) -> bool:
     from raftkv.access.passwords import verify_password
 
     return verify_password(kept, password)
+
+
+def _as_of(generation: int, done: Done) -> Done:
+    """Have it said of nobody by which state of users and roles that is so."""
+
+    def told(identity: Identity) -> None:
+        done(identity if identity.user is not None else msgspec.structs.replace(identity, as_of=generation))
+
+    return told
 
 
 Run: TypeAlias = Callable[[Callable[[], bool]], asyncio.Future[bool]]
@@ -100,7 +111,7 @@ class SignIns:
         elif shown.token:
             done(self._by_token(shown.token, host))
         else:
-            self._by_password(shown.user, shown.password, host, done)
+            self._by_password(shown.user, shown.password, host, _as_of(self._access().generation, done))
 
     def _by_token(self, token: str, host: str) -> Identity:
         digest = digest_of(token[: TEXT_MAX + 1])

@@ -115,6 +115,7 @@ class Standing:
         if not self.is_asked:
             return
         self.renew()
+        self._gate.check_verdict(self.identity)
         if demand is not None:
             self._gate.check(self.identity, demand)
         elif self._gate.access.is_on:

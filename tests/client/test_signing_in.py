@@ -90,9 +90,10 @@ def test_a_wrong_password_is_no_password_until_it_is_set() -> None:
 
 def test_who_was_nobody_when_the_connection_was_made_signs_in_anew_before_a_call_is_refused() -> None:
     """A password that was set since counts for the next call, on whatever connections the client has; a wrong one is
-    still refused, after one more try (F90)."""
+    still refused, after one more try (F90). The node is one that keeps to what it has found out, as older ones do."""
 
     async def story(world: World) -> None:
+        world.listener.gate.check_verdict = lambda identity: None  # type: ignore[method-assign]
         make(world.service.access, TurnOff())
         client = client_of(world, user="tenant", password="to be set")
         await client.call(KeyValue.put, b"ten/1", b"v")
@@ -110,6 +111,25 @@ def test_who_was_nobody_when_the_connection_was_made_signs_in_anew_before_a_call
         assert world.listener.stats.unauthenticated == before + 2
         await client.close()
         await wrong.close()
+
+    signed_in(story)
+
+
+def test_a_call_that_waits_for_a_node_that_is_behind_is_not_refused_for_what_it_did_not_know() -> None:
+    """The connection is younger than the call, and its node had not applied yet that the password was set: it has the
+    client sign in anew instead, and the call succeeds (F90)."""
+
+    async def story(world: World) -> None:
+        world.service.knows_all = False
+        client = client_of(world, user="tenant", password="to be set")
+        call = asyncio.ensure_future(client.call(KeyValue.put, b"ten/1", b"v"))
+        await elapse(0.5)
+        world.change(SetPassword("tenant", hashed("to be set")))
+        world.service.knows_all = True
+        await call
+        assert world.network.dialled == [ADDRESS, ADDRESS]
+        assert world.listener.stats.unauthenticated == 0
+        await client.close()
 
     signed_in(story)
 

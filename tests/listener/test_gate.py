@@ -864,6 +864,64 @@ def test_a_leader_refuses_nobody_before_it_is_sure_that_it_leads() -> None:
     run(story)
 
 
+def test_who_showed_a_password_that_is_right_by_now_signs_in_anew() -> None:
+    """A node that had not applied it yet took it for a wrong one. It is not kept, so a notice ends the connection, and
+    the request is answered as one to be sent again. That a user was changed whom nobody named looks the same (F90)."""
+
+    async def story(world: World) -> None:
+        shown = SignIn("tenant", "to be set")
+        put = command("put", b"ten/1", b"v")
+        for change in (SetPassword("tenant", hashed("to be set")), SetPassword("idler", hashed("another"))):
+            client = await world.connect(shown if change.user == "tenant" else SignIn("ghost", "no password"))
+            refused = await answer(client, RequestKind.COMMAND, put)
+            assert (refused.status, client.lost) == (Status.UNAUTHENTICATED, False)
+            world.change(change)
+            await settle()
+            assert not client.lost, "nobody who asks for nothing is disturbed"
+            before = world.listener.stats.unauthenticated
+            assert (await answer(client, RequestKind.COMMAND, put)).status is Status.BUSY
+            assert client.responses[-2].id == NOTICE_ID and client.responses[-2].status is Status.UNAUTHENTICATED
+            assert client.lost and world.listener.stats.unauthenticated == before
+        client = await world.connect(shown)
+        assert (await answer(client, RequestKind.COMMAND, put)).status is Status.OK
+
+    run(story)
+
+
+def test_who_waits_for_a_query_is_judged_by_the_password_that_was_set_before_it_was_asked() -> None:
+    """A follower that is behind asks nobody who they are, and then has applied all that was acknowledged."""
+
+    async def story(world: World) -> None:
+        client = await world.connect(SignIn("tenant", "to be set"))
+        client.ask(1, msgspec.msgpack.encode(Poll(query("get", b"ten/1"), 5)), RequestKind.POLL)
+        await settle()
+        world.change(SetPassword("tenant", hashed("to be set")), TurnOn())
+        world.service.polls[0].done(0, b"")
+        await settle()
+        assert {each.id: each.status for each in client.responses} == {1: Status.BUSY, NOTICE_ID: 14}
+        assert client.lost
+
+    run(story, on=False)
+
+
+def test_changes_of_users_make_no_guess_free() -> None:
+    """Who signs in anew as something has changed is tried as whoever comes: what was wrong a moment ago costs nothing,
+    and counts once; others count each, and have to wait."""
+
+    async def story(world: World) -> None:
+        put = command("put", b"ten/1", b"v")
+        for number in range(40):
+            for password in ("the same", f"another, {number}"):
+                client = await world.connect(SignIn("tenant", password))
+                world.change(SetPassword("idler", hashed(str(number))))
+                assert (await answer(client, RequestKind.COMMAND, put)).status is Status.BUSY
+                assert client.lost
+        assert world.tried == 6
+        assert world.listener.stats.sign_ins_delayed == 35
+
+    run(story)
+
+
 def test_the_log_tells_of_wrong_passwords_and_tokens() -> None:
     """Also of those who ask for nothing then: from where, and for which user, if there is one of that name. What was
     typed is not told: it may be a password in the wrong place."""
