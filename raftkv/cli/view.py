@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from raftkv.cli.clustersecret import secret_lines
 from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
 from raftkv.cli.versions import version_lines
@@ -117,12 +118,12 @@ COLUMNS_WIDTH = 96
 
 def status_display(view: ClusterView, width: int) -> RenderableType:
     """A table with a row for each node, or a few lines for each, as fits into `width` columns; then the versions of the
-    application, and the problems."""
+    application, the cluster secrets, and the problems."""
     from rich.console import Group
     from rich.markup import escape
 
     problems = [f"[yellow]![/] {escape(problem)}" for problem in view.problems()] or ["[green]no problems[/]"]
-    versions = [escape(line) for line in version_lines(view.nodes)]
+    versions = [escape(line) for line in (*version_lines(view.nodes), *secret_lines(view.nodes))]
     if width < COLUMNS_WIDTH:
         return Group(*_lines(view), "", *versions, *problems)
     return Group(_table(view), *versions, *problems)

@@ -163,6 +163,7 @@ class Report:
             clock=self._clock.status(),
             misplaced=self._peers.places.misplaced,
             certificates=body.transport.certificates(),
+            secret_marks=list(body.transport.secret_marks()),
             secret_not_taken=body.transport.secret_not_taken(),
             secrets_refused=body.transport.stats.secrets_refused,
             secret_refused_s=_since(body.transport.stats.secret_refused_at, now),

@@ -242,6 +242,10 @@ class NodeStatus(msgspec.Struct, kw_only=True):
     clock: ClockStatus | None = None
     certificates: list[CertificateStatus] = []
     """The certificates of the links between nodes; empty without TLS."""
+    secret_marks: list[str] = []
+    """By what the cluster secrets in use are told apart: of the one that this node proves to know, then of the other
+    one that it accepts. The same on all nodes that have it, and of no use to who wants to know it; empty without one.
+    """
     secret_not_taken: str = ""
     """Why the present file of the cluster secret is not in use; empty when it is, and without one."""
     secrets_refused: int = 0

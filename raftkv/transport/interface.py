@@ -182,6 +182,10 @@ class Transport(ABC):
         """The certificates that links rely on; empty without encryption, or when others look after them."""
         return []
 
+    def secret_marks(self) -> tuple[str, ...]:
+        """By what the cluster secrets in use are told apart: of the one that is proven first; empty without one."""
+        return ()
+
     def secret_not_taken(self) -> str:
         """Why the present file of the cluster secret is not in use; empty when it is, and without one."""
         return ""

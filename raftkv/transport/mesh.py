@@ -143,6 +143,9 @@ class Mesh(Transport):
         if (link := self._links.get(peer)) is not None:
             link.drop(reason)
 
+    def secret_marks(self) -> tuple[str, ...]:
+        return self.demands.secret.marks if self.demands.secret is not None else ()
+
     def secret_not_taken(self) -> str:
         return self.demands.secret.not_taken if self.demands.secret is not None else ""
 

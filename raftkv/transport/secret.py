@@ -18,6 +18,12 @@ SECRETS_MAX = 2
 
 FILE_BYTES_MAX = 4096
 
+MARK_BYTES = 2
+"""Of a secret's mark: enough to tell an old secret from a new one, and too few to tell whether a guess is right."""
+
+_MARKED = b"raftkv mark of a cluster secret"
+"""No handshake says this, so a mark is no part of a proof."""
+
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -36,6 +42,12 @@ class PeerSecret:
     def take(self, secrets: Sequence[bytes]) -> None:
         """Use these from now on."""
         self._secrets = tuple(secrets)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """By what operators tell secrets apart: of the one that proves first, then of the other one. The same secret
+        has the same mark on every node, and nothing of the secret can be learnt from it."""
+        return tuple(hmac.digest(each, _MARKED, "sha256")[:MARK_BYTES].hex() for each in self._secrets)
 
     def prove(self, said: bytes) -> bytes:
         """What only one who knows the secret can make of what was said."""

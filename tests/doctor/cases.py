@@ -282,6 +282,9 @@ CASES: dict[str, Evidence] = {
     "other-code": refused("version 2 of Shop is active, and node 3 runs version 1: install a version"),
     "other-settings": refused("node 3 has lease_reads = True, node 1 has False: a lease holds only if all agree"),
     "secret-differs": refused("node 1 has another cluster secret than who dials it: give all nodes the same file"),
+    "secret-not-accepted": asked(
+        *(node(each, secret_marks=["00aa"]) for each in (1, 2)), node(3, secret_marks=["11bb"])
+    ),
     "secret-refused": asked(node(2, secrets_refused=9, secret_refused_s=4.0)),
     "certificate-not-a-nodes": refused("node 3 shows a certificate for alice, and not for 10.0.0.3: give it one"),
     "peer-stopped": asked(
@@ -342,6 +345,9 @@ CASES: dict[str, Evidence] = {
     "learner-silent": learner_down(),
     "learner-waits": learning(),
     "address-silent": asked(silent=[Silent("10.0.0.9:7001", "connection refused")]),
+    "secret-being-replaced": asked(
+        *(node(each, secret_marks=["00aa", "11bb"]) for each in (1, 2)), node(3, secret_marks=["11bb", "00aa"])
+    ),
     "addresses-unwritten": asked(node(2, addresses_unwritten=True)),
     "catching-up": lagging((10_000, 11_000), (5_000, 8_000)),
     "snapshot-sent": sending(10, 20),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
@@ -354,6 +355,36 @@ def test_a_node_that_is_refused_for_its_secret_is_said_once():
     view = ClusterView([first, *others], [])
     assert found(msgspec.structs.replace(evidence, view=view)) == ["secret-differs"]
     assert found(asked(node(2, secrets_refused=9, secret_refused_s=400.0))) == []
+
+
+def test_each_step_of_replacing_the_secret_is_told_from_one_too_far():
+    """The old one and the new one, the new one first, the new one alone: where nodes differ, that is a note, and a
+    warning only where one proves what another would not accept. Nodes that say nothing of it are left out (F91)."""
+    old, new = "00aa", "11bb"
+
+    def having(*files):
+        return found(asked(*(node(number, secret_marks=list(marks)) for number, marks in enumerate(files, 1))))
+
+    steps = [(old,), (old, new), (new, old), (new,)]
+    for before, after in itertools.pairwise(steps):
+        assert having(before, before, before) == having(after, after, after) == having(before, (), before) == []
+        assert having(before, after, before) == having(after, before, after) == ["secret-being-replaced"]
+    assert having((old,), (old, new), (new, old)) == ["secret-not-accepted"], "node 1 has missed the first step"
+    assert having((old,), (new,), ()) == ["secret-not-accepted"] * 2
+    (one, _) = diagnose(CASES["secret-not-accepted"], NOW)
+    assert one.what == "nodes 1, 2 would not accept the cluster secret that node 3 proves"
+    assert "status of node 1: it proves the cluster secret 00aa" in one.why
+
+
+def test_a_node_whose_secret_was_refused_is_not_said_to_be_refused_later():
+    """What is so already counts, with what it has brought about."""
+    evidence = CASES["secret-differs"]
+    first, second, third = evidence.view.nodes
+    first, second, third = (
+        msgspec.structs.replace(each, secret_marks=marks)
+        for each, marks in ((first, ["00aa"]), (second, ["00aa"]), (third, ["11bb"]))
+    )
+    assert found(msgspec.structs.replace(evidence, view=ClusterView([first, second, third], []))) == ["secret-differs"]
 
 
 def test_a_client_address_that_may_have_moved_is_not_told_as_the_one_to_write():

@@ -151,6 +151,7 @@ def test_servers_prove_their_secret_and_one_with_another_is_named(tmp_path):
         await asyncio.gather(*(each.start() for each in servers))
         async with Client(Inventory, [founders[0].client_address, founders[1].client_address]) as inventory:
             assert await inventory.receive("apple", 3) == 3
+            (marks,) = {tuple(each.status().secret_marks) for each in servers}
             await servers[2].stop()
             servers[2] = server(3, wrong)
             await servers[2].start()
@@ -164,6 +165,7 @@ def test_servers_prove_their_secret_and_one_with_another_is_named(tmp_path):
                 await pause(0.02)
             assert await inventory.receive("apple", 3) == 6
             assert servers[2].status().leader is None
+            assert len(marks) == 1 and tuple(servers[2].status().secret_marks) not in (marks, ())
         await asyncio.gather(*(each.stop() for each in servers))
 
     run(story())

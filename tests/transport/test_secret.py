@@ -83,3 +83,16 @@ def test_nothing_that_is_printed_shows_the_secret(tmp_path: Path) -> None:
     kept = SecretFile(write(tmp_path / "secret", OLD))
     for text in (repr(kept), str(kept), f"{kept.describe()}"):
         assert OLD.decode() not in text
+
+
+def test_a_mark_tells_secrets_apart_and_nothing_of_them(tmp_path: Path) -> None:
+    """The same for the same secret in whatever file and place, too short to try guesses by, and no part of a proof."""
+    kept = SecretFile(write(tmp_path / "secret", OLD))
+    other = SecretFile(write(tmp_path / "other", NEW + b"\n" + OLD + b"\n"))
+    (old,) = kept.marks
+    new, also = other.marks
+    assert old == also != new and len(old) == len(new) == 4
+    assert not kept.prove(b"said").hex().startswith(old)
+    write(tmp_path / "secret", NEW)
+    kept.renew()
+    assert kept.marks == (new,)

@@ -200,6 +200,62 @@ def secret_differs(evidence: Evidence) -> Iterator[Sign]:
         )
 
 
+def _files(evidence: Evidence) -> dict[tuple[str, ...], list[NodeId]]:
+    """Which nodes have which secrets in their files, by the secrets' marks: the one that they prove is the first."""
+    found: dict[tuple[str, ...], list[NodeId]] = {}
+    for node in evidence.nodes:
+        if node.secret_marks:
+            found.setdefault(tuple(node.secret_marks), []).append(node.node_id)
+    return found
+
+
+def _marked(files: dict[tuple[str, ...], list[NodeId]]) -> Iterator[str]:
+    for (proven, *others), nodes in files.items():
+        also = "".join(f", and accepts {each} too" for each in others)
+        yield from (f"status of node {node}: it proves the cluster secret {proven}{also}" for node in nodes)
+
+
+def _unaccepted(evidence: Evidence) -> Iterator[tuple[list[NodeId], list[NodeId]]]:
+    """Nodes that would refuse others for their secret, and these others, where nobody was refused yet."""
+    known = {frozenset((who, whom)) for who, whom, *_ in _refused(evidence, "secret-differs")}
+    files = _files(evidence)
+    for marks, nodes in files.items():
+        for (proven, *_), others in files.items():
+            if proven not in marks and not any(frozenset((a, b)) in known for a in nodes for b in others):
+                yield nodes, others
+
+
+def _listed(nodes: list[NodeId]) -> str:
+    return f"node {nodes[0]}" if len(nodes) == 1 else f"nodes {', '.join(map(str, nodes))}"
+
+
+def secret_not_accepted(evidence: Evidence) -> Iterator[Sign]:
+    """They may talk yet, over connections that stand (F23, F91)."""
+    for nodes, others in _unaccepted(evidence):
+        prove = "proves" if len(others) == 1 else "prove"
+        yield Sign(
+            what=f"{_listed(nodes)} would not accept the cluster secret that {_listed(others)} {prove}",
+            why=tuple(_marked(_files(evidence))),
+            do=f"put both secrets into the --peer-secret-file of {_listed(nodes)}, a line each, the present one first; "
+            "they are taken up within seconds. Connections that stand go on, and no new one is made until then",
+            commands=(evidence.asking("status"),),
+            dont="Don't restart a node before that.",
+        )
+
+
+def secret_being_replaced(evidence: Evidence) -> Iterator[Sign]:
+    """Nodes have different files of it, with which they talk all the same (F91)."""
+    files = _files(evidence)
+    if len(files) > 1 and all(proven in marks for marks in files for proven, *_ in files):
+        yield Sign(
+            what="the cluster secret is being replaced: not all nodes have the same file yet",
+            why=tuple(_marked(files)),
+            do="change the file of the other nodes too, until all say the same, before you go on to the next step",
+            commands=(evidence.asking("status"),),
+            dont="Don't leave the old secret out of a file before every node proves the new one.",
+        )
+
+
 RECENT_S = 60.0
 """A node that is refused dials again well within this time."""
 
