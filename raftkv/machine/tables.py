@@ -184,6 +184,9 @@ class Set(_Table[K, None]):
 class Value(Declared, Generic[V]):
     """A single replicated value: `total = Value(int, 0)` in the class's body; then `self.total += 1` in a command.
 
+    Where a class that is made from that one sets it, write `total: Value[int] = Value(int, 0)`: without a type there,
+    pyright takes what the other class sets for an attribute of its own, as with any descriptor.
+
     `until` is as for a `Table`.
     """
 

@@ -39,3 +39,18 @@ class M(StateMachine):
         self.stock.update({"a": 1})
         self.total += len(m)
         return self.stock[sku]
+
+
+class Numbered(StateMachine):
+    last: Value[int] = Value(int, 0)
+    names = Table(int, str)
+
+
+class Naming(Numbered):
+    @command
+    def name(self, text: str) -> int:
+        self.last += 1
+        self.names[self.last] = text
+        assert_type(self.last, int)
+        assert_type(Naming.last, Value[int])
+        return self.last
