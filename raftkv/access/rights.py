@@ -62,6 +62,10 @@ class Rights:
             return True
         return bool(touches) and all(map(self.may_touch, touches or ()))
 
+    def may_call_any(self, kind: Kind) -> bool:
+        """Whether there is any command, or any query, that may be called."""
+        return self.is_root or bool(self._names[kind] or self._prefixes["write" if kind == "command" else "read"])
+
     def may_admin(self, verb: str) -> bool:
         """Whether an order may be given."""
         return self._may("admin", verb)

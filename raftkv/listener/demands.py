@@ -69,9 +69,10 @@ _LOOKS: dict[str, Method] = {SCHEMA.name: SCHEMA, ROWS.name: ROWS}
 
 
 class Demand(NamedTuple):
-    """A right that is needed; "user": only that somebody is a user."""
+    """A right that is needed; "user": only that somebody is a user; "any command" and "any query": some right of that
+    kind, whatever it is for."""
 
-    what: Literal["command", "query", "admin", "user"]
+    what: Literal["command", "query", "admin", "user", "any command", "any query"]
     name: str
     touches: tuple[Touch, ...] | None = None
     """All keys that the call reads and writes; None where nobody can say."""
@@ -80,6 +81,8 @@ class Demand(NamedTuple):
 
     def describe(self) -> str:
         """For errors and logs; never what keys or values are."""
+        if self.what in ("any command", "any query"):
+            return self.what
         return f"{self.what} {self.name[:NAME_SHOWN]}"
 
 
@@ -102,7 +105,9 @@ def demand_of(request: Request, machine: type[StateMachine]) -> Demand:
             return _query(read_argument(request, ViewQuery).query, machine)
         case RequestKind.WATCH:
             return _watch(read_argument(request, Watching), machine)
-        case RequestKind.VIEW_OPEN | RequestKind.VIEW_CLOSE | RequestKind.MEMBERS | RequestKind.CANCEL:
+        case RequestKind.VIEW_OPEN:
+            return Demand("any query", kind.name.lower())  # there are few at once, for those who may read in them
+        case RequestKind.VIEW_CLOSE | RequestKind.MEMBERS | RequestKind.CANCEL:
             return Demand("user", kind.name.lower())
         case _:
             return Demand("admin", ORDERS.get(kind, kind.name.lower()))
@@ -112,7 +117,8 @@ def _command(payload: bytes, machine: type[StateMachine]) -> Demand:
     command = decode_command(payload)
     name, session = command.name, command.session_id
     if name in (OPEN_SESSION, CLOSE_SESSION):
-        return Demand("user", name, session=session)
+        # Each is an entry in the log, and one that is opened may end the session of somebody else.
+        return Demand("any command", name, session=session)
     if name.startswith("*"):
         raise Forbidden(f"{name[:NAME_SHOWN]!r} is no command of the application: nodes write it themselves")
     return Demand("command", name, _touches(machine, machine.methods.get(name), command.args), session)

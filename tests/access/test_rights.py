@@ -76,6 +76,15 @@ def test_a_right_is_for_its_kind_alone() -> None:
     assert queries.may_call("query", "get") and not queries.may_call("command", "put")
     assert not commands.may_admin("status") and not queries.may_admin("status")
     assert orders.may_admin("status") and not orders.may_call("command", "put")
+    for each, kinds in (
+        (commands, (True, False)),
+        (queries, (False, True)),
+        (orders, (False, False)),
+        (rights(("write", b"a")), (True, False)),
+        (rights(("read", b"")), (False, True)),
+        (Rights([], is_root=True), (True, True)),
+    ):
+        assert (each.may_call_any("command"), each.may_call_any("query")) == kinds
 
 
 def test_nobody_may_do_anything() -> None:
@@ -85,6 +94,7 @@ def test_nobody_may_do_anything() -> None:
         assert not nobody.may_call("query", "get", None)
         assert not nobody.may_call("query", "get", (Touch.of_key("read", b""),))
         assert not nobody.may_admin("status")
+        assert not nobody.may_call_any("command") and not nobody.may_call_any("query")
         assert not nobody.is_root
 
 

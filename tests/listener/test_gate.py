@@ -143,6 +143,8 @@ COMMANDS = {
     "users": encode_command(0, 0, 0, "*access", msgspec.msgpack.encode(["TurnOff"])),
     "a session of somebody": encode_command(0, 0, 0, "*own", msgspec.msgpack.encode(["boss"])),
     "reserved": encode_command(0, 0, 0, "*", msgspec.msgpack.encode(())),
+    "a session": OPEN_SESSION_PAYLOAD,
+    "the end of none": close_session_payload(1),
 }
 
 OF_OTHERS = {
@@ -221,8 +223,8 @@ def refused_queries() -> Iterator[Call]:
             for kind, wrapped, stale in asked(payload):
                 yield who, kind, wrapped, stale
         yield who, RequestKind.WATCH, watching(b"", None), False
-    for who in NOBODIES:
         yield who, RequestKind.VIEW_OPEN, b"", False
+    for who in NOBODIES:
         yield who, RequestKind.VIEW_CLOSE, msgspec.msgpack.encode(7), False
         yield who, RequestKind.MEMBERS, b"", False
         yield who, RequestKind.WATCH, msgspec.msgpack.encode(Watching("records")), False
@@ -299,7 +301,11 @@ ALLOWED = [
     ("tenant", RequestKind.QUERY, query("range", b"ten/", b"ten0", 10, True)),
     ("tenant", RequestKind.QUERY, query("range", b"ten/1", b"ten/2", 10, True)),
     ("tenant", RequestKind.MEMBERS, b""),
-    ("idler", RequestKind.VIEW_OPEN, b""),
+    ("reader", RequestKind.VIEW_OPEN, b""),
+    ("tenant", RequestKind.VIEW_OPEN, b""),
+    ("app", RequestKind.COMMAND, OPEN_SESSION_PAYLOAD),
+    ("tenant", RequestKind.COMMAND, OPEN_SESSION_PAYLOAD),
+    ("tenant", RequestKind.COMMAND, close_session_payload(1)),
     ("idler", RequestKind.MEMBERS, b""),
     ("operator", RequestKind.STATUS, NOTHING),
     ("operator", RequestKind.SNAPSHOT, NOTHING),
