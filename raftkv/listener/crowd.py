@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from raftkv.errors import Busy
 from raftkv.listener.limits import ClientLimits, ServerStats
+from raftkv.listener.standing import Standing
 from raftkv.transport import Refusals
 
 ADMIN_MAX = 64
@@ -19,9 +21,18 @@ PARKED_AT_ONCE = 64
 waiting, so nothing else bounds how many are taken while commands of others wait."""
 
 
+GIVE_PLACE = 100
+"""One in so many of `connections_max` gives place at once, so that a crowd that comes costs few looks at all."""
+
+LOOK_AGAIN_S = 1.0
+"""Where none could give place, that is not looked for again before so long."""
+
+
 class Guest(Protocol):
     """One of the connections, as all together see it."""
 
+    standing: Standing
+    """Who its client is."""
     waiting: int
     """Requests that were taken and not answered."""
     held_bytes: int
@@ -61,6 +72,8 @@ class Crowd(Generic[G]):
         """Operators' requests under way."""
         self._dirty: list[G] = []
         self._parkable = PARKED_AT_ONCE
+        self._full_until = 0.0
+        """Until when it is known that nobody gives place."""
         self._resting: deque[G] = deque()
         """Those that go on in later turns of the loop."""
         self._empty: asyncio.Future[None] | None = None
@@ -71,14 +84,31 @@ class Crowd(Generic[G]):
 
     def admit(self, connection: G) -> bool:
         """Whether a new connection may stay."""
-        if self.closing or len(self.connections) >= self.limits.connections_max:
+        if self.closing or (len(self.connections) >= self.limits.connections_max and not self._make_room()):
             return False
         self.connections[connection] = None
         self.stats.connections = len(self.connections)
         return True
 
+    def _make_room(self) -> bool:
+        """Close some whose clients were told that they are nobody, the oldest first: who comes may be a user. Returns
+        whether there were any."""
+        now, most = asyncio.get_running_loop().time(), max(1, self.limits.connections_max // GIVE_PLACE)
+        if now < self._full_until:
+            return False
+        going = list(islice((each for each in self.connections if each.standing.is_turned_away), most))
+        if not going:
+            self._full_until = now + LOOK_AGAIN_S
+        for each in going:
+            self.stats.connections_refused += 1
+            each.refuse("connections", f"{self.full_text()}, and nobody has signed in on this one")
+            each.abort()
+            self.release(each)
+        return bool(going)
+
     def hold(self, more_bytes: int) -> None:
-        """A connection keeps so much more in memory, or less; the largest are closed when it is too much."""
+        """A connection keeps so much more in memory, or less. When it is too much, those are closed that nobody has
+        signed in on though one must, and then the others; the largest first."""
         self.stats.held_bytes += more_bytes
         if more_bytes > 0 and self.stats.held_bytes > self.limits.held_bytes_max:
             self._relieve()
@@ -86,7 +116,8 @@ class Crowd(Generic[G]):
     def _relieve(self) -> None:
         """Ask every connection what it holds now, as what was read since is not known here; then close the largest."""
         weights = {connection: connection.weigh() for connection in list(self.connections)}
-        for connection in sorted(weights, key=weights.__getitem__, reverse=True):
+        order = {each: (each.standing.is_stranger and weight > 0, weight) for each, weight in weights.items()}
+        for connection in sorted(order, key=order.__getitem__, reverse=True):
             if self.stats.held_bytes <= self.limits.held_bytes_max:
                 break
             self.stats.closed_memory += 1

@@ -59,7 +59,7 @@ class ServerStats(msgspec.Struct):
     held_bytes: int = 0
     """Beginnings of frames, parked requests and unread answers, of all connections; what was read since may count."""
     connections_refused: int = 0
-    """Over `connections_max`."""
+    """Over `connections_max`: those that came, or that had to give place because nobody had signed in on them."""
     handshakes_refused: int = 0
     """Another cluster or version, or no TLS where it is spoken."""
     closed_garbage: int = 0

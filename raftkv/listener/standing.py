@@ -31,6 +31,8 @@ class Standing:
         self.identity = identity
         self.is_asked = gate.asks(identity)
         """Whether its requests have to be looked at."""
+        self._is_found = identity.is_trusted
+        """Whether it was found out who it is."""
         self.lost = ""
         """Why it is not the user any more that it was."""
         self._host: str = identity.by
@@ -45,6 +47,16 @@ class Standing:
         """Whether it is told where the members are."""
         return not self.is_asked or self.identity.user is not None
 
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it may do nothing, as users have to sign in and it is none, or not yet."""
+        return self.is_asked and self.identity.user is None
+
+    @property
+    def is_turned_away(self) -> bool:
+        """Whether it was found out that it is none."""
+        return self._is_found and self.is_stranger
+
     def sign_in(self, shown: SignIn | None, transport: asyncio.Transport, done: Callable[[], None]) -> None:
         """Find out who it is; calls `done` when that is known, at once or later. Raises `Busy`."""
         if self.identity.is_trusted:
@@ -52,7 +64,7 @@ class Standing:
             return
 
         def found(identity: Identity) -> None:
-            self.identity = identity
+            self.identity, self._is_found = identity, True
             self.renew()
             if shown is not None and identity.user is None:
                 self._gate.not_signed_in(identity, address_text(info("peername")), shown.user)

@@ -78,7 +78,7 @@ async def at_once(work: Callable[[], bool]) -> bool:
 class World:
     """A node in memory on which users have to sign in, and which leads."""
 
-    def __init__(self, *, on: bool = True) -> None:
+    def __init__(self, *, on: bool = True, **limits: Any) -> None:
         self.network = Network()
         self.service = FakeService(KeyValue)
         self.service.leader = Member(1, "peer", "client")
@@ -86,7 +86,7 @@ class World:
         self.service.now_ms = 1_600_000_000_000
         self.tried = 0
         """How many passwords were."""
-        self.listener = Listener(self.service, ClientLimits(), workers=[self.try_one])
+        self.listener = Listener(self.service, ClientLimits(**limits), workers=[self.try_one])
         self.listener.begin()
         self.network.listeners[ADDRESS] = self.listener.connection
 
@@ -110,12 +110,12 @@ class World:
         return self.service.log.index, list(self.service.calls), len(self.service.polls)
 
 
-def run(story: Callable[[World], Awaitable[None]], *, on: bool = True) -> None:
+def run(story: Callable[[World], Awaitable[None]], *, on: bool = True, **limits: Any) -> None:
     """Tell `story` in virtual time; nothing may fail behind its back."""
     loop = SimLoop()
 
     async def main() -> None:
-        world = World(on=on)
+        world = World(on=on, **limits)
         await story(world)
         await world.listener.close()
         assert world.listener.stats.requests_waiting == 0
