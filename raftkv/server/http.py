@@ -14,13 +14,16 @@ from wsgiref.simple_server import make_server
 
 import msgspec
 
+from raftkv.addresses import is_loopback
 from raftkv.errors import Busy, ConfigError, Forbidden, Unauthenticated
 from raftkv.extras import needs
 from raftkv.forks import leave, let_go, tell_of_fork
 from raftkv.listener import ServerStats
+from raftkv.listener.demands import Demand
 from raftkv.node.status import NodeStatus
+from raftkv.server.hosts import is_foreign, refusal
 from raftkv.server.page import HEADERS, Feed, Watched, page
-from raftkv.server.visitors import ASKS, Visitors
+from raftkv.server.visitors import ALL, ASKS, Visitors
 from raftkv.server.wsgi import GOES_ON, BoundedServer, QuietHandler
 
 with needs("server", "/metrics"):
@@ -28,6 +31,8 @@ with needs("server", "/metrics"):
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_TEXT = "text/plain; charset=utf-8"
 
 ANSWER_S = 5.0
 """How long the event loop may take to say how the node is, before it counts as unhealthy."""
@@ -73,6 +78,9 @@ class HttpServer:
         self.feed = Feed(Watched(self._ask, pulse, asking))
         self.host, self.port = self._server.server_name, self._server.server_port
         """Where it listens: the numeric host, and the port that was chosen."""
+        self._own_name = host
+        self._is_near = tls is None and is_loopback(self.host)
+        """Whether being near is all that keeps strangers out."""
         self._thread: threading.Thread | None = None
         tell_of_fork(self)
 
@@ -98,12 +106,16 @@ class HttpServer:
             return _refuse_method(environ, start_response)
         still = _always
         demand = self._visitors.demand(path) if self._visitors is not None else None
+        header = environ.get("HTTP_HOST", "")
+        if self._is_near and path in ALL and not self._signs_in(demand) and is_foreign(header, self._own_name):
+            refused = _refuse("421 Misdirected Request", refusal(header), start_response)
+            return refused if method == "GET" else []
         if self._visitors is not None and demand is not None:
             try:
                 still = self._visitors.admit(environ, demand)
             except (Unauthenticated, Forbidden, Busy) as exc:
-                refusal = _refuse_visitor(exc, start_response)
-                return refusal if method == "GET" else []
+                refused = _refuse_visitor(exc, start_response)
+                return refused if method == "GET" else []
         if path == "/events":
             start_response("200 OK", [("Content-Type", "text/event-stream"), *HEADERS])
             return self.feed.stream(_while(still, environ[GOES_ON])) if method == "GET" else []
@@ -119,6 +131,10 @@ class HttpServer:
             body, kind, code = b"there are /, /metrics, /health, /ready and /status\n", "text/plain", "404 Not Found"
         start_response(code, [("Content-Type", kind), ("Content-Length", str(len(body))), *more])
         return [body] if method == "GET" else []
+
+    def _signs_in(self, demand: Demand | None) -> bool:
+        """Whether nobody sees this without showing who they are, which no page of elsewhere can do for them."""
+        return demand is not None and self._visitors is not None and self._visitors.are_asked
 
     def _health(self, path: str) -> tuple[bytes, str]:
         status = self._ask()
@@ -163,10 +179,12 @@ def _while(still: Callable[[], bool], goes_on: Callable[[], None]) -> Callable[[
 
 def _refuse_visitor(error: Unauthenticated | Forbidden | Busy, start_response: StartResponse) -> list[bytes]:
     codes = {Unauthenticated: "401 Unauthorized", Forbidden: "403 Forbidden", Busy: "503 Service Unavailable"}
-    body = f"{error}\n".encode()
-    more = ASKS if isinstance(error, Unauthenticated) else []
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body))), *HEADERS, *more]
-    start_response(codes[type(error)], headers)
+    return _refuse(codes[type(error)], str(error), start_response, ASKS if isinstance(error, Unauthenticated) else [])
+
+
+def _refuse(code: str, text: str, start_response: StartResponse, more: Iterable[tuple[str, str]] = ()) -> list[bytes]:
+    body = f"{text}\n".encode()
+    start_response(code, [("Content-Type", _TEXT), ("Content-Length", str(len(body))), *HEADERS, *more])
     return [body]
 
 

@@ -49,6 +49,11 @@ class Visitors:
         self.are_all = are_all
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def are_asked(self) -> bool:
+        """Whether they have to sign in now, where something is demanded at all."""
+        return self._gate.access.is_on or self.are_all
+
     def demand(self, path: str) -> Demand | None:
         """What it needs to see what is there; None where everybody may."""
         return (ALL if self.are_all else PAGES).get(path)
@@ -58,7 +63,7 @@ class Visitors:
 
         Raises `Unauthenticated` or `Forbidden`, and `Busy` when it could not be found out now.
         """
-        if not (self._gate.access.is_on or self.are_all):
+        if not self.are_asked:
             return lambda: self._is_allowed(NOBODY, demand)
         shown = read_authorization(environ.get("HTTP_AUTHORIZATION", ""))
         names = certificate_names(environ.get(CERTIFICATE))

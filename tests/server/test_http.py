@@ -25,12 +25,14 @@ def has_ipv6() -> bool:
         return False
 
 
-def ask(host: str, status: NodeStatus, method: str, path: str, body: bytes = b"") -> tuple[int, bytes, dict[str, str]]:
-    """One request to a node that is like `status`: code, body and headers."""
+def ask(
+    host: str, status: NodeStatus, method: str, path: str, body: bytes = b"", *, by: str | None = None
+) -> tuple[int, bytes, dict[str, str]]:
+    """One request to a node that is like `status`, `by` that name in `Host`: code, body and headers."""
 
     def request(port: int) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPConnection(host, port, timeout=20)
-        connection.request(method, path, body)
+        connection.request(method, path, body, headers={"Host": by} if by is not None else {})
         answer = connection.getresponse()
         found = answer.status, answer.read(), dict(answer.getheaders())
         connection.close()
@@ -126,3 +128,21 @@ def test_a_leader_in_doubt_is_not_ready_and_nobody_is_who_has_stopped():
     assert b'raftkv_stopped_by{error="NoAgreement"} 1.0' in ask("127.0.0.1", stopped, "GET", "/metrics")[1]
     well = ask("127.0.0.1", status_of(1), "GET", "/metrics")[1]
     assert b"raftkv_states_doubted 0.0" in well and b"raftkv_stopped_by{" not in well
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/events"])
+def test_a_page_of_elsewhere_reads_nothing_of_a_node_on_loopback(path):
+    """Its name may be made to mean 127.0.0.1 once a browser has it; it stays the name that the browser asks for. By an
+    address or by localhost a node answers as ever, and probes say yes or no by any name."""
+    for method in ("GET", "HEAD"):
+        code, body, headers = ask("127.0.0.1", status_of(1), method, path, by="evil.example:9001")
+        assert code == 421 and b"raftkv_" not in body and b"node_id" not in body
+        assert (b"evil.example" in body) is (method == "GET") and "no-store" in headers["Cache-Control"]
+    for own in ("localhost:9001", "127.0.0.1", "[::1]:9001"):
+        assert ask("127.0.0.1", status_of(1), "HEAD", path, by=own)[0] == 200
+    assert ask("127.0.0.1", status_of(1), "GET", "/health", by="evil.example")[0] == 200
+
+
+def test_beyond_loopback_a_node_has_any_name():
+    """There it is the network that keeps strangers out, or that all sign in."""
+    assert ask("0.0.0.0", status_of(1), "GET", "/status", by="node-1.example:9001")[0] == 200  # noqa: S104

@@ -53,9 +53,10 @@ def visited(
         server = HttpServer("127.0.0.1", 0, lambda: status_of(1), visitors=visitors)
         server.begin()
 
-        def ask(path: str, shown: str | None = None) -> tuple[int, dict[str, str]]:
+        def ask(path: str, shown: str | None = None, *, by: str | None = None) -> tuple[int, dict[str, str]]:
+            headers = {"Authorization": shown} if shown is not None else {}
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-            connection.request("GET", path, headers={"Authorization": shown} if shown is not None else {})
+            connection.request("GET", path, headers=headers if by is None else {**headers, "Host": by})
             answer = connection.getresponse()
             body = b"" if path == "/events" and answer.status == 200 else answer.read()
             connection.close()
@@ -234,3 +235,27 @@ def test_where_all_sign_in_no_way_of_writing_a_path_leads_by() -> None:
                 assert short.split()[1] == code and short.endswith(b"\r\n\r\n"), path
 
     visited(peopled(), story, are_all=True)
+
+
+def test_by_another_name_only_those_look_who_show_who_they_are() -> None:
+    """A browser sends what it knows for one name to no other, so a page of elsewhere shows nothing; a proxy does."""
+
+    def story(ask: Any, service: FakeService) -> None:
+        assert ask("/status", basic("operator"), by="proxy.example")[0] == 200
+        assert ask("/status", by="evil.example")[0] == 401 and ask("/metrics", by="evil.example")[0] == 421
+        make(service.access, TurnOff())
+        assert ask("/status", basic("operator"), by="proxy.example")[0] == ask("/", by="evil.example")[0] == 421
+        assert ask("/status")[0] == 200
+
+    visited(peopled(), story)
+
+
+def test_where_all_sign_in_any_name_will_do() -> None:
+    """For metrics as well, and also while nobody has to sign in for anything else."""
+
+    def story(ask: Any, service: FakeService) -> None:
+        for path in ("/metrics", "/status"):
+            assert ask(path, basic("boss"), by="proxy.example")[0] == 200
+            assert ask(path, by="evil.example")[0] == 401
+
+    visited(peopled(on=False), story, are_all=True)
