@@ -119,7 +119,7 @@ class HttpServer:
         if path == "/events":
             start_response("200 OK", [("Content-Type", "text/event-stream"), *HEADERS])
             return self.feed.stream(_while(still, environ[GOES_ON])) if method == "GET" else []
-        more: list[tuple[str, str]] = []
+        more = HEADERS
         if path == "/":
             (body, more), kind, code = page(), "text/html; charset=utf-8", "200 OK"
         elif path == "/metrics":

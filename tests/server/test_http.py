@@ -146,3 +146,11 @@ def test_a_page_of_elsewhere_reads_nothing_of_a_node_on_loopback(path):
 def test_beyond_loopback_a_node_has_any_name():
     """There it is the network that keeps strangers out, or that all sign in."""
     assert ask("0.0.0.0", status_of(1), "GET", "/status", by="node-1.example:9001")[0] == 200  # noqa: S104
+
+
+@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/health", "/nowhere"])
+def test_no_answer_is_kept_or_taken_for_something_else_by_a_browser(path):
+    """Nor is it put into a page of elsewhere."""
+    headers = ask("127.0.0.1", status_of(1), "GET", path)[2]
+    assert headers["Cache-Control"] == "no-store" and headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
