@@ -211,6 +211,11 @@ def report(target: Target, value: dict[str, Any], text: str) -> None:
         click.echo(text, err=True)
 
 
+def _own(file: str, flags: int) -> int:
+    """A file that nobody but its owner can read, as a backup is: there may be anything in keys and values."""
+    return os.open(file, flags, 0o600)
+
+
 def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[BinaryIO, bytes]:
     """Where to write, and from which key on. Raises `InvalidArgument`."""
     if file == "-":
@@ -219,7 +224,7 @@ def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[
         return sys.stdout.buffer, start
     try:
         if not resume:
-            return open(file, "xb"), start
+            return open(file, "xb", opener=_own), start
         out = open(file, "r+b")  # noqa: SIM115
     except FileExistsError:
         raise InvalidArgument(f"{file} exists already: go on with --resume, or give another name") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 
 import pytest
 
@@ -65,6 +67,16 @@ def test_an_export_that_was_cut_off_goes_on(run, tmp_path, name):
     assert refused.exit_code == 2 and "exists already" in refused.stderr
     assert run("export", str(cut), "--prefix", prefix, "--format", name, "--resume").exit_code == 0
     assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_nobody_else_reads_what_was_exported(run, tmp_path):
+    """Whatever the user's mask says: there may be anything in it, as in a backup."""
+    file, before = tmp_path / "out", os.umask(0)
+    try:
+        assert run("export", str(file), "--prefix", "nothing/").exit_code == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_an_import_that_fails_says_where_to_go_on(run, tmp_path):
