@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from raftkv.access import Touch
 from raftkv.errors import Forbidden, InvalidArgument
 from raftkv.listener.admin import read_argument
+from raftkv.logs import EventLog
 from raftkv.machine import (
     CLOSE_SESSION,
     NO_SESSION,
@@ -22,6 +23,8 @@ from raftkv.machine import (
     decode_query,
 )
 from raftkv.wire import Poll, Request, RequestKind, ViewQuery, Watching
+
+logger = EventLog(__name__)
 
 ORDERS: dict[RequestKind, str] = {
     RequestKind.STATUS: "status",
@@ -136,7 +139,7 @@ def _watch(asked: Watching, machine: type[StateMachine]) -> Demand:
     if asked.after is None:
         return Demand("user", WATCH + asked.source)  # it tells only where one begins
     name = WATCH + asked.source
-    return Demand("query", name, machine.touches(name, (asked.start, asked.end)))
+    return Demand("query", name, _say(machine, name, (asked.start, asked.end)))
 
 
 @lru_cache(maxsize=16)
@@ -151,6 +154,29 @@ def _touches(machine: type[StateMachine], method: Method | None, args: msgspec.R
     if method is None or not _tells(machine):
         return None
     try:
-        return machine.touches(method.name, method.decode_args(args))
+        decoded = method.decode_args(args)
     except InvalidArgument:
         return None
+    return _say(machine, method.name, decoded)
+
+
+def _say(machine: type[StateMachine], name: str, args: tuple[Any, ...]) -> tuple[Touch, ...] | None:
+    """What a class says that it touches; nothing where it raises. That is a mistake of the class, and none of the
+    connection's: it goes on, and whoever has a right to the name has it."""
+    try:
+        return machine.touches(name, args)
+    except Exception as exc:  # noqa: BLE001 (it is the application's code, and arguments are what a client makes up)
+        _tell_once(machine, name, type(exc).__name__)
+        return None
+
+
+@lru_cache(maxsize=256)
+def _tell_once(machine: type[StateMachine], name: str, error: str) -> None:
+    """Without the error's text, in which there may be keys."""
+    logger.error(
+        "touches_raised",
+        machine=machine.__qualname__,
+        call=name[:NAME_SHOWN],
+        error=error,
+        hint="mend `touches` of this class; until then only rights by name count for such a call",
+    )
