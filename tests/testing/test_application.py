@@ -117,7 +117,7 @@ def test_a_mistake_is_found_and_named(machine, cause, words):
     ("method", "named"),
     [
         ("by_set", "by_set(["),
-        ("by_clock", "by_clock('') is not deterministic: log[1]['at'] is 1000000000."),
+        ("by_clock", "by_clock('') is not deterministic: log[2]['at'] is 1000000000."),
         ("by_date", "by_date('') is not deterministic: last is ' 2001-09-09' in one process and ' 2033-05-18' in"),
         ("by_dice", "by_dice('') is not deterministic: the result is "),
         ("by_place", "by_place('') is not deterministic: the result is "),

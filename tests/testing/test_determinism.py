@@ -28,7 +28,7 @@ def steps(machine, *calls):
     ("call", "named"),
     [
         (("by_set", WORDS), "tags['x']["),
-        (("by_clock", "a"), "log[2]['at'] is 1000000000."),
+        (("by_clock", "a"), "log[3]['at'] is 1000000000."),
         (("by_date", "a"), "last is 'a 2001-09-09' in one process and 'a 2033-05-18' in another"),
         (("by_dice", "a"), "the result is "),
         (("by_place", "a"), "the result is "),
@@ -66,7 +66,7 @@ def test_what_is_written_alike_outside_of_tables_is_found_by_a_restart(machine):
     finding = find_difference(machine, steps(machine, ("receive", "a", 3), more))
     assert finding is not None
     assert (finding.cause, finding.step) == (Cause.REMEMBERS, 1), method
-    place = "order[2]" if machine is Following else "the "
+    place = "order[3]" if machine is Following else "the "
     assert finding.difference.startswith(place)
     assert finding.difference.endswith(
         "when another one, which has the tables and nothing else, goes on with the calls"

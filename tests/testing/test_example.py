@@ -35,7 +35,7 @@ def test_a_command_that_would_stop_every_node_is_named():
     error = failure_of(Failing, RECEIVE)
     assert error.cause is Cause.FAILED
     assert error.described.startswith(
-        "receive('apple', 3) stops every node: the command receive in entry 1 failed with FileNotFoundError: "
+        "receive('apple', 3) stops every node: the command receive in entry 2 failed with FileNotFoundError: "
     )
 
 

@@ -270,6 +270,23 @@ def test_a_lease_that_lasts_too_long_is_found():
     assert re.match(r"(take|holder)\('\w+'.*, the model gives", found.value.described)
 
 
+class Racing(Leases):
+    """Counts each turn twice."""
+
+    @command
+    @every(60)
+    def turn(self) -> int:
+        self.turns[0] = self.turns.get(0, 0) + 2
+        return self.turns[0]
+
+
+def test_a_mistake_in_what_runs_every_minute_is_found():
+    """Without a cluster, as calls are made over minutes then; no world lasts for so long."""
+    with pytest.raises(CounterExample, match=r"turn\(\), which has run by itself, gives 2, the model gives 1") as found:
+        leases_test(Racing)()
+    assert found.value.cause is Cause.DISAGREES
+
+
 class Forgiving:
     """Says of locks what nobody can refute."""
 

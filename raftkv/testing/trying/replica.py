@@ -23,6 +23,7 @@ from raftkv.machine import (
 from raftkv.machine.outcome import read_rejection
 from raftkv.model import GENESIS_CHAIN, EntryKind
 from raftkv.state import COUNTS_KEY, Applied, Changes, MemoryStore
+from raftkv.testing.trying.pair import founding
 
 FIRINGS_MAX = 1_000
 """Entries that run what is due, between two calls: commands may schedule each other without any delay."""
@@ -101,7 +102,11 @@ class Replica:
         return Tables(self.values, self.runner.applied, self._chain)
 
     def run(self, step: Step) -> Effect:
-        """Run one call, behind what was scheduled and is due by then, and return the effect of all of it."""
+        """Run one call, behind what was scheduled and is due by then, and return the effect of all of it.
+
+        Before the first one the class's version becomes active, as by a cluster's first entry: what repeats begins."""
+        if self.runner.applied.index == 0:
+            self._enter(step.time_ms, EntryKind.NOOP, founding(self._machine))
         fired = self.wait(step.time_ms)
         if fired.failed is not None:
             return fired
