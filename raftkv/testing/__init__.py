@@ -56,7 +56,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raftkv.testing.faults.nemesis import fault_kinds
-    from raftkv.testing.judging.failure import Cause, CounterExample, Failure, NeverAnswered, UndecidedHistory
+    from raftkv.testing.judging.failure import (
+        Cause,
+        CounterExample,
+        Failure,
+        NeverAnswered,
+        NeverRan,
+        UndecidedHistory,
+    )
     from raftkv.testing.judging.models import UnfitModel
     from raftkv.testing.trying.application import fault_test
     from raftkv.testing.trying.budget import Budget
@@ -81,6 +88,7 @@ __all__ = [
     "Failure",
     "Fault",
     "NeverAnswered",
+    "NeverRan",
     "NotImportable",
     "SavedFailure",
     "SimCluster",
@@ -110,6 +118,7 @@ _PLACES = {
     "Failure": "judging.failure",
     "Fault": "trying.script",
     "NeverAnswered": "judging.failure",
+    "NeverRan": "judging.failure",
     "NotImportable": "trying.references",
     "SavedFailure": "trying.saved",
     "SimCluster": "world.cluster",

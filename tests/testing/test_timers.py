@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from raftkv.machine import StateMachine, Table, command, every, on_expire, query
 from raftkv.machine.local import START_MS
-from raftkv.testing import Call, Cause, CounterExample, NeverAnswered, calls, earlier, fault_test, load, rerun
+from raftkv.testing import Call, Cause, CounterExample, NeverAnswered, NeverRan, calls, earlier, fault_test, load, rerun
 from raftkv.testing.judging.models import UnfitModel
 from raftkv.testing.trying.budget import BUDGETS, chosen
 from raftkv.testing.trying.differences import difference
 from raftkv.testing.trying.replica import Step, effects_of
 from raftkv.testing.trying.saved import rerun as rerun_saved
+from raftkv.testing.trying.tally import CALLS_MIN, Tally, due_by_themselves, left_to_others
 
 LEASE_MS = 300
 NAMES = st.sampled_from(["door", "gate"])
@@ -341,6 +342,75 @@ def test_a_call_that_never_succeeds_is_warned_of():
         warnings.simplefilter("error")
         locks_test(Locks)()
     assert re.search(r"lock +\d+ answered, 0 rejected", chosen.tried[-1])
+
+
+class Forgetful(Locks):
+    """Does not schedule that a lock is lost, or schedules something else."""
+
+    @command
+    def lock(self, name: str) -> int | None:
+        if name in self.owners:
+            return None
+        token = self.tokens[name] = self.tokens.get(name, 0) + 1
+        self.owners[name] = token, 0
+        return token
+
+    @command
+    def unlock(self, name: str, token: int) -> bool:
+        return name in self.owners and self.owners[name][0] == token and bool(self.owners.pop(name))
+
+
+class Mistaken(Forgetful):
+    """Schedules another command."""
+
+    @command
+    def lock(self, name: str) -> int | None:
+        token = Forgetful.lock(self, name)
+        self.schedule(LEASE_MS / 1000, Mistaken.expired, name, token or 0)
+        return token
+
+    @command
+    def expired(self, name: str, token: int) -> None:
+        """Nothing that the model knows of."""
+
+
+@pytest.mark.parametrize("machine", [Forgetful, Mistaken])
+def test_a_command_that_nothing_schedules_is_told_in_the_report(machine):
+    """A model that is told of what has run by itself agrees with a machine that runs nothing, and a test may well leave
+    commands out: it passes, and says how often each has run, and what has run instead."""
+    locks_test(machine)()
+    assert re.search(r"expire +0 by itself", chosen.tried[-1])
+    assert bool(re.search(r"expired +[1-9]\d* by itself", chosen.tried[-1])) is (machine is Mistaken)
+
+
+def test_what_runs_by_itself_is_counted_and_what_never_does_may_be_called_instead():
+    """Scheduled commands, those of rows that are over, and those of every so often; one whose turn is too far off for
+    any script is warned of, until the test calls it."""
+
+    class Rare(Leases):
+        @command
+        @every(86_400)
+        def turn(self) -> int:
+            return Leases.turn(self)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        leases_test(Leases)()
+        assert re.search(r"gave_up +[1-9]\d* by itself\nturn +[1-9]\d* by itself", chosen.tried[-1])
+        locks_test(Locks)()
+        assert re.search(r"expire +[1-9]\d* by itself", chosen.tried[-1])
+    due = due_by_themselves(Rare)
+    assert due == left_to_others(Rare, LeasesModel, ["take"]) == ["gave_up", "turn"]
+    tally = Tally(["take"], due)
+    tally.add_fired("gave_up")
+    for _ in range(CALLS_MIN):
+        tally.add("take", True)
+    with pytest.warns(NeverRan, match="nobody called turn, and"):
+        tally.warn()
+    tally.add("turn", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tally.warn()
 
 
 class Grumbling(StateMachine):

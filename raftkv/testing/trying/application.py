@@ -23,7 +23,7 @@ from raftkv.testing.trying.strategies import (
     long_scripts,
     scripts,
 )
-from raftkv.testing.trying.tally import Tally
+from raftkv.testing.trying.tally import Tally, due_by_themselves, left_to_others
 
 
 def fault_test(
@@ -48,8 +48,10 @@ def fault_test(
     to choose from (default: all of `fault_kinds()`); `budget` is "quick", "ci", "soak", or a `Budget` of your own
     (default: as pytest's `--raftkv-budget` or the environment's `RAFTKV_BUDGET` says, or quick).
 
-    How often each call succeeded and was rejected stands in pytest's report of the test (`-rA` shows it); it warns
-    (`NeverAnswered`) of those that never succeeded.
+    How often each call succeeded and was rejected, and each command ran by itself, stands in pytest's report of the
+    test (`-rA` shows it). It warns (`NeverAnswered`) of calls that never succeeded, and (`NeverRan`) of commands that
+    are to run every so often, or for rows that are over, and never did. Look there at those that others schedule: a
+    model that is told of nothing agrees with a machine that has scheduled nothing, and `0 by itself` is all that shows.
 
     The test raises `CounterExample`, with the smallest script that was found to fail. Raises `UnfitStrategy`,
     `UnfitModel` or `NotImportable` at once when the declaration is wrong.
@@ -97,12 +99,12 @@ class FaultTest:
         self.kinds = chosen_kinds(faults)
         self.budget = budget
         self.names = names
-        self.tally = Tally(names)
+        self.tally = Tally()
 
     def run(self) -> None:
-        """Raises `CounterExample`; warns of calls that never succeeded."""
+        """Raises `CounterExample`; warns of calls that never succeeded, and of what never ran by itself."""
         __tracebackhide__ = True
-        budget, self.tally = budget_of(self.budget), Tally(self.names)
+        budget, self.tally = budget_of(self.budget), self._tally()
         # All scripts alone, and then in worlds: most mistakes show without one, in a hundredth of the time.
         tried = scripts(self.call, budget, self.clients, self.kinds)
         alone = Hunt(tried, self._alone, budget)
@@ -126,6 +128,10 @@ class FaultTest:
         if not chosen.reports:
             error.add_note(error.instructions)
         raise error
+
+    def _tally(self) -> Tally:
+        machine, names = self.machine, self.names
+        return Tally(names, due_by_themselves(machine), left_to_others(machine, self.model, names))
 
     def _alone(self, script: Script, only: Cause | None) -> None:
         run_example(

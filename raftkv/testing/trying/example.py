@@ -97,19 +97,22 @@ def _run_beside(
     replica, state = Replica(machine), ModelState(model())
     for call, step in zip(calls, steps, strict=True):
         effect = replica.run(step)
-        state = _told(machine, replica, state, rows)
+        state = _told(machine, replica, state, rows, tally)
         state = _check_call(machine, effect, call, step.time_ms, state, rows)
         tally.add(call.name, effect.rejected is None)
     waited = replica.wait(steps[-1].time_ms + LATER_MS) if steps else Effect()
-    _told(machine, replica, state, rows)
+    _told(machine, replica, state, rows, tally)
     if waited.failed is not None:
         rows.append(Side("what was scheduled", [f"stops every node: {waited.failed}"], []))
         raise CounterExample(Cause.FAILED, f"what was scheduled stops every node: {waited.failed}")
 
 
-def _told(machine: type[StateMachine], replica: Replica, state: ModelState, rows: list[Side]) -> ModelState:
+def _told(
+    machine: type[StateMachine], replica: Replica, state: ModelState, rows: list[Side], tally: Tally
+) -> ModelState:
     """The model's state when it was told of what has run by itself."""
     for fired in replica.fired:
+        tally.add_fired(fired.name)
         state = told_of(machine, fired, state, Cause.DISAGREES, rows)
     replica.fired.clear()
     return state
