@@ -38,6 +38,9 @@ def call(target: Target, method: str, arguments: tuple[str, ...], machine: str |
     they are, all else as JSON (bytes in it in base64): raftkv call receive apple 3. One that begins with a dash goes
     behind two of them: raftkv call adjust apple -- -5
 
+    A result is printed as text if it is one, or bytes alone; all else is JSON, as all of it is with --json. Bytes in
+    JSON are in base64, and nothing there tells them from text: the type of the method's result does.
+
     Exit code 1 when the method itself rejects the call.
     """
     own = find_machine(machine) if machine is not None else StateMachine
@@ -185,7 +188,9 @@ def tables(
     """Print the tables and single values of the state machine that the nodes run, or the rows of table NAME.
 
     A line for each row: key and value, as JSON, separated by a tab. All are of the state at one index, which --json
-    shows, and are read page by page. KEY is text, a number, or of a tuple a JSON array such as '["a", 3]'.
+    shows, and are read page by page. KEY is text, a number, or of a tuple a JSON array such as '["a", 3]'. Bytes in
+    keys and values are in base64, also with --json, and nothing in a row tells them from text: the types do, which
+    `raftkv tables` prints.
     """
     given = {"--prefix": prefix, "--from": start, "--to": end}
     if name is None and any(value is not None for value in given.values()):

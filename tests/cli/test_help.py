@@ -190,6 +190,12 @@ def test_the_data_commands_share_their_options():
         assert {"--address", "-a", "--timeout", "--json", "--tls-ca"} <= options, path
 
 
+@pytest.mark.parametrize("name", ["call", "tables", "watch"])
+def test_the_help_says_how_bytes_are_printed(name):
+    """Whoever takes base64 for the text itself would store it."""
+    assert "in base64" in " ".join(invoke(name, "--help").stdout.split())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_is_one_for_its_shell(shell):
     """The script calls back into raftkv, and the shell itself finds no fault with it."""

@@ -124,7 +124,8 @@ def test_a_client_is_no_node_where_nodes_have_an_authority_of_their_own(authorit
 def test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart(
     authority: Authority, tmp_path: Path
 ) -> None:
-    """A node with an old one is reached by nobody, and status says why; with a new file it is, and lives (F84)."""
+    """A node with an old one is reached by nobody, and status says why, as a client does that knows no other; with a
+    new file it is, and lives (F84)."""
     with ForkedCluster(tmp_path / "nodes", 3) as cluster:
         for node in cluster.nodes.values():
             days = -1 if node.node_id == 3 else 100
@@ -142,6 +143,9 @@ def test_a_certificate_that_has_run_out_is_named_and_replaced_without_a_restart(
                 "can't connect to node 3: TLS: certificate has expired: it shows the certificate of 'n3'" in problems()
             )
         )
+        alone = invoke("get", "a", "-a", cluster.addresses[2], *speaks, "--timeout", "2")
+        assert alone.exit_code == 3
+        assert "TLS: certificate has expired: it shows the certificate of 'n3'" in alone.stderr
         before = [node.process for node in cluster.nodes.values()]
         authority.issue("n3")
         for node in cluster.nodes.values():
