@@ -152,12 +152,8 @@ class Accounts:
         return await self._body.world.background_worker.run(_verify, kept, password)
 
     def _check_leads(self) -> None:
-        self._check_serves()
+        self._body.check_answers()
         self._body.raft.require_leader()
-
-    def _check_serves(self) -> None:
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
 
     def _check_members(self) -> None:
         """Raises `ChangeRefused` for the first change while a member is known to run a raftkv that could not read it,
@@ -173,7 +169,7 @@ class Accounts:
 
     async def show(self, ask: AccessAsk, deadline_s: float) -> bytes:
         """Users or roles as the leader has them now, as an encoded `AccessShown`. Raises `NotAccepted`."""
-        self._check_serves()
+        self._body.check_answers()
         found: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def listed() -> bytes:

@@ -67,6 +67,11 @@ class Body:
             return Unavailable(self.doubt)
         return Unavailable(f"node {self.node_id} has stopped: {self.failure}")
 
+    def check_answers(self) -> None:
+        """Raises `Unavailable` where clients are told nothing."""
+        if self.failure is not None or self.doubt is not None:
+            raise self.refusal()
+
     def address_of(self, peer: NodeId) -> str:
         """Where the link to `peer` goes, for log lines; "unknown" without a link."""
         link = self.transport.links().get(peer)

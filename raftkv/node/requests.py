@@ -63,8 +63,7 @@ class Requests:
         Raises `NotAccepted` (safe to retry) when it is refused at once, `NotActive` for a command that the active
         version of the application lacks, `InvalidArgument` for one that no version has.
         """
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         if self._body.raft.is_leader:
             # Checked here, before it gets into the log: an entry that no node can apply would stop all of them.
             bytes_max = self._body.config.command_bytes_max
@@ -78,8 +77,7 @@ class Requests:
 
     def open_session(self, owner: str, done: CommandDone) -> None:
         """Open a session that only this user may use; as `submit`."""
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         self._engine.submit(open_owned_session(owner), done)
 
     def session_owner(self, session_id: int) -> str | None:
@@ -100,8 +98,7 @@ class Requests:
 
     def confirm(self, done: QueryDone, deadline_s: float, gone: Callable[[], bool]) -> None:
         """Call `done`, with nothing, when all that was acknowledged before is applied here. Raises as `query`."""
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         self._engine.query(Query(b"", done, deadline_s, gone, lambda: b""))
 
     @property
@@ -142,15 +139,13 @@ class Requests:
     def poll(self, payload: bytes, known: int | None, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Poll:
         """Answer a linearizable query when the xxh3-64 of its result is not `known`, or after `wait_s` seconds with
         nothing; what this returns may be cancelled. Raises `NotAccepted` when it is refused at once."""
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         return self._polls.ask(Query(payload, done, wait_s, gone), known, self._explaining(done, payload), wait_s)
 
     def watch(self, asked: Watching, done: QueryDone, wait_s: float, gone: Callable[[], bool]) -> Watcher:
         """Answer with the changes behind a cursor, as a `Found`, when there are some, or after `wait_s` seconds; what
         this returns may be cancelled. Raises `NotAccepted` when it is refused at once."""
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         self._check_state()
         return self._watches.ask(asked, done, wait_s, gone)
 
@@ -167,8 +162,7 @@ class Requests:
 
         Only the leader does that, because clients keep their connection to the leader. Raises `NotLeader` elsewhere.
         """
-        if self._body.failure is not None or self._body.doubt is not None:
-            raise self._body.refusal()
+        self._body.check_answers()
         if not self._body.raft.is_leader:
             raise NotLeader(self._body.raft.leader)
 
