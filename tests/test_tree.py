@@ -10,6 +10,7 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -24,10 +25,37 @@ LINES_MAX = 500
 PARAMETERS_MAX = 10
 
 
+class Read(NamedTuple):
+    """What the rules go by of a module. Its tree is not kept: a million nodes make every look for garbage slow."""
+
+    docstring: str | None
+    silent_tests: list[tuple[int, str]]
+    """Tests without a docstring: their lines and names."""
+    imports: list[ast.Import | ast.ImportFrom]
+    constructors: list[tuple[int, int]]
+    """The lines of all `__init__`, and how many parameters each has beside self."""
+
+
 @functools.cache
-def parsed(path: Path) -> ast.Module:
-    """The module at `path`, not to be changed."""
-    return ast.parse(path.read_text())
+def read_all() -> dict[Path, Read]:
+    """Every module, parsed once for all tests here."""
+    return {path: read(path) for path in PYTHON}
+
+
+def read(path: Path) -> Read:
+    """The module at `path`."""
+    tree = ast.parse(path.read_text())
+    found = Read(ast.get_docstring(tree), [], [], [])
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.imports.append(node)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name.startswith("test") and ast.get_docstring(node) is None:
+                found.silent_tests.append((node.lineno, node.name))
+            if node.name == "__init__":
+                count = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) - 1
+                found.constructors.append((node.lineno, count))
+    return found
 
 
 def places_of(pattern: str, paths: list[Path]) -> list[str]:
@@ -58,22 +86,15 @@ def test_the_top_level_holds_only_what_a_reader_looks_for() -> None:
 
 def test_every_module_says_what_it_owns() -> None:
     """The first line of every module is a sentence."""
-    silent = []
-    for path in MODULES:
-        said = ast.get_docstring(parsed(path)) if path.read_text().strip() else None
-        if not said:
-            silent.append(str(path.relative_to(ROOT)))
+    silent = [str(path.relative_to(ROOT)) for path in MODULES if not read_all()[path].docstring]
     assert not silent, f"no docstring in {silent}"
 
 
 def test_every_test_says_what_it_shows() -> None:
     """A test without a docstring can't be judged when it fails."""
-    silent = []
-    for path in TESTS:
-        for node in ast.walk(parsed(path)):
-            is_test = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
-            if is_test and ast.get_docstring(node) is None:
-                silent.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
+    silent = [
+        f"{path.relative_to(ROOT)}:{line} {name}" for path in TESTS for line, name in read_all()[path].silent_tests
+    ]
     assert not silent, "\n".join(silent)
 
 
@@ -132,10 +153,10 @@ def imports_of(path: Path, modules: set[str]) -> set[str]:
     name = module_name(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found = set()
-    for node in ast.walk(parsed(path)):
+    for node in read_all()[path].imports:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             names = {f"{base}.{alias.name}" for alias in node.names}
@@ -169,13 +190,12 @@ def test_every_module_fits_a_reader() -> None:
 
 def test_no_constructor_takes_more_than_can_be_told_apart() -> None:
     """Who is handed more than ten things has more than one idea, or is handed parts of one that has no name yet."""
-    found = []
-    for path in PYTHON:
-        for node in ast.walk(parsed(path)):
-            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-                count = len(node.args.posonlyargs) + len(node.args.args) + len(node.args.kwonlyargs) - 1
-                if count > PARAMETERS_MAX:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} takes {count}")
+    found = [
+        f"{path.relative_to(ROOT)}:{line} takes {count}"
+        for path in PYTHON
+        for line, count in read_all()[path].constructors
+        if count > PARAMETERS_MAX
+    ]
     assert not found, f"constructors with more than {PARAMETERS_MAX} parameters: {found}"
 
 
