@@ -74,8 +74,7 @@ class Doorway(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, but not the base class
         limits = self._streams.limits
         if len(self._streams.strangers) >= limits.strangers_max:
-            self._transport.abort()
-            return
+            next(iter(self._streams.strangers)).abort()  # the oldest: an honest one says its first words within some ms
         self._streams.strangers[self] = None
         self._timer = asyncio.get_running_loop().call_later(limits.handshake_s, self.abort)
 

@@ -88,6 +88,11 @@ class Incoming(asyncio.Protocol):
         """The address from which the peer dialled."""
         return address_text(self._transport.get_extra_info("peername") if self._transport is not None else None)
 
+    @property
+    def may_go(self) -> bool:
+        """Whether it has said nothing that counts yet, or was turned away."""
+        return self._over or not self._is_greeted
+
     def after_fork(self) -> None:
         """In a child: the peer is the parent's."""
         let_go_of(self._transport)

@@ -64,7 +64,7 @@ class TransportStats(msgspec.Struct):
     slow_closed: int = 0
     """Connections closed because a handshake, ping or pong did not come in time."""
     strangers_refused: int = 0
-    """Connections closed at once because too many were in their handshake."""
+    """Connections closed because too many were in their handshake: the oldest of them, or else the newest."""
     dropped: int = 0
     """Messages that found a queue full."""
 

@@ -202,9 +202,14 @@ class Mesh(Transport):
         if self._closed:
             return False
         if len(self._strangers) >= self.limits.strangers_max:
+            # The oldest goes, as a peer says who it is within some ms: who says nothing must not keep peers out.
+            oldest = next((each for each in self._strangers if each.may_go), connection)
             self.stats.strangers_refused += 1
-            self.refused_stranger(connection, "handshakes", f"{len(self._strangers)} handshakes are under way")
-            return False
+            self.refused_stranger(oldest, "handshakes", f"{len(self._strangers)} handshakes are under way")
+            if oldest is connection:
+                return False
+            del self._strangers[oldest]
+            oldest.abort()
         self._strangers[connection] = None
         self._connections.opened(connection)
         return True

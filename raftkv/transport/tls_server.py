@@ -22,6 +22,13 @@ def _close(sock: socket.socket, _task: asyncio.Task[None]) -> None:
     sock.close()
 
 
+def _peer_of(sock: socket.socket) -> object:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
+
+
 class TlsServer:
     """Accepts connections, and gives those whose TLS handshake succeeds a protocol of `factory`.
 
@@ -36,12 +43,15 @@ class TlsServer:
         handshake_s: float,
         handshakes_max: int,
         refused: Refused,
+        oldest_goes: bool = False,
     ) -> None:
+        """Over `handshakes_max` the next is refused; with `oldest_goes` the one that has taken longest has to go."""
         self._factory = factory
         self._context = context
         self._handshake_s = handshake_s
         self._handshakes_max = handshakes_max
         self._refused = refused
+        self._oldest_goes = oldest_goes
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
         self._shaking: dict[asyncio.Task[None], socket.socket] = {}
@@ -77,12 +87,22 @@ class TlsServer:
                 await asyncio.sleep(TIRED_S)
                 continue
             if len(self._shaking) >= self._handshakes_max:
-                self._refused("handshakes", f"{len(self._shaking)} handshakes are under way", address_text(address))
-                sock.close()
-                continue
+                under_way = f"{len(self._shaking)} handshakes are under way"
+                if not self._oldest_goes:
+                    self._refused("handshakes", under_way, address_text(address))
+                    sock.close()
+                    continue
+                oldest, goes = next(iter(self._shaking.items()))
+                self._refused("handshakes", f"{under_way}, and it is the oldest", address_text(_peer_of(goes)))
+                del self._shaking[oldest]
+                oldest.cancel()
             task = loop.create_task(self._shake(sock, address_text(address)), name="raftkv-tls-handshake")
             self._shaking[task] = sock
-            task.add_done_callback(self._shaking.pop)
+            task.add_done_callback(self._gone)
+            await asyncio.sleep(0)  # it begins, and so closes its socket when it has to go
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._shaking.pop(task, None)
 
     async def _shake(self, sock: socket.socket, address: str) -> None:
         SOCKET.set(sock.fileno())  # in this task's context, which is its own

@@ -9,6 +9,7 @@ import socket
 import ssl
 import subprocess
 
+import msgspec
 import pytest
 
 from raftkv.client import BlockingClient
@@ -78,6 +79,44 @@ def test_a_client_is_turned_away_until_the_node_is_there():
         streams.clients = Client
         await knock((host, port))
         assert served == [hello]
+        streams.close()
+
+    asyncio.run(asyncio.wait_for(story(), DEADLINE_S))
+
+
+def test_who_says_nothing_keeps_nobody_out():
+    """Beyond so many that have not said their first words, the oldest of them goes."""
+    hello = encode_client_hello(ClientHello(1))
+
+    async def story():
+        served = asyncio.get_running_loop().create_future()
+
+        class Client(asyncio.Protocol):
+            def data_received(self, data):
+                served.set_result(data)
+
+        (place,) = addresses(1)
+        host, port = place.split(":")
+        streams = DoorStreams(
+            host,
+            int(port),
+            limits=msgspec.structs.replace(TransportLimits.of(Config()), strangers_max=2),
+            retry_s=1.0,
+            retries_max=1,
+            on_refused=str,
+            ssl_server=None,
+            ssl_client=None,
+        )
+        await streams.listen(Shut, lambda kind, reason, address: None)
+        streams.clients = Client
+        mute = [await asyncio.open_connection(host, port) for _ in range(3)]
+        with contextlib.suppress(ConnectionError):
+            assert await mute[0][0].read() == b""
+        _, writer = await asyncio.open_connection(host, port)
+        writer.write(hello)
+        assert await served == hello and len(streams.strangers) == 1
+        for _, each in (*mute, (None, writer)):
+            each.close()
         streams.close()
 
     asyncio.run(asyncio.wait_for(story(), DEADLINE_S))

@@ -131,7 +131,7 @@ def test_a_stranger_that_hangs_up_is_nobody(world: type[TcpWorld]) -> None:
 
 
 def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
-    """Beyond so many open handshakes the next is closed at once; connected peers stay connected."""
+    """Beyond so many open handshakes the oldest is closed at once; connected peers stay connected, others get in."""
 
     async def story(world: TcpWorld) -> None:
         one = await world.start(1, strangers_max=3)
@@ -139,11 +139,16 @@ def test_strangers_are_bounded(world: type[TcpWorld]) -> None:
         world.nodes[1].set_peers({5: await listening.start()})
         first = await join(world.nodes[1].address, 5)
         strangers = [await connect(world.nodes[1].address) for _ in range(4)]
-        await strangers[3].closed()
+        await strangers[0].closed()
         assert world.nodes[1].stats.strangers_refused == 1
         first.say(DigestReport(1, 1))
         await one.until(lambda: one.messages)
-        for raw in (first, *strangers):
+        second = await join(world.nodes[1].address, 5)
+        await strangers[1].closed()
+        second.say(DigestReport(2, 2))
+        await one.until(lambda: len(one.messages) == 2)
+        assert not any(each.gone.is_set() for each in strangers[2:])
+        for raw in (first, second, *strangers):
             raw.transport.abort()
         listening.close()
 

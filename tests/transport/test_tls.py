@@ -124,6 +124,30 @@ def test_who_does_not_get_through_the_handshake_is_in_the_log(kind: type[TcpWorl
 
 
 @KINDS
+def test_a_crowd_that_begins_no_handshake_keeps_no_peer_out(kind: type[TcpWorld], authority: Authority) -> None:
+    """The one that has taken longest has to go, and the log says so; a peer needs some ms for it."""
+
+    async def story(world: TcpWorld) -> None:
+        await world.start(1, strangers_max=3)
+        strangers = [await connect(world.nodes[1].address) for _ in range(5)]
+        await strangers[0].closed()
+        await strangers[1].closed()
+        two = await world.start(2)
+        world.nodes[2].set_peers({1: world.nodes[1].address})
+        world.nodes[1].set_peers({2: world.nodes[2].address})
+        assert not any(each.gone.is_set() for each in strangers[3:])
+        await two.until(lambda: world.nodes[2].links()[1].connected)
+        await strangers[2].closed()
+        for each in strangers:
+            each.transport.abort()
+
+    with capture_logs() as lines:
+        tell(story, tls_world(kind, lambda _: files(authority, "good")))
+    reasons = [line["reason"] for line in lines if line["event"] == "stranger_refused"]
+    assert any("it is the oldest" in each for each in reasons)
+
+
+@KINDS
 def test_who_shows_no_certificate_is_refused(kind: type[TcpWorld], authority: Authority) -> None:
     """It knows the authority, and speaks TLS: that makes nobody a node (F84)."""
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(authority.path))
