@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from raftkv.cli.later import LaterGroup
-from raftkv.cli.output import EXIT_CODES, fail_usage
+from raftkv.cli.output import EXIT_CODES, fail, fail_usage
 from raftkv.cli.progress import interruptible
-from raftkv.cli.standard import open_standard
+from raftkv.cli.standard import ADRIFT, is_adrift, open_standard
+from raftkv.errors import InvalidArgument
 from raftkv.version import __version__
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code}  {text}" for code, text in EXIT_CODES.items())
@@ -112,7 +113,7 @@ class _Commands(LaterGroup):
     """All commands."""
 
     def main(self, *args: Any, **settings: Any) -> Any:
-        """Run the command as click does. If its output can't be written, say so in one line.
+        """Run the command as click does. If its output can't be written, or there is no directory to work in, say so.
 
         Descriptors 0 to 2 are opened if the process was started without them.
         """
@@ -133,6 +134,8 @@ class _Commands(LaterGroup):
         except click.Abort:
             sys.exit(1)
         except OSError as exc:
+            if isinstance(exc, FileNotFoundError) and is_adrift():
+                fail(InvalidArgument(ADRIFT), as_json=as_json)
             if exc.errno != errno.ENOSPC or exc.filename is not None:
                 raise
             sys.stdout = None  # nobody is to try once more when the process ends

@@ -11,7 +11,8 @@ import click
 from raftkv.cli.logs import process_log
 from raftkv.cli.output import exit_code
 from raftkv.cli.settings import LOG_LEVELS, asks_for_json, gather, unknown_variables
-from raftkv.errors import RaftKVError
+from raftkv.cli.standard import ADRIFT, is_adrift
+from raftkv.errors import ConfigError, RaftKVError
 from raftkv.logs import EventLog
 from raftkv.server.process import run_node
 from raftkv.server.settings import DEFAULT_LISTEN, DEFAULT_MACHINE, DEFAULT_PEER_LISTEN, Settings
@@ -139,6 +140,8 @@ def serve(path: str | None, config_values: tuple[str, ...], **flags: Any) -> Non
     """
     try:
         settings = gather(flags, config_values, path)
+        if not os.path.isabs(settings.data_dir) and is_adrift():
+            raise ConfigError(f"data_dir = {settings.data_dir!r}: {ADRIFT}")
     except RaftKVError as exc:
         with process_log(as_json=asks_for_json(flags), level="error") as said:
             said.ended(exc)

@@ -1,4 +1,4 @@
-"""The descriptors 0 to 2, which not every process is started with."""
+"""What a process is started with, or without: the descriptors 0 to 2, and a directory to work in."""
 
 from __future__ import annotations
 
@@ -21,3 +21,16 @@ def open_standard() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+ADRIFT = "the directory in which this was started was removed: change to one that is there (cd), or give whole paths"
+"""What to tell whoever has given the name of a file or directory that begins there."""
+
+
+def is_adrift() -> bool:
+    """Whether the directory that this process works in was removed: names that begin there lead nowhere."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False

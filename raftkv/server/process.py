@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import os
 import signal
@@ -32,9 +33,11 @@ def find_machine(name: str) -> type[StateMachine]:
     module_name, colon, class_name = name.partition(":")
     if not colon or not module_name or not class_name:
         raise ConfigError(f"machine = {name!r}: must be module:Class, such as raftkv.kv:KeyValue")
-    if os.getcwd() not in sys.path:
-        # A machine usually lies where one works; an installed script does not look there by itself.
-        sys.path.insert(0, os.getcwd())
+    # A machine usually lies where one works; an installed script does not look there by itself. Nothing lies in a
+    # directory that was removed.
+    with contextlib.suppress(FileNotFoundError):
+        if os.getcwd() not in sys.path:
+            sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except Exception as exc:
