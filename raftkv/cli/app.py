@@ -11,7 +11,7 @@ import click
 
 from raftkv.cli.later import LaterGroup
 from raftkv.cli.output import EXIT_CODES, fail, fail_usage
-from raftkv.cli.progress import interruptible
+from raftkv.cli.progress import interruptible, terminable
 from raftkv.cli.standard import ADRIFT, is_adrift, open_standard
 from raftkv.errors import InvalidArgument
 from raftkv.version import __version__
@@ -142,8 +142,8 @@ class _Commands(LaterGroup):
             sys.exit(f"raftkv: what there was to print could not be written: {exc.strerror}")
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; after Ctrl-C the exit code is the same for all of them."""
-        with interruptible("nothing more is done", as_json=bool(ctx.obj)):
+        """Run the command; after Ctrl-C the exit code is the same for all of them, and so it is after SIGTERM."""
+        with interruptible("nothing more is done", as_json=bool(ctx.obj)), terminable():
             return super().invoke(ctx)
 
 

@@ -36,6 +36,7 @@ EXIT_CODES = {
     6: "the node was removed from its cluster: nothing is in doubt, don't start it again",
     7: "not allowed: nobody has signed in, or whoever has may not do it",
     130: "interrupted by Ctrl-C: what may go on regardless was said",
+    143: "ended by SIGTERM: what may go on regardless was said",
 }
 """Every exit code, for the help text."""
 

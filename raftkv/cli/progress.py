@@ -1,4 +1,4 @@
-"""How far a long command is, at which rate and for how long still; and what its end by Ctrl-C leaves behind.
+"""How far a long command is, at which rate and for how long still; and what its end by Ctrl-C or SIGTERM leaves behind.
 
 One bar for all commands, on stderr, and only where that is a terminal: a script's output stays its own.
 """
@@ -6,10 +6,13 @@ One bar for all commands, on stderr, and only where that is a terminal: a script
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -26,6 +29,12 @@ PACE_S = 10.0
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as a shell has it."""
+
+TERMINATED = 143
+"""The exit code after SIGTERM, as a shell has it."""
+
+_signals: list[int] = []
+"""What has interrupted the command, besides Ctrl-C."""
 
 
 def stderr() -> Console:
@@ -131,18 +140,45 @@ def reading_shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def interrupted(words: str, *, as_json: bool) -> NoReturn:
-    """Say what goes on regardless of Ctrl-C and what was given up, and end with the exit code for that."""
+    """Say what goes on regardless of Ctrl-C or SIGTERM and what was given up, and end with the exit code for that."""
     if as_json:
         print_json(ErrorSaid("Interrupted", words))
     else:
         stderr().print(f"interrupted: {words}", markup=False, soft_wrap=True)
-    sys.exit(INTERRUPTED)
+    sys.exit(TERMINATED if signal.SIGTERM in _signals else INTERRUPTED)
 
 
 @contextlib.contextmanager
 def interruptible(words: str | Callable[[], str], *, as_json: bool) -> Iterator[None]:
-    """Turn Ctrl-C into words on what it leaves behind, which are asked for then, and an exit code."""
+    """Turn Ctrl-C and SIGTERM into words on what they leave behind, which are asked for then, and an exit code."""
     try:
         yield
     except KeyboardInterrupt:
         interrupted(words if isinstance(words, str) else words(), as_json=as_json)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM do what Ctrl-C does, so that whoever is stopped by it (`timeout`, a supervisor) says the same.
+
+    A second one ends the process at once. Nothing changes on another thread, or where SIGTERM does something already.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    _signals.clear()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _on_sigterm(_: int, __: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _signals.append(signal.SIGTERM)
+    if callable(signal.getsignal(signal.SIGINT)):
+        signal.raise_signal(signal.SIGINT)  # an event loop ends its task in its own way
+    else:
+        raise KeyboardInterrupt  # a shell has programs in the background ignore SIGINT, but not SIGTERM

@@ -1,4 +1,4 @@
-"""What a terminal shows of long commands, and what each of them says after Ctrl-C."""
+"""What a terminal shows of long commands, and what each of them says after Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rich.console import Console
 from raftkv.cli import common, progress
 from raftkv.cli.bulk import BATCH_KEYS, Tally, part_of
 from raftkv.cli.output import EXIT_CODES
-from raftkv.cli.progress import INTERRUPTED, Stand, bar, reading_shown
+from raftkv.cli.progress import INTERRUPTED, TERMINATED, Stand, bar, reading_shown
 from raftkv.cli.upgrading import pieces_done
 from raftkv.cli.watched import WatchedDisk, bytes_in
 from raftkv.doctor import ClusterView
@@ -285,6 +285,34 @@ def test_a_pipe_that_stands_still_does_not_hold_ctrl_c_up(words, filled):
     assert code == 130, said
     done = f"{BATCH_KEYS} keys were done. Go on with --after" if words[0] == "import" else "0 keys were done"
     assert done in said and "interrupted: what was" in said
+
+
+@pytest.mark.parametrize("is_ignored", [False, True], ids=["shown", "in-background"])
+def test_sigterm_ends_a_command_as_ctrl_c_does(is_ignored, filled):
+    """`timeout` and supervisors send it: what was done is said all the same, and how to go on. A shell has programs in
+    the background ignore Ctrl-C; they hear of this signal alone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raftkv", "import", "-", "-a", filled.member.client_address],
+        env={**os.environ, "PYTHONPATH": import_path()},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN if is_ignored else signal.SIG_DFL),
+    )
+    key = f"t/{is_ignored}/"
+    try:
+        records = (json.dumps({"key": f"{key}{number:03}", "value": "x"}) + "\n" for number in range(BATCH_KEYS + 1))
+        process.stdin.write("".join(records).encode())
+        process.stdin.flush()
+        with BlockingKeyValueClient([filled.member.client_address]) as kv:
+            until(lambda: kv.get(f"{key}{BATCH_KEYS - 1:03}".encode()) is not None, "the first batch is set")
+        process.send_signal(signal.SIGTERM)
+        code, said = process.wait(10), process.stderr.read().decode()
+    finally:
+        process.kill()
+        process.communicate()
+    assert code == TERMINATED == 143 and TERMINATED in EXIT_CODES, said
+    assert f"{BATCH_KEYS} keys were done. Go on with --after" in said and "interrupted: what was set stays" in said
+    assert "Traceback" not in said
 
 
 def waiting_in(pipe) -> int:
