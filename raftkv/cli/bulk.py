@@ -17,7 +17,8 @@ from raftkv.cli.keys import to_bytes
 from raftkv.cli.output import print_json, size_of
 from raftkv.cli.progress import Stand, bar, stderr
 from raftkv.cli.records import FORMATS, Format, Record, RecordError, next_after, whole_records
-from raftkv.errors import InvalidArgument, RaftKVError
+from raftkv.disk.advice import advice
+from raftkv.errors import DiskError, InvalidArgument, RaftKVError
 from raftkv.kv import Delete, Item, KeyValueClient, Page, Put
 from raftkv.kv.model import PAGE_ITEMS_MAX
 from raftkv.machine import prefix_end
@@ -143,14 +144,22 @@ def tallied(what: str, tally: Tally, file: BinaryIO | None = None) -> Iterator[C
         yield lambda: shown.show(stand())
 
 
+RESUME = "Go on with the same command and --resume"
+"""How an export into a file goes on, also where not one page of keys was done: some of them may be in it."""
+
+
+def go_on_behind(last: bytes | None) -> str:
+    """How an import goes on behind the last key that was set."""
+    return "" if last is None else f"Go on with --after {last.hex()}"
+
+
 @contextmanager
-def going_on(tally: Tally, how: Callable[[str], str]) -> Iterator[None]:
-    """When it fails or is cut off, say what was done and how to go on."""
+def going_on(tally: Tally, how: Callable[[bytes | None], str]) -> Iterator[None]:
+    """When it fails or is cut off, say what was done, and how to go on behind the last key, if there is a way."""
     try:
         yield
     except (RaftKVError, asyncio.CancelledError, KeyboardInterrupt):
-        done = f"{tally.keys} keys were done"
-        click.echo(done if tally.last is None else f"{done}. {how(tally.last.hex())}", err=True)
+        click.echo(f"{tally.keys} keys were done. {how(tally.last)}".rstrip(". "), err=True)
         raise
 
 
@@ -186,20 +195,20 @@ def export(
         await look_ahead(source, start, end, tally)
         async for page in pages(source, start, end):
             records = [chosen.encode(item.key, item.value) for item in page.items]
-            await writing.run(partial(write_all, out, records))
+            await writing.run(partial(write_all, out, file, records))
             if page.items:
                 tally.add(len(records), sum(map(len, records)), page.items[-1].key)
             show()
 
     async def work() -> None:
-        with tallied("exported", tally) as show, going_on(tally, lambda _: "Go on with the same command and --resume"):
+        with tallied("exported", tally) as show, going_on(tally, lambda _: "" if file == "-" else RESUME):
             async with read_from(target, one_index) as source:
                 await write(source, show)
 
     try:
         target.run(work, None, "what was exported stays in the file; the cluster is as it was")
     finally:
-        close_output(out)
+        close_output(out, file)
     report(target, {"keys": tally.keys, "bytes": tally.bytes}, f"exported {tally.keys} keys, {size_of(tally.bytes)}")
 
 
@@ -224,14 +233,16 @@ def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[
         return sys.stdout.buffer, start
     try:
         if not resume:
-            return open(file, "xb", opener=_own), start
-        out = open(file, "r+b")  # noqa: SIM115
+            # What a buffer held it would try to write again at the end.
+            return open(file, "xb", buffering=0, opener=_own), start
+        out = open(file, "r+b", buffering=0)  # noqa: SIM115
     except FileExistsError:
         raise InvalidArgument(f"{file} exists already: go on with --resume, or give another name") from None
     except OSError as exc:
         raise InvalidArgument(f"{file}: {exc.strerror}") from exc
     try:
-        last, size = whole_records(out, chosen)
+        with open(file, "rb") as found:
+            last, size = whole_records(found, chosen)
         out.truncate(size)
         out.seek(size)
     except RecordError as exc:
@@ -240,27 +251,35 @@ def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[
     return out, start if last is None else max(start, next_after(last))
 
 
-def write_all(out: BinaryIO, records: Iterable[bytes]) -> None:
-    """Raises `InvalidArgument` when the disk does not take it."""
+def write_all(out: BinaryIO, file: str, records: Iterable[bytes]) -> None:
+    """Raises `DiskError` when they are not taken, and `BrokenPipeError` when nobody reads stdout any more."""
     data = memoryview(b"".join(records))
-    try:
-        # To stdout without its buffer, for whose lock the end of the process would wait.
-        raw = getattr(out, "raw", None) if out is sys.stdout.buffer else None
-        while raw is not None and data:
+    # Without a buffer: for the lock of that of stdout, the end of the process would wait.
+    raw = getattr(out, "raw", out)
+    with writing_to(file):
+        while data:
             data = data[raw.write(data) :]
-        out.write(data)
-        out.flush()
-    except OSError as exc:
-        raise InvalidArgument(f"can't write: {exc.strerror}") from exc
 
 
-def close_output(out: BinaryIO) -> None:
-    """Make a file durable, as whoever exports may be about to delete."""
+def close_output(out: BinaryIO, file: str) -> None:
+    """Make a file durable, as whoever exports may be about to delete. Raises `DiskError`."""
     if out is sys.stdout.buffer:
         return
-    out.flush()
-    os.fsync(out.fileno())
-    out.close()
+    with out, writing_to(file):
+        os.fsync(out.fileno())
+
+
+@contextmanager
+def writing_to(file: str) -> Iterator[None]:
+    """Raises `DiskError` where the system does not take what is written, with what to do; a pipe's end stays as it is,
+    which is no fault."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        what, then = ("to stdout", "") if file == "-" else (file, ", then go on with --resume")
+        raise DiskError(f"writing {what}: {exc.strerror or exc}; {advice(exc.errno)}{then}") from exc
 
 
 @click.command("import")
@@ -279,7 +298,7 @@ def import_(target: Target, file: str, format_name: str, if_absent: bool, after:
     """Whoever writes into a pipe may take his time: Ctrl-C must not wait for that."""
 
     async def work(source: BinaryIO) -> None:
-        with tallied("imported", tally, source) as show, going_on(tally, lambda last: f"Go on with --after {last}"):
+        with tallied("imported", tally, source) as show, going_on(tally, go_on_behind):
             async with target.key_value() as kv:
                 found = batches(records_of(source, FORMATS[format_name], behind))
                 while batch := await reading.run(partial(next, found, [])):
@@ -400,7 +419,7 @@ def delete_many(target: Target, start: bytes, end: bytes | None) -> int:
     async def work() -> None:
         with (
             tallied("deleted", tally) as show,
-            going_on(tally, lambda _: "The same command goes on"),
+            going_on(tally, lambda last: "" if last is None else "The same command goes on"),
         ):
             async with target.key_value() as kv:
                 await look_ahead(kv, start, end, tally)

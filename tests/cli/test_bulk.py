@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
+import subprocess
+import sys
+from typing import Any
 
 import pytest
 
 from raftkv.cli.records import FORMATS, RecordError, whole_records
+from raftkv.processes.cluster import NodeProcess, import_path
 from tests.cli.commands import value_of
 
 AWKWARD = [b"\x00", b"\xff\xfe", b"a\nb", "ä".encode(), b"x" * 300, b"y" * 70_000]
@@ -77,6 +82,51 @@ def test_nobody_else_reads_what_was_exported(run, tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def export_apart(node: NodeProcess, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run an export in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "raftkv", "export", *words, "-a", node.member.client_address],
+        env={**os.environ, "PYTHONPATH": import_path()},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **settings,
+    )
+
+
+def limit_files() -> None:
+    """Let this process make no file longer than 700 bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.RLIM_INFINITY))
+
+
+def test_an_export_that_the_system_does_not_take_says_why_and_goes_on(run, one_node, tmp_path):
+    """One error, with what to do, and no trouble with the rest at the end; then the rest is there."""
+    fill(run, "limit/", 60)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run("export", str(whole), "--prefix", "limit/")
+    words = (str(cut), "--prefix", "limit/")
+    told = f"DiskError: writing {cut}: File too large; raise the limit of a file's size (ulimit -f), then go on with"
+    for more in ((), ("--resume",)):
+        done = export_apart(one_node, *words, *more, preexec_fn=limit_files)
+        assert done.returncode == 5 and told in done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert "0 keys were done. Go on with the same command and --resume" in done.stderr
+        assert cut.read_bytes() == whole.read_bytes()[:700]
+    assert run("export", *words, "--resume").exit_code == 0
+    assert cut.read_bytes() == whole.read_bytes()
+
+
+def test_whoever_reads_an_export_may_take_its_beginning_only(run, one_node):
+    """`raftkv export - | head -1`: that is no error to tell, least of all to go on with a file that there is not."""
+    fill(run, "head/", 60)
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        done = export_apart(one_node, "-", "--prefix", "head/", stdout=theirs)
+    finally:
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_an_import_that_fails_says_where_to_go_on(run, tmp_path):
