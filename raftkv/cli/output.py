@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from raftkv.errors import (
+    DiskError,
     Forbidden,
     Indeterminate,
     InvalidArgument,
@@ -68,15 +69,24 @@ class ErrorSaid(msgspec.Struct, frozen=True):
     message: str
 
 
+def text_of(error: RaftKVError) -> str:
+    """What a command says of an error: what a node would do about its disk, it tells for itself."""
+    if not isinstance(error, DiskError):
+        return str(error)
+    from raftkv.disk.advice import AGAIN  # files are much, and most commands have none
+
+    return str(error).replace(AGAIN, "then give the command again")
+
+
 def fail(error: RaftKVError, *, as_json: bool = False) -> NoReturn:
     """Print an error, as text or as JSON, and exit with its code."""
     if as_json:
-        print_json(ErrorSaid(type(error).__name__, str(error)))
+        print_json(ErrorSaid(type(error).__name__, text_of(error)))
     else:
         console = make_console(stderr=True)
         from rich.markup import escape
 
-        console.print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", soft_wrap=True)
+        console.print(f"[bold red]{type(error).__name__}[/]: {escape(text_of(error))}", soft_wrap=True)
     sys.exit(exit_code(error))
 
 

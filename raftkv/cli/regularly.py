@@ -14,6 +14,7 @@ import msgspec
 
 from raftkv.client.backups import Backup
 from raftkv.disk import Disk, RealDisk
+from raftkv.disk.advice import AGAIN
 from raftkv.errors import InvalidArgument, NodeStopped, RaftKVError
 from raftkv.snapshot.backup import SealedHead, check_backup
 
@@ -97,7 +98,8 @@ class RegularBackups:
             for line in (f"made {kept.path}", *(f"removed {each}" for each in removed)):
                 self._say(line)
         except RaftKVError as exc:
-            self._say(f"FAILED, and is tried again: {exc}")
+            # No node is to be started for this, nor the command be given again.
+            self._say(f"FAILED, and is tried again: {str(exc).removesuffix(f', {AGAIN}')}")
             return False
         except FileNotFoundError as exc:
             self._say(f"FAILED, and is tried again: {exc.filename} was removed meanwhile")

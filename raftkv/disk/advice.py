@@ -23,6 +23,9 @@ _ADVICE = {
 
 CHECK_DISK = "check the disk"
 
+AGAIN = "then start the node again"
+"""What to do once that is done; the end of what a node says of its disk."""
+
 
 def advice(number: int | None) -> str:
     """What to do about this error of the system, before the node is started again."""

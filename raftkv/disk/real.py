@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from raftkv import failpoints
-from raftkv.disk.advice import advice
+from raftkv.disk.advice import AGAIN, advice
 from raftkv.disk.interface import Disk, DiskSpace, File, Lock
 from raftkv.errors import DataDirLocked, DiskError, DiskFull
 from raftkv.forks import let_go, tell_of_fork
@@ -38,7 +38,7 @@ def _translated(what: str, path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as exc:
-        then = f"{advice(exc.errno)}, then start the node again"
+        then = f"{advice(exc.errno)}, {AGAIN}"
         if exc.errno in _FULL:
             raise DiskFull(f"{what} {path}: the disk is full; {then}") from exc
         raise DiskError(f"{what} {path}: {exc.strerror or exc}; {then}") from exc

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import rocksdict
 
 from raftkv import failpoints
-from raftkv.disk.advice import advice, advice_in
+from raftkv.disk.advice import AGAIN, advice, advice_in
 from raftkv.errors import DataDirLocked, DiskError, DiskFull, NodeStopped, StateCorruption
 from raftkv.state.gaps import Gap, Guideposts
 from raftkv.state.interface import (
@@ -47,8 +47,7 @@ _IMMUTABLE = (".sst", ".blob")
 _NOT_COPIED = ("LOCK", "LOG", "IDENTITY", OWNER_FILE)
 """Files of the open database that are not content; a copy has its own."""
 
-_FREE_SPACE = "free some space, then start the node again"
-_THEN = "then start the node again"
+_FREE_SPACE = f"free some space, {AGAIN}"
 
 failpoints.declare(
     __name__,
@@ -73,7 +72,7 @@ def _translated(what: str, path: str) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{what} {path}: {exc}: {_FREE_SPACE}") from exc
-        raise DiskError(f"{what} {path}: {exc}; {advice(exc.errno)}, {_THEN}") from exc
+        raise DiskError(f"{what} {path}: {exc}; {advice(exc.errno)}, {AGAIN}") from exc
     except Exception as exc:
         text = str(exc)
         message = f"{what} {path}: {text}"
@@ -82,7 +81,7 @@ def _translated(what: str, path: str) -> Iterator[None]:
         if "lock hold" in text or "While lock file" in text:
             raise DataDirLocked(f"{message}: another process uses it") from exc
         if text.startswith("IO error") and "No such file" not in text:
-            raise DiskError(f"{message}; {advice_in(text)}, {_THEN}") from exc
+            raise DiskError(f"{message}; {advice_in(text)}, {AGAIN}") from exc
         raise StateCorruption(message) from exc
 
 

@@ -9,6 +9,7 @@ import pytest
 from raftkv import errors
 from raftkv.cli.admin import print_membership
 from raftkv.cli.output import EXIT_CODES, exit_code, fail, size_of
+from raftkv.disk import RealDisk
 from raftkv.model import Member, Membership
 
 
@@ -43,6 +44,21 @@ def test_an_error_can_be_json(capsys):
         fail(errors.Busy("wait"), as_json=True)
     assert ended.value.code == 3
     assert json.loads(capsys.readouterr().out) == {"error": "Busy", "message": "wait"}
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_a_command_that_the_disk_stops_tells_to_start_no_node(as_json, tmp_path, capsys):
+    """What is written by a command, as a backup is, is written when that is given again; no node has to do with it."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.DiskError, match="then start the node again") as caught:
+        RealDisk().lock(str(tmp_path / "file" / "a.backup"))
+    with pytest.raises(SystemExit) as ended:
+        fail(caught.value, as_json=as_json)
+    printed = capsys.readouterr()
+    text = printed.out + printed.err
+    assert ended.value.code == 5
+    assert "a.backup" in text and "move what stands in its place, then give the command again" in text, text
+    assert "node" not in text.replace(str(tmp_path), "")
 
 
 def test_an_errors_text_is_printed_as_it_is(capsys):
