@@ -287,6 +287,22 @@ def test_a_pipe_that_stands_still_does_not_hold_ctrl_c_up(words, filled):
     assert done in said and "interrupted: what was" in said
 
 
+def test_ctrl_c_before_a_command_has_begun_ends_it_in_words_too():
+    """Its modules take a moment to be read; a stack of imports says nothing to anybody."""
+    program = """
+import sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "raftkv.cli.app":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from raftkv.cli import main
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (INTERRUPTED, "")
+    assert done.stderr == "interrupted: nothing was begun\n"
+
+
 @pytest.mark.parametrize("is_ignored", [False, True], ids=["shown", "in-background"])
 def test_sigterm_ends_a_command_as_ctrl_c_does(is_ignored, filled):
     """`timeout` and supervisors send it: what was done is said all the same, and how to go on. A shell has programs in
