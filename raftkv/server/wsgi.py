@@ -41,6 +41,14 @@ class QuietHandler(WSGIRequestHandler):
 
     timeout = SILENCE_S
 
+    def handle(self) -> None:
+        """Answer; at once where the client speaks something else, as it would wait for an answer in its own words."""
+        if b"\0" in self.rfile.peek(8)[:8]:  # type: ignore[attr-defined]
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(400, "HTTP is spoken here")
+            return
+        super().handle()
+
     def get_environ(self) -> dict[str, Any]:
         """What the application is told of the request."""
         server, connection = self.server, self.connection

@@ -29,6 +29,10 @@ def encode_frame(payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), _xxh3(payload)) + payload
 
 
+_HTTP = b"HTTP"
+"""How an answer of the other kind of port begins, which would be a frame of more than a GiB."""
+
+
 class FrameDecoder:
     """Cuts a stream of bytes into frames' payloads.
 
@@ -61,6 +65,8 @@ class FrameDecoder:
         while total - offset >= FRAME_HEAD_BYTES:
             length, checksum = _HEAD.unpack_from(buffer, offset)
             if length > self._bytes_max:
+                if buffer[offset : offset + len(_HTTP)] == _HTTP:
+                    raise FrameError("HTTP is spoken there: give the port for clients (--listen), not that of --http")
                 raise FrameError(f"a frame of {length} bytes: at most {self._bytes_max} are allowed")
             end = offset + FRAME_HEAD_BYTES + length
             if end > total:

@@ -12,8 +12,10 @@ from wsgiref.simple_server import make_server
 
 import pytest
 
+from raftkv.errors import FrameError
 from raftkv.server import wsgi
 from raftkv.server.wsgi import REQUESTS_MAX, BoundedServer, QuietHandler
+from raftkv.wire import ClientHello, FrameDecoder, SignIn, encode_client_hello
 from tests.logged import capture_logs
 
 DEADLINE_S = 20.0
@@ -93,6 +95,18 @@ def test_what_is_no_request_is_refused(address: tuple[str, int], said: bytes) ->
     with capture_logs() as lines, saying(address, said) as stranger:
         assert hears_the_end(stranger)
         assert ask(address) == b"hello"
+        assert kinds(lines, bool) == ["garbage"]
+
+
+def test_a_client_of_nodes_hears_at_once_that_this_is_another_port(address: tuple[str, int]) -> None:
+    """It waits for a hello, which never comes: what it gets instead it knows to name."""
+    hello = encode_client_hello(ClientHello(1, "", SignIn("somebody", "a long password of this length")))
+    with capture_logs() as lines, saying(address, hello) as stranger:
+        stranger.settimeout(wsgi.SILENCE_S / 2)
+        answer = stranger.recv(65536)
+        assert answer.startswith(b"HTTP/1.0 400 HTTP is spoken here")
+        with pytest.raises(FrameError, match="HTTP is spoken there"):
+            FrameDecoder(1 << 20).feed(answer)
         assert kinds(lines, bool) == ["garbage"]
 
 

@@ -55,3 +55,9 @@ def test_a_frame_in_pieces_waits_for_its_end():
     assert decoder.feed(frame[:-1]) == []
     assert decoder.has_partial
     assert decoder.feed(frame[-1:] + frame) == [b"hello", b"hello"]
+
+
+def test_an_answer_in_http_is_named() -> None:
+    """Somebody has given the wrong one of a node's ports."""
+    with pytest.raises(FrameError, match="HTTP is spoken there: give the port for clients"):
+        FrameDecoder(1 << 20).feed(b"HTTP/1.0 400 HTTP is spoken here\r\n")
