@@ -17,6 +17,7 @@ from raftkv.cli.keys import to_bytes
 from raftkv.cli.output import print_json, size_of
 from raftkv.cli.progress import Stand, bar, stderr
 from raftkv.cli.records import FORMATS, Format, Record, RecordError, next_after, whole_records
+from raftkv.cli.standard import check_open
 from raftkv.disk.advice import advice
 from raftkv.errors import DiskError, InvalidArgument, RaftKVError
 from raftkv.kv import Delete, Item, KeyValueClient, Page, Put
@@ -230,6 +231,7 @@ def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[
     if file == "-":
         if resume:
             raise InvalidArgument("--resume needs a file: what went to stdout can't be looked at")
+        check_open(1, "what is exported goes to stdout")
         return sys.stdout.buffer, start
     try:
         if not resume:
@@ -321,6 +323,7 @@ def import_(target: Target, file: str, format_name: str, if_absent: bool, after:
 def opened_input(file: str) -> Iterator[BinaryIO]:
     """A file to read, or stdin. Raises `InvalidArgument`."""
     if file == "-":
+        check_open(0, "what to import comes from stdin")
         yield _own_stdin()
         return
     try:

@@ -12,6 +12,7 @@ from raftkv.cli.bulk import bounds_options, delete_many, read_bounds
 from raftkv.cli.common import Target, cluster_command, page_by_page
 from raftkv.cli.keys import to_bytes
 from raftkv.cli.output import print_json
+from raftkv.cli.standard import check_open
 from raftkv.cli.txn import parse_transaction, result_value, show_result
 from raftkv.errors import InvalidArgument
 from raftkv.kv import Item, Page
@@ -60,6 +61,8 @@ def read_value(value: str | None, file: Any, as_hex: bool) -> bytes:
         return to_bytes(value, as_hex)
     if file is None and sys.stdin.isatty():
         raise InvalidArgument("no value: give it as an argument, with --file, or on stdin")
+    if file is None:
+        check_open(0, "the value comes from stdin, as there is none in the command and no --file")
     source: BinaryIO = file if file is not None else sys.stdin.buffer
     data = source.read()
     return to_bytes(data.decode("ascii", "replace"), True) if as_hex else data

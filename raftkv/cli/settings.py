@@ -37,6 +37,8 @@ def parse_member(text: str) -> Member:
     """A member as `ID=PEER_HOST:PORT/CLIENT_HOST:PORT`; raises `ValueError`."""
     form = "must be ID=PEER_HOST:PORT/CLIENT_HOST:PORT, such as 1=10.0.0.1:8001/10.0.0.1:7001"
     number, _, addresses = text.partition("=")
+    if addresses and number.strip().isascii() and number.strip().isdigit():
+        _node_id(number.strip())  # one that is no id is said to be none, and not that the form is another
     peer, _, client = addresses.partition("/")
     try:
         member = Member(node_id=_node_id(number.strip()), peer_address=peer.strip(), client_address=client.strip())

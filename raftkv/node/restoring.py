@@ -69,6 +69,8 @@ def restore(world: World, path: str, plan: RestorePlan, config: Config = Config(
         )
     if not plan.cluster_name:
         raise ConfigError("the new cluster needs a name of its own")
+    if not plan.data_dir:
+        raise ConfigError("the name of the data directory is empty")
     data_dir = plan.data_dir.rstrip("/") or "/"
     _check_empty(disk, data_dir)
     head = check_backup(disk, path)

@@ -213,6 +213,15 @@ def test_addresses_may_be_of_either_internet():
     assert parse_member("3=[::1]:1/[::1]:2") == Member(3, "[::1]:1", "[::1]:2")
 
 
+def test_a_number_that_is_no_id_is_said_to_be_none():
+    """All else about the member is as it must be."""
+    for number in ("0", "99999999999999999999"):
+        with pytest.raises(ValueError, match=r"^must be a whole number from 1 to"):
+            parse_member(f"{number}=h:1/h:2")
+    with pytest.raises(ValueError, match=r"^must be ID=PEER_HOST"):
+        parse_member("0")
+
+
 def test_every_flag_is_a_setting_and_the_other_way_round():
     """What the command line offers can be in a file too."""
     from raftkv.cli.serve import serve

@@ -1,11 +1,14 @@
-"""A process that was started without something that most have: a directory to work in."""
+"""A process that was started without something that most have: a directory to work in, stdin, stdout."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+
+import pytest
 
 from raftkv.processes.cluster import import_path
 from tests.cli.commands import when_led
@@ -66,3 +69,31 @@ def test_a_class_is_found_from_a_removed_directory(tmp_path):
     assert done.returncode == 0 and "compare_and_set" in done.stdout, done.stderr
     done = run_adrift(tmp_path / "gone", "stubs", "nowhere:Inventory")
     assert done.returncode == 2 and "No module named 'nowhere'" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "closed", "said"),
+    [
+        (
+            ("put", "closed"),
+            0,
+            "the value comes from stdin, as there is none in the command and no --file, and",
+        ),
+        (("import", "-"), 0, "what to import comes from stdin, and this was started with stdin closed"),
+        (("export", "-"), 1, "what is exported goes to stdout, and this was started with stdout closed"),
+    ],
+)
+def test_what_there_is_none_of_is_not_taken_for_empty(words, closed, said, run, one_node):
+    """A job that was started with stdin closed would put an empty value over what is there, and one with stdout closed
+    would tell of keys that went nowhere."""
+    done = subprocess.run(
+        [sys.executable, "-m", "raftkv", *words, "-a", one_node.member.client_address],
+        preexec_fn=partial(os.close, closed),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": import_path()},
+    )
+    assert done.returncode == 2 and f"InvalidArgument: {said}" in done.stderr, done.stderr
+    assert run("get", "closed").exit_code == 1

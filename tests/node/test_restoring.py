@@ -206,6 +206,8 @@ async def test_what_can_not_be_restored_changes_nothing(cluster):
         restore(sim.world(), FILE, plan_for(sim, members[1:], data_dir=PLACE), CONFIG)
     with pytest.raises(ConfigError, match="name of its own"):
         restore(sim.world(), FILE, plan_for(sim, members, name="", data_dir=PLACE), CONFIG)
+    with pytest.raises(ConfigError, match="name of the data directory is empty"):
+        restore(sim.world(), FILE, plan_for(sim, members, data_dir=""), CONFIG)
     with pytest.raises(InvalidArgument, match="no such file"):
         restore(sim.world(), "/backups/none", plan_for(sim, members, data_dir=PLACE), CONFIG)
     damaged = bytearray(backup_bytes(11)[0])
