@@ -139,8 +139,9 @@ def test_a_lost_retry_is_found_under_faults(monkeypatch):
     """A cluster that forgot to remember sessions' answers would apply a retried command twice: only faults show it."""
     monkeypatch.setattr(sessions.Sessions, "known_outcome", lambda *_: None)
     monkeypatch.setattr(FaultTest, "_alone", lambda *_: None)  # which would find nothing
-    monkeypatch.setattr(chosen, "seed", 7)  # with others it can take fifty scripts and not seven
-    budget = msgspec.structs.replace(SHORT, examples=60)
+    # With others it can take fifty scripts and not seven; and what is drawn for it hangs on which modules are imported.
+    monkeypatch.setattr(chosen, "seed", 7)
+    budget = msgspec.structs.replace(SHORT, examples=400)
     error = failure_of(inventory_test(Inventory, budget, faults=["crash"]))
     assert error.cause is Cause.NOT_LINEARIZABLE
     assert "no order of these calls explains what the clients heard:\nclient " in error.described
@@ -172,7 +173,8 @@ def test_what_shows_after_ten_seconds_is_found_by_long_scripts(machine, long_scr
         return
     error = failure_of(test)
     assert error.cause == Cause.DISAGREES
-    assert error.program.count("Call(") == calls_needed
+    # How far it gets hangs on what was drawn, and so on which modules are imported; scripts begin with 60 calls.
+    assert calls_needed <= error.program.count("Call(") <= calls_needed + 2
 
 
 def test_the_saved_failure_is_the_same_again(failures):

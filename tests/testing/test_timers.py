@@ -396,13 +396,14 @@ def test_what_runs_by_itself_is_counted_and_what_never_does_may_be_called_instea
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         leases_test(Leases)()
-        assert re.search(r"gave_up +[1-9]\d* by itself\nturn +[1-9]\d* by itself", chosen.tried[-1])
+        assert re.search(r"turn +[1-9]\d* by itself\ngave_up +[1-9]\d* by itself", chosen.tried[-1])
         locks_test(Locks)()
         assert re.search(r"expire +[1-9]\d* by itself", chosen.tried[-1])
     due = due_by_themselves(Rare)
-    assert due == left_to_others(Rare, LeasesModel, ["take"]) == ["gave_up", "turn"]
-    tally = Tally(["take"], due)
-    tally.add_fired("gave_up")
+    assert due == ["turn"]
+    assert left_to_others(Rare, LeasesModel, ["take"]) == ["gave_up", "turn"]
+    assert left_to_others(Rare, LeasesModel, ["take", "gave_up", "turn"]) == ["gave_up"]
+    tally = Tally(["take"], due, ["gave_up"])  # which hangs on the calls that are drawn
     for _ in range(CALLS_MIN):
         tally.add("take", True)
     with pytest.warns(NeverRan, match="nobody called turn, and"):

@@ -71,15 +71,15 @@ class NeverAnswered(UserWarning):
 
 
 class NeverRan(UserWarning):
-    """A command that is to run every so often, or for rows that are over, never did in a test, and nobody called it:
-    nothing of what it does was tested."""
+    """A command that is to run every so often never did in a test, and nobody called it: nothing of what it does was
+    tested."""
 
     def __init__(self, names: Sequence[str], counts: str) -> None:
         them, they = ("them", "they do") if len(names) > 1 else ("it", "it does")
         super().__init__(
             f"nobody called {', '.join(names)}, and nothing ran {them} by itself, so what {they} is not tested: see "
-            "that turns come, or that there are rows whose time is over, within the five minutes for which scripts "
-            "last at most; or have the test call it too. Calls in the search:\n" + counts
+            "that turns come within the five minutes for which scripts last at most, or have the test call it too. "
+            "Calls in the search:\n" + counts
         )
 
 

@@ -50,8 +50,9 @@ def fault_test(
 
     How often each call succeeded and was rejected, and each command ran by itself, stands in pytest's report of the
     test (`-rA` shows it). It warns (`NeverAnswered`) of calls that never succeeded, and (`NeverRan`) of commands that
-    are to run every so often, or for rows that are over, and never did. Look there at those that others schedule: a
-    model that is told of nothing agrees with a machine that has scheduled nothing, and `0 by itself` is all that shows.
+    are to run every so often and never did. Look there at those that others schedule, and at those for rows that are
+    over: a model that is told of nothing agrees with a machine that has scheduled nothing, and `0 by itself` is all
+    that shows.
 
     The test raises `CounterExample`, with the smallest script that was found to fail. Raises `UnfitStrategy`,
     `UnfitModel` or `NotImportable` at once when the declaration is wrong.

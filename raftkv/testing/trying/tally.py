@@ -62,14 +62,16 @@ class Tally:
 
 
 def due_by_themselves(machine: type[StateMachine]) -> list[str]:
-    """The commands that are to run without being called: every so often, or for rows that are over."""
-    return [name for name, method in machine.methods.items() if method.every_ms or hook_of(method.function) is not None]
+    """The commands that are to run every so often without being called, which is no matter of chance."""
+    return [name for name, method in machine.methods.items() if method.every_ms]
 
 
 def left_to_others(machine: type[StateMachine], model: type, called: Sequence[str]) -> list[str]:
-    """The commands that a test does not make, though `model` says what they do: mostly those that others schedule."""
+    """The commands for rows that are over; and those that a test does not make, though `model` says what they do:
+    mostly those that others schedule. Whether one of these ever runs may be a matter of which calls are drawn."""
     return [
         name
         for name, method in machine.methods.items()
-        if not method.is_query and name not in called and hasattr(model, said(name))
+        if hook_of(method.function) is not None
+        or (not method.is_query and name not in called and hasattr(model, said(name)))
     ]
