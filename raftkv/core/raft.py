@@ -41,6 +41,9 @@ from raftkv.model import EntryKind, Index, Membership, NodeId, SnapshotMeta
 PATIENCE_TIMEOUTS = 2
 """In election time-outs: by then the others' own time-outs are over, and also a first election that failed."""
 
+FORGOTTEN_TIMEOUTS = 2
+"""After so many election time-outs of silence a node without a vote knows of no leader: voters campaign by then."""
+
 
 class Raft(RaftState):
     """Raft as a function of its inputs: call a method, then take `ready()`, and do what it says.
@@ -71,8 +74,11 @@ class Raft(RaftState):
         role.elapsed += 1
         if isinstance(role, Impatient) and role.elapsed >= role.timeout + self._patience(role):
             self.campaign()
-        elif not isinstance(role, Campaigner) and role.reads:
-            reads.expire(self, role.reads)
+        elif not isinstance(role, Campaigner):
+            if not isinstance(role, Follower) and role.elapsed >= FORGOTTEN_TIMEOUTS * self.config.election_ticks:
+                role.leader = None  # who never campaigns would believe in it for ever
+            if role.reads:
+                reads.expire(self, role.reads)
 
     def _patience(self, role: Impatient) -> int:
         """How many ticks beyond its time-out a voter without room leaves the election to the others.

@@ -548,6 +548,20 @@ def test_a_stale_timeout_now_is_ignored(stale):
     assert node.role == "Follower"
 
 
+@pytest.mark.parametrize("learners", [(4,), ()])
+def test_who_never_campaigns_knows_of_no_leader_after_long_silence(learners):
+    """A voter asks for votes then. A learner, or a node that is no member any more, would name the one that it once
+    heard for ever, send clients there, and let them wait for changes that it will not hear of."""
+    node = One(node_id=4, learners=learners, term=1)
+    node.hear(2, term=1, prev=(0, 0))
+    node.tick(2 * 10 - 1)
+    assert node.raft.leader == 2
+    node.tick()
+    assert node.raft.leader is None
+    node.hear(2, term=1, prev=(0, 0))
+    assert node.raft.leader == 2
+
+
 def test_a_learner_is_never_told_to_lead_and_never_campaigns():
     """Thesis §4.2.1: a non-voting server does not stand (F47)."""
     node = One(learners=(4,)).lead()

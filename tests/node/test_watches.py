@@ -139,6 +139,30 @@ async def test_who_is_not_told_in_time_where_to_begin_does_not_begin_long_ago(
 
 
 @scenario(Rows)
+async def test_a_learner_that_is_cut_off_sends_its_clients_elsewhere(cluster: SimCluster) -> None:
+    """It never campaigns, so it is not by an election that it knows of no leader any more; and they would wait for as
+    long as it is there."""
+    client = cluster.client()
+    await client.call(Rows.put, 1, 0)
+    leader = await cluster.until_leader()
+    sim = cluster.add(4)
+    await sim.start()
+    await leader.orders.add_learner(sim.member, 10)
+    await cluster.until_equal()
+    learner = sim.node
+    assert learner is not None
+    heard: list[Any] = []
+    begin = Cursor.behind(leader.applier.applied_index, lineage_of(learner.cluster_id))
+    learner.requests.watch(Watching("rows", begin), lambda _, result: heard.append(result), 600.0, lambda: False)
+    for other in cluster.nodes:
+        if other != sim.node_id:
+            cluster.network.cut(sim.node_id, other)
+    await cluster.until(lambda: bool(heard), watches.LEADERLESS_S + 3)
+    assert isinstance(heard[0], Unavailable) and "has not heard of a leader" in str(heard[0])
+    await client.close()
+
+
+@scenario(Rows)
 async def test_a_node_that_hears_a_leader_again_lets_clients_wait_again(cluster: SimCluster) -> None:
     """As long as it hears none it refuses them at once, and keeps nothing of them."""
     client = cluster.client()
