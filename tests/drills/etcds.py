@@ -17,8 +17,8 @@ from tests.drills.terminal import DrillFailed
 TRY_S = 2.0
 """For one try of a write or read, as a member that is asked may be the one that hangs."""
 
-LATER = "k/later"
-"""Written after what must not be lost."""
+LATER = "later"
+"""Written after what must not be lost; drills count and delete the keys in `k/`."""
 
 HEALTHY_S = 6.0
 """Members are changed only while all have been connected for five seconds, so that is waited for before the trouble."""
