@@ -19,6 +19,12 @@ class Silent(msgspec.Struct, frozen=True):
     is_refusal: bool = False
     """Whether a node does answer there, and does not tell who asks: nobody has signed in, or has no right to know."""
 
+    @property
+    def tls(self) -> str:
+        """Why TLS is not agreed on with whoever answers there, in the words of `raftkv.transport.tls`; empty when it is
+        not that."""
+        return self.reason.partition("TLS: ")[2].removesuffix(")")
+
 
 class ClusterView(msgspec.Struct, frozen=True):
     """The statuses of all nodes by their ids, and the nodes that don't answer."""

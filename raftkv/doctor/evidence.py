@@ -135,6 +135,12 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return {} if view is None else {each.node_id: each.reason for each in view.silent if each.node_id is not None}
 
     @property
+    def without_tls(self) -> set[NodeId]:
+        """The members that don't answer as TLS is not agreed on with them."""
+        silent = self.view.silent if self.view is not None else []
+        return {each.node_id for each in silent if each.node_id is not None and each.tls}
+
+    @property
     def taking_part(self) -> set[NodeId]:
         """Those that answer, or that the leader hears."""
         leader, up = self.leader, {node.node_id for node in self.nodes if node.role != "stopped"}
@@ -147,9 +153,11 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a process holds the directory of a node that neither answers nor takes part, though it was asked."""
         if self.view is None or seen.owner is None or not seen.in_use:
             return False
+        heard = [each for each in self.view.silent if each.is_refusal or each.tls]
         if not self.nodes:
-            return not any(each.is_refusal for each in self.view.silent)
-        return seen.owner.node_id not in self.taking_part | {node.node_id for node in self.nodes}
+            return not heard
+        answering = {node.node_id for node in self.nodes} | {each.node_id for each in heard}
+        return seen.owner.node_id not in self.taking_part | answering
 
     @property
     def hanging(self) -> set[NodeId]:
@@ -157,7 +165,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return {seen.owner.node_id for seen in self.directories if seen.owner is not None and self.hangs(seen)}
 
     def reviving(self, node_id: NodeId) -> tuple[str, ...]:
-        """The commands that bring back a node that is down, each on its machine. One that hangs is ended before."""
+        """The commands that bring back a node that is down, each on its machine. One that hangs is ended before, and
+        one with which TLS is not agreed on runs: it is seen in the status when that is mended."""
+        if node_id in self.without_tls:
+            return (self.asking("status"),)
         for seen in self.directories:
             if seen.owner is not None and seen.owner.node_id == node_id and self.hangs(seen):
                 return ending(seen), starting(node_id, seen.path)

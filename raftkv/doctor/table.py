@@ -88,6 +88,7 @@ TABLE = (
     Condition("not-added", WARNING, peers.not_added, (83,)),
     Condition("peer-refused", WARNING, peers.peer_refused, (23,)),
     Condition("tls-refused", WARNING, peers.tls_refused, (84,)),
+    Condition("tls-not-agreed", WARNING, host.tls_not_agreed, (84,)),
     Condition("name-unknown", WARNING, peers.name_unknown, (81,)),
     Condition("peer-unreached", WARNING, peers.peer_unreached, (38, 39, 40, 43)),
     Condition("misplaced", WARNING, peers.misplaced, (83,)),

@@ -247,6 +247,9 @@ CASES: dict[str, Evidence] = {
     "not-allowed": Evidence(
         view=ClusterView([], [Silent("10.0.0.1:7001", "sign in", is_refusal=True)]), options=OPTIONS
     ),
+    "tls-not-agreed": asked(
+        silent=[Silent("10.0.0.3:7001", "no answer within 1.5 s (10.0.0.3:7001: TLS: it does not speak TLS)", 3)]
+    ),
     "no-leader": leaderless(),
     "writes-refused": asked(node(1, writes_refused="no voter has room", lasting_s={"writes_refused": 9.0})),
     "certificate-expired": asked(node(2, certificates=[certificate(-60.0)])),

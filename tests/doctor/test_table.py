@@ -93,6 +93,7 @@ def test_little_else_is_found_with_it(name):
         "voter-silent": {"quorum-at-risk"},
         "peer-stopped": {"quorum-at-risk", "voter-silent"},
         "directory-held": {"quorum-at-risk"},
+        "tls-not-agreed": {"quorum-at-risk"},
         "learner-silent": {"even-voters"},
         "learner-waits": {"even-voters"},
         "catching-up": set(),
@@ -404,6 +405,25 @@ def test_nodes_that_ask_for_a_sign_in_are_not_taken_for_dead():
     evidence = CASES["not-allowed"]
     assert found(evidence) == ["not-allowed"]
     assert exit_code_of(diagnose(evidence, NOW)) == 1
+
+
+EXPIRED = "certificate has expired: it shows the certificate of 'node' for 127.0.0.1, valid until 2026-11-11 00:00 UTC"
+REFUSED = "the other side refuses the certificate of 'ann', valid until 2026-11-11 00:00 UTC: certificate expired"
+
+
+@pytest.mark.parametrize(("why", "name"), [(EXPIRED, "certificate-expired"), (REFUSED, "tls-not-agreed")])
+def test_a_node_with_which_tls_is_not_agreed_on_is_not_taken_for_dead(why, name):
+    """Where all certificates have run out no node answers to say so; ending and starting it would change nothing."""
+    silent = Silent("h:1", f"no answer within 1.5 s (h:1: TLS: {why})")
+    evidence = Evidence(view=ClusterView([], [silent]), directories=(hung(),))
+    assert found(evidence) == [name, "directory-in-use"]
+    (sign, _) = diagnose(evidence, NOW)
+    assert sign.why == (f"h:1: TLS: {why}",)
+    assert not any(" serve " in typed or typed.startswith("kill") for typed in sign.commands)
+    others = asked(silent=[msgspec.structs.replace(silent, node_id=3)], directories=(hung(),))
+    assert {name, "directory-in-use"} <= {*found(others)} <= {name, "directory-in-use", "quorum-at-risk"}
+    typed = [command for each in diagnose(others, NOW) for command in each.commands]
+    assert not any(" serve " in each or " remove " in each for each in typed)
 
 
 @pytest.mark.parametrize("name", SPARED)

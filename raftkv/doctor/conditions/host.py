@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from raftkv.doctor.evidence import Evidence
+from raftkv.doctor.cluster import Silent
+from raftkv.doctor.evidence import Evidence, typed
 from raftkv.doctor.finding import Sign
 from raftkv.node.status import NodeStatus, seconds_text
 from raftkv.transport.tls import WARN_S, CertificateStatus
@@ -28,7 +29,7 @@ def _certificate_text(node: NodeStatus, each: CertificateStatus) -> str:
 
 
 def certificate_expired(evidence: Evidence) -> Iterator[Sign]:
-    """Connections that stand go on; new ones are refused (F84)."""
+    """Connections that stand go on; new ones are refused (F84). Where all have run out, it is who asks that sees it."""
     for node in evidence.nodes:
         for each in _certificates(node, float("-inf"), 0):
             yield Sign(
@@ -41,6 +42,43 @@ def certificate_expired(evidence: Evidence) -> Iterator[Sign]:
                 dont=NO_RESTART,
                 lasting_s=-each.expires_s,
             )
+    yield from _shown_expired(evidence)
+
+
+def _shown_expired(evidence: Evidence) -> Iterator[Sign]:
+    for each in _without_tls(evidence):
+        if each.tls.startswith("certificate has expired"):
+            yield Sign(
+                what=f"the certificate that is shown at {each.address} has run out: neither clients nor nodes can "
+                "connect there any more",
+                why=(f"{each.address}: TLS: {each.tls}",),
+                do="replace its file on that node (--tls-cert and --tls-key, or --tls-ca if it is the authority's), "
+                "and on all that have one of the same date",
+                commands=(evidence.asking("status"),),
+                dont=NO_RESTART,
+            )
+
+
+def tls_not_agreed(evidence: Evidence) -> Iterator[Sign]:
+    """Somebody answers there, and one of the two does not accept the other (F84)."""
+    for each in _without_tls(evidence):
+        if not each.tls.startswith("certificate has expired"):
+            yield Sign(
+                what=f"what answers at {each.address} does not agree on TLS with who asks",
+                why=(f"{each.address}: TLS: {each.tls}",),
+                do="ask with the certificate, key and authority that belong to the cluster (--tls-cert, --tls-key, "
+                "--tls-ca), which have not run out, and at a node's port for clients, by a name that is in its "
+                "certificate",
+                commands=(typed("doctor", "-a", each.address, *TLS_FILES),),
+                dont=NO_RESTART,
+            )
+
+
+TLS_FILES = ("--tls-ca", "CA.pem", "--tls-cert", "CERT.pem", "--tls-key", "KEY.pem")
+
+
+def _without_tls(evidence: Evidence) -> list[Silent]:
+    return [each for each in evidence.view.silent if each.tls] if evidence.view is not None else []
 
 
 def certificate_expiring(evidence: Evidence) -> Iterator[Sign]:

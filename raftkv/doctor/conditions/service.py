@@ -39,7 +39,7 @@ def _start_down(evidence: Evidence) -> tuple[str, ...]:
 def no_member_answers(evidence: Evidence) -> Iterator[Sign]:
     """Nobody answers whom one was told of (F80)."""
     view = evidence.view
-    if view is not None and not view.nodes and not any(each.is_refusal for each in view.silent):
+    if view is not None and not view.nodes and not any(each.is_refusal or each.tls for each in view.silent):
         down = "if none runs, look at a node's directory and log on its machine, then start it"
         hung = "or see to the process that holds the directory here (directory-held)"
         yield Sign(
@@ -216,16 +216,17 @@ def change_stuck(evidence: Evidence) -> Iterator[Sign]:
 
 
 def voter_silent(evidence: Evidence) -> Iterator[Sign]:
-    """A voter does not answer, whether the others reach it or not (F38). One whose directory is held is another's."""
+    """A voter does not answer, whether the others reach it or not (F38). One whose directory is held is another's, and
+    one with which TLS is not agreed on."""
     for node, reason in sorted(evidence.silent.items()):
-        if evidence.membership.is_voter(node) and node not in evidence.hanging:
+        if evidence.membership.is_voter(node) and node not in evidence.hanging | evidence.without_tls:
             yield _silent(evidence, node, reason, "voter")
 
 
 def learner_silent(evidence: Evidence) -> Iterator[Sign]:
     """Likewise a learner, which costs nothing yet (F54)."""
     for node, reason in sorted(evidence.silent.items()):
-        if not evidence.membership.is_voter(node) and node not in evidence.hanging:
+        if not evidence.membership.is_voter(node) and node not in evidence.hanging | evidence.without_tls:
             yield _silent(evidence, node, reason, "learner")
 
 
