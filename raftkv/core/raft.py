@@ -42,7 +42,7 @@ PATIENCE_TIMEOUTS = 2
 """In election time-outs: by then the others' own time-outs are over, and also a first election that failed."""
 
 FORGOTTEN_TIMEOUTS = 2
-"""After so many election time-outs of silence a node without a vote knows of no leader: voters campaign by then."""
+"""After so many election time-outs of silence a node that may not campaign knows of no leader: others campaign then."""
 
 
 class Raft(RaftState):
@@ -74,11 +74,14 @@ class Raft(RaftState):
         role.elapsed += 1
         if isinstance(role, Impatient) and role.elapsed >= role.timeout + self._patience(role):
             self.campaign()
-        elif not isinstance(role, Campaigner):
-            if not isinstance(role, Follower) and role.elapsed >= FORGOTTEN_TIMEOUTS * self.config.election_ticks:
-                role.leader = None  # who never campaigns would believe in it for ever
-            if role.reads:
-                reads.expire(self, role.reads)
+            role = self.role
+        if isinstance(role, Campaigner) or isinstance(role, Leader):
+            return
+        forgotten = role.elapsed >= FORGOTTEN_TIMEOUTS * self.config.election_ticks
+        if forgotten and not election.may_campaign(self):
+            role.leader = None  # who does not campaign would believe in it for ever
+        if role.reads:
+            reads.expire(self, role.reads)
 
     def _patience(self, role: Impatient) -> int:
         """How many ticks beyond its time-out a voter without room leaves the election to the others.

@@ -382,6 +382,31 @@ def test_a_node_that_lost_its_state_asks_for_a_snapshot_and_does_not_lead():
     assert (reply.wants_snapshot, reply.conflict_index) == (True, 6)
 
 
+def installing():
+    """A follower that puts a snapshot of its leader in the place of its state."""
+    node = One((1, 1), term=1)
+    node.offered(2, meta(9, 1))
+    return node
+
+
+@pytest.mark.parametrize("voter", [lost_state, installing])
+def test_a_voter_that_may_not_campaign_knows_of_no_leader_after_long_silence(voter):
+    """It would name the one that it once heard for ever, and have reads wait for that one's answer for ever, where any
+    other voter asks for votes."""
+    node = voter()
+    node.hear(2, term=2, prev=(6, 1))
+    node.tick(2 * 10 - 1)
+    node.raft.read(7)
+    node.take()
+    assert (node.role, node.raft.leader) == ("Follower", 2)
+    node.tick()
+    assert (node.role, node.raft.leader, node.dropped) == ("Follower", None, [])
+    node.tick(10)
+    assert (node.raft.leader, node.dropped) == (None, [7])
+    node.hear(2, term=2, prev=(6, 1))
+    assert node.raft.leader == 2
+
+
 def test_a_leader_sends_a_snapshot_to_who_asks_for_one():
     """Although its log would do: once, and one that reaches far enough; if there is none, one is wanted."""
     node = One().lead().settle(2, 3)
