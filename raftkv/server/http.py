@@ -107,7 +107,8 @@ class HttpServer:
         still = _always
         demand = self._visitors.demand(path) if self._visitors is not None else None
         header = environ.get("HTTP_HOST", "")
-        if self._is_near and path in ALL and not self._signs_in(demand) and is_foreign(header, self._own_name):
+        is_elsewhere = self._is_near and is_foreign(header, self._own_name)
+        if is_elsewhere and path in ALL and not self._signs_in(demand):
             refused = _refuse("421 Misdirected Request", refusal(header), start_response)
             return refused if method == "GET" else []
         if self._visitors is not None and demand is not None:
@@ -125,7 +126,7 @@ class HttpServer:
         elif path == "/metrics":
             body, kind, code = self._metrics(), "text/plain; version=0.0.4", "200 OK"
         elif path in ("/health", "/ready", "/status"):
-            body, code = self._health(path)
+            body, code = self._health(path, is_elsewhere)
             kind = "application/json"
         else:
             body, kind, code = b"there are /, /metrics, /health, /ready and /status\n", "text/plain", "404 Not Found"
@@ -136,14 +137,16 @@ class HttpServer:
         """Whether nobody sees this without showing who they are, which no page of elsewhere can do for them."""
         return demand is not None and self._visitors is not None and self._visitors.are_asked
 
-    def _health(self, path: str) -> tuple[bytes, str]:
+    def _health(self, path: str, is_elsewhere: bool) -> tuple[bytes, str]:
+        """The body, and the code; nothing but the code for probes (`/health`, `/ready`) of who may not see more."""
         status = self._ask()
         if status is None:
             return b'{"problems":["the event loop does not answer"]}\n', "503 Service Unavailable"
         ready = status.leader is not None and status.writes_refused is None and status.doubt is None
         good = status.stopped is None and (path != "/ready" or ready)
         content: object = status if path == "/status" else _summary(status)
-        if path != "/status" and self._visitors is not None and self._visitors.are_all:
+        are_all = self._visitors is not None and self._visitors.are_all
+        if path != "/status" and (are_all or is_elsewhere):
             content = {}  # whoever may see more asks for /status
         return msgspec.json.encode(content) + b"\n", "200 OK" if good else "503 Service Unavailable"
 

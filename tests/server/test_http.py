@@ -140,7 +140,15 @@ def test_a_page_of_elsewhere_reads_nothing_of_a_node_on_loopback(path):
         assert (b"evil.example" in body) is (method == "GET") and "no-store" in headers["Cache-Control"]
     for own in ("localhost:9001", "127.0.0.1", "[::1]:9001"):
         assert ask("127.0.0.1", status_of(1), "HEAD", path, by=own)[0] == 200
-    assert ask("127.0.0.1", status_of(1), "GET", "/health", by="evil.example")[0] == 200
+
+
+@pytest.mark.parametrize(("path", "code"), [("/health", 200), ("/ready", 503)])
+def test_a_page_of_elsewhere_hears_yes_or_no_from_probes_and_nothing_more(path, code):
+    """What is wrong with a node names addresses, files and certificates; a probe by another name needs the code."""
+    doubted = status_of(1, doubt="node 2 differs")
+    assert ask("127.0.0.1", doubted, "GET", path, by="evil.example")[:2] == (code, b"{}\n")
+    assert b"node 2 differs" in ask("127.0.0.1", doubted, "GET", path, by="localhost")[1]
+    assert b"node 2 differs" in ask("0.0.0.0", doubted, "GET", path, by="node-1.example")[1]  # noqa: S104
 
 
 def test_beyond_loopback_a_node_has_any_name():
