@@ -36,6 +36,8 @@ class Guest(Protocol):
     waiting: int
     """Requests that were taken and not answered."""
     held_bytes: int
+    incomplete_since: float | None
+    """Since when the handshake or a frame is awaited."""
 
     def weigh(self) -> int:
         """What it keeps in memory, asked anew."""
@@ -91,20 +93,27 @@ class Crowd(Generic[G]):
         return True
 
     def _make_room(self) -> bool:
-        """Close some whose clients were told that they are nobody, the oldest first: who comes may be a user. Returns
-        whether there were any."""
+        """Close some whose clients were told that they are nobody, or say nothing, the oldest first: who comes may be a
+        user. Returns whether there were any."""
         now, most = asyncio.get_running_loop().time(), max(1, self.limits.connections_max // GIVE_PLACE)
         if now < self._full_until:
             return False
-        going = list(islice((each for each in self.connections if each.standing.is_turned_away), most))
+        going = list(islice((each for each in self.connections if self._gives_place(each, now)), most))
         if not going:
             self._full_until = now + LOOK_AGAIN_S
         for each in going:
             self.stats.connections_refused += 1
-            each.refuse("connections", f"{self.full_text()}, and nobody has signed in on this one")
+            what = "nobody has signed in" if each.standing.is_found else "nothing was said"
+            each.refuse("connections", f"{self.full_text()}, and {what} on this one")
             each.abort()
             self.release(each)
         return bool(going)
+
+    def _gives_place(self, guest: G, now: float) -> bool:
+        """Who waits for a password to be tried does not: it is the node that takes its time."""
+        standing, since = guest.standing, guest.incomplete_since
+        is_silent = not standing.is_found and since is not None and now - since >= self.limits.silent_s
+        return standing.is_turned_away or is_silent
 
     def hold(self, more_bytes: int) -> None:
         """A connection keeps so much more in memory, or less. When it is too much, those are closed that nobody has

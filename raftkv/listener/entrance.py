@@ -42,6 +42,7 @@ class Entrance:
                     handshake_s=self._limits.hello_timeout_s,
                     handshakes_max=self._limits.connections_max,
                     refused=self._unmade,
+                    patience_s=self._limits.silent_s,
                 )
                 self.address = server.listen(hosts, port, BACKLOG)
             else:

@@ -33,6 +33,8 @@ class ClientLimits(msgspec.Struct, frozen=True, kw_only=True):
     thousand of them may not. Over it those that hold most are closed; four times what the log takes uncommitted."""
     hello_timeout_s: float = 5.0
     """A connection that has not said who it is by then is closed."""
+    silent_s: float = 1.0
+    """One that has said nothing for so long gives place when there is none left: honest ones need some ms."""
     frame_timeout_s: float = 30.0
     """A frame that takes longer than this to arrive is an attack or a broken network."""
     sweep_s: float = 1.0
@@ -59,7 +61,7 @@ class ServerStats(msgspec.Struct):
     held_bytes: int = 0
     """Beginnings of frames, parked requests and unread answers, of all connections; what was read since may count."""
     connections_refused: int = 0
-    """Over `connections_max`: those that came, or that had to give place because nobody had signed in on them."""
+    """Over `connections_max`: those that came, or that had to give place: nobody had signed in, or nothing was said."""
     handshakes_refused: int = 0
     """Another cluster or version, or no TLS where it is spoken."""
     closed_garbage: int = 0

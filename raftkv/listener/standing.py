@@ -31,7 +31,7 @@ class Standing:
         self.identity = identity
         self.is_asked = gate.asks(identity)
         """Whether its requests have to be looked at."""
-        self._is_found = identity.is_trusted
+        self.is_found = identity.is_trusted
         """Whether it was found out who it is."""
         self.lost = ""
         """Why it is not the user any more that it was."""
@@ -55,7 +55,7 @@ class Standing:
     @property
     def is_turned_away(self) -> bool:
         """Whether it was found out that it is none."""
-        return self._is_found and self.is_stranger
+        return self.is_found and self.is_stranger
 
     def sign_in(self, shown: SignIn | None, transport: asyncio.Transport, done: Callable[[], None]) -> None:
         """Find out who it is; calls `done` when that is known, at once or later. Raises `Busy`."""
@@ -64,7 +64,7 @@ class Standing:
             return
 
         def found(identity: Identity) -> None:
-            self.identity, self._is_found = identity, True
+            self.identity, self.is_found = identity, True
             self.renew()
             if shown is not None and identity.user is None:
                 self._gate.not_signed_in(identity, address_text(info("peername")), shown.user)

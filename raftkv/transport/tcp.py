@@ -75,7 +75,7 @@ class TcpStreams(Streams):
                 handshake_s=self._handshake_s,
                 handshakes_max=self._handshakes_max,
                 refused=refused,
-                oldest_goes=True,
+                patience_s=0.0,
             )
             return self._server.listen(hosts, self._port, BACKLOG)
         self._server = await listen(factory, hosts, self._port)

@@ -43,18 +43,20 @@ class TlsServer:
         handshake_s: float,
         handshakes_max: int,
         refused: Refused,
-        oldest_goes: bool = False,
+        patience_s: float,
     ) -> None:
-        """Over `handshakes_max` the next is refused; with `oldest_goes` the one that has taken longest has to go."""
+        """Over `handshakes_max` the one that has taken longest has to go, if it has taken `patience_s` by then; else the
+        next is refused."""
         self._factory = factory
         self._context = context
         self._handshake_s = handshake_s
         self._handshakes_max = handshakes_max
         self._refused = refused
-        self._oldest_goes = oldest_goes
+        self._patience_s = patience_s
         self._sockets: list[socket.socket] = []
         self._accepting: list[asyncio.Task[None]] = []
-        self._shaking: dict[asyncio.Task[None], socket.socket] = {}
+        self._shaking: dict[asyncio.Task[None], tuple[socket.socket, float]] = {}
+        """With the time at which they were begun; the oldest first."""
 
     def listen(self, hosts: Sequence[str], port: int, backlog: int) -> tuple[str, int]:
         """Listen at numeric hosts; returns the first address, with the port that was chosen. Raises `OSError`."""
@@ -88,16 +90,16 @@ class TlsServer:
                 continue
             if len(self._shaking) >= self._handshakes_max:
                 under_way = f"{len(self._shaking)} handshakes are under way"
-                if not self._oldest_goes:
+                oldest, (goes, since) = next(iter(self._shaking.items()))
+                if loop.time() - since < self._patience_s:
                     self._refused("handshakes", under_way, address_text(address))
                     sock.close()
                     continue
-                oldest, goes = next(iter(self._shaking.items()))
                 self._refused("handshakes", f"{under_way}, and it is the oldest", address_text(_peer_of(goes)))
                 del self._shaking[oldest]
                 oldest.cancel()
             task = loop.create_task(self._shake(sock, address_text(address)), name="raftkv-tls-handshake")
-            self._shaking[task] = sock
+            self._shaking[task] = sock, loop.time()
             task.add_done_callback(self._gone)
             await asyncio.sleep(0)  # it begins, and so closes its socket when it has to go
 
@@ -126,7 +128,7 @@ class TlsServer:
     @property
     def sockets(self) -> list[socket.socket]:
         """Listening sockets, and those in their handshake."""
-        return [*self._sockets, *self._shaking.values()]
+        return [*self._sockets, *(sock for sock, _ in self._shaking.values())]
 
     def close(self) -> None:
         """Stop listening, and break off handshakes; established connections stay as they are."""

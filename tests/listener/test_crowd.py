@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from raftkv.access import TurnOn
 from raftkv.listener.crowd import LOOK_AGAIN_S
+from raftkv.listener.limits import ClientLimits
 from raftkv.testing.world.loop import elapse
 from raftkv.wire import encode_frame
 from tests.listener.raw import connect, settle
@@ -62,6 +65,23 @@ def test_who_is_just_signing_in_gives_place_to_nobody() -> None:
         assert signing.hello is not None and signing.hello.user == "boss"
 
     run(story, connections_max=2)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_who_says_nothing_gives_place_after_a_moment(on: bool) -> None:
+    """Well before it would be closed for that: a crowd that comes back as soon as it is closed would have all places.
+    Who has come a moment ago keeps its own, as its first words may be on their way."""
+
+    async def story(world: World) -> None:
+        first, second = [await connect(world.network, ADDRESS, greet=False) for _ in range(2)]
+        assert (await world.connect("boss")).lost
+        first.send(b"\0")
+        await elapse(max(ClientLimits().silent_s, LOOK_AGAIN_S))
+        boss, app = await world.connect("boss"), await world.connect("app")
+        assert first.lost and second.lost and not boss.lost and not app.lost
+        assert (await world.connect("tenant")).lost and not boss.lost and not app.lost
+
+    run(story, on=on, connections_max=2)
 
 
 def test_who_has_not_signed_in_goes_first_when_all_hold_too_much() -> None:

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -19,7 +20,12 @@ from raftkv.kv import BlockingKeyValueClient, KeyValue, KeyValueClient
 from raftkv.listener import ClientLimits, Listener, bind
 from raftkv.listener.keepalive import KEEPALIVE_S, keep_alive
 from raftkv.model import Member, Membership
+from raftkv.transport import Credentials, TlsFiles
+from raftkv.transport.memory import pause
+from tests.certificates import Authority
 from tests.listener.service import FakeService
+
+DEADLINE_S = 20.0
 
 
 @contextmanager
@@ -141,6 +147,32 @@ def test_an_address_in_use_is_said_so() -> None:
                 await bind(host, int(port), ClientLimits())
 
         asyncio.run(main())
+
+
+def test_a_crowd_that_begins_no_handshake_keeps_no_client_out(tmp_path: Path) -> None:
+    """Well before the time for it is over, the one that has taken longest has to go for who comes."""
+    authority = Authority(tmp_path)
+    own = Credentials(TlsFiles(str(authority.path), *map(str, authority.issue("good"))))
+    limits = ClientLimits(connections_max=2, hello_timeout_s=10 * DEADLINE_S, silent_s=0.1)
+    refused: list[str] = []
+
+    async def main() -> None:
+        entrance = await bind("127.0.0.1", 0, limits, ssl=own.server)
+        entrance.serve(asyncio.Protocol, lambda kind, reason, address: refused.append(reason))
+        mute = [await asyncio.open_connection(*entrance.address) for _ in range(2)]
+        comes = None
+        while comes is None:
+            try:
+                _, comes = await asyncio.open_connection(*entrance.address, ssl=own.client)
+            except OSError:  # none of them has been there for long
+                await pause(0.01)
+        for _, each in mute:
+            each.close()
+        comes.transport.abort()
+        entrance.close()
+
+    asyncio.run(asyncio.wait_for(main(), DEADLINE_S))
+    assert any("it is the oldest" in each for each in refused)
 
 
 def test_a_client_whose_host_vanished_is_missed_within_minutes() -> None:
