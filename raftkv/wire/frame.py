@@ -32,6 +32,9 @@ def encode_frame(payload: bytes) -> bytes:
 _HTTP = b"HTTP"
 """How an answer of the other kind of port begins, which would be a frame of more than a GiB."""
 
+OTHER_PORT = "HTTP is spoken there: give the port for clients (--listen) or for nodes (--peer-listen), not that of --http"
+"""What is said then: clients and nodes both meet it here."""
+
 
 class FrameDecoder:
     """Cuts a stream of bytes into frames' payloads.
@@ -66,7 +69,7 @@ class FrameDecoder:
             length, checksum = _HEAD.unpack_from(buffer, offset)
             if length > self._bytes_max:
                 if buffer[offset : offset + len(_HTTP)] == _HTTP:
-                    raise FrameError("HTTP is spoken there: give the port for clients (--listen), not that of --http")
+                    raise FrameError(OTHER_PORT)
                 raise FrameError(f"a frame of {length} bytes: at most {self._bytes_max} are allowed")
             end = offset + FRAME_HEAD_BYTES + length
             if end > total:

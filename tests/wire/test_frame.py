@@ -58,6 +58,6 @@ def test_a_frame_in_pieces_waits_for_its_end():
 
 
 def test_an_answer_in_http_is_named() -> None:
-    """Somebody has given the wrong one of a node's ports."""
-    with pytest.raises(FrameError, match="HTTP is spoken there: give the port for clients"):
+    """Somebody has given the wrong one of a node's ports, to a client or to another node: it says which one each needs."""
+    with pytest.raises(FrameError, match=r"HTTP is spoken there.*clients \(--listen\).*nodes \(--peer-listen\)"):
         FrameDecoder(1 << 20).feed(b"HTTP/1.0 400 HTTP is spoken here\r\n")
