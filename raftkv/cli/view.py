@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,7 +14,7 @@ from raftkv.cli.common import Target
 from raftkv.cli.output import size_of
 from raftkv.cli.versions import version_lines
 from raftkv.client.book import is_usable
-from raftkv.doctor import ClusterView, Silent
+from raftkv.doctor import ClusterView, Silent, stranger
 from raftkv.errors import Forbidden, RaftKVError, Unauthenticated, Unavailable
 from raftkv.model import Member, NodeId
 from raftkv.node.status import NodeStatus
@@ -52,8 +53,9 @@ async def ask_cluster(target: Target) -> Answers:
     answers = await _ask_all(target, target.addresses)
     if not any(isinstance(answer, NodeStatus) for answer in answers.values()) and target.timeout_s > ANSWER_S:
         answers = await _ask_all(target, target.addresses, target.timeout_s - ANSWER_S)
-    known = _members(answers.values())
-    seen = {answer.node_id for answer in answers.values() if isinstance(answer, NodeStatus)}
+    ours = _of_one_cluster(answers).values()
+    known = _members(ours)
+    seen = {answer.node_id for answer in ours if isinstance(answer, NodeStatus)}
     more = [member.client_address for member in known if member.node_id not in seen and member.client_address]
     answers |= await _ask_all(target, [address for address in more if address not in answers])
     if sum(isinstance(answer, NodeStatus) for answer in answers.values()) > 1:
@@ -62,15 +64,33 @@ async def ask_cluster(target: Target) -> Answers:
 
 
 def view_of(answers: Answers) -> ClusterView:
-    """The nodes that have answered, by id, and those that have not; without any node, all addresses are silent."""
+    """The nodes that have answered, by id, and those that have not; without any node, all addresses are silent.
+
+    Where nodes of several clusters have answered it is of one of them.
+    """
+    answers = _of_one_cluster(answers)
     nodes = {answer.node_id: answer for answer in answers.values() if isinstance(answer, NodeStatus)}
     names = {member.client_address: member.node_id for member in _members(answers.values())}
+    lacking = {address: node_id for address, node_id in names.items() if node_id not in nodes}
     silent = [
-        msgspec.structs.replace(answer, node_id=names.get(answer.address))
+        msgspec.structs.replace(answer, node_id=lacking.get(answer.address))
         for answer in answers.values()
-        if isinstance(answer, Silent) and names.get(answer.address) not in nodes
+        if isinstance(answer, Silent) and (answer.is_stranger or names.get(answer.address) not in nodes)
     ]
     return ClusterView([nodes[node_id] for node_id in sorted(nodes)], silent)
+
+
+def _of_one_cluster(answers: Answers) -> Answers:
+    """The answers with those from other clusters turned into silence: of that with most nodes among them one is told,
+    of as many that which answered first."""
+    found = Counter(each.cluster_id for each in answers.values() if isinstance(each, NodeStatus) and each.cluster_id)
+    if len(found) < 2:
+        return answers
+    ((ours, _),) = found.most_common(1)
+    return {
+        address: stranger(address, each) if isinstance(each, NodeStatus) and each.cluster_id not in ("", ours) else each
+        for address, each in answers.items()
+    }
 
 
 def informed(target: Target, view: ClusterView) -> Target:

@@ -5,7 +5,7 @@ import typing
 from raftkv.lazy import exports as _exports
 
 if typing.TYPE_CHECKING:
-    from raftkv.doctor.cluster import ClusterView, Silent
+    from raftkv.doctor.cluster import ClusterView, Silent, stranger
     from raftkv.doctor.evidence import DirectorySeen, Event, Evidence, Heard, LogSeen, Trial
     from raftkv.doctor.finding import Finding, Severity, Sign
     from raftkv.doctor.table import TABLE, Condition, diagnose, exit_code_of
@@ -13,7 +13,7 @@ else:
     __getattr__, __dir__ = _exports(
         __name__,
         {
-            "raftkv.doctor.cluster": "ClusterView Silent",
+            "raftkv.doctor.cluster": "ClusterView Silent stranger",
             "raftkv.doctor.evidence": "DirectorySeen Event Evidence Heard LogSeen Trial",
             "raftkv.doctor.finding": "Finding Severity Sign",
             "raftkv.doctor.table": "TABLE Condition diagnose exit_code_of",
@@ -36,4 +36,5 @@ __all__ = [
     "Trial",
     "diagnose",
     "exit_code_of",
+    "stranger",
 ]

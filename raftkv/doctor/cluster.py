@@ -18,6 +18,8 @@ class Silent(msgspec.Struct, frozen=True):
     node_id: NodeId | None = None
     is_refusal: bool = False
     """Whether a node does answer there, and does not tell who asks: nobody has signed in, or has no right to know."""
+    is_stranger: bool = False
+    """Whether a node of another cluster answers there, of which nothing is said here."""
 
     @property
     def tls(self) -> str:
@@ -26,8 +28,15 @@ class Silent(msgspec.Struct, frozen=True):
         return self.reason.partition("TLS: ")[2].removesuffix(")")
 
 
+def stranger(address: str, node: NodeStatus) -> Silent:
+    """What a node of another cluster is in this one's view: their ids and entries have nothing to do with each other,
+    so beside this one's nodes it would be taken for one that has parted from them."""
+    reason = f"node {node.node_id} of another cluster ({node.cluster_id}) answers there"
+    return Silent(address, reason, is_stranger=True)
+
+
 class ClusterView(msgspec.Struct, frozen=True):
-    """The statuses of all nodes by their ids, and the nodes that don't answer."""
+    """The statuses of all nodes of one cluster by their ids, and the nodes that don't answer."""
 
     nodes: list[NodeStatus]
     silent: list[Silent]

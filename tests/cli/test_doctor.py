@@ -11,6 +11,7 @@ import pytest
 import raftkv.cli.doctor as module
 from raftkv.doctor import Silent
 from tests.cli.commands import invoke, value_of
+from tests.cli.test_view import elsewhere, status_of
 from tests.forked import ForkedCluster
 from tests.waiting import until
 
@@ -116,6 +117,19 @@ def test_commands_to_type_say_who_asks_as_the_doctor_was_told(tmp_path, monkeypa
     (command,) = found["not-allowed"]["commands"]
     told = ["-a", "10.0.0.1:7001", "--token-file", str(token), "--insecure"]
     assert shlex.split(command)[: 2 + len(told)] == ["raftkv", "doctor", *told]
+
+
+def test_of_two_clusters_it_says_that_they_are_two_and_nothing_that_comes_of_mixing_them(monkeypatch):
+    """Their nodes have the same ids, other states and other places: none is to be rebuilt for it, none to be moved."""
+
+    async def ask_cluster(target):
+        ours = {f"10.0.0.{each}:7001": status_of(each) for each in (1, 2, 3)}
+        return ours | {f"10.0.1.{each}:7001": elsewhere(each) for each in (1, 2)}
+
+    monkeypatch.setattr(module, "ask_cluster", ask_cluster)
+    code, found, _ = doctor("-a", "10.0.0.1:7001,10.0.1.1:7001")
+    assert set(found) == {"two-clusters"} and code != 0
+    assert len(found["two-clusters"]["why"]) == 2
 
 
 def test_only_the_newest_start_in_a_log_counts(tmp_path):

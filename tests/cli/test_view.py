@@ -91,6 +91,53 @@ def test_whoever_takes_long_to_answer_is_waited_for_when_nobody_else_does(monkey
     assert len(seen(monkeypatch, lambda _: next(answers), [MEMBERS[0].client_address]).nodes) == 3
 
 
+OTHER = "fedcba9876543210fedcba9876543210"
+
+
+def elsewhere(node_id: int) -> NodeStatus:
+    """A node of another cluster, which is as far as ours, with another state."""
+    members = tuple(Member(each, f"10.0.1.{each}:8001", f"10.0.1.{each}:7001") for each in (1, 2, 3))
+    membership = Membership(voters=(1, 2, 3), members=members)
+    return msgspec.structs.replace(status_of(node_id), cluster_id=OTHER, digest="ff", membership=membership)
+
+
+def two_clusters(address: str) -> NodeStatus:
+    """Ours is in the network 10.0.0, another one in 10.0.1."""
+    node_id = int(address.split(":")[0].rsplit(".", 1)[1])
+    return elsewhere(node_id) if address.startswith("10.0.1.") else status_of(node_id)
+
+
+def test_nodes_of_two_clusters_are_not_compared(monkeypatch):
+    """Given one address of each, one cluster is shown, the first; its nodes differ from no stranger, as these are no
+    nodes of it, and a script learns by the exit code that not all addresses were of use."""
+    found = seen(monkeypatch, two_clusters, ["10.0.0.1:7001", "10.0.1.1:7001"])
+    assert [(each.node_id, each.cluster_id) for each in found.nodes] == [
+        (each, found.newest.cluster_id) for each in (1, 2, 3)
+    ]
+    assert found.newest.cluster_id != OTHER and found.exit_code == 1
+    assert found.problems() == [f"10.0.1.1:7001 does not answer: node 1 of another cluster ({OTHER}) answers there"]
+    found = seen(monkeypatch, two_clusters, ["10.0.1.1:7001", "10.0.0.1:7001"])
+    assert {each.cluster_id for each in found.nodes} == {OTHER} and len(found.nodes) == 3
+
+
+def test_a_stranger_in_a_members_place_is_not_taken_for_it(monkeypatch):
+    """Data directories were exchanged: where our node 1 should be is one of another cluster, which has no majority
+    among the answers; and a node that waits to be added is of no cluster yet, so of none that is another."""
+
+    def answer(address: str) -> NodeStatus:
+        return elsewhere(1) if address == "10.0.0.1:7001" else two_clusters(address)
+
+    found = seen(monkeypatch, answer, ["10.0.0.1:7001", "10.0.0.2:7001", "10.0.0.3:7001"])
+    assert [each.node_id for each in found.nodes] == [2, 3]
+    (problem,) = found.problems()
+    assert problem == f"node 1 (10.0.0.1:7001) does not answer: node 1 of another cluster ({OTHER}) answers there"
+    waits = msgspec.structs.replace(status_of(4), cluster_id="", membership=Membership())
+    found = seen(
+        monkeypatch, lambda each: waits if each == "new:7001" else two_clusters(each), ["10.0.0.1:7001", "new:7001"]
+    )
+    assert [each.node_id for each in found.nodes] == [1, 2, 3, 4]
+
+
 def shown(found: ClusterView, width: int) -> str:
     """What a terminal of that width gets."""
     out = io.StringIO()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from raftkv.doctor import ClusterView, Evidence, Silent
@@ -21,7 +22,7 @@ from raftkv.processes.cluster import ProcessCluster
 from raftkv.processes.ports import free_ports
 from raftkv.server import wsgi
 from raftkv.server.http import HttpServer
-from raftkv.server.page import Feed, Watched, page
+from raftkv.server.page import Feed, Watched, asking, page
 from raftkv.server.page.feed import VIEWERS_MAX
 from raftkv.server.page.picture import picture_of
 from raftkv.snapshot import TransferProgress
@@ -231,6 +232,35 @@ def test_members_that_do_not_answer_are_silent():
             assert [node["node"] for node in picture["nodes"]] == [1]
         assert sorted(each["node"] for each in picture["silent"]) == [2, 3]
         assert "quorum-lost" in [each["condition"] for each in picture["findings"]]
+        viewer.close()
+
+
+def test_a_node_of_another_cluster_in_a_members_place_is_silent(monkeypatch):
+    """Data directories were exchanged: it is not shown as the member, nor compared with this node."""
+    members = tuple(Member(each, f"10.0.0.{each}:8001", f"10.0.0.{each}:7001") for each in (1, 2))
+
+    def status(node_id: int = 1, **more: Any) -> NodeStatus:
+        return msgspec.structs.replace(
+            status_of(node_id), membership=Membership(voters=(1, 2), members=members), **more
+        )
+
+    class Stranger:
+        def __init__(self, addresses: list[str], **options: Any) -> None:
+            assert addresses == ["10.0.0.2:7001"]
+
+        async def status(self, deadline_s: float) -> Any:
+            return msgspec.to_builtins(status(2, cluster_id="another", digest="ff"))
+
+        async def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(asking, "Admin", Stranger)
+    with serving(status) as server:
+        viewer = Viewer(server.port)
+        while not (picture := viewer.event("picture"))["silent"]:
+            assert [node["node"] for node in picture["nodes"]] == [1]
+        assert "node 2 of another cluster (another)" in picture["silent"][0]["reason"]
+        assert "replicas-differ" not in [each["condition"] for each in picture["findings"]]
         viewer.close()
 
 

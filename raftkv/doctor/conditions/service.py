@@ -250,7 +250,7 @@ def address_silent(evidence: Evidence) -> Iterator[Sign]:
     """An address that was given, where no member is (F80)."""
     view = evidence.view
     for each in view.silent if view is not None and view.nodes else []:
-        if each.node_id is None:
+        if each.node_id is None and not each.is_stranger:
             yield Sign(
                 what=f"nobody answers at {each.address}, and no member is known to be there",
                 why=(f"asked there: {each.reason}",),

@@ -10,8 +10,8 @@ import msgspec
 
 from raftkv.client import Admin
 from raftkv.client.book import is_usable
-from raftkv.doctor import ClusterView, Silent
-from raftkv.errors import UNREADABLE, RaftKVError
+from raftkv.doctor import ClusterView, Silent, stranger
+from raftkv.errors import UNREADABLE, RaftKVError, Unavailable
 from raftkv.model import NodeId
 from raftkv.node.status import NodeStatus
 
@@ -55,6 +55,7 @@ class Cluster:
         """`own` gives this node's status; `context` is for asking the others, None where they speak no TLS."""
         self.own_id: NodeId | None = None
         """None before this node has answered for the first time."""
+        self._own_cluster = ""
         self._context = context
         self._own = _Asked(own, _nothing)
         self._others: dict[str, _Asked] = {}
@@ -77,7 +78,7 @@ class Cluster:
             if isinstance(each.answer, NodeStatus) and each.task is not None and each.task.done()
         }
         if isinstance(self._own.answer, NodeStatus):
-            self.own_id = self._own.answer.node_id
+            self.own_id, self._own_cluster = self._own.answer.node_id, self._own.answer.cluster_id
         return self._view(addresses), fresh
 
     def _members(self) -> dict[str, NodeId]:
@@ -94,7 +95,10 @@ class Cluster:
         admin = Admin([address], ssl=self._context)
 
         async def ask() -> NodeStatus:
-            return msgspec.convert(await admin.status(ANSWER_S), NodeStatus)
+            status = msgspec.convert(await admin.status(ANSWER_S), NodeStatus)
+            if status.cluster_id not in ("", self._own_cluster):
+                raise Unavailable(stranger(address, status).reason)
+            return status
 
         return _Asked(ask, admin.close)
 
