@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -12,9 +13,9 @@ from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.keys import key_codec, read_bounds
 from raftkv.cli.output import print_json
 from raftkv.cli.own import json_field, opened, schema_of
-from raftkv.client import Watch
+from raftkv.client.watching import Pages
 from raftkv.errors import InvalidArgument
-from raftkv.history import Asked, Cursor, Recorded
+from raftkv.history import Asked, Compacted, Cursor, Recorded
 from raftkv.machine import Change, StateMachine
 from raftkv.machine.schema import PartSchema
 
@@ -57,13 +58,32 @@ def watch(
             if part is None or part.kind == "value":
                 raise InvalidArgument(f"the machine has no table, set or events {name!r}: see `raftkv tables`")
             rows = _rows(name, part, (prefix, start, end), old)
-            async for change in Watch(client.pages(rows, cursor, _reader(part))):
+            async for change in _behind(partial(client.pages, rows, read=_reader(part)), cursor):
                 print_json(_shown(part, change, old))
                 left = None if left is None else left - 1
                 if left == 0:
                     return
 
     target.run(work, None, "nothing was changed; --after with the last cursor goes on behind it")
+
+
+async def _behind(
+    source: Callable[[Cursor | None], Pages[Any, Any]], cursor: Cursor | None
+) -> AsyncIterator[Change[Any, Any]]:
+    """The changes behind a cursor. Whoever names the beginning asks for the oldest that is kept, wherever that is by
+    now; of all others nothing is left out. Raises as `Watch`."""
+    pages, has_begun = source(cursor), cursor is None or cursor.index > 0
+    while True:
+        try:
+            await pages.more()
+        except Compacted as exc:
+            if has_begun:
+                raise
+            pages = source(exc.oldest)  # which may be gone by now as well
+            continue
+        has_begun = True
+        while pages.left:
+            yield pages.take()
 
 
 def _rows(name: str, part: PartSchema, words: tuple[str | None, str | None, str | None], old: bool) -> Asked:

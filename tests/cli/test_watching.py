@@ -116,6 +116,26 @@ def test_bytes_are_text_where_they_are_and_say_so_where_they_are_not(tmp_path):
     ]
 
 
+def test_the_beginning_is_the_oldest_that_is_kept(tmp_path):
+    """`--after 0` also where the history does not go back to the first change any more; behind any other change that
+    it does not go back to, nothing is left out without a word."""
+    with ForkedCluster(tmp_path, 1, arguments=("--machine", f"{Blobs.__module__}:Blobs")) as cluster:
+        cluster.start_all()
+        when_led(cluster.nodes[1])
+        address = cluster.nodes[1].member.client_address
+
+        async def story():
+            async with Client(Blobs, [address]) as blobs:
+                await asyncio.gather(*(blobs.keep(b"k", b"%d" % number) for number in range(600)))
+
+        asyncio.run(story())
+        run = partial(invoke, env={"RAFTKV_ADDRESS": address})
+        oldest, following = lines(run("watch", "blobs", "--after", "0", "-n", "2"))
+        gone = run("watch", "blobs", "--after", "1", "-n", "1")
+        assert gone.exit_code == 1 and "the history of changes is kept from behind" in gone.stderr
+        assert lines(run("watch", "blobs", "--after", oldest["cursor"], "-n", "1")) == [following]
+
+
 @pytest.mark.parametrize(
     ("value", "field"),
     [
