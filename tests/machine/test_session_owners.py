@@ -166,10 +166,11 @@ def test_a_use_counts_among_ones_own_sessions() -> None:
         assert [book.runner.session_owner(each) for each in (1, 2, 3, 4)] == ["ann", None, "ann", "bob"]
 
 
-def test_of_two_with_equally_many_whose_was_used_first_is_not_a_matter_of_whom_a_node_came_to_know_first() -> None:
-    """Bob came first, and has used his first one again since."""
+@pytest.mark.parametrize("fewer", [(), ("cid",)])
+def test_of_two_with_equally_many_whose_was_used_first_is_not_a_matter_of_whom_a_node_came_to_know_first(fewer) -> None:
+    """Bob came first, and has used his first one again since. Whether somebody has fewer makes no difference."""
     for restarts in (False, True):
-        book = crowded("bob", "ann", "bob", "ann")
+        book = crowded("bob", "ann", "bob", "ann", *fewer, most=4 + len(fewer))
         put = KeyValue.methods["put"]
         book.apply(put.command_payload(1, 1, 0, put.encode_args((b"a", b"v"), {})))
         if restarts:
