@@ -45,8 +45,8 @@ class TlsServer:
         refused: Refused,
         patience_s: float,
     ) -> None:
-        """Over `handshakes_max` the one that has taken longest has to go, if it has taken `patience_s` by then; else the
-        next is refused."""
+        """Over `handshakes_max` the one that has taken longest has to go, if it has taken `patience_s` by then; else
+        the next is refused."""
         self._factory = factory
         self._context = context
         self._handshake_s = handshake_s

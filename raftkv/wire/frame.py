@@ -32,7 +32,7 @@ def encode_frame(payload: bytes) -> bytes:
 _HTTP = b"HTTP"
 """How an answer of the other kind of port begins, which would be a frame of more than a GiB."""
 
-OTHER_PORT = "HTTP is spoken there: give the port for clients (--listen) or for nodes (--peer-listen), not that of --http"
+OTHER_PORT = "HTTP is spoken there: give the port for clients (--listen) or nodes (--peer-listen), not that of --http"
 """What is said then: clients and nodes both meet it here."""
 
 

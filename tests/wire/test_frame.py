@@ -58,6 +58,6 @@ def test_a_frame_in_pieces_waits_for_its_end():
 
 
 def test_an_answer_in_http_is_named() -> None:
-    """Somebody has given the wrong one of a node's ports, to a client or to another node: it says which one each needs."""
+    """Somebody has given the wrong one of a node's ports to a client or a node: it says which one each needs."""
     with pytest.raises(FrameError, match=r"HTTP is spoken there.*clients \(--listen\).*nodes \(--peer-listen\)"):
         FrameDecoder(1 << 20).feed(b"HTTP/1.0 400 HTTP is spoken here\r\n")
