@@ -75,7 +75,7 @@ class Raft(RaftState):
         if isinstance(role, Impatient) and role.elapsed >= role.timeout + self._patience(role):
             self.campaign()
             role = self.role
-        if isinstance(role, Campaigner) or isinstance(role, Leader):
+        if isinstance(role, Campaigner | Leader):
             return
         forgotten = role.elapsed >= FORGOTTEN_TIMEOUTS * self.config.election_ticks
         if forgotten and not election.may_campaign(self):

@@ -133,7 +133,10 @@ class Vandal:
                 return True
 
     def _is_held_by_others(self, sim: SimNode) -> bool:
-        """Whether all of a node's log is durable on a majority of the voters without it, so no copy is missed."""
+        """Whether all of a node's log is durable on a majority of the voters without it, so no copy is missed.
+
+        As their cores know it: what a log had made durable may be about to be replaced by what the core has now.
+        """
         if sim.node is None or (leader := awake_leader(self._cluster)) is None:
             return False
         log = sim.node.raft.log
@@ -143,7 +146,7 @@ class Vandal:
             for other in self._cluster.running
             if other is not sim.node
             and other.node_id in voters
-            and other.opened.log.durable_index >= log.last_index >= other.raft.log.start.index
+            and other.raft.durable_index >= log.last_index >= other.raft.log.start.index
             and other.raft.log.chain(log.last_index) == log.last_chain
         ]
         return 2 * len(holders) > len(voters)
