@@ -14,7 +14,7 @@ import click
 
 from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.keys import to_bytes
-from raftkv.cli.output import print_json, size_of
+from raftkv.cli.output import print_json, size_of, write_unbuffered
 from raftkv.cli.progress import Stand, bar, stderr
 from raftkv.cli.records import FORMATS, Format, Record, RecordError, next_after, whole_records
 from raftkv.cli.standard import check_open
@@ -255,12 +255,8 @@ def open_output(file: str, chosen: Format, resume: bool, start: bytes) -> tuple[
 
 def write_all(out: BinaryIO, file: str, records: Iterable[bytes]) -> None:
     """Raises `DiskError` when they are not taken, and `BrokenPipeError` when nobody reads stdout any more."""
-    data = memoryview(b"".join(records))
-    # Without a buffer: for the lock of that of stdout, the end of the process would wait.
-    raw = getattr(out, "raw", out)
     with writing_to(file):
-        while data:
-            data = data[raw.write(data) :]
+        write_unbuffered(out, b"".join(records))
 
 
 def close_output(out: BinaryIO, file: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, TextIO
 
 import click
 import msgspec
@@ -118,9 +119,30 @@ def print_text(text: str, as_json: bool) -> None:
         click.echo(text, nl=False)
 
 
+def json_line(value: Any) -> bytes:
+    """One JSON document a line, in UTF-8."""
+    return msgspec.json.encode(value) + b"\n"
+
+
 def print_json(value: Any) -> None:
     """One JSON document a line."""
-    click.echo(msgspec.json.encode(value).decode())
+    click.echo(json_line(value).decode(), nl=False)
+
+
+def write_unbuffered(out: BinaryIO, data: bytes) -> None:
+    """Write all of it, for a thread that nothing waits for: the end of the process would wait for the lock of a buffer,
+    and stdout has one. Raises `OSError`."""
+    left, raw = memoryview(data), getattr(out, "raw", out)
+    while left:
+        left = left[raw.write(left) :]
+
+
+def takes_more(out: TextIO) -> bool:
+    """Whether a line can be written there now; not where a pipe is full, as nobody reads it."""
+    try:
+        return bool(select.select([], [out.fileno()], [], 0)[1])
+    except (OSError, ValueError):  # it is in memory, or closed: whoever writes there is told
+        return True
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from raftkv.cli.output import ErrorSaid, print_json, size_of
+from raftkv.cli.output import ErrorSaid, print_json, size_of, takes_more
 from raftkv.extras import needs
 
 if TYPE_CHECKING:
@@ -140,8 +140,11 @@ def reading_shown(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def interrupted(words: str, *, as_json: bool) -> NoReturn:
-    """Say what goes on regardless of Ctrl-C or SIGTERM and what was given up, and end with the exit code for that."""
-    if as_json:
+    """Say what goes on regardless of Ctrl-C or SIGTERM and what was given up, and end with the exit code for that.
+
+    As JSON only where somebody takes what is printed: else the command would not end.
+    """
+    if as_json and takes_more(sys.stdout):
         print_json(ErrorSaid("Interrupted", words))
     else:
         stderr().print(f"interrupted: {words}", markup=False, soft_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -11,13 +13,17 @@ import msgspec
 
 from raftkv.cli.common import Target, cluster_command
 from raftkv.cli.keys import key_codec, read_bounds
-from raftkv.cli.output import print_json
+from raftkv.cli.output import json_line, write_unbuffered
 from raftkv.cli.own import json_field, opened, schema_of
 from raftkv.client.watching import Pages
 from raftkv.errors import InvalidArgument
 from raftkv.history import Asked, Compacted, Cursor, Recorded
 from raftkv.machine import Change, StateMachine
 from raftkv.machine.schema import PartSchema
+from raftkv.transport.threads import DaemonThreads
+
+LAST_LINE_S = 1.0
+"""After Ctrl-C, what is being printed may come to its end within this time, so that no line is cut off."""
 
 
 @click.command()
@@ -50,6 +56,8 @@ def watch(
     if prefix is not None and (start is not None or end is not None):
         raise click.UsageError("give --prefix, or --from and --to")
     cursor = None if after is None else Cursor.parse(after)
+    printing: DaemonThreads[None] = DaemonThreads("raftkv-watch", 1)
+    """Whoever reads a pipe may take nothing more: Ctrl-C must not wait for that."""
 
     async def work() -> None:
         left = limit
@@ -58,9 +66,9 @@ def watch(
             if part is None or part.kind == "value":
                 raise InvalidArgument(f"the machine has no table, set or events {name!r}: see `raftkv tables`")
             rows = _rows(name, part, (prefix, start, end), old)
-            async for change in _behind(partial(client.pages, rows, read=_reader(part)), cursor):
-                print_json(_shown(part, change, old))
-                left = None if left is None else left - 1
+            async for pages in _behind(partial(client.pages, rows, read=_reader(part)), cursor):
+                printed = await _print(pages, lambda change: json_line(_shown(part, change, old)), left, printing)
+                left = None if left is None else left - printed
                 if left == 0:
                     return
 
@@ -69,9 +77,9 @@ def watch(
 
 async def _behind(
     source: Callable[[Cursor | None], Pages[Any, Any]], cursor: Cursor | None
-) -> AsyncIterator[Change[Any, Any]]:
-    """The changes behind a cursor. Whoever names the beginning asks for the oldest that is kept, wherever that is by
-    now; of all others nothing is left out. Raises as `Watch`."""
+) -> AsyncIterator[Pages[Any, Any]]:
+    """Pages with the changes behind a cursor, to be taken out of them. Whoever names the beginning asks for the oldest
+    that is kept, wherever that is by now; of all others nothing is left out. Raises as `Watch`."""
     pages, has_begun = source(cursor), cursor is None or cursor.index > 0
     while True:
         try:
@@ -82,8 +90,34 @@ async def _behind(
             pages = source(exc.oldest)  # which may be gone by now as well
             continue
         has_begun = True
-        while pages.left:
-            yield pages.take()
+        yield pages
+
+
+async def _print(
+    pages: Pages[Any, Any],
+    line: Callable[[Change[Any, Any]], bytes],
+    limit: int | None,
+    printing: DaemonThreads[None],
+) -> int:
+    """Print the changes that are there, up to a limit; returns how many. Raises as `Pages.take`, once those before it
+    are printed."""
+    lines: list[bytes] = []
+    try:
+        while pages.left and len(lines) != limit:
+            lines.append(line(pages.take()))
+    finally:
+        if lines:
+            await _write(b"".join(lines), printing)
+    return len(lines)
+
+
+async def _write(data: bytes, printing: DaemonThreads[None]) -> None:
+    written = printing.run(partial(write_unbuffered, sys.stdout.buffer, data))
+    try:
+        await asyncio.shield(written)
+    except asyncio.CancelledError:
+        await asyncio.wait([written], timeout=LAST_LINE_S)
+        raise
 
 
 def _rows(name: str, part: PartSchema, words: tuple[str | None, str | None, str | None], old: bool) -> Asked:

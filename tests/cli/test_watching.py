@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 from functools import partial
 
 import msgspec
@@ -12,8 +16,11 @@ import pytest
 from raftkv import Client, History, StateMachine, Table, command
 from raftkv.cli.own import json_field
 from raftkv.machine.depth import NESTED_MAX
+from raftkv.processes.cluster import import_path
 from tests.cli.commands import invoke, when_led
+from tests.cli.test_progress import waiting_in
 from tests.forked import ForkedCluster
+from tests.waiting import until
 
 MACHINE = "tests.client.test_watching:Shop"
 
@@ -42,6 +49,23 @@ def shop(tmp_path_factory):
         for words in (("put", "apple", "3"), ("put", "pear", "4"), ("tag", "new"), ("sell", "apple")):
             assert run("call", *words).exit_code == 0
         yield run
+
+
+@pytest.fixture(scope="module")
+def blobs(tmp_path_factory):
+    """The address of a node that keeps more changes than a pipe takes."""
+    arguments = ("--machine", f"{Blobs.__module__}:Blobs")
+    with ForkedCluster(tmp_path_factory.mktemp("blobs"), 1, arguments=arguments) as cluster:
+        cluster.start_all()
+        when_led(cluster.nodes[1])
+        address = cluster.nodes[1].member.client_address
+
+        async def story():
+            async with Client(Blobs, [address]) as client:
+                await asyncio.gather(*(client.keep(b"k%d" % number, bytes(1000)) for number in range(300)))
+
+        asyncio.run(story())
+        yield address
 
 
 def lines(done):
@@ -114,6 +138,48 @@ def test_bytes_are_text_where_they_are_and_say_so_where_they_are_not(tmp_path):
         {"cursor": "", "key": "/w==", "value": "/w==", "old": None},
         {"cursor": "", "key": "b", "deleted": True, "old_base64": "wyg="},
     ]
+
+
+@pytest.mark.parametrize("given", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["text", "json"])
+def test_a_pipe_that_stands_still_does_not_hold_the_end_up(given, words, blobs):
+    """Nobody takes what changes, as behind a pager: it ends by the first signal, and says how to go on."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raftkv", "watch", "blobs", "--after", "0", *words, "-a", blobs],
+        env={**os.environ, "PYTHONPATH": import_path()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        until(lambda: waiting_in(process.stdout) > 60_000, "the pipe is full")
+        process.send_signal(given)
+        code, said = process.wait(10), process.stderr.read().decode()
+    finally:
+        process.kill()
+        process.communicate()
+    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[given], said
+    assert said == "interrupted: nothing was changed; --after with the last cursor goes on behind it\n"
+
+
+def test_no_line_is_cut_off_where_a_signal_comes_while_it_is_printed(blobs):
+    """Whoever reads gets the line that was begun to its end, and each is JSON; the limit counts lines, not pages."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "raftkv", "watch", "blobs", "--after", "0", "-a", blobs],
+        env={**os.environ, "PYTHONPATH": import_path()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: waiting_in(process.stdout) > 60_000, "the pipe is full")
+        process.send_signal(signal.SIGINT)
+        printed = process.stdout.read()
+    finally:
+        process.kill()
+        process.communicate()
+    found = [json.loads(line) for line in printed.splitlines()]
+    assert printed.endswith(b"}\n") and len(printed) > 1 << 15
+    limited = lines(invoke("watch", "blobs", "--after", "0", "-n", "7", env={"RAFTKV_ADDRESS": blobs}))
+    assert [each["cursor"] for each in limited] == [each["cursor"] for each in found[:7]]
 
 
 def test_the_beginning_is_the_oldest_that_is_kept(tmp_path):
