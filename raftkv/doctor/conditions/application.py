@@ -42,7 +42,7 @@ def upgrade_waits(evidence: Evidence) -> Iterator[Sign]:
 
 
 def raftkv_mixed(evidence: Evidence) -> Iterator[Sign]:
-    """An upgrade of raftkv that is not finished (F24)."""
+    """An upgrade of raftkv, or a way back, that is not finished (F24)."""
     found = sorted({node.version for node in evidence.nodes})
     if len(found) > 1:
         by = [
@@ -52,7 +52,7 @@ def raftkv_mixed(evidence: Evidence) -> Iterator[Sign]:
         yield Sign(
             what="nodes run different versions of raftkv",
             why=tuple(by),
-            do="finish the upgrade, one node at a time, followers first",
+            do="finish the upgrade, or the way back to the minor before, one node at a time, followers first",
             commands=(evidence.asking("transfer"),),
         )
 
