@@ -141,9 +141,18 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return {each.node_id for each in silent if each.node_id is not None and each.tls}
 
     @property
+    def followed(self) -> NodeId | None:
+        """The leader of the newest term, also where it does not answer here and those that do hear it; voters forget
+        one of whom they have not heard for some ticks."""
+        voters = [node for node in self.nodes if node.role != "stopped" and self.membership.is_voter(node.node_id)]
+        term = max((node.term for node in voters), default=0)
+        return next((node.leader for node in voters if node.term == term and node.leader is not None), None)
+
+    @property
     def taking_part(self) -> set[NodeId]:
-        """Those that answer, or that the leader hears."""
+        """Those that answer, or that the leader hears, and the leader that they follow."""
         leader, up = self.leader, {node.node_id for node in self.nodes if node.role != "stopped"}
+        up |= set() if self.followed is None else {self.followed}
         for peer in leader.peers if leader is not None else []:
             if peer.node_id in self.silent and peer.connected and peer.silent_ms is not None:
                 up |= {peer.node_id} if peer.silent_ms < HEARD_MS else set()

@@ -400,6 +400,18 @@ def test_a_client_address_that_may_have_moved_is_not_told_as_the_one_to_write():
     assert not any(" serve " in command for command in findings["voter-silent"].commands)
 
 
+def test_a_leader_that_is_followed_and_does_not_answer_here_is_not_taken_for_none():
+    """Its port for clients is blocked, or another cluster's node is there: no majority is at risk, and it is not to be
+    started again. One that is gone is followed by nobody, and a stopped node's word does not count."""
+    evidence = asked(node(2), node(3), silent=[down(1)])
+    findings = {each.condition: each for each in diagnose(evidence, NOW)}
+    assert "node 1 leads, but does not answer here" in findings["no-leader"].what
+    assert "quorum-at-risk" not in findings
+    stopped = node(3, role="stopped", stopped="its disk is full")
+    evidence = asked(node(2, leader=None, role="follower"), stopped, silent=[down(1)])
+    assert not any("leads, but" in each.what for each in diagnose(evidence, NOW))
+
+
 def test_nodes_that_ask_for_a_sign_in_are_not_taken_for_dead():
     """Nothing is said of starting nodes, nor that clients are not served."""
     evidence = CASES["not-allowed"]

@@ -108,6 +108,9 @@ def no_leader(evidence: Evidence) -> Iterator[Sign]:
         return
     if (before is not None and before.leader is not None) or _spare(evidence) < 0:
         return  # an election of a second is no finding, and a lost majority is one of its own
+    if evidence.followed is not None:
+        yield _unseen_leader(evidence, evidence.followed)
+        return
     reach = [
         f"node {node.node_id}: term {node.term}, reaches {[peer.node_id for peer in node.peers if peer.connected]}"
         for node in view.nodes
@@ -120,6 +123,18 @@ def no_leader(evidence: Evidence) -> Iterator[Sign]:
         commands=(evidence.asking("status"),),
         dont="Don't restart all of them at once: who holds most of the log must be among those that vote.",
         lasting_s=_leaderless_s(evidence),
+    )
+
+
+def _unseen_leader(evidence: Evidence, leader: NodeId) -> Sign:
+    following = [node.node_id for node in evidence.nodes if node.leader == leader]
+    return Sign(
+        what=f"node {leader} leads, but does not answer here: clients that reach no more than this are not served",
+        why=(f"status of nodes {following}: they follow it", *_silence(evidence)),
+        do="its log says where it listens for clients (`serving`): see that it can be reached there, and that the "
+        "membership has that address",
+        commands=(evidence.asking("member", "list"),),
+        dont="Don't restart the others: they have a leader.",
     )
 
 
