@@ -159,12 +159,18 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return up
 
     def hangs(self, seen: DirectorySeen) -> bool:
-        """Whether a process holds the directory of a node that neither answers nor takes part, though it was asked."""
+        """Whether a process holds the directory of a node that neither answers nor takes part, though it was asked.
+
+        One of another cluster was not: the nodes with its id that were asked are others.
+        """
         if self.view is None or seen.owner is None or not seen.in_use:
             return False
         heard = [each for each in self.view.silent if each.is_refusal or each.tls]
         if not self.nodes:
             return not heard
+        assert self.newest is not None, "as somebody has answered"
+        if seen.owner.cluster_id not in ("", self.newest.cluster_id):
+            return False
         answering = {node.node_id for node in self.nodes} | {each.node_id for each in heard}
         return seen.owner.node_id not in self.taking_part | answering
 

@@ -202,6 +202,17 @@ def test_a_node_that_hangs_is_ended_before_it_is_started():
     assert unknown.commands == ("fuser -v '/my data/LOCK'", END[1])
 
 
+def test_a_directory_of_another_cluster_is_not_taken_for_that_of_a_node_that_is_silent():
+    """Its process may be well, and is not to be killed for a node that has the same id elsewhere."""
+    seen = hung()
+    theirs = msgspec.structs.replace(seen, owner=msgspec.structs.replace(seen.owner, cluster_id="another"))
+    typed = [
+        command for each in diagnose(asked(silent=[down(3)], directories=(theirs,)), NOW) for command in each.commands
+    ]
+    assert "raftkv serve --node-id 3 --data-dir DIR" in typed
+    assert not any(each.startswith("kill") for each in typed)
+
+
 def test_where_all_hang_nobody_is_told_to_start_one():
     """As in a cluster of one: what is known is that nobody answers, and that a process is there."""
     view = ClusterView([], [Silent("h:1", "no answer")])
