@@ -46,7 +46,8 @@ class PeerSecret:
     @property
     def marks(self) -> tuple[str, ...]:
         """By what operators tell secrets apart: of the one that proves first, then of the other one. The same secret
-        has the same mark on every node, and nothing of the secret can be learnt from it."""
+        has the same mark on every node. It tells sixteen bits of the secret: nothing of a random one, but it would rule
+        out most guesses of one that was made up."""
         return tuple(hmac.digest(each, _MARKED, "sha256")[:MARK_BYTES].hex() for each in self._secrets)
 
     def prove(self, said: bytes) -> bytes:
