@@ -148,6 +148,11 @@ async def start_and_judge(stage: Stage, node: NodeProcess, *extra: str) -> Start
     Raises `AssertionError` when it ended in a way that leaves the operator alone, and when it did neither in time.
     """
     node.start(*extra)
+    return await judge_start(stage, node)
+
+
+async def judge_start(stage: Stage, node: NodeProcess) -> StartVerdict:
+    """The same for one that was started, as where all have ended: alone none of them comes to a leader."""
     target = await _committed(stage.cluster, node)
     async with Admin([node.own.client_address]) as admin:
 

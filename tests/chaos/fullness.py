@@ -12,7 +12,7 @@ from raftkv.client import Client, ClientOptions
 from raftkv.errors import RaftKVError
 from raftkv.processes.cluster import NodeProcess
 from raftkv.worlds.workload import Workload
-from tests.chaos.damage import judge_end, start_and_judge
+from tests.chaos.damage import judge_end, judge_start
 from tests.chaos.fault import RealFault
 from tests.chaos.power import move_to
 from tests.chaos.stage import ChaosStage
@@ -75,9 +75,12 @@ class DiskFilled(RealFault):
             (image.mount_point / FILLER).unlink()
             await asyncio.to_thread(image.sync)  # else the next loss of power brought the filler back
             stage.met(self.kind)
-            if not node.is_running:
-                verdict = await start_and_judge(stage, node)
-                assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
+        ended = [node for node in self._chosen if not node.is_running]
+        for node in ended:
+            node.start()
+        for node in ended:
+            verdict = await judge_start(stage, node)
+            assert verdict.advice is None, f"node {node.node_id} does not start again: {verdict.said}"
 
     def describe(self) -> str:
         return f"{self.kind}: of {self._count} nodes, {'with' if self._of_leader else 'without'} the leader"
