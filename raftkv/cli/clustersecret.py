@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raftkv.model import NodeId
-from raftkv.node.status import NodeStatus
+from raftkv.node.status import NodeStatus, by_secrets
 
 
 def secret_lines(nodes: Sequence[NodeStatus]) -> list[str]:
     """Which secrets the nodes that have answered prove and accept, by their marks; empty where none has any."""
-    found: dict[tuple[str, ...], list[NodeId]] = {}
-    for node in nodes:
-        if node.secret_marks:
-            found.setdefault(tuple(node.secret_marks), []).append(node.node_id)
+    found = by_secrets(nodes)
     return ["cluster secret: " + "; ".join(_said(who, *marks) for marks, who in found.items())] if found else []
 
 

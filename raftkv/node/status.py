@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -387,3 +388,13 @@ class NodeStatus(msgspec.Struct, kw_only=True):
                 text = seconds_text(abs(offset))
                 found.append(f"the clock of node {peer.node_id} is {text} {side} the others': set it right")
         return found
+
+
+def by_secrets(nodes: Iterable[NodeStatus]) -> dict[tuple[str, ...], list[NodeId]]:
+    """Which nodes have taken up which cluster secrets, by the secrets' marks, that of the one that they prove first;
+    without the nodes that have none."""
+    found: dict[tuple[str, ...], list[NodeId]] = {}
+    for node in nodes:
+        if node.secret_marks:
+            found.setdefault(tuple(node.secret_marks), []).append(node.node_id)
+    return found

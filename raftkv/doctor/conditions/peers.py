@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from raftkv.doctor.evidence import Evidence, typed
 from raftkv.doctor.finding import Sign
 from raftkv.model import NodeId
-from raftkv.node.status import NodeStatus, PeerStatus
+from raftkv.node.status import NodeStatus, PeerStatus, by_secrets
 
 REFUSALS = {
     "other-cluster": ("belongs to the cluster", "cluster called", "answers at"),
@@ -200,15 +200,6 @@ def secret_differs(evidence: Evidence) -> Iterator[Sign]:
         )
 
 
-def _files(evidence: Evidence) -> dict[tuple[str, ...], list[NodeId]]:
-    """Which nodes have which secrets in their files, by the secrets' marks: the one that they prove is the first."""
-    found: dict[tuple[str, ...], list[NodeId]] = {}
-    for node in evidence.nodes:
-        if node.secret_marks:
-            found.setdefault(tuple(node.secret_marks), []).append(node.node_id)
-    return found
-
-
 def _marked(files: dict[tuple[str, ...], list[NodeId]]) -> Iterator[str]:
     for (proven, *others), nodes in files.items():
         also = "".join(f", and accepts {each} too" for each in others)
@@ -218,7 +209,7 @@ def _marked(files: dict[tuple[str, ...], list[NodeId]]) -> Iterator[str]:
 def _unaccepted(evidence: Evidence) -> Iterator[tuple[list[NodeId], list[NodeId]]]:
     """Nodes that would refuse others for their secret, and these others, where nobody was refused yet."""
     known = {frozenset((who, whom)) for who, whom, *_ in _refused(evidence, "secret-differs")}
-    files = _files(evidence)
+    files = by_secrets(evidence.nodes)
     for marks, nodes in files.items():
         for (proven, *_), others in files.items():
             if proven not in marks and not any(frozenset((a, b)) in known for a in nodes for b in others):
@@ -235,7 +226,7 @@ def secret_not_accepted(evidence: Evidence) -> Iterator[Sign]:
         prove = "proves" if len(others) == 1 else "prove"
         yield Sign(
             what=f"{_listed(nodes)} would not accept the cluster secret that {_listed(others)} {prove}",
-            why=tuple(_marked(_files(evidence))),
+            why=tuple(_marked(by_secrets(evidence.nodes))),
             do=f"put both secrets into the --peer-secret-file of {_listed(nodes)}, a line each, the present one first; "
             "they are taken up within seconds. Connections that stand go on, and no new one is made until then",
             commands=(evidence.asking("status"),),
@@ -245,7 +236,7 @@ def secret_not_accepted(evidence: Evidence) -> Iterator[Sign]:
 
 def secret_being_replaced(evidence: Evidence) -> Iterator[Sign]:
     """Nodes have different files of it, with which they talk all the same (F91)."""
-    files = _files(evidence)
+    files = by_secrets(evidence.nodes)
     if len(files) > 1 and all(proven in marks for marks in files for proven, *_ in files):
         yield Sign(
             what="the cluster secret is being replaced: not all nodes have the same file yet",
