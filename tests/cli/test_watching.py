@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
@@ -51,14 +52,19 @@ def shop(tmp_path_factory):
         yield run
 
 
+@contextmanager
+def serving_blobs(directory):
+    """The address of a node of its own."""
+    with ForkedCluster(directory, 1, arguments=("--machine", f"{Blobs.__module__}:Blobs")) as cluster:
+        cluster.start_all()
+        when_led(cluster.nodes[1])
+        yield cluster.nodes[1].member.client_address
+
+
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory):
     """The address of a node that keeps more changes than a pipe takes."""
-    arguments = ("--machine", f"{Blobs.__module__}:Blobs")
-    with ForkedCluster(tmp_path_factory.mktemp("blobs"), 1, arguments=arguments) as cluster:
-        cluster.start_all()
-        when_led(cluster.nodes[1])
-        address = cluster.nodes[1].member.client_address
+    with serving_blobs(tmp_path_factory.mktemp("blobs")) as address:
 
         async def story():
             async with Client(Blobs, [address]) as client:
@@ -118,10 +124,7 @@ def test_a_wrong_word_says_what_is_wrong(shop, words, text):
 
 def test_bytes_are_text_where_they_are_and_say_so_where_they_are_not(tmp_path):
     """As `raftkv export` prints a key; what is no UTF-8 has a field of another name."""
-    with ForkedCluster(tmp_path, 1, arguments=("--machine", f"{Blobs.__module__}:Blobs")) as cluster:
-        cluster.start_all()
-        when_led(cluster.nodes[1])
-        address = cluster.nodes[1].member.client_address
+    with serving_blobs(tmp_path) as address:
 
         async def story():
             async with Client(Blobs, [address]) as blobs:
@@ -185,10 +188,7 @@ def test_no_line_is_cut_off_where_a_signal_comes_while_it_is_printed(blobs):
 def test_the_beginning_is_the_oldest_that_is_kept(tmp_path):
     """`--after 0` also where the history does not go back to the first change any more; behind any other change that
     it does not go back to, nothing is left out without a word."""
-    with ForkedCluster(tmp_path, 1, arguments=("--machine", f"{Blobs.__module__}:Blobs")) as cluster:
-        cluster.start_all()
-        when_led(cluster.nodes[1])
-        address = cluster.nodes[1].member.client_address
+    with serving_blobs(tmp_path) as address:
 
         async def story():
             async with Client(Blobs, [address]) as blobs:

@@ -45,6 +45,11 @@ class Book:
         self.runner = Runner(KeyValue, self.store, sessions_max=self.sessions_max)
         return self.runner
 
+    def use(self, session: int, sequence: int = 1) -> None:
+        """Apply a command of a session."""
+        put = KeyValue.methods["put"]
+        self.apply(put.command_payload(session, sequence, 0, put.encode_args((b"a", b"v"), {})))
+
     def record(self, session: int) -> list[object]:
         """What is kept of it."""
         data = self.store.get(SESSION_PREFIX + b"s" + session.to_bytes(8, "big"))
@@ -60,8 +65,7 @@ def test_a_session_knows_its_owner_also_after_a_restart() -> None:
         assert runner.session_owner(owned) == "ann"
         assert runner.session_owner(free) == ""
         assert runner.session_owner(99) is None
-    put = KeyValue.methods["put"]
-    book.apply(put.command_payload(owned, 1, 0, put.encode_args((b"a", b"v"), {})))
+    book.use(owned)
     assert book.again().session_owner(owned) == "ann"
 
 
@@ -71,8 +75,7 @@ def test_a_session_of_nobody_stands_as_before_there_were_users() -> None:
     free = book.apply(OPEN)
     assert len(book.record(free)) == 3
     book.again()
-    put = KeyValue.methods["put"]
-    book.apply(put.command_payload(free, 1, 0, put.encode_args((b"a", b"v"), {})))
+    book.use(free)
     assert len(book.record(free)) == 3
     assert len(book.record(book.apply(open_owned_session("ann")))) == 4
 
@@ -90,9 +93,8 @@ def test_a_users_sessions_end_with_the_user() -> None:
         book.apply(access_payload(AddUser(user)))
     theirs = [book.apply(open_owned_session("ann")) for _ in range(3)]
     others = {book.apply(open_owned_session("anna")): "anna", book.apply(OPEN): ""}
-    put = KeyValue.methods["put"]
     for sequence in range(1, 6):
-        book.apply(put.command_payload(theirs[1], sequence, 0, put.encode_args((b"a", b"v"), {})))
+        book.use(theirs[1], sequence)
     before = list(book.store.scan(SESSION_PREFIX, b"\x02"))
     book.apply(access_payload(RemoveUser("ann")))
     book.apply(access_payload(AddUser("ann")))
@@ -158,8 +160,7 @@ def test_a_use_counts_among_ones_own_sessions() -> None:
     """What was used last stays, in memory as after a restart."""
     for restarts in (False, True):
         book = crowded("ann", "ann", "ann", "bob")
-        put = KeyValue.methods["put"]
-        book.apply(put.command_payload(1, 1, 0, put.encode_args((b"a", b"v"), {})))
+        book.use(1)
         if restarts:
             book.again()
         book.apply(open_owned_session("bob"))
@@ -171,8 +172,7 @@ def test_of_two_with_equally_many_whose_was_used_first_is_not_a_matter_of_whom_a
     """Bob came first, and has used his first one again since. Whether somebody has fewer makes no difference."""
     for restarts in (False, True):
         book = crowded("bob", "ann", "bob", "ann", *fewer, most=4 + len(fewer))
-        put = KeyValue.methods["put"]
-        book.apply(put.command_payload(1, 1, 0, put.encode_args((b"a", b"v"), {})))
+        book.use(1)
         if restarts:
             book.again()
         book.apply(open_owned_session("eve"))

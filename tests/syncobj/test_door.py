@@ -24,6 +24,20 @@ from raftkv.wire import ClientHello, Hello, encode_client_hello, encode_message
 from tests.syncobj.clusters import DEADLINE_S, addresses, eventually, others
 
 
+def door(host, port, **limits):
+    """A port for peers and clients; `limits` are those of it that matter."""
+    return DoorStreams(
+        host,
+        int(port),
+        limits=msgspec.structs.replace(TransportLimits.of(Config()), **limits),
+        retry_s=1.0,
+        retries_max=1,
+        on_refused=str,
+        ssl_server=None,
+        ssl_client=None,
+    )
+
+
 @pytest.mark.parametrize("length", range(0, 300, 7))
 def test_a_peers_hello_is_never_taken_for_a_clients(length):
     """Whatever its length: the first byte of a peer's frame is the length of what follows, and may be any."""
@@ -63,16 +77,7 @@ def test_a_client_is_turned_away_until_the_node_is_there():
     async def story():
         (place,) = addresses(1)
         host, port = place.split(":")
-        streams = DoorStreams(
-            host,
-            int(port),
-            limits=TransportLimits.of(Config()),
-            retry_s=1.0,
-            retries_max=1,
-            on_refused=str,
-            ssl_server=None,
-            ssl_client=None,
-        )
+        streams = door(host, port)
         await streams.listen(Shut, lambda kind, reason, address: None)
         await knock((host, port))
         assert not served
@@ -97,16 +102,7 @@ def test_who_says_nothing_keeps_nobody_out():
 
         (place,) = addresses(1)
         host, port = place.split(":")
-        streams = DoorStreams(
-            host,
-            int(port),
-            limits=msgspec.structs.replace(TransportLimits.of(Config()), strangers_max=2),
-            retry_s=1.0,
-            retries_max=1,
-            on_refused=str,
-            ssl_server=None,
-            ssl_client=None,
-        )
+        streams = door(host, port, strangers_max=2)
         await streams.listen(Shut, lambda kind, reason, address: None)
         streams.clients = Client
         mute = [await asyncio.open_connection(host, port) for _ in range(3)]
